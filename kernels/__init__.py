@@ -1,0 +1,32 @@
+"""The kernels of a GPT, twice: `numpy_ref` reads like the mathematics, `numba_jit` runs near the machine's limit.
+
+Start with `contract.py`: every operation with its formula, shapes and cost. Then read any operation in
+`numpy_ref/<operation>.py` and `numba_jit/<operation>.py` side by side: same names, same signatures, same order.
+
+A backend is a package with one function for each operation; it is handed to the model as an object:
+
+    from bevia_fast.kernels import get_backend
+    backend = get_backend("numba")
+    backend.layernorm_forward(out, mean, rstd, inp, weight, bias)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import cast
+
+from .contract import Backend, ContractError
+
+BACKENDS = {"numpy": "numpy_ref", "numba": "numba_jit"}
+
+__all__ = ["BACKENDS", "Backend", "ContractError", "get_backend"]
+
+
+def get_backend(name: str) -> Backend:
+    """The backend called `name`: "numpy" or "numba". There is no fallback from one to the other.
+
+    Raises ValueError for another name, ImportError where the backend's packages do not load.
+    """
+    if name not in BACKENDS:
+        raise ValueError(f"unknown backend {name!r}; there are {' and '.join(map(repr, BACKENDS))}")
+    return cast(Backend, importlib.import_module(f".{BACKENDS[name]}", __name__))

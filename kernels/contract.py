@@ -1,0 +1,503 @@
+"""What every kernel promises: its signature, its formula, the shapes it takes, the errors it gives, what it costs.
+
+Each operation stands here once, as a function without a body; `numpy_ref` and `numba_jit` each implement all of them
+under `@implements(contract.<operation>)`, which gives both the same argument checks.
+
+Letters:  B batch · T time (context) · C channels · NH heads · HS = C/NH head size · V vocabulary · N = B·T rows ·
+          OC output channels · P parameters · R rows asked for · S slots of a key/value cache
+
+Order of arguments: outputs, then inputs, then what the forward pass saved; options are keywords.
+
+Laws:
+- Kernels write into arrays of the caller. Gradients of parameters (`dweight`, `dbias`, `d*_table`) are **added to**;
+  every other output is overwritten.
+- All floating arrays of a call have one dtype, float32 or float64, and are C-contiguous. A weight may also be
+  F-contiguous, that is the `.T` of a C-contiguous array: so a tied output head shares the embedding's memory.
+- An output may share memory with an input only where the operation says "in place".
+- A wrong shape, dtype or layout is refused with a `ContractError` naming operation and argument; nothing is written.
+
+Shape notation: `"B T 3*C"` floats · `"int32<V B T"` token ids below V · `?` may be None · `~` either memory order.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Activation = Literal["relu", "gelu"]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class ContractError(ValueError):
+    """An argument of a kernel is not what the contract asks for."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The least that an operation must do: floating-point operations, and bytes moved between memory and the core."""
+
+    flops: float
+    bytes: float
+
+    @property
+    def intensity(self) -> float:
+        """Floating-point operations per byte."""
+        return self.flops / self.bytes
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """One array argument: `dims` are products of letters and numbers, such as `3*C`."""
+
+    name: str
+    dims: tuple[str, ...]
+    optional: bool
+    either_order: bool
+    below: str | None  # token ids: the letter that bounds them; None for floats
+
+    @classmethod
+    def parse(cls, name: str, text: str) -> ArraySpec:
+        match = re.fullmatch(r"(?:int32<(\w+) )?([\w* ]+?)(\??)(~?)", text)
+        if match is None:
+            raise ValueError(f"unreadable shape {text!r} of {name}")
+        below, dims, optional, either = match.groups()
+        return cls(name, tuple(dims.split()), bool(optional), bool(either), below)
+
+    def wanted(self) -> str:
+        return "(" + ", ".join(self.dims) + ("," if len(self.dims) == 1 else "") + ")"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A kernel's entry in the contract."""
+
+    name: str
+    signature: inspect.Signature
+    arrays: tuple[ArraySpec, ...]
+    flops: Callable[[dict[str, int]], float]
+    twice: frozenset[str]  # arrays both read and written
+    divides: tuple[str, str] | None  # (divisor, dividend)
+    doc: str
+
+    def dims(self, arguments: dict[str, Any]) -> dict[str, int]:
+        """Check the arrays in `arguments` and return what each letter stands for. Raises ContractError."""
+        letters: dict[str, int] = {}
+        dtype: np.dtype[Any] | None = None
+        for spec in self.arrays:
+            array = arguments.get(spec.name)
+            if array is None:
+                if spec.optional:
+                    continue
+                raise ContractError(f"{self.name}: {spec.name} is missing; wanted an array {spec.wanted()}")
+            if not isinstance(array, np.ndarray):
+                raise ContractError(f"{self.name}: {spec.name} is a {type(array).__name__}; wanted a NumPy array")
+            dtype = self._check_dtype(spec, array, dtype)
+            self._check_layout(spec, array)
+            self._bind(spec, array, letters)
+        if self.divides is not None:
+            divisor, dividend = (letters[letter] for letter in self.divides)
+            if dividend % divisor:
+                raise ContractError(f"{self.name}: {self.divides[1]} = {dividend} is not divisible by "
+                                    f"{self.divides[0]} = {divisor}")  # fmt: skip
+        return letters
+
+    def _check_dtype(self, spec: ArraySpec, array: Array, dtype: np.dtype[Any] | None) -> np.dtype[Any] | None:
+        if spec.below is not None:
+            if array.dtype != np.int32:
+                raise ContractError(f"{self.name}: {spec.name} has dtype {array.dtype}; wanted int32")
+            return dtype
+        if array.dtype not in (np.float32, np.float64):
+            raise ContractError(f"{self.name}: {spec.name} has dtype {array.dtype}; wanted float32 or float64")
+        if dtype is not None and array.dtype != dtype:
+            raise ContractError(f"{self.name}: {spec.name} has dtype {array.dtype}; wanted {dtype} as the others")
+        return array.dtype
+
+    def _check_layout(self, spec: ArraySpec, array: Array) -> None:
+        if array.flags.c_contiguous or (spec.either_order and array.flags.f_contiguous):
+            return
+        raise ContractError(f"{self.name}: {spec.name} of shape {array.shape} is not contiguous; "
+                            f"wanted C order{' or its transpose' if spec.either_order else ''}")  # fmt: skip
+
+    def _bind(self, spec: ArraySpec, array: Array, letters: dict[str, int]) -> None:
+        """Hold the array's shape against its spec; a letter met for the first time takes the size found."""
+        known_letters = ", ".join(f"{letter} = {size}" for letter, size in letters.items())
+        fits = array.ndim == len(spec.dims)
+        if fits:
+            for size, dim in zip(array.shape, spec.dims, strict=True):
+                known, unknown = 1, None
+                for factor in dim.split("*"):
+                    if factor.isdigit():
+                        known *= int(factor)
+                    elif factor in letters:
+                        known *= letters[factor]
+                    else:
+                        unknown = factor
+                if unknown is not None and size % known == 0 and size > 0:
+                    letters[unknown] = size // known
+                elif unknown is not None or size != known:
+                    fits = False
+        if not fits:
+            raise ContractError(f"{self.name}: {spec.name} has shape {array.shape}; wanted {spec.wanted()}"
+                                f"{' with ' + known_letters if known_letters else ''}")  # fmt: skip
+
+    def cost(self, **arguments: Any) -> Cost:
+        """What a call with these arguments must do at least: each array crosses memory once, `+=` ones twice."""
+        letters = self.dims(arguments)
+        nbytes = 0
+        for spec in self.arrays:
+            array = arguments.get(spec.name)
+            if array is not None:
+                nbytes += array.nbytes * (2 if spec.name in self.twice else 1)
+        return Cost(float(self.flops(letters)), float(nbytes))
+
+
+OPERATIONS: dict[str, Operation] = {}
+
+
+def operation(
+    flops: Callable[[dict[str, int]], float],
+    *,
+    twice: tuple[str, ...] = (),
+    divides: tuple[str, str] | None = None,
+    **arrays: str,
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Enter a function into the contract; `arrays` gives the shape of each array argument."""
+
+    def enter(function: Callable[P, R]) -> Callable[P, R]:
+        name = function.__name__
+        specs = tuple(ArraySpec.parse(key, text) for key, text in arrays.items())
+        doc = inspect.getdoc(function) or ""
+        OPERATIONS[name] = Operation(
+            name, inspect.signature(function), specs, flops, frozenset(twice), divides, doc
+        )
+        return function
+
+    return enter
+
+
+def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Mark a backend's implementation of an operation: adds the contract's checks in front of it.
+
+    The check of one combination of shapes, strides and dtypes is done once and remembered, for a training step makes
+    the same calls thousands of times; token ids are looked at in every call, for an id out of range would have the
+    compiled path read memory that is not its own.
+    """
+    entry = OPERATIONS[contract_function.__name__]
+    parameters = list(entry.signature.parameters)
+    ids = [(spec.name, parameters.index(spec.name), spec.below) for spec in entry.arrays if spec.below]
+    seen: dict[tuple[Any, ...], dict[str, int]] = {}
+
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            key = (*_fingerprints(args), *kwargs, *_fingerprints(kwargs.values()))
+            letters = seen.get(key)
+            if letters is None:
+                try:
+                    bound = entry.signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise TypeError(f"{entry.name}: {error}") from None
+                _check_activation(entry.name, bound.arguments)
+                letters = entry.dims(bound.arguments)
+                if len(seen) >= 4096:  # many shapes, as in a test: forget rather than grow
+                    seen.clear()
+                seen[key] = letters
+            for name, position, below in ids:
+                tokens: Any = args[position] if position < len(args) else kwargs[name]
+                check_ids(entry.name, name, tokens, letters[below])  # type: ignore[index]
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def _fingerprints(arguments: Any) -> Iterator[Any]:
+    """What the check of an argument depends on."""
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            yield (argument.shape, argument.strides, argument.dtype)
+        elif argument is None or isinstance(argument, str):
+            yield argument
+        else:
+            yield type(argument)
+
+
+def _check_activation(operation_name: str, arguments: dict[str, Any]) -> None:
+    activation = arguments.get("activation")
+    if activation is None:
+        return
+    if activation not in ("relu", "gelu"):
+        raise ContractError(f"{operation_name}: activation is {activation!r}; wanted None, 'relu' or 'gelu'")
+    if operation_name == "linear_backward" and arguments.get("preactivation") is None:
+        raise ContractError("linear_backward: activation is given but preactivation is missing")
+
+
+def check_ids(operation_name: str, argument: str, tokens: Array, below: int) -> None:
+    """Raises ContractError if an id is not in [0, below)."""
+    if int(tokens.min()) < 0 or int(tokens.max()) >= below:
+        where = tuple(int(i) for i in np.argwhere((tokens < 0) | (tokens >= below))[0])
+        raise ContractError(f"{operation_name}: {argument}{list(where)} is {tokens[where]}; wanted 0 <= id < {below}")
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The operations
+# --------------------------------------------------------------------------------------------------------------------
+
+
+@operation(
+    lambda d: d["B"] * d["T"] * d["C"],
+    out="B T C", tokens="int32<V B T", token_table="V C", position_table="T C",
+)  # fmt: skip
+def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:
+    """out[b,t] = token_table[tokens[b,t]] + position_table[t]"""
+
+
+@operation(
+    lambda d: 2 * d["B"] * d["T"] * d["C"],
+    twice=("dtoken_table", "dposition_table"),
+    dtoken_table="V C", dposition_table="T C", dout="B T C", tokens="int32<V B T",
+)  # fmt: skip
+def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
+    """dtoken_table[v] += sum of dout[b,t] over all (b,t) with tokens[b,t] = v;  dposition_table[t] += sum_b dout[b,t]
+
+    The sums run over (b,t) in row-major order, whatever the number of threads.
+    """
+
+
+@operation(
+    lambda d: 8 * d["N"] * d["C"],
+    out="N C", mean="N", rstd="N", inp="N C", weight="C", bias="C?",
+)  # fmt: skip
+def layernorm_forward(
+    out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = 1e-5
+) -> None:
+    """out = (inp - mean) * rstd * weight + bias,  a row at a time (Ba et al. 2016, eq. 4)
+
+    mean = sum_c inp / C;  rstd = 1 / sqrt(sum_c (inp - mean)^2 / C + eps); both are saved for the backward pass.
+    """
+
+
+@operation(
+    lambda d: 15 * d["N"] * d["C"],
+    twice=("dweight", "dbias"),
+    dinp="N C", dweight="C", dbias="C?", dout="N C", inp="N C", weight="C", mean="N", rstd="N", dresidual="N C?",
+)  # fmt: skip
+def layernorm_backward(
+    dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array, mean: Array, rstd: Array,
+    *, dresidual: Array | None = None,
+) -> None:  # fmt: skip
+    """With norm = (inp - mean) * rstd and dnorm = dout * weight, a row at a time:
+
+    dinp = (dnorm - mean_c(dnorm) - norm * mean_c(dnorm * norm)) * rstd  + dresidual
+    dweight += sum_n dout * norm;  dbias += sum_n dout
+
+    In place: dinp may be dout or dresidual.
+    """
+
+
+@operation(
+    lambda d: 2 * d["N"] * d["C"] * d["OC"],
+    out="N OC", inp="N C", weight="C OC~", bias="OC?", preactivation="N OC?", residual="N OC?",
+)  # fmt: skip
+def linear_forward(
+    out: Array, inp: Array, weight: Array, bias: Array | None = None,
+    *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
+) -> None:  # fmt: skip
+    """out = activation(inp @ weight + bias) + residual;  preactivation = inp @ weight + bias, kept if asked for
+
+    In place: out may be residual.
+    """
+
+
+@operation(
+    lambda d: 4 * d["N"] * d["C"] * d["OC"],
+    twice=("dweight", "dbias"),
+    dinp="N C", dweight="C OC~", dbias="OC?", dout="N OC", inp="N C", weight="C OC~", preactivation="N C?",
+    dresidual="N C?",
+)  # fmt: skip
+def linear_backward(
+    dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array,
+    *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
+) -> None:  # fmt: skip
+    """dinp = dout @ weight^T + dresidual;  dweight += inp^T @ dout;  dbias += sum_n dout
+
+    With `activation`, inp = activation(preactivation) is taken to be the output of the layer before, and dinp is the
+    gradient of that layer's preactivation: dinp = (dout @ weight^T) * activation'(preactivation) + dresidual.
+
+    In place: dinp may be dresidual.
+    """
+
+
+@operation(lambda d: d["N"] * d["C"], out="N C", inp="N C")
+def relu_forward(out: Array, inp: Array) -> None:
+    """out = max(inp, 0);  NaN stays NaN.  In place: out may be inp."""
+
+
+@operation(lambda d: d["N"] * d["C"], dinp="N C", dout="N C", inp="N C")
+def relu_backward(dinp: Array, dout: Array, inp: Array) -> None:
+    """dinp = dout where inp > 0, else 0.  In place: dinp may be dout."""
+
+
+@operation(lambda d: 20 * d["N"] * d["C"], out="N C", inp="N C")
+def gelu_forward(out: Array, inp: Array) -> None:
+    """out = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))),  x = inp  (Hendrycks & Gimpel 2016, the form of GPT-2)
+
+    In place: out may be inp.
+    """
+
+
+@operation(lambda d: 30 * d["N"] * d["C"], dinp="N C", dout="N C", inp="N C")
+def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
+    """dinp = dout * d/dx [ x/2 (1 + tanh(u)) ],  u = sqrt(2/pi) (x + 0.044715 x^3),  x = inp
+
+    In place: dinp may be dout.
+    """
+
+
+@operation(
+    lambda d: 2 * d["B"] * d["T"] * (d["T"] + 1) * d["C"],  # two products over the causal half
+    divides=("NH", "C"),
+    out="B T C", lse="B NH T", qkv="B T 3*C",
+)  # fmt: skip
+def attention_forward(
+    out: Array, lse: Array, qkv: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+) -> None:
+    """Causal multi-head self-attention straight from the projection (Vaswani et al. 2017, eq. 1).
+
+    qkv[b,t] holds q, k, v one after the other, each NH heads of HS channels. For each batch and head, for j <= i:
+        scores[i,j] = q[i] . k[j] / sqrt(HS);   weights = softmax_j(scores);   out[i] = sum_j weights[i,j] v[j]
+        lse[i] = log sum_j exp(scores[i,j]), all that the backward pass needs to have the weights again
+    Dropout sets weights to 0 with probability `dropout_rate` and scales the others by 1/(1 - rate); the mask of row
+    (b*NH + h)*T + i and column j comes from `dropout_key`.
+    """
+
+
+@operation(
+    lambda d: 5 * d["B"] * d["T"] * (d["T"] + 1) * d["C"],  # five products: scores, dweights, dq, dk, dv
+    divides=("NH", "C"),
+    dqkv="B T 3*C", dout="B T C", qkv="B T 3*C", out="B T C", lse="B NH T",
+)  # fmt: skip
+def attention_backward(
+    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+) -> None:
+    """The gradient of `attention_forward`, with the weights recomputed from qkv and lse (Dao et al. 2022, alg. 4).
+
+    weights = exp(scores - lse);   dv[j] = sum_i weights[i,j] dout[i];   dweights[i,j] = dout[i] . v[j]
+    dscores = weights * (dweights - rowsum(weights * dweights)), the sum being dout[i] . out[i]
+    dq[i] = sum_j dscores[i,j] k[j] / sqrt(HS);   dk[j] = sum_i dscores[i,j] q[i] / sqrt(HS)
+    """
+
+
+@operation(
+    lambda d: 4 * d["B"] * d["S"] * d["NH"] * d["HS"],
+    twice=(),
+    keys="B NH S HS", values="B NH S HS", out="B NH*HS", qkv="B 3*NH*HS",  # the caches first: they tell NH from HS
+)  # fmt: skip
+def attention_decode(out: Array, keys: Array, values: Array, qkv: Array, position: int) -> None:
+    """Attention of one new position against the cache: writes its key and value at slot `position` of `keys` and
+    `values`, then attends from it to slots 0..position.
+
+    Raises ContractError if position is not in [0, S).
+    """
+
+
+@operation(
+    lambda d: 2 * d["B"] * d["R"] * d["T"] * d["C"],
+    divides=("NH", "C"),
+    weights="B NH R T", qkv="B T 3*C",
+)  # fmt: skip
+def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
+    """The attention weights of query rows first .. first + R - 1, for looking at: weights[b,h,r] = softmax_j(scores)
+    of query first + r, 0 for j > first + r. `attention_forward` never holds them whole.
+
+    Raises ContractError if the rows asked for are not in [0, T).
+    """
+
+
+@operation(lambda d: 2 * d["N"] * d["C"], out="N C", inp="N C", residual="N C?")
+def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: Array | None = None) -> None:
+    """out = inp * mask / (1 - rate) + residual;  mask[n,c] is 0 with probability `rate`, else 1 (Srivastava et al.)
+
+    The mask is a pure function of (key, n, c); see `numpy_ref.dropout.dropout_mask`.
+    In place: out may be inp or residual.
+    """
+
+
+@operation(lambda d: 2 * d["N"] * d["C"], dinp="N C", dout="N C")
+def dropout_backward(dinp: Array, dout: Array, rate: float, key: int) -> None:
+    """dinp = dout * mask / (1 - rate), with the mask of the forward pass.  In place: dinp may be dout."""
+
+
+@operation(
+    lambda d: 5 * d["N"] * d["V"],
+    losses="N", dlogits="N V?", logits="N V", targets="int32<V N",
+)  # fmt: skip
+def cross_entropy(
+    losses: Array, dlogits: Array | None, logits: Array, targets: Array, *, scale: float = 1.0
+) -> None:
+    """Softmax, cross-entropy and its gradient in one pass over the logits.
+
+    losses[n] = log sum_v exp(logits[n,v]) - logits[n,targets[n]], in nats
+    dlogits = (softmax(logits) - onehot(targets)) * scale;  None: losses only.  In place: dlogits may be logits.
+    """
+
+
+@operation(lambda d: 2 * d["P"], gradients="P")
+def squared_norm(gradients: Array) -> float:
+    """The sum of squares of all elements, folded in float64 in an order fixed by the length alone."""
+    raise NotImplementedError
+
+
+@operation(
+    lambda d: 16 * d["P"],
+    twice=("parameters", "gradients", "first_moment", "second_moment"),
+    parameters="P", gradients="P", first_moment="P", second_moment="P",
+)  # fmt: skip
+def adamw(
+    parameters: Array, gradients: Array, first_moment: Array, second_moment: Array,
+    *, step: int, decayed: int, learning_rate: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+    gradient_scale: float = 1.0,
+) -> None:  # fmt: skip
+    """One step of Adam with decoupled weight decay (Loshchilov & Hutter 2019, alg. 2), in one pass, in place.
+
+    g = gradients * gradient_scale (gradient clipping);   gradients = 0, ready for the next step
+    m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2;   step counts from 1
+    w = w - learning_rate * ( m/(1 - beta1^step) / (sqrt(v/(1 - beta2^step)) + eps) + weight_decay * w )
+    Only the first `decayed` parameters, the matrices, are decayed.
+    """
+
+
+class Backend(Protocol):
+    """What the model is handed: all operations of the contract. A package of kernels is one; see `get_backend`."""
+
+    name: str
+
+    embedding_forward = staticmethod(embedding_forward)
+    embedding_backward = staticmethod(embedding_backward)
+    layernorm_forward = staticmethod(layernorm_forward)
+    layernorm_backward = staticmethod(layernorm_backward)
+    linear_forward = staticmethod(linear_forward)
+    linear_backward = staticmethod(linear_backward)
+    relu_forward = staticmethod(relu_forward)
+    relu_backward = staticmethod(relu_backward)
+    gelu_forward = staticmethod(gelu_forward)
+    gelu_backward = staticmethod(gelu_backward)
+    attention_forward = staticmethod(attention_forward)
+    attention_backward = staticmethod(attention_backward)
+    attention_decode = staticmethod(attention_decode)
+    attention_weights = staticmethod(attention_weights)
+    dropout_forward = staticmethod(dropout_forward)
+    dropout_backward = staticmethod(dropout_backward)
+    cross_entropy = staticmethod(cross_entropy)
+    squared_norm = staticmethod(squared_norm)
+    adamw = staticmethod(adamw)
