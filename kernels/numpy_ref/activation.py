@@ -1,0 +1,71 @@
+"""Activations: ReLU, and GELU in the tanh form of GPT-2.
+
+Exactly, GELU(x) = x Φ(x) with Φ the normal distribution's cumulative function: an input is kept in proportion to how
+many others it exceeds (Hendrycks & Gimpel 2016, arXiv:1606.08415). The tanh form approximates Φ to 3e-4.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .. import contract
+from ..contract import Array, implements
+
+SQRT_2_OVER_PI = math.sqrt(2 / math.pi)
+CUBIC = 0.044715
+
+
+def relu(x: Array) -> Array:
+    """max(x, 0)"""
+    result: Array = np.maximum(x, 0)  # of NaN and 0, np.maximum takes NaN
+    return result
+
+
+def relu_derivative(x: Array) -> Array:
+    """1 where x > 0, else 0. At 0 there is no derivative; 0 is the usual choice."""
+    return (x > 0).astype(x.dtype)
+
+
+def gelu(x: Array) -> Array:
+    """x/2 (1 + tanh(u)),  u = sqrt(2/pi) (x + 0.044715 x^3)"""
+    u = SQRT_2_OVER_PI * (x + CUBIC * (x * x * x))
+    result: Array = 0.5 * x * (1 + np.tanh(u))
+    return result
+
+
+def gelu_derivative(x: Array) -> Array:
+    """(1 + tanh(u))/2 + x/2 (1 - tanh(u)^2) du/dx,  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)"""
+    u = SQRT_2_OVER_PI * (x + CUBIC * (x * x * x))
+    du = SQRT_2_OVER_PI * (1 + 3 * CUBIC * (x * x))
+    tanh = np.tanh(u)
+    # 1 - tanh^2 is 1/cosh^2; written so, nothing overflows where cosh would
+    result: Array = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * du
+    return result
+
+
+@implements(contract.relu_forward)
+def relu_forward(out: Array, inp: Array) -> None:
+    # (N,C) -> (N,C)
+    out[...] = relu(inp)
+
+
+@implements(contract.relu_backward)
+def relu_backward(dinp: Array, dout: Array, inp: Array) -> None:
+    # (N,C), (N,C) -> (N,C)
+    # forward: out = max(inp, 0)
+    dinp[...] = np.where(inp > 0, dout, 0)
+
+
+@implements(contract.gelu_forward)
+def gelu_forward(out: Array, inp: Array) -> None:
+    # (N,C) -> (N,C)
+    out[...] = gelu(inp)
+
+
+@implements(contract.gelu_backward)
+def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
+    # (N,C), (N,C) -> (N,C)
+    # forward: out = gelu(inp)
+    dinp[...] = dout * gelu_derivative(inp)

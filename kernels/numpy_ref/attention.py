@@ -1,0 +1,141 @@
+"""Causal multi-head self-attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1 and section 3.2.2).
+
+Each position asks a question (its query q), offers an index (its key k) and content (its value v). A position's output
+is the mean of the values so far, weighted by how well their keys answer its query. The channels are cut into NH heads
+of HS channels, each doing so on its own.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from .. import contract
+from ..contract import Array, ContractError, implements
+from .dropout import dropout_mask
+
+
+def split_heads(qkv: Array, num_heads: int) -> tuple[Array, Array, Array]:
+    """(B,T,3C) -> q, k, v, each (B,NH,T,HS): views, nothing is copied."""
+    B, T, _ = qkv.shape
+    q, k, v = qkv.reshape(B, T, 3, num_heads, -1).transpose(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def merge_heads(heads: Array) -> Array:
+    """(B,NH,T,HS) -> (B,T,C): the heads of a position one after the other."""
+    B, NH, T, HS = heads.shape
+    return heads.transpose(0, 2, 1, 3).reshape(B, T, NH * HS)
+
+
+def causal_scores(q: Array, k: Array, first: int = 0) -> Array:
+    """(B,NH,R,HS), (B,NH,T,HS) -> (B,NH,R,T): q[i] . k[j] / sqrt(HS) for queries at positions first + i."""
+    R, T, HS = q.shape[2], k.shape[2], q.shape[3]
+    # A dot product of HS independent terms of variance 1 has variance HS. Divided by sqrt(HS) it has variance 1 for any
+    # head size; without that, large heads would start with a softmax so sharp that its gradient vanishes.
+    scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)
+    # A position must not see what comes after it, for that is what it has to predict; exp(-inf) is 0.
+    future = np.arange(T) > first + np.arange(R)[:, None]
+    scores[:, :, future] = -np.inf
+    return scores
+
+
+def softmax(scores: Array) -> tuple[Array, Array]:
+    """(...,T) -> weights (...,T), and the log of the sum of exponentials (...)"""
+    # exp overflows float32 beyond 88. Numerator and denominator can both be divided by exp(max) without changing the
+    # quotient; then the largest exponent is 0.
+    largest = scores.max(axis=-1, keepdims=True)
+    exponentials = np.exp(scores - largest)
+    total = exponentials.sum(axis=-1, keepdims=True)
+    return exponentials / total, (largest + np.log(total))[..., 0]
+
+
+def attention_mask(key: int, shape: tuple[int, ...], rate: float) -> Array:
+    """The dropout mask of all weights, (B,NH,T,T): row (b*NH + h)*T + i, column j."""
+    B, NH, T, _ = shape
+    return dropout_mask(key, B * NH * T, T, rate).reshape(shape)
+
+
+@implements(contract.attention_forward)
+def attention_forward(
+    out: Array, lse: Array, qkv: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+) -> None:
+    # (B,T,3C) -> out (B,T,C), lse (B,NH,T)
+    q, k, v = split_heads(qkv, lse.shape[1])  # (B,NH,T,HS) each
+
+    weights, lse[...] = softmax(causal_scores(q, k))  # (B,NH,T,T)
+    if dropout_rate > 0:
+        # scaled up, so that a weight's expectation is what it was
+        weights = weights * attention_mask(dropout_key, weights.shape, dropout_rate) * (1 / (1 - dropout_rate))
+
+    out[...] = merge_heads(weights @ v)
+
+
+@implements(contract.attention_backward)
+def attention_backward(
+    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+) -> None:
+    # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
+    B, T, C = dout.shape
+    NH = lse.shape[1]
+    HS = C // NH
+    q, k, v = split_heads(qkv, NH)  # (B,NH,T,HS) each
+    dout_heads = dout.reshape(B, T, NH, HS).swapaxes(1, 2)  # (B,NH,T,HS)
+    out_heads = out.reshape(B, T, NH, HS).swapaxes(1, 2)
+
+    # forward: weights = softmax(scores) = exp(scores) / sum exp(scores) = exp(scores - lse)
+    weights = np.exp(causal_scores(q, k) - lse[..., None])  # (B,NH,T,T)
+    dropped = weights
+    if dropout_rate > 0:
+        mask = attention_mask(dropout_key, weights.shape, dropout_rate)
+        dropped = weights * mask * (1 / (1 - dropout_rate))
+
+    # forward: out = dropped @ v
+    dv = dropped.swapaxes(-1, -2) @ dout_heads
+    dweights = dout_heads @ v.swapaxes(-1, -2)
+
+    # forward: dropped = weights * mask / (1 - dropout_rate)
+    if dropout_rate > 0:
+        dweights = dweights * mask * (1 / (1 - dropout_rate))
+
+    # forward: weights = softmax(scores).  The weights of a row sum to 1, so its gradient loses what all of them share:
+    # dscores = weights * (dweights - sum_j weights * dweights). Put in dweights[j] = dout . v[j], and that sum is
+    # dout . (sum_j dropped[j] v[j]) = dout . out: HS products instead of T, and right with dropout as well.
+    row_sum = (dout_heads * out_heads).sum(axis=-1, keepdims=True)
+    dscores = weights * (dweights - row_sum)
+
+    # forward: scores = q @ k^T / sqrt(HS)
+    dq = dscores @ k / math.sqrt(HS)
+    dk = dscores.swapaxes(-1, -2) @ q / math.sqrt(HS)
+
+    dqkv[:, :, :C] = merge_heads(dq)
+    dqkv[:, :, C : 2 * C] = merge_heads(dk)
+    dqkv[:, :, 2 * C :] = merge_heads(dv)
+
+
+@implements(contract.attention_decode)
+def attention_decode(out: Array, keys: Array, values: Array, qkv: Array, position: int) -> None:
+    # (B,3C), keys and values (B,NH,S,HS) -> (B,C)
+    B, NH, S, HS = keys.shape
+    if not 0 <= position < S:
+        raise ContractError(f"attention_decode: position is {position}; wanted 0 <= position < {S}")
+    q, k, v = qkv.reshape(B, 3, NH, HS).swapaxes(0, 1)  # (B,NH,HS) each
+
+    # Earlier positions do not see this one, so their keys and values are what they were: only one row is new.
+    keys[:, :, position] = k
+    values[:, :, position] = v
+
+    scores = causal_scores(q[:, :, None], keys[:, :, : position + 1], first=position)  # (B,NH,1,position+1)
+    weights, _ = softmax(scores)
+    out[...] = merge_heads(weights @ values[:, :, : position + 1])[:, 0]
+
+
+@implements(contract.attention_weights)
+def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
+    # (B,T,3C) -> (B,NH,R,T)
+    _, NH, R, T = weights.shape
+    if not 0 <= first <= T - R:
+        raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= T - R = {T - R}")
+    q, k, _ = split_heads(qkv, NH)
+    weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first))

@@ -1,0 +1,55 @@
+"""The linear layer: out = activation(inp @ weight + bias) + residual.
+
+Weights stand as (C, OC), so that a row of activations multiplies them from the left, as in GPT-2's files.
+"""
+
+from __future__ import annotations
+
+from .. import contract
+from ..contract import Activation, Array, implements
+from .activation import gelu, gelu_derivative, relu, relu_derivative
+
+ACTIVATIONS = {"relu": relu, "gelu": gelu}
+DERIVATIVES = {"relu": relu_derivative, "gelu": gelu_derivative}
+
+
+@implements(contract.linear_forward)
+def linear_forward(
+    out: Array, inp: Array, weight: Array, bias: Array | None = None,
+    *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
+) -> None:  # fmt: skip
+    # (N,C) @ (C,OC) + (OC,) + (N,OC) -> (N,OC)
+    result = inp @ weight
+    if bias is not None:
+        result = result + bias
+    if preactivation is not None:
+        preactivation[...] = result  # the derivative of the activation is a function of it
+    if activation is not None:
+        result = ACTIVATIONS[activation](result)
+    if residual is not None:
+        result = result + residual
+    out[...] = result
+
+
+@implements(contract.linear_backward)
+def linear_backward(
+    dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array,
+    *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
+) -> None:  # fmt: skip
+    # (N,OC), (N,C), (C,OC) -> dinp (N,C), dweight (C,OC), dbias (OC,)
+
+    # forward: out = inp @ weight + bias.  Each output is a sum of products, so each factor's gradient is the other
+    # factor, summed over everything it was used for: inp[n,c] in all OC outputs of its row, weight[c,oc] in all N rows.
+    dinp_result = dout @ weight.T
+    dweight += inp.T @ dout
+    if dbias is not None:
+        dbias += dout.sum(axis=0)
+
+    # forward, in the layer before: inp = activation(preactivation)
+    if activation is not None and preactivation is not None:
+        dinp_result = dinp_result * DERIVATIVES[activation](preactivation)
+
+    # forward: the input went also around this layer, out2 = inp + f(inp), so what comes back that way is added
+    if dresidual is not None:
+        dinp_result = dinp_result + dresidual
+    dinp[...] = dinp_result
