@@ -26,7 +26,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -213,7 +213,7 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
                 seen[key] = letters
             for name, position, below in ids:
                 tokens: Any = args[position] if position < len(args) else kwargs[name]
-                check_ids(entry.name, name, tokens, letters[below])  # type: ignore[index]
+                check_ids(entry.name, name, tokens, letters[below])
             return function(*args, **kwargs)
 
         return checked
@@ -477,7 +477,7 @@ def adamw(
     """
 
 
-class Backend(Protocol):
+class Backend:
     """What the model is handed: all operations of the contract. A package of kernels is one; see `get_backend`."""
 
     name: str

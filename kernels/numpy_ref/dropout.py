@@ -21,7 +21,7 @@ def dropout_mask(key: int, rows: int, columns: int, rate: float) -> Array:
     """
     # (rows,): arithmetic on unsigned integers wraps around, modulo 2^64 and modulo 2^32
     counter = np.arange(1, rows + 1, dtype=np.uint64) * np.uint64(GOLDEN64) + np.uint64(key)
-    z: Array = mix64(cast(Any, counter))  # integer arithmetic, as good for an array as for one number
+    z: Array = cast(Any, mix64)(counter)  # written for one integer; its operators do as well for an array of them
     low = (z & np.uint64(0xFFFFFFFF)).astype(np.uint32)[:, None]
     high = (z >> np.uint64(32)).astype(np.uint32)[:, None]
 
@@ -40,9 +40,10 @@ def dropout_mask(key: int, rows: int, columns: int, rate: float) -> Array:
 @implements(contract.dropout_forward)
 def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: Array | None = None) -> None:
     # (N,C), (N,C) -> (N,C)
+    N, C = inp.shape
     result = inp
     if rate > 0:
-        result = inp * dropout_mask(key, *inp.shape, rate) * (1 / (1 - rate))
+        result = inp * dropout_mask(key, N, C, rate) * (1 / (1 - rate))
     if residual is not None:
         result = result + residual
     out[...] = result
@@ -51,8 +52,9 @@ def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: 
 @implements(contract.dropout_backward)
 def dropout_backward(dinp: Array, dout: Array, rate: float, key: int) -> None:
     # (N,C) -> (N,C)
-    # forward: out = inp * mask / (1 - rate)
+    N, C = dout.shape
+    result = dout
     if rate > 0:
-        dinp[...] = dout * dropout_mask(key, *dout.shape, rate) * (1 / (1 - rate))
-    else:
-        dinp[...] = dout
+        # forward: out = inp * mask / (1 - rate)
+        result = dout * dropout_mask(key, N, C, rate) * (1 / (1 - rate))
+    dinp[...] = result

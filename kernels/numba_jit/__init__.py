@@ -1,0 +1,38 @@
+"""The fast backend: each kernel compiled by Numba for the CPU at hand, parallel over its cores.
+
+Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `cross_entropy`, `dropout`, `adamw`.
+"""
+
+from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
+from .adamw import adamw, squared_norm
+from .attention import attention_backward, attention_decode, attention_forward, attention_weights
+from .cross_entropy import cross_entropy
+from .dropout import dropout_backward, dropout_forward
+from .embedding import embedding_backward, embedding_forward
+from .layernorm import layernorm_backward, layernorm_forward
+from .linear import linear_backward, linear_forward
+
+name = "numba"
+
+__all__ = [
+    "adamw",
+    "attention_backward",
+    "attention_decode",
+    "attention_forward",
+    "attention_weights",
+    "cross_entropy",
+    "dropout_backward",
+    "dropout_forward",
+    "embedding_backward",
+    "embedding_forward",
+    "gelu_backward",
+    "gelu_forward",
+    "layernorm_backward",
+    "layernorm_forward",
+    "linear_backward",
+    "linear_forward",
+    "name",
+    "relu_backward",
+    "relu_forward",
+    "squared_norm",
+]

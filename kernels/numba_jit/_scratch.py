@@ -1,0 +1,30 @@
+"""Working memory of the kernels: allocated once, grown when a larger call comes, then used again.
+
+A step of training allocates nothing after the first. Each Python thread has its own, for two models may train at once.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from ..contract import Array
+from ..memory import aligned_empty
+
+_local = threading.local()
+
+
+def scratch(purpose: str, size: int, dtype: np.dtype) -> Array:  # type: ignore[type-arg]
+    """At least `size` unset elements, one-dimensional; valid until the next call with the same purpose and dtype."""
+    buffers = _local.__dict__.setdefault("buffers", {})
+    buffer = buffers.get((purpose, dtype))
+    if buffer is None or buffer.size < size:
+        buffers.pop((purpose, dtype), None)  # let the old one go before the new one comes
+        buffer = buffers[purpose, dtype] = aligned_empty(size, dtype)
+    return buffer
+
+
+def release() -> None:
+    """Give all working memory of this thread back."""
+    _local.__dict__.pop("buffers", None)

@@ -1,0 +1,67 @@
+"""One span of the AdamW update, and of the sum of squares that clipping needs."""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from .spans import place, span_loop
+from .vector import Lanes, Vec
+
+
+@intrinsic
+def adamw_span(  # type: ignore[no-untyped-def]
+    typingctx, P, G, M, V, start, n, gradient_scale, beta1, beta2, correction1, correction2, eps, rate, shrink
+):
+    """For start <= i < start + n, with g = G[i] * gradient_scale:
+
+    M[i] = beta1 M[i] + (1 - beta1) g;  V[i] = beta2 V[i] + (1 - beta2) g^2;  G[i] = 0
+    P[i] = P[i] * shrink - rate * M[i] * correction1 / (sqrt(V[i] * correction2) + eps)
+    """
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        start_, n_ = arguments[4], arguments[5]
+        lanes = Lanes(builder, P.dtype)
+        p, g, m, v = (place(context, builder, t, a, start_) for t, a in zip((P, G, M, V), arguments[:4], strict=True))
+        scale, b1, b2, c1, c2, epsilon, lr, keep = (lanes.splat(argument) for argument in arguments[6:])
+        one = lanes.vec(1.0)
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            p_at, g_at, m_at, v_at = (builder.gep(array, [offset]) for array in (p, g, m, v))
+            gradient = lanes.load(g_at, mask) * scale
+            first = b1 * lanes.load(m_at, mask) + (one - b1) * gradient
+            second = b2 * lanes.load(v_at, mask) + (one - b2) * gradient * gradient
+            step = lr * (first * c1) / (lanes.sqrt(second * c2) + epsilon)
+            lanes.store(lanes.load(p_at, mask) * keep - step, p_at, mask)
+            lanes.store(first, m_at, mask)
+            lanes.store(second, v_at, mask)
+            lanes.store(lanes.vec(0.0), g_at, mask)
+            return []
+
+        span_loop(lanes, n_, [], body)
+        return context.get_dummy_value()
+
+    n64, real = types.int64, P.dtype
+    return types.void(P, G, M, V, n64, n64, *[real] * 8), codegen
+
+
+@intrinsic
+def squares_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
+    """The sum of X[x + i]^2 for i < n, in float64 whatever X is"""
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, X.dtype)
+        source = place(context, builder, X, arguments[0], arguments[1])
+        doubles = ir.VectorType(ir.DoubleType(), lanes.count)
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            value = lanes.load(builder.gep(source, [offset]), mask).value
+            wide = value if X.dtype.bitwidth == 64 else builder.fpext(value, doubles)
+            return [Vec(lanes, builder.fadd(carried[0].value, builder.fmul(wide, wide)))]
+
+        zero = Vec(lanes, ir.Constant(doubles, [0.0] * lanes.count))
+        (total,) = span_loop(lanes, arguments[2], [zero], body)
+        return lanes.reduce(total, lambda a, b: Vec(lanes, builder.fadd(a.value, b.value)))
+
+    return types.float64(X, types.int64, types.int64), codegen

@@ -1,0 +1,77 @@
+"""What the CPU that Numba compiles for offers, and the register tiles that suit it.
+
+The instruction set is read off the code that LLVM writes for a small vector function, for that is what counts: it
+follows NUMBA_CPU_NAME, and a CPU whose widest registers LLVM prefers not to use.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import llvmlite.binding as llvm
+from numba.core.registry import cpu_target
+
+PROBE = """
+target triple = "{triple}"
+define <16 x float> @probe(<16 x float> %a, <16 x float> %b, <16 x float> %c) {{
+  %r = call <16 x float> @llvm.fma.v16f32(<16 x float> %a, <16 x float> %b, <16 x float> %c)
+  ret <16 x float> %r
+}}
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+"""
+
+
+@dataclass(frozen=True)
+class Target:
+    """An instruction set as the kernels see it.
+
+    `tile_rows[nv]` is the height of a register tile nv vectors wide: the accumulators, nv vectors of the right operand
+    and one broadcast of the left have to fit into the registers, with enough accumulators to hide the latency of FMA.
+    """
+
+    name: str
+    vector_bytes: int
+    fma: bool
+    tile_rows: dict[int, int]
+
+    def lanes(self, itemsize: int) -> int:
+        """Elements of `itemsize` bytes in one vector."""
+        return self.vector_bytes // itemsize
+
+
+# Tiles measured on Zen 4 and Zen 5 (AVX-512); see bench/NOTES.md.
+TARGETS = {
+    "avx512": Target("avx512", 64, True, {1: 12, 2: 12, 3: 8, 4: 6}),  # 32 registers
+    "avx2": Target("avx2", 32, True, {1: 8, 2: 6, 3: 4, 4: 2}),  # 16 registers
+    "neon": Target("neon", 16, True, {1: 8, 2: 8, 3: 8, 4: 6}),  # 32 registers
+    "plain": Target("plain", 16, False, {1: 6, 2: 4, 3: 3, 4: 2}),  # 16 registers, as in the first x86-64
+}
+
+
+def _detect() -> Target:
+    codegen = cpu_target.target_context.codegen()
+    module = llvm.parse_assembly(PROBE.format(triple=llvm.get_process_triple()))
+    assembly = codegen._tm.emit_assembly(module)
+    if "vfmadd" in assembly:
+        return TARGETS["avx512" if "zmm" in assembly else "avx2"]
+    if "fmla" in assembly:
+        return TARGETS["neon"]
+    return TARGETS["plain"]
+
+
+TARGET = _detect()
+
+
+def panel_vectors(columns: int, itemsize: int) -> int:
+    """How many vectors wide the panels of a right operand with `columns` columns should be: the width that leaves the
+    last panel fullest, the widest of equals."""
+    total = -(-columns // TARGET.lanes(itemsize))
+    return max(
+        TARGET.tile_rows, key=lambda nv: (TARGET.tile_rows[nv] * nv * _fill(total, nv), nv)
+    )
+
+
+def _fill(total: int, nv: int) -> float:
+    """Share of the register tile that is of use, over all panels."""
+    panels = -(-total // nv)
+    return total / (panels * nv)

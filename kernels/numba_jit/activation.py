@@ -1,0 +1,66 @@
+"""ReLU and GELU: element-wise, a block of elements to a thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+
+from .. import contract
+from ..contract import Array, implements
+from ._jit import kernel
+from ._simd.spans import gelu_gradient_span, gelu_span
+
+BLOCK = 4096  # elements; fixed, so that the split of the work does not depend on the number of threads
+
+
+@implements(contract.relu_forward)
+def relu_forward(out: Array, inp: Array) -> None:
+    # (N,C) -> (N,C)
+    _relu_forward(out.reshape(-1), inp.reshape(-1))
+
+
+@implements(contract.relu_backward)
+def relu_backward(dinp: Array, dout: Array, inp: Array) -> None:
+    # (N,C), (N,C) -> (N,C)
+    _relu_backward(dinp.reshape(-1), dout.reshape(-1), inp.reshape(-1))
+
+
+@implements(contract.gelu_forward)
+def gelu_forward(out: Array, inp: Array) -> None:
+    # (N,C) -> (N,C)
+    _gelu_forward(out.reshape(-1), inp.reshape(-1))
+
+
+@implements(contract.gelu_backward)
+def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
+    # (N,C), (N,C) -> (N,C)
+    _gelu_backward(dinp.reshape(-1), dout.reshape(-1), inp.reshape(-1))
+
+
+@kernel()
+def _relu_forward(out: Any, inp: Any) -> None:
+    for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(inp.size, (block + 1) * BLOCK)):
+            out[i] = inp[i] if not inp[i] <= 0 else 0  # so written, a NaN stays
+
+
+@kernel()
+def _relu_backward(dinp: Any, dout: Any, inp: Any) -> None:
+    for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
+        for i in range(block * BLOCK, min(inp.size, (block + 1) * BLOCK)):
+            dinp[i] = dout[i] if inp[i] > 0 else 0
+
+
+@kernel()
+def _gelu_forward(out: Any, inp: Any) -> None:
+    for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
+        start = block * BLOCK
+        gelu_span(out, start, inp, start, min(BLOCK, inp.size - start))
+
+
+@kernel()
+def _gelu_backward(dinp: Any, dout: Any, inp: Any) -> None:
+    for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
+        start = block * BLOCK
+        gelu_gradient_span(dinp, start, dout, start, inp, start, min(BLOCK, inp.size - start))

@@ -1,0 +1,67 @@
+"""AdamW and the norm of the gradients: one pass over the flat buffers, a fixed block of elements to a thread."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from .. import contract
+from ..contract import Array, implements
+from ._jit import kernel
+from ._simd.adamw_spans import adamw_span, squares_span
+
+BLOCK = 4096  # elements; fixed, so that the fold of the norm does not depend on the number of threads
+
+
+@implements(contract.squared_norm)
+def squared_norm(gradients: Array) -> float:
+    # (P) -> scalar
+    return float(_squared_norm(gradients))
+
+
+@implements(contract.adamw)
+def adamw(
+    parameters: Array, gradients: Array, first_moment: Array, second_moment: Array,
+    *, step: int, decayed: int, learning_rate: float, beta1: float, beta2: float, eps: float, weight_decay: float,
+    gradient_scale: float = 1.0,
+) -> None:  # fmt: skip
+    # (P), (P), (P), (P), in place
+    _adamw(
+        parameters, gradients, first_moment, second_moment, decayed, learning_rate, beta1, beta2,
+        1.0 / (1.0 - beta1**step), 1.0 / (1.0 - beta2**step), eps, 1.0 - learning_rate * weight_decay, gradient_scale,
+    )  # fmt: skip
+
+
+@kernel()
+def _squared_norm(gradients: Any) -> Any:
+    size = gradients.size
+    blocks = (size + BLOCK - 1) // BLOCK
+    sums = np.zeros(blocks)
+    for block in numba.prange(blocks):
+        sums[block] = squares_span(gradients, block * BLOCK, min(BLOCK, size - block * BLOCK))
+    total = 0.0
+    for block in range(blocks):
+        total += sums[block]
+    return total
+
+
+@kernel()
+def _adamw(
+    parameters: Any, gradients: Any, first_moment: Any, second_moment: Any, decayed: Any, learning_rate: Any,
+    beta1: Any, beta2: Any, correction1: Any, correction2: Any, eps: Any, shrink: Any, gradient_scale: Any,
+) -> None:  # fmt: skip
+    size = parameters.size
+    real = parameters.dtype.type
+    for block in numba.prange((size + BLOCK - 1) // BLOCK):
+        start, end = block * BLOCK, min(size, (block + 1) * BLOCK)
+        border = min(max(decayed, start), end)  # matrices before it are decayed, vectors behind it are not
+        adamw_span(
+            parameters, gradients, first_moment, second_moment, start, border - start, real(gradient_scale),
+            real(beta1), real(beta2), real(correction1), real(correction2), real(eps), real(learning_rate), real(shrink),
+        )  # fmt: skip
+        adamw_span(
+            parameters, gradients, first_moment, second_moment, border, end - border, real(gradient_scale),
+            real(beta1), real(beta2), real(correction1), real(correction2), real(eps), real(learning_rate), real(1),
+        )  # fmt: skip

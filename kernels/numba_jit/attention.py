@@ -1,0 +1,384 @@
+"""Causal attention in tiles with an online softmax: nothing of size T x T is ever held (Dao et al. 2022, 2023).
+
+Forward: a block of queries walks over the blocks of keys up to its own; scores of one block at a time are made, turned
+into weights relative to the largest score so far, and multiplied with the values. When a larger score appears, what was
+summed before is scaled down. Backward: a block of keys walks over the blocks of queries from its own on, with the
+weights made again from the scores and the saved log-sum-exp.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+
+from .. import contract
+from ..contract import Array, ContractError, implements
+from ._jit import device, kernel
+from ._scratch import scratch
+from ._simd.packing import pack_panel
+from ._simd.softmax_spans import exp_span, max_span, softmax_gradient_span
+from ._simd.spans import dropout_span
+from ._simd.tiles import product, product_address
+from ._simd.vector import LOG2E
+from .dropout import mask_numbers, row_hash
+from .linear import panels_size, tile_shape
+
+QUERIES = 48  # rows of a block of scores: a multiple of the tiles' heights
+KEYS = 384  # columns of a block of scores: 48 x 384 float32 stay in the L2 cache
+BACKWARD_QUERIES, BACKWARD_KEYS = 96, 192
+PARTS = 8  # into so many parts at least the backward pass is cut, by data, so that the sums' order is fixed by data
+
+
+@implements(contract.attention_forward)
+def attention_forward(
+    out: Array, lse: Array, qkv: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+) -> None:
+    # (B,T,3C) -> (B,T,C), (B,NH,T)
+    (B, T, C), NH, dtype, threads = out.shape, lse.shape[1], out.dtype, numba.get_num_threads()
+    k_width, v_width = tile_shape(min(T, KEYS), dtype)[0], tile_shape(C // NH, dtype)[0]
+    keys = -(-KEYS // k_width) * k_width
+    _forward(
+        out.reshape(-1), lse.reshape(-1), qkv.reshape(-1), B, T, C, NH, k_width, v_width, keys,
+        np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
+        product_address(dtype),
+        scratch("keys", B * NH * panels_size(C // NH, T, k_width), dtype),
+        scratch("values", B * NH * panels_size(T, C // NH, v_width), dtype),
+        scratch("scores", threads * QUERIES * keys, dtype),
+        scratch("sums", threads * 2 * QUERIES, dtype),
+    )  # fmt: skip
+
+
+@implements(contract.attention_backward)
+def attention_backward(
+    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+) -> None:
+    # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
+    (B, T, C), NH, dtype, threads = out.shape, lse.shape[1], out.dtype, numba.get_num_threads()
+    HS = C // NH
+    k_width, c_width = tile_shape(min(T, BACKWARD_KEYS), dtype)[0], tile_shape(HS, dtype)[0]
+    keys = -(-BACKWARD_KEYS // k_width) * k_width
+    parts = max(1, min(-(-T // keys), -(-PARTS // (B * NH))))
+    transposed, rows = panels_size(HS, keys, k_width), panels_size(1, HS, c_width)
+    _backward(
+        dqkv.reshape(-1), dout.reshape(-1), qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), B, T, C, NH, parts,
+        k_width, c_width, keys, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
+        product_address(dtype),
+        scratch("dqueries", B * NH * parts * T * HS, dtype),
+        scratch("dweights means", B * NH * T, dtype),
+        scratch("scores", threads * BACKWARD_QUERIES * keys, dtype),
+        scratch("dscores", threads * BACKWARD_QUERIES * keys, dtype),
+        scratch("keys", threads * transposed, dtype),
+        scratch("values", threads * transposed, dtype),
+        scratch("key rows", threads * keys * rows, dtype),
+        scratch("query rows", threads * BACKWARD_QUERIES * rows, dtype),
+        scratch("dout rows", threads * BACKWARD_QUERIES * rows, dtype),
+    )  # fmt: skip
+
+
+@implements(contract.attention_decode)
+def attention_decode(out: Array, keys: Array, values: Array, qkv: Array, position: int) -> None:
+    # (B,3C), (B,NH,S,HS), (B,NH,S,HS) -> (B,C)
+    if not 0 <= position < keys.shape[2]:
+        raise ContractError(f"attention_decode: position is {position}; wanted 0 <= position < {keys.shape[2]}")
+    heads = keys.shape[0] * keys.shape[1]
+    _decode(out, keys, values, qkv, position, scratch("scores", heads * keys.shape[2], out.dtype))
+
+
+@implements(contract.attention_weights)
+def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
+    # (B,T,3C) -> (B,NH,R,T)
+    R, T = weights.shape[2:]
+    if not 0 <= first <= T - R:
+        raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= {T - R}, as T = {T}, R = {R}")
+    _weights(weights, qkv, first)
+
+
+# ------------------------------------------------------------------------------------------------------------- kernels
+
+
+@kernel()
+def _forward(
+    out, lse, qkv, B, T, C, NH, k_width, v_width, keys, key, use_dropout, threshold, keep_scale,
+    multiply, k_panels, v_panels, all_scores, all_sums,
+):  # fmt: skip
+    k_count = (T + k_width - 1) // k_width
+    for item in numba.prange(B * NH * k_count):
+        _pack_keys_and_values(item // k_count, item % k_count, qkv, T, C, NH, k_width, v_width, k_panels, v_panels)
+    q_blocks = (T + QUERIES - 1) // QUERIES
+    for item in numba.prange(B * NH * q_blocks):
+        turn = item % q_blocks
+        _forward_block(
+            item // q_blocks,
+            turn // 2 if turn % 2 == 0 else q_blocks - 1 - turn // 2,  # light and heavy blocks in turn
+            numba.get_thread_id(),
+            out, lse, qkv, T, C, NH, k_width, v_width, keys, key, use_dropout, threshold, keep_scale,
+            multiply, k_panels, v_panels, all_scores, all_sums,
+        )  # fmt: skip
+
+
+@device
+def _pack_keys_and_values(bh, p, qkv, T, C, NH, k_width, v_width, k_panels, v_panels):
+    """The keys of one panel transposed, and as many values, of one head."""
+    HS = C // NH
+    k_count, v_count = (T + k_width - 1) // k_width, (HS + v_width - 1) // v_width
+    j, columns = p * k_width, min(k_width, T - p * k_width)
+    at = (bh // NH * T + j) * 3 * C + bh % NH * HS
+    pack_panel(k_panels, (bh * k_count * k_width + j) * HS, k_width, qkv, at + C, 1, 3 * C, HS, columns)
+    for c in range(v_count):
+        pack_panel(
+            v_panels, ((bh * v_count + c) * T + j) * v_width, v_width,
+            qkv, at + 2 * C + c * v_width, 3 * C, 1, columns, min(v_width, HS - c * v_width),
+        )  # fmt: skip
+
+
+@device
+def _forward_block(
+    bh, q_block, thread, out, lse, qkv, T, C, NH, k_width, v_width, keys, key, use_dropout, threshold, keep_scale,
+    multiply, k_panels, v_panels, all_scores, all_sums,
+):  # fmt: skip
+    """One block of queries of one head: over the blocks of keys up to the last that it may look at."""
+    HS = C // NH
+    real = out.dtype.type
+    scale, log2e_scale = real(1.0 / math.sqrt(HS)), real(LOG2E / math.sqrt(HS))
+    k_size, v_count = (T + k_width - 1) // k_width * k_width, (HS + v_width - 1) // v_width
+    q0 = q_block * QUERIES
+    rows = min(QUERIES, T - q0)
+    q_at = (bh // NH * T + q0) * 3 * C + bh % NH * HS
+    o_at = (bh // NH * T + q0) * C + bh % NH * HS
+    s_at = thread * QUERIES * keys
+    largest = all_sums[thread * 2 * QUERIES :]  # the largest score so far, and the sum of weights, of each row
+    total = all_sums[(thread * 2 + 1) * QUERIES :]
+    for k0 in range(0, q0 + rows, keys):
+        width = min(keys, q0 + rows - k0)
+        # scores = q . k
+        for j in range(0, width, k_width):
+            top = max(0, k0 + j - q0)  # rows above look at none of these keys
+            product(
+                multiply, qkv, q_at + top * 3 * C, 3 * C, 1, k_panels, (bh * k_size + k0 + j) * HS, k_width, HS,
+                all_scores, s_at + top * keys + j, keys, rows - top, k_width, qkv, 0, 0, False, qkv, 0, 0, False,
+            )  # fmt: skip
+        # weights = exp(scores - largest)
+        for r in range(rows):
+            n = max(0, min(width, q0 + r - k0 + 1))
+            row = s_at + r * keys
+            if n > 0:
+                block_largest = max_span(all_scores, row, n)
+                if k0 == 0:
+                    largest[r], total[r] = block_largest, 0
+                elif block_largest > largest[r]:  # what was summed so far counts less
+                    shrink = real(math.exp2((largest[r] - block_largest) * log2e_scale))
+                    largest[r], total[r] = block_largest, total[r] * shrink
+                    for c in range(o_at + r * C, o_at + r * C + HS):
+                        out[c] *= shrink
+                total[r] += exp_span(all_scores, row, all_scores, row, n, log2e_scale, largest[r])
+                if use_dropout:
+                    dropout_span(
+                        all_scores, row, all_scores, row, out, 0, False, n, row_hash(key, bh * T + q0 + r), k0,
+                        threshold, keep_scale,
+                    )  # fmt: skip
+            all_scores[row + n : row + width] = 0
+        # out += weights v
+        for c in range(v_count):
+            at = o_at + c * v_width
+            product(
+                multiply, all_scores, s_at, keys, 1, v_panels, ((bh * v_count + c) * T + k0) * v_width, v_width, width,
+                out, at, C, rows, min(v_width, HS - c * v_width), out, at, C, k0 > 0, out, 0, 0, False,
+            )  # fmt: skip
+    for r in range(rows):
+        lse[bh * T + q0 + r] = largest[r] * scale + real(math.log(total[r]))
+        for c in range(o_at + r * C, o_at + r * C + HS):
+            out[c] /= total[r]
+
+
+@kernel()
+def _backward(
+    dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, keys, key, use_dropout, threshold, keep_scale,
+    multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+):  # fmt: skip
+    for row in numba.prange(B * NH * T):
+        means[row] = _mean_dweight(row, dout, out, T, C, NH)
+    for item in numba.prange(B * NH * parts):
+        _backward_part(
+            item, numba.get_thread_id(), dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, keys,
+            key, use_dropout, threshold, keep_scale,
+            multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+        )  # fmt: skip
+    for row in numba.prange(B * NH * T):
+        _add_parts(row, dqkv, dqueries, parts, T, C, NH)
+
+
+@device
+def _mean_dweight(row, dout, out, T, C, NH):
+    """The mean of a row of dweights under the weights, which is dout . out."""
+    HS, bh, t = C // NH, row // T, row % T
+    at = (bh // NH * T + t) * C + bh % NH * HS
+    total = out.dtype.type(0)
+    for c in range(at, at + HS):
+        total += dout[c] * out[c]
+    return total
+
+
+@device
+def _add_parts(row, dqkv, dqueries, parts, T, C, NH):
+    HS, bh, t = C // NH, row // T, row % T
+    at = (bh // NH * T + t) * 3 * C + bh % NH * HS
+    for c in range(HS):
+        total = dqkv.dtype.type(0)
+        for part in range(parts):
+            total += dqueries[((bh * parts + part) * T + t) * HS + c]
+        dqkv[at + c] = total
+
+
+@device
+def _backward_part(
+    item, thread, dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, keys,
+    key, use_dropout, threshold, keep_scale,
+    multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+):  # fmt: skip
+    """Every `parts`-th block of keys of one head: over the blocks of queries from the first that may look at it."""
+    bh, part, HS = item // parts, item % parts, C // NH
+    c_count = (HS + c_width - 1) // c_width
+    kt_at, k_at = thread * keys * HS, thread * keys * c_count * c_width
+    dqueries[item * T * HS : (item + 1) * T * HS] = 0
+    for k0 in range(part * keys, T, parts * keys):
+        k_number = min(keys, T - k0)
+        k_start = (bh // NH * T + k0) * 3 * C + C + bh % NH * HS
+        v_start = k_start + C
+        for j in range(0, k_number, k_width):
+            columns = min(k_width, k_number - j)
+            pack_panel(k_panels, kt_at + j * HS, k_width, qkv, k_start + j * 3 * C, 1, 3 * C, HS, columns)
+            pack_panel(v_panels, kt_at + j * HS, k_width, qkv, v_start + j * 3 * C, 1, 3 * C, HS, columns)
+        for c in range(c_count):
+            pack_panel(
+                k_rows, k_at + c * keys * c_width, c_width, qkv, k_start + c * c_width, 3 * C, 1, k_number,
+                min(c_width, HS - c * c_width),
+            )  # fmt: skip
+        for j in range(k_number):
+            dqkv[k_start + j * 3 * C : k_start + j * 3 * C + HS] = 0
+            dqkv[v_start + j * 3 * C : v_start + j * 3 * C + HS] = 0
+        first = k0 // BACKWARD_QUERIES * BACKWARD_QUERIES
+        for q0 in range(first, T, BACKWARD_QUERIES):
+            _backward_block(
+                bh, q0, k0, k_number, item, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, keys,
+                key, use_dropout, threshold, keep_scale,
+                multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+            )  # fmt: skip
+
+
+@device
+def _backward_block(
+    bh, q0, k0, k_number, item, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, keys,
+    key, use_dropout, threshold, keep_scale,
+    multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+):  # fmt: skip
+    """What one block of queries and one block of keys add to the gradients of both."""
+    HS = C // NH
+    real = out.dtype.type
+    scale, log2e_scale, root = real(1.0 / math.sqrt(HS)), real(LOG2E / math.sqrt(HS)), real(math.sqrt(HS))
+    c_count = (HS + c_width - 1) // c_width
+    rows = min(BACKWARD_QUERIES, T - q0)
+    width = min(k_number, q0 + rows - k0)  # keys that some query of the block may look at
+    q_start = (bh // NH * T + q0) * 3 * C + bh % NH * HS
+    o_start = (bh // NH * T + q0) * C + bh % NH * HS
+    k_start = (bh // NH * T + k0) * 3 * C + C + bh % NH * HS
+    s_at = thread * BACKWARD_QUERIES * keys
+    kt_at, k_at = thread * keys * HS, thread * keys * c_count * c_width
+    q_at = thread * BACKWARD_QUERIES * c_count * c_width
+    for c in range(c_count):
+        columns, packed = min(c_width, HS - c * c_width), q_at + c * BACKWARD_QUERIES * c_width
+        pack_panel(q_rows, packed, c_width, qkv, q_start + c * c_width, 3 * C, 1, rows, columns)
+        pack_panel(dout_rows, packed, c_width, dout, o_start + c * c_width, C, 1, rows, columns)
+    # scores = q . k;  dweights = dout . v
+    for j in range(0, width, k_width):
+        top = max(0, k0 + j - q0)  # rows above look at none of these keys
+        packed, at = kt_at + j * HS, s_at + top * keys + j
+        product(
+            multiply, qkv, q_start + top * 3 * C, 3 * C, 1, k_panels, packed, k_width, HS,
+            all_scores, at, keys, rows - top, k_width, qkv, 0, 0, False, qkv, 0, 0, False,
+        )  # fmt: skip
+        product(
+            multiply, dout, o_start + top * C, C, 1, v_panels, packed, k_width, HS,
+            all_dscores, at, keys, rows - top, k_width, qkv, 0, 0, False, qkv, 0, 0, False,
+        )  # fmt: skip
+    # weights = exp(scores - lse);  dscores = weights * (dweights - their mean) / sqrt(HS)
+    for r in range(rows):
+        n = max(0, min(width, q0 + r - k0 + 1))
+        row, t = s_at + r * keys, bh * T + q0 + r
+        if n > 0:
+            exp_span(all_scores, row, all_scores, row, n, log2e_scale, lse[t] * root)
+            if use_dropout:
+                bits = row_hash(key, t)
+                dropout_span(all_dscores, row, all_dscores, row, out, 0, False, n, bits, k0, threshold, keep_scale)
+            softmax_gradient_span(all_dscores, row, all_scores, row, n, means[t], scale)
+            if use_dropout:
+                dropout_span(all_scores, row, all_scores, row, out, 0, False, n, bits, k0, threshold, keep_scale)
+        all_scores[row + n : row + width] = 0
+        all_dscores[row + n : row + width] = 0
+    for c in range(c_count):
+        columns, packed = min(c_width, HS - c * c_width), q_at + c * BACKWARD_QUERIES * c_width
+        dk, dq = k_start + c * c_width, (item * T + q0) * HS + c * c_width
+        dv = dk + C
+        # dv += weights^T dout
+        product(
+            multiply, all_scores, s_at, 1, keys, dout_rows, packed, c_width, rows,
+            dqkv, dv, 3 * C, width, columns, dqkv, dv, 3 * C, True, dqkv, 0, 0, False,
+        )  # fmt: skip
+        # dk += dscores^T q
+        product(
+            multiply, all_dscores, s_at, 1, keys, q_rows, packed, c_width, rows,
+            dqkv, dk, 3 * C, width, columns, dqkv, dk, 3 * C, True, dqkv, 0, 0, False,
+        )  # fmt: skip
+        # dq += dscores k
+        product(
+            multiply, all_dscores, s_at, keys, 1, k_rows, k_at + c * keys * c_width, c_width, width,
+            dqueries, dq, HS, rows, columns, dqueries, dq, HS, True, dqueries, 0, 0, False,
+        )  # fmt: skip
+
+
+@kernel()
+def _decode(out, keys, values, qkv, position, all_scores):
+    B, NH, S, HS = keys.shape
+    real = out.dtype.type
+    log2e_scale = real(LOG2E / math.sqrt(HS))
+    for item in numba.prange(B * NH):
+        b, h = item // NH, item % NH
+        C, at = NH * HS, item * S
+        for c in range(HS):
+            keys[b, h, position, c] = qkv[b, C + h * HS + c]
+            values[b, h, position, c] = qkv[b, 2 * C + h * HS + c]
+            out[b, h * HS + c] = 0
+        for j in range(position + 1):
+            score = real(0)
+            for c in range(HS):
+                score += qkv[b, h * HS + c] * keys[b, h, j, c]
+            all_scores[at + j] = score
+        largest = max_span(all_scores, at, position + 1)
+        total = exp_span(all_scores, at, all_scores, at, position + 1, log2e_scale, largest)
+        for j in range(position + 1):
+            weight = all_scores[at + j] / total
+            for c in range(HS):
+                out[b, h * HS + c] += weight * values[b, h, j, c]
+
+
+@kernel()
+def _weights(weights, qkv, first):
+    B, NH, R, T = weights.shape
+    C = qkv.shape[2] // 3
+    HS = C // NH
+    real = weights.dtype.type
+    log2e_scale = real(LOG2E / math.sqrt(HS))
+    for item in numba.prange(B * NH * R):
+        b, h, r = item // (NH * R), item // R % NH, item % R
+        n, at = first + r + 1, item * T
+        for j in range(n):
+            score = real(0)
+            for c in range(h * HS, h * HS + HS):
+                score += qkv[b, first + r, c] * qkv[b, j, C + c]
+            weights[b, h, r, j] = score
+        total = exp_span(weights, at, weights, at, n, log2e_scale, max_span(weights, at, n))
+        for j in range(n):
+            weights[b, h, r, j] /= total
+        weights[b, h, r, n:] = 0

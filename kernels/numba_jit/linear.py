@@ -1,0 +1,254 @@
+"""Linear layers: the three products Y = X W, dX = dY W^T, dW = X^T dY, on register tiles.
+
+The weights are packed into panels first, so that the loop over k reads them as one stream; the rows of X and dY are
+read where they lie. How the work is split over threads changes no bit: each element of a result is one sum over k in
+one fixed order, wherever its tile stands.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from .. import contract
+from ..contract import Activation, Array, implements
+from ._jit import device, kernel
+from ._scratch import scratch
+from ._simd.packing import pack_panel
+from ._simd.spans import gelu_gradient_span, gelu_span
+from ._simd.target import TARGET, panel_vectors
+from ._simd.tiles import product, product_address
+
+ROWS = 96  # of the left operand in a block: they stay in the L2 cache while all panels pass by
+DEPTH = 512  # k in a block of dW, for the same reason; part of the definition of the result, as it splits the sum
+BIASES = 64  # of a block in the gradient of the bias
+LINEAR, RELU, GELU = 0, 1, 2
+ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}
+
+
+@implements(contract.linear_forward)
+def linear_forward(
+    out: Array, inp: Array, weight: Array, bias: Array | None = None,
+    *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
+) -> None:  # fmt: skip
+    # (N,C), (C,OC), (OC) -> (N,OC)
+    N, (C, OC) = len(inp), weight.shape
+    NR, MR = tile_shape(OC, inp.dtype)
+    in_one_pass = activation is None and preactivation is None
+    if in_one_pass:
+        linear = out
+    elif preactivation is not None:
+        linear = preactivation
+    else:
+        linear = out if residual is None else scratch("linear", N * OC, out.dtype)[: N * OC].reshape(N, OC)
+    _forward(
+        out.reshape(-1), linear.reshape(-1), inp.reshape(-1), *flat(weight), N, C, OC,
+        inp.reshape(-1) if bias is None else bias, bias is not None,
+        out.reshape(-1) if residual is None else residual.reshape(-1), residual is not None,
+        in_one_pass, ACTIVATIONS[activation], product_address(inp.dtype), scratch("panels", panels_size(C, OC, NR), inp.dtype), NR, MR,
+        *split(N, MR, OC, NR),
+    )  # fmt: skip
+
+
+@implements(contract.linear_backward)
+def linear_backward(
+    dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array,
+    *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
+) -> None:  # fmt: skip
+    # (N,OC), (N,C), (C,OC) -> (N,C), (C,OC), (OC)
+    N, (C, OC) = len(inp), weight.shape
+    if dweight.flags.c_contiguous:  # dweight (C,OC) += inp^T dout
+        _weight_gradient_of(dweight, inp, dout)
+    else:  # dweight^T (OC,C) += dout^T inp
+        _weight_gradient_of(dweight.T, dout, inp)
+    if dbias is not None:
+        _bias_gradient(dbias, dout)
+
+    NR, MR = tile_shape(C, inp.dtype)
+    linear = dinp
+    if activation is not None and dresidual is not None:  # dinp may be dresidual: keep it until it is added
+        linear = scratch("linear", N * C, dinp.dtype)[: N * C].reshape(N, C)
+    weights, w_row, w_column = flat(weight)
+    _input_gradient(
+        dinp.reshape(-1), linear.reshape(-1), dout.reshape(-1), weights, w_column, w_row, N, OC, C,
+        dout.reshape(-1) if preactivation is None else preactivation.reshape(-1), ACTIVATIONS[activation],
+        dinp.reshape(-1) if dresidual is None else dresidual.reshape(-1), dresidual is not None,
+        product_address(inp.dtype), scratch("panels", panels_size(OC, C, NR), inp.dtype), NR, MR, *split(N, MR, C, NR),
+    )  # fmt: skip
+
+
+def _weight_gradient_of(dweight: Array, left: Array, right: Array) -> None:
+    """dweight (R,M) += left (N,R)^T right (N,M)"""
+    R, M = dweight.shape
+    NR, MR = tile_shape(M, dweight.dtype)
+    _weight_gradient(
+        dweight.reshape(-1), left.reshape(-1), right.reshape(-1), len(left), R, M, product_address(dweight.dtype),
+        scratch("columns", numba.get_num_threads() * DEPTH * NR, dweight.dtype), NR, MR, *split(R, MR, M, NR),
+    )  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------- how work is split
+
+
+def tile_shape(columns: int, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """NR columns of a panel and MR rows of a tile for a right operand `columns` wide."""
+    vectors = panel_vectors(columns, dtype.itemsize)
+    return vectors * TARGET.lanes(dtype.itemsize), TARGET.tile_rows[vectors]
+
+
+def panels_size(K: int, columns: int, NR: int) -> int:
+    """Elements of a packed right operand (K, columns)."""
+    return -(-columns // NR) * NR * K
+
+
+def flat(weight: Array) -> tuple[Array, int, int]:
+    """A weight's memory as one dimension, with its strides in elements along rows and columns."""
+    if weight.flags.c_contiguous:
+        return weight.reshape(-1), weight.shape[1], 1
+    return weight.T.reshape(-1), 1, weight.shape[0]
+
+
+def split(rows: int, MR: int, columns: int, NR: int) -> tuple[int, int]:
+    """Into how many blocks of rows and of columns a result is cut: enough rows to fill the threads evenly, few enough
+    to stay in the cache; columns only where there are not enough rows."""
+    threads, tiles, panels = numba.get_num_threads(), -(-rows // MR), -(-columns // NR)
+    row_blocks = min(tiles, -(-max(1, rows // ROWS) // threads) * threads)
+    column_blocks = min(panels, -(-threads // row_blocks))
+    return row_blocks, column_blocks
+
+
+# ------------------------------------------------------------------------------------------------------------- kernels
+# A parallel loop only calls a function: Numba's transformation of such loops takes long over a large body.
+
+
+@kernel()
+def _forward(
+    out, linear, inp, weight, w_row, w_column, N, C, OC, bias, use_bias, residual, use_residual,
+    in_one_pass, activation, multiply, panels, NR, MR, row_blocks, column_blocks,
+):  # fmt: skip
+    for p in numba.prange((OC + NR - 1) // NR):
+        pack_panel(panels, p * C * NR, NR, weight, p * NR * w_column, w_row, w_column, C, min(NR, OC - p * NR))
+    for block in numba.prange(row_blocks * column_blocks):
+        _forward_block(
+            block, out, linear, inp, N, C, OC, bias, use_bias, residual, use_residual,
+            in_one_pass, activation, multiply, panels, NR, MR, row_blocks, column_blocks,
+        )  # fmt: skip
+
+
+@device
+def _forward_block(
+    block, out, linear, inp, N, C, OC, bias, use_bias, residual, use_residual,
+    in_one_pass, activation, multiply, panels, NR, MR, row_blocks, column_blocks,
+):  # fmt: skip
+    first, last = block_rows(block // column_blocks, row_blocks, N, MR)
+    first_panel, last_panel = block_rows(block % column_blocks, column_blocks, (OC + NR - 1) // NR, 1)
+    for p in range(first_panel, last_panel):
+        j, columns = p * NR, min(NR, OC - p * NR)
+        at = first * OC + j
+        product(
+            multiply, inp, first * C, C, 1, panels, p * C * NR, NR, C, linear, at, OC, last - first, columns,
+            bias, j, 0, use_bias, residual, at, OC, use_residual and in_one_pass,
+        )  # fmt: skip
+        if not in_one_pass:  # the rest while the block is in the cache
+            for row in range(at, at + (last - first) * OC, OC):
+                if activation == GELU:
+                    gelu_span(out, row, linear, row, columns)
+                elif activation == RELU:
+                    for i in range(row, row + columns):
+                        out[i] = linear[i] if not linear[i] <= 0 else 0  # so written, a NaN stays
+                else:
+                    for i in range(row, row + columns):
+                        out[i] = linear[i]
+                if use_residual:
+                    for i in range(row, row + columns):
+                        out[i] += residual[i]
+
+
+@kernel()
+def _input_gradient(
+    dinp, linear, dout, weight, w_row, w_column, N, OC, C, preactivation, activation, dresidual, use_dresidual,
+    multiply, panels, NR, MR, row_blocks, column_blocks,
+):  # fmt: skip
+    for p in numba.prange((C + NR - 1) // NR):
+        pack_panel(panels, p * OC * NR, NR, weight, p * NR * w_column, w_row, w_column, OC, min(NR, C - p * NR))
+    for block in numba.prange(row_blocks * column_blocks):
+        _input_gradient_block(
+            block, dinp, linear, dout, N, OC, C, preactivation, activation, dresidual, use_dresidual,
+            multiply, panels, NR, MR, row_blocks, column_blocks,
+        )  # fmt: skip
+
+
+@device
+def _input_gradient_block(
+    block, dinp, linear, dout, N, OC, C, preactivation, activation, dresidual, use_dresidual,
+    multiply, panels, NR, MR, row_blocks, column_blocks,
+):  # fmt: skip
+    first, last = block_rows(block // column_blocks, row_blocks, N, MR)
+    first_panel, last_panel = block_rows(block % column_blocks, column_blocks, (C + NR - 1) // NR, 1)
+    for p in range(first_panel, last_panel):
+        j, columns = p * NR, min(NR, C - p * NR)
+        at = first * C + j
+        product(
+            multiply, dout, first * OC, OC, 1, panels, p * OC * NR, NR, OC, linear, at, C, last - first, columns,
+            dresidual, at, C, use_dresidual and activation == LINEAR, dout, 0, 0, False,
+        )  # fmt: skip
+        if activation != LINEAR:  # the rest while the block is in the cache
+            for row in range(at, at + (last - first) * C, C):
+                if activation == GELU:
+                    gelu_gradient_span(linear, row, linear, row, preactivation, row, columns)
+                else:
+                    for i in range(row, row + columns):
+                        linear[i] = linear[i] if preactivation[i] > 0 else 0
+                if use_dresidual:
+                    for i in range(row, row + columns):
+                        dinp[i] = linear[i] + dresidual[i]
+
+
+@kernel()
+def _weight_gradient(dweight, left, right, N, R, M, multiply, buffers, NR, MR, row_blocks, column_blocks):
+    for block in numba.prange(row_blocks * column_blocks):
+        _weight_gradient_block(
+            block, dweight, left, right, N, R, M, multiply, buffers, numba.get_thread_id() * DEPTH * NR, NR, MR,
+            row_blocks, column_blocks,
+        )  # fmt: skip
+
+
+@device
+def _weight_gradient_block(
+    block, dweight, left, right, N, R, M, multiply, buffers, buffer, NR, MR, row_blocks, column_blocks
+):
+    first, last = block_rows(block // column_blocks, row_blocks, R, MR)
+    first_panel, last_panel = block_rows(block % column_blocks, column_blocks, (M + NR - 1) // NR, 1)
+    for k in range(0, N, DEPTH):
+        depth = min(DEPTH, N - k)
+        for p in range(first_panel, last_panel):
+            j, columns = p * NR, min(NR, M - p * NR)
+            pack_panel(buffers, buffer, NR, right, k * M + j, M, 1, depth, columns)
+            at = first * M + j
+            product(
+                multiply, left, k * R + first, 1, R, buffers, buffer, NR, depth, dweight, at, M, last - first, columns,
+                dweight, at, M, True, dweight, 0, 0, False,
+            )  # fmt: skip
+
+
+@device
+def block_rows(block, blocks, rows, MR):
+    """First and last row of a block, when all tiles of MR rows are dealt out evenly."""
+    tiles = (rows + MR - 1) // MR
+    return block * tiles // blocks * MR, min(rows, (block + 1) * tiles // blocks * MR)
+
+
+@kernel()
+def _bias_gradient(dbias, dout):
+    N, OC = dout.shape
+    for block in numba.prange((OC + BIASES - 1) // BIASES):
+        _bias_gradient_block(dbias, dout, N, block * BIASES, min(OC, (block + 1) * BIASES))
+
+
+@device
+def _bias_gradient_block(dbias, dout, N, first, last):
+    for n in range(N):
+        for c in range(first, last):
+            dbias[c] += dout[n, c]
