@@ -16,14 +16,13 @@ from .. import contract
 from ..contract import Activation, Array, implements
 from ._jit import device, kernel
 from ._scratch import scratch
-from ._simd.packing import pack_panel
+from ._simd.packing import column_sums, pack_panel
 from ._simd.spans import gelu_gradient_span, gelu_span
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product, product_address
 
 ROWS = 96  # of the left operand in a block: they stay in the L2 cache while all panels pass by
 DEPTH = 512  # k in a block of dW, for the same reason; part of the definition of the result, as it splits the sum
-BIASES = 64  # of a block in the gradient of the bias
 LINEAR, RELU, GELU = 0, 1, 2
 ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}
 
@@ -64,7 +63,7 @@ def linear_backward(
     else:  # dweight^T (OC,C) += dout^T inp
         _weight_gradient_of(dweight.T, dout, inp)
     if dbias is not None:
-        _bias_gradient(dbias, dout)
+        _bias_gradient(dbias, dout, 4 * TARGET.lanes(dout.itemsize))
 
     NR, MR = tile_shape(C, inp.dtype)
     linear = dinp
@@ -241,14 +240,7 @@ def block_rows(block, blocks, rows, MR):
 
 
 @kernel()
-def _bias_gradient(dbias, dout):
+def _bias_gradient(dbias, dout, width):
     N, OC = dout.shape
-    for block in numba.prange((OC + BIASES - 1) // BIASES):
-        _bias_gradient_block(dbias, dout, N, block * BIASES, min(OC, (block + 1) * BIASES))
-
-
-@device
-def _bias_gradient_block(dbias, dout, N, first, last):
-    for n in range(N):
-        for c in range(first, last):
-            dbias[c] += dout[n, c]
+    for block in numba.prange((OC + width - 1) // width):
+        column_sums(dbias, block * width, dout, block * width, OC, N, min(width, OC - block * width))

@@ -25,14 +25,14 @@ from .vector import I64, Lanes, Vec
 
 
 @intrinsic
-def lanes_of(typingctx, pointer):  # type: ignore[no-untyped-def]
-    """How many elements of this kind one vector holds: a constant when compiled."""
-    lanes = TARGET.lanes(pointer.dtype.bitwidth // 8)
+def lanes_of(typingctx, array):  # type: ignore[no-untyped-def]
+    """How many elements of this array or pointer one vector holds: a constant when compiled."""
+    lanes = TARGET.lanes(array.dtype.bitwidth // 8)
 
     def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         return ir.Constant(I64, lanes)
 
-    return types.int64(pointer), codegen
+    return types.int64(array), codegen
 
 
 def product_signature(pointer: types.Type) -> Any:

@@ -169,6 +169,24 @@ class Lanes:
             value = combine(value, Vec(self, moved))
         return self.builder.extract_element(value.value, ir.Constant(I32, 0))
 
+    def transpose(self, rows: list[Vec]) -> list[Vec]:
+        """As many vectors as a vector has lanes, as a square matrix transposed: in each of log2(lanes) rounds, rows
+        whose numbers differ in one bit exchange the elements whose numbers differ in it."""
+        order = ir.VectorType(I32, self.count)
+        bit = 1
+        while bit < self.count:
+            result = list(rows)
+            low = [e if not e & bit else e - bit + self.count for e in range(self.count)]
+            high = [e + bit if not e & bit else e + self.count for e in range(self.count)]
+            for i in range(self.count):
+                if not i & bit:
+                    a, b = rows[i].value, rows[i | bit].value
+                    result[i] = Vec(self, self.builder.shuffle_vector(a, b, ir.Constant(order, low)))
+                    result[i | bit] = Vec(self, self.builder.shuffle_vector(a, b, ir.Constant(order, high)))
+            rows = result
+            bit *= 2
+        return rows
+
     def exp2(self, x: Vec) -> Vec:
         """2^x: x = n + f with n an integer and |f| <= 1/2; 2^f by a polynomial, 2^n by writing n into the exponent
         bits, in two halves so that results near overflow and denormal ones come out right.
