@@ -1,8 +1,9 @@
 """The one place where functions are compiled: flags, cache, threads.
 
-Flags. A kernel may reassociate sums and contract a*b+c (that is what vector code needs), but never assume that there
-are no NaNs or infinities: a diverging run must be seen to diverge. So `fastmath=True` is banned; `FASTMATH` is it.
-Reciprocals are not allowed either ("arcp"): LLVM refines an estimate by Newton steps, and then 1/inf is NaN.
+Flags. None: no kernel is compiled with `fastmath`. Assuming that there are no NaNs would hide a diverging run. Leave
+to reassociate sums or to contract a*b + c would let LLVM choose differently for the same source, and it does: code
+fresh from the compiler and code from the cache then differ in the last bit. Sums and products that should be
+vectorised or fused are written so, in `_simd`.
 
 Cache. Numba notices a change of a cached function's own file only, so a stale callee could run. Here the cache folder
 is named after a hash of all kernel sources, the versions of numba, llvmlite and numpy, and the CPU compiled for; it
@@ -25,8 +26,6 @@ import platformdirs
 from numba import config as numba_config
 
 from ._simd.target import TARGET
-
-FASTMATH = {"nsz", "contract", "reassoc"}
 
 
 def _source_hash() -> str:
@@ -53,7 +52,7 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function on first use for each combination of dtypes, and keep the machine code on disk."""
     return lambda function: _cached(
         lambda cache: numba.njit(
-            parallel=parallel, fastmath=FASTMATH, error_model="numpy", nogil=True, cache=cache
+            parallel=parallel, error_model="numpy", nogil=True, cache=cache
         )(function)
     )  # fmt: skip
 
@@ -61,7 +60,7 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function now, with a fixed address that machine code can call, and keep it on disk."""
     return lambda function: _cached(
-        lambda cache: numba.cfunc(signature, fastmath=FASTMATH, error_model="numpy", cache=cache)(function)
+        lambda cache: numba.cfunc(signature, error_model="numpy", cache=cache)(function)
     )
 
 
@@ -80,7 +79,7 @@ def device(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call; it is compiled into each of them."""
     # no wrappers: it is never called from Python
     return numba.njit(
-        fastmath=FASTMATH, error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+        error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
     )(function)
 
 

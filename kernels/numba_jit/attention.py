@@ -18,9 +18,10 @@ from .. import contract
 from ..contract import Array, ContractError, implements
 from ._jit import device, kernel
 from ._scratch import scratch
+from ._simd.norm_spans import dot_span
 from ._simd.packing import pack_panel
 from ._simd.softmax_spans import exp_span, max_span, softmax_gradient_span
-from ._simd.spans import dropout_span
+from ._simd.spans import dropout_span, scale_span, zero_span
 from ._simd.tiles import product, product_address
 from ._simd.vector import LOG2E
 from .dropout import mask_numbers, row_hash
@@ -171,15 +172,14 @@ def _forward_block(
                 elif block_largest > largest[r]:  # what was summed so far counts less
                     shrink = real(math.exp2((largest[r] - block_largest) * log2e_scale))
                     largest[r], total[r] = block_largest, total[r] * shrink
-                    for c in range(o_at + r * C, o_at + r * C + HS):
-                        out[c] *= shrink
+                    scale_span(out, o_at + r * C, HS, shrink)
                 total[r] += exp_span(all_scores, row, all_scores, row, n, log2e_scale, largest[r])
                 if use_dropout:
                     dropout_span(
                         all_scores, row, all_scores, row, out, 0, False, n, row_hash(key, bh * T + q0 + r), k0,
                         threshold, keep_scale,
                     )  # fmt: skip
-            all_scores[row + n : row + width] = 0
+            zero_span(all_scores, row + n, width - n)
         # out += weights v
         for c in range(v_count):
             at = o_at + c * v_width
@@ -189,8 +189,7 @@ def _forward_block(
             )  # fmt: skip
     for r in range(rows):
         lse[bh * T + q0 + r] = largest[r] * scale + real(math.log(total[r]))
-        for c in range(o_at + r * C, o_at + r * C + HS):
-            out[c] /= total[r]
+        scale_span(out, o_at + r * C, HS, real(1) / total[r])
 
 
 @kernel()
@@ -215,21 +214,18 @@ def _mean_dweight(row, dout, out, T, C, NH):
     """The mean of a row of dweights under the weights, which is dout . out."""
     HS, bh, t = C // NH, row // T, row % T
     at = (bh // NH * T + t) * C + bh % NH * HS
-    total = out.dtype.type(0)
-    for c in range(at, at + HS):
-        total += dout[c] * out[c]
-    return total
+    return dot_span(dout, at, out, at, HS)
 
 
 @device
 def _add_parts(row, dqkv, dqueries, parts, T, C, NH):
+    """dq, from what the parts of the head found."""
     HS, bh, t = C // NH, row // T, row % T
     at = (bh // NH * T + t) * 3 * C + bh % NH * HS
-    for c in range(HS):
-        total = dqkv.dtype.type(0)
-        for part in range(parts):
-            total += dqueries[((bh * parts + part) * T + t) * HS + c]
-        dqkv[at + c] = total
+    for part in range(parts):
+        part_at = ((bh * parts + part) * T + t) * HS
+        for c in range(HS):
+            dqkv[at + c] = dqueries[part_at + c] + (dqkv[at + c] if part > 0 else 0)
 
 
 @device
@@ -242,7 +238,7 @@ def _backward_part(
     bh, part, HS = item // parts, item % parts, C // NH
     c_count = (HS + c_width - 1) // c_width
     kt_at, k_at = thread * keys * HS, thread * keys * c_count * c_width
-    dqueries[item * T * HS : (item + 1) * T * HS] = 0
+    zero_span(dqueries, item * T * HS, T * HS)
     for k0 in range(part * keys, T, parts * keys):
         k_number = min(keys, T - k0)
         k_start = (bh // NH * T + k0) * 3 * C + C + bh % NH * HS
@@ -257,8 +253,8 @@ def _backward_part(
                 min(c_width, HS - c * c_width),
             )  # fmt: skip
         for j in range(k_number):
-            dqkv[k_start + j * 3 * C : k_start + j * 3 * C + HS] = 0
-            dqkv[v_start + j * 3 * C : v_start + j * 3 * C + HS] = 0
+            zero_span(dqkv, k_start + j * 3 * C, HS)
+            zero_span(dqkv, v_start + j * 3 * C, HS)
         first = k0 // BACKWARD_QUERIES * BACKWARD_QUERIES
         for q0 in range(first, T, BACKWARD_QUERIES):
             _backward_block(
@@ -315,8 +311,8 @@ def _backward_block(
             softmax_gradient_span(all_dscores, row, all_scores, row, n, means[t], scale)
             if use_dropout:
                 dropout_span(all_scores, row, all_scores, row, out, 0, False, n, bits, k0, threshold, keep_scale)
-        all_scores[row + n : row + width] = 0
-        all_dscores[row + n : row + width] = 0
+        zero_span(all_scores, row + n, width - n)
+        zero_span(all_dscores, row + n, width - n)
     for c in range(c_count):
         columns, packed = min(c_width, HS - c * c_width), q_at + c * BACKWARD_QUERIES * c_width
         dk, dq = k_start + c * c_width, (item * T + q0) * HS + c * c_width
@@ -351,10 +347,7 @@ def _decode(out, keys, values, qkv, position, all_scores):
             values[b, h, position, c] = qkv[b, 2 * C + h * HS + c]
             out[b, h * HS + c] = 0
         for j in range(position + 1):
-            score = real(0)
-            for c in range(HS):
-                score += qkv[b, h * HS + c] * keys[b, h, j, c]
-            all_scores[at + j] = score
+            all_scores[at + j] = dot_span(qkv, (b * 3 * NH + h) * HS, keys, (item * S + j) * HS, HS)
         largest = max_span(all_scores, at, position + 1)
         total = exp_span(all_scores, at, all_scores, at, position + 1, log2e_scale, largest)
         for j in range(position + 1):
@@ -374,10 +367,8 @@ def _weights(weights, qkv, first):
         b, h, r = item // (NH * R), item // R % NH, item % R
         n, at = first + r + 1, item * T
         for j in range(n):
-            score = real(0)
-            for c in range(h * HS, h * HS + HS):
-                score += qkv[b, first + r, c] * qkv[b, j, C + c]
-            weights[b, h, r, j] = score
+            query = (b * T + first + r) * 3 * C + h * HS
+            weights[b, h, r, j] = dot_span(qkv, query, qkv, (b * T + j) * 3 * C + C + h * HS, HS)
         total = exp_span(weights, at, weights, at, n, log2e_scale, max_span(weights, at, n))
         for j in range(n):
             weights[b, h, r, j] /= total

@@ -30,8 +30,8 @@ def adamw_span(  # type: ignore[no-untyped-def]
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
             p_at, g_at, m_at, v_at = (builder.gep(array, [offset]) for array in (p, g, m, v))
             gradient = lanes.load(g_at, mask) * scale
-            first = b1 * lanes.load(m_at, mask) + (one - b1) * gradient
-            second = b2 * lanes.load(v_at, mask) + (one - b2) * gradient * gradient
+            first = lanes.fma(b1, lanes.load(m_at, mask), (one - b1) * gradient)
+            second = lanes.fma(b2, lanes.load(v_at, mask), (one - b2) * gradient * gradient)
             step = lr * (first * c1) / (lanes.sqrt(second * c2) + epsilon)
             lanes.store(lanes.load(p_at, mask) * keep - step, p_at, mask)
             lanes.store(first, m_at, mask)

@@ -28,6 +28,26 @@ def sum_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
+def dot_span(typingctx, X, x, Y, y, n):  # type: ignore[no-untyped-def]
+    """The sum of X[x + i] * Y[y + i] for i < n"""
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, X.dtype)
+        left = place(context, builder, X, arguments[0], arguments[1])
+        right = place(context, builder, Y, arguments[2], arguments[3])
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            a, b = lanes.load(builder.gep(left, [offset]), mask), lanes.load(builder.gep(right, [offset]), mask)
+            return [lanes.fma(a, b, carried[0])]
+
+        (total,) = span_loop(lanes, arguments[4], [lanes.vec(0.0)], body)
+        return lanes.reduce(total, lambda a, b: a + b)
+
+    n64 = types.int64
+    return X.dtype(X, n64, Y, n64, n64), codegen
+
+
+@intrinsic
 def squared_distance_span(typingctx, X, x, n, center):  # type: ignore[no-untyped-def]
     """The sum of (X[x + i] - center)^2 for i < n"""
 
@@ -117,7 +137,7 @@ def normalize_gradient_span(  # type: ignore[no-untyped-def]
             norm = (lanes.load(builder.gep(source, [offset]), mask) - center) * scale
             dout = lanes.load(builder.gep(gradient, [offset]), mask)
             dnorm = dout * lanes.load(builder.gep(weight, [offset]), mask)
-            result = (dnorm - mean_1 - norm * mean_2) * scale
+            result = (dnorm - lanes.fma(norm, mean_2, mean_1)) * scale
             result = lanes.add_if(use_res_, result, lambda: lanes.load(builder.gep(residual, [offset]), mask))
             dw_at, db_at = builder.gep(dweight, [offset]), builder.gep(dbias, [offset])
             dw_sum, db_sum = lanes.fma(dout, norm, lanes.load(dw_at, mask)), lanes.load(db_at, mask) + dout

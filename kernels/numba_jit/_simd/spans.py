@@ -147,6 +147,43 @@ def gelu_gradient_span(typingctx, DINP, dinp, DOUT, dout, INP, inp, n):  # type:
 
 
 @intrinsic
+def scale_span(typingctx, X, x, n, factor):  # type: ignore[no-untyped-def]
+    """X[x + i] *= factor for i < n"""
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, X.dtype)
+        target, scale = place(context, builder, X, arguments[0], arguments[1]), lanes.splat(arguments[3])
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            at = builder.gep(target, [offset])
+            lanes.store(lanes.load(at, mask) * scale, at, mask)
+            return []
+
+        span_loop(lanes, arguments[2], [], body)
+        return context.get_dummy_value()
+
+    return types.void(X, types.int64, types.int64, X.dtype), codegen
+
+
+@intrinsic
+def zero_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
+    """X[x + i] = 0 for i < n; nothing for n <= 0"""
+
+    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        lanes = Lanes(builder, X.dtype)
+        target = place(context, builder, X, arguments[0], arguments[1])
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            lanes.store(lanes.vec(0.0), builder.gep(target, [offset]), mask)
+            return []
+
+        span_loop(lanes, arguments[2], [], body)
+        return context.get_dummy_value()
+
+    return types.void(X, types.int64, types.int64), codegen
+
+
+@intrinsic
 def dropout_span(typingctx, OUT, out, INP, inp, RES, res, use_res, n, row_hash, column, threshold, scale):  # type: ignore[no-untyped-def]
     """OUT[out + i] = INP[inp + i] * (scale if bits(row_hash, column + i) >= threshold else 0) + RES[res + i] if use_res
     for i < n"""

@@ -32,6 +32,7 @@ class Target:
     name: str
     vector_bytes: int
     fma: bool
+    scalef: bool  # an instruction for x * 2^n
     tile_rows: dict[int, int]
 
     def lanes(self, itemsize: int) -> int:
@@ -41,10 +42,10 @@ class Target:
 
 # Tiles measured on Zen 4 and Zen 5 (AVX-512); see bench/NOTES.md.
 TARGETS = {
-    "avx512": Target("avx512", 64, True, {1: 12, 2: 12, 3: 8, 4: 6}),  # 32 registers
-    "avx2": Target("avx2", 32, True, {1: 8, 2: 6, 3: 4, 4: 2}),  # 16 registers
-    "neon": Target("neon", 16, True, {1: 8, 2: 8, 3: 8, 4: 6}),  # 32 registers
-    "plain": Target("plain", 16, False, {1: 6, 2: 4, 3: 3, 4: 2}),  # 16 registers, as in the first x86-64
+    "avx512": Target("avx512", 64, True, True, {1: 12, 2: 12, 3: 8, 4: 6}),  # 32 registers
+    "avx2": Target("avx2", 32, True, False, {1: 8, 2: 6, 3: 4, 4: 2}),  # 16 registers
+    "neon": Target("neon", 16, True, False, {1: 8, 2: 8, 3: 8, 4: 6}),  # 32 registers
+    "plain": Target("plain", 16, False, False, {1: 6, 2: 4, 3: 3, 4: 2}),  # 16 registers, as in the first x86-64
 }
 
 

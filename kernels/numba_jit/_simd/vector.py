@@ -188,26 +188,31 @@ class Lanes:
         return rows
 
     def exp2(self, x: Vec) -> Vec:
-        """2^x: x = n + f with n an integer and |f| <= 1/2; 2^f by a polynomial, 2^n by writing n into the exponent
-        bits, in two halves so that results near overflow and denormal ones come out right.
+        """2^x: x = n + f with n an integer and |f| <= 1/2; 2^f by a polynomial, which is then scaled by 2^n.
 
-        exp2(-inf) = 0, exp2(inf) = inf, NaN stays NaN. Error: see EXP2_POLYNOMIAL.
+        exp2(-inf) = 0, exp2(inf) = inf, NaN stays NaN, denormal results are right. Error: see EXP2_POLYNOMIAL.
         """
         b = self.builder
-        low, high = (-151.0, 129.0) if self.bits == 32 else (-1076.0, 1025.0)
         mantissa, bias = (23, 127) if self.bits == 32 else (52, 1023)
-        clamped = self.maximum(x, low)  # a NaN becomes low: what fptosi makes of a NaN is not defined
-        clamped = clamped.where(clamped.compare("<", high), high)
-        away = self.vec(0.5).where(clamped.compare(">", 0.0), -0.5)
-        rounded = b.fptosi((clamped + away).value, ir.VectorType(I32, self.count))
-        n = rounded if self.bits == 32 else b.sext(rounded, self.integers)
-        fraction = clamped - Vec(self, b.sitofp(rounded, self.type))
-        result = self.polynomial(fraction, EXP2_POLYNOMIAL[self.bits])
-        half = b.ashr(n, self.integer_constant(1))
-        for part in (half, b.sub(n, half)):
+        low, high = self.vec(-152.0 if self.bits == 32 else -1077.0), self.vec(129.0 if self.bits == 32 else 1025.0)
+        x = low.where(low.compare(">", x), x)  # in this order of operands a NaN passes
+        x = high.where(high.compare("<", x), x)
+        shift = self.vec(1.5 * 2.0**mantissa)  # so large that adding it rounds to an integer, in the lowest bits
+        shifted = x + shift
+        n = shifted - shift
+        power = self.polynomial(x - n, EXP2_POLYNOMIAL[self.bits])
+        if TARGET.scalef:
+            name, masks = f"llvm.x86.avx512.mask.scalef.p{'s' if self.bits == 32 else 'd'}.512", ir.IntType(self.count)
+            function = self._intrinsic(name, self.type, [self.type, self.type, self.type, masks, I32])
+            rounding = ir.Constant(I32, 4)  # as the mode of the thread says
+            return Vec(self, b.call(function, [power.value, n.value, power.value, ir.Constant(masks, -1), rounding]))
+        # 2^n written into exponent bits, in two halves, so that neither overflows before the result does
+        integer = b.sub(b.bitcast(shifted.value, self.integers), b.bitcast(shift.value, self.integers))
+        half = b.ashr(integer, self.integer_constant(1))
+        for part in (half, b.sub(integer, half)):
             exponent = b.shl(b.add(part, self.integer_constant(bias)), self.integer_constant(mantissa))
-            result = result * Vec(self, b.bitcast(exponent, self.type))
-        return result.where(x.compare("==", x), x)
+            power = power * Vec(self, b.bitcast(exponent, self.type))
+        return power
 
     def _intrinsic(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
         # llvmlite's declare_intrinsic does not know vector types
