@@ -1,0 +1,184 @@
+"""Calls of every kernel, with sizes chosen to hurt.
+
+The sizes are primes, ones, and neighbours of the multiples of vector registers and of tiles, each with some of the
+operation's options: with and without biases, residuals, activations and dropout, transposed weights, results in place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .comparison import Case
+
+DROPOUT_KEY = 0x9D3F_0C51_7E2A_B846  # above 2^63, as half of all keys are
+
+# rows x channels, for what works on rows
+_ROWS = [
+    {"N": N, "C": C}
+    for N, C in [
+        (1, 1), (1, 7), (5, 1), (3, 2), (7, 3), (2, 8), (13, 15), (31, 16), (17, 17), (9, 31), (33, 33), (5, 47),
+        (2, 64), (63, 65), (130, 48), (257, 97), (3, 383), (65, 384), (11, 385), (1, 1023),
+    ]
+]  # fmt: skip
+
+_LINEAR = [
+    {"N": N, "C": C, "OC": OC}
+    for N, C, OC in [
+        (1, 1, 1), (1, 1, 5), (3, 1, 7), (2, 3, 1), (7, 5, 3), (1, 64, 65), (13, 17, 19), (15, 16, 17), (16, 32, 48),
+        (31, 33, 32), (64, 63, 65), (97, 48, 47), (95, 96, 97), (33, 385, 383), (257, 64, 96), (130, 31, 384),
+        (384, 65, 49), (2, 1023, 3), (6, 384, 16), (12, 7, 192), (1025, 5, 33),
+    ]
+]  # fmt: skip
+
+_LINEAR_FORWARD_VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"given": ("bias",), "transposed": True},
+    {"given": ("bias", "preactivation"), "options": {"activation": "gelu"}},
+    {"given": ("bias", "residual")},
+    {"given": ("preactivation", "residual"), "options": {"activation": "relu"}, "transposed": True},
+    {"given": ("bias", "residual"), "in_place": ("out", "residual")},
+    {"given": ("bias",), "options": {"activation": "gelu"}},
+    {"given": ("bias", "preactivation", "residual"), "options": {"activation": "gelu"}},
+    {"given": ("preactivation",)},
+]
+
+_LINEAR_BACKWARD_VARIANTS: list[dict[str, Any]] = [
+    {},
+    {"given": ("dbias",), "transposed": True},
+    {"given": ("dbias", "preactivation"), "options": {"activation": "gelu"}},
+    {"given": ("dbias", "dresidual")},
+    {"given": ("preactivation", "dresidual"), "options": {"activation": "relu"}, "transposed": True},
+    {"given": ("dbias", "dresidual"), "in_place": ("dinp", "dresidual")},
+    {"given": ("preactivation",), "options": {"activation": "relu"}},
+    {"given": ("dbias", "preactivation", "dresidual"), "options": {"activation": "gelu"}},
+]
+
+_ATTENTION = [
+    {"B": B, "T": T, "NH": NH, "HS": HS, "C": NH * HS}
+    for B, T, NH, HS in [
+        (1, 1, 1, 1), (2, 1, 3, 5), (1, 2, 1, 16), (3, 5, 2, 7), (1, 13, 3, 8), (2, 15, 1, 32), (1, 16, 2, 31),
+        (2, 17, 2, 33), (1, 31, 4, 16), (1, 33, 1, 48), (1, 63, 2, 64), (1, 65, 1, 65), (2, 64, 2, 24), (1, 96, 3, 1),
+        (1, 97, 1, 96), (1, 130, 2, 20), (1, 257, 1, 32), (5, 3, 7, 2),
+    ]
+]  # fmt: skip
+
+_DROPOUT_RATES = (0.0, 0.1, 0.5)
+
+
+def _each_with_some(operation: str, sizes: list[dict[str, int]], variants: list[dict[str, Any]]) -> list[Case]:
+    """Every size with two of the variants in turn, and every variant with two sizes, one small and one large."""
+    found = {}
+    for i, dims in enumerate(sizes):
+        for variant in (variants[i % len(variants)], variants[(3 * i + 1) % len(variants)]):
+            case = Case(operation, dims, **variant)
+            found[str(case)] = case
+    for variant in variants:
+        for dims in (sizes[4], sizes[-5]):
+            case = Case(operation, dims, **variant)
+            found[str(case)] = case
+    return list(found.values())
+
+
+def _attention_cases(operation: str) -> list[Case]:
+    variants = [{"options": {"dropout_rate": r, "dropout_key": DROPOUT_KEY}} for r in _DROPOUT_RATES]
+    return _each_with_some(operation, _ATTENTION, variants)
+
+
+def _decode_cases() -> list[Case]:
+    sizes = [(1, 1, 1, 1, 0), (2, 3, 1, 5, 4), (1, 2, 16, 17, 0), (3, 1, 33, 16, 15), (1, 6, 64, 130, 129),
+             (1, 4, 31, 257, 100), (2, 2, 8, 65, 32), (1, 3, 96, 40, 17)]  # fmt: skip
+    return [
+        Case("attention_decode", {"B": B, "NH": NH, "HS": HS, "S": S}, options={"position": position})
+        for B, NH, HS, S, position in sizes
+    ]
+
+
+def _weights_cases() -> list[Case]:
+    sizes = [(1, 1, 1, 1, 1, 0), (2, 3, 5, 7, 7, 0), (1, 2, 16, 33, 1, 32), (1, 1, 17, 65, 5, 11),
+             (2, 2, 32, 130, 3, 64), (1, 4, 8, 17, 16, 1)]  # fmt: skip
+    return [
+        Case("attention_weights", {"B": B, "NH": NH, "C": NH * HS, "HS": HS, "T": T, "R": R}, options={"first": first})
+        for B, NH, HS, T, R, first in sizes
+    ]
+
+
+def _cross_entropy_cases() -> list[Case]:
+    sizes = [{"N": N, "V": V} for N, V in [(1, 1), (5, 1), (1, 2), (7, 3), (13, 17), (33, 65), (64, 96), (3, 383),
+                                           (257, 65), (2, 1025), (130, 31)]]  # fmt: skip
+    variants: list[dict[str, Any]] = [
+        {"given": ("dlogits",)},
+        {},
+        {"given": ("dlogits",), "options": {"scale": 1 / 130}, "in_place": ("dlogits", "logits")},
+        {"given": ("dlogits",), "options": {"scale": 0.25}, "spread": 30.0},
+    ]
+    return _each_with_some("cross_entropy", sizes, variants)
+
+
+def _embedding_cases(operation: str) -> list[Case]:
+    sizes = [(1, 1, 1, 1), (1, 1, 11, 7), (3, 5, 1, 16), (2, 7, 13, 17), (4, 33, 65, 48), (2, 130, 5, 65),
+             (1, 257, 97, 31), (13, 3, 300, 384)]  # fmt: skip
+    return [Case(operation, {"B": B, "T": T, "V": V, "C": C}) for B, T, V, C in sizes]
+
+
+def _adamw_cases() -> list[Case]:
+    usual = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8}
+    sizes = [(1, 1, 1), (1, 0, 2), (7, 3, 1), (17, 17, 10), (1000, 0, 3), (1023, 512, 1), (5003, 2501, 1000),
+             (70_001, 65_537, 7)]  # fmt: skip
+    return [
+        Case("adamw", {"P": P}, options=usual | {"step": step, "decayed": decayed, "learning_rate": 3e-3,
+                                                 "weight_decay": 0.1, "gradient_scale": 0.37 if P % 2 else 1.0})
+        for P, decayed, step in sizes
+    ]  # fmt: skip
+
+
+def cases(operation: str) -> list[Case]:
+    """The cases of one operation of the contract."""
+    if operation.startswith("embedding"):
+        return _embedding_cases(operation)
+    if operation == "layernorm_forward":
+        return _each_with_some(operation, _ROWS, [{"given": ("bias",)}, {}, {"given": ("bias",), "spread": 10.0}])
+    if operation == "layernorm_backward":
+        return _each_with_some(
+            operation,
+            _ROWS,
+            [
+                {"given": ("dbias",)},
+                {"given": ("dbias", "dresidual")},
+                {"given": ("dbias", "dresidual"), "in_place": ("dinp", "dresidual")},
+                {"given": ("dbias",), "in_place": ("dinp", "dout")},
+                {},
+            ],
+        )
+    if operation == "linear_forward":
+        return _each_with_some(operation, _LINEAR, _LINEAR_FORWARD_VARIANTS)
+    if operation == "linear_backward":
+        return _each_with_some(operation, _LINEAR, _LINEAR_BACKWARD_VARIANTS)
+    if operation in ("relu_forward", "gelu_forward"):
+        return _each_with_some(operation, _ROWS, [{}, {"in_place": ("out", "inp")}, {"spread": 5.0}])
+    if operation in ("relu_backward", "gelu_backward"):
+        return _each_with_some(operation, _ROWS, [{}, {"in_place": ("dinp", "dout")}, {"spread": 5.0}])
+    if operation in ("attention_forward", "attention_backward"):
+        return _attention_cases(operation)
+    if operation == "attention_decode":
+        return _decode_cases()
+    if operation == "attention_weights":
+        return _weights_cases()
+    if operation == "dropout_forward":
+        rates = [{"rate": rate, "key": DROPOUT_KEY} for rate in _DROPOUT_RATES]
+        variants: list[dict[str, Any]] = [{"options": options} for options in rates]
+        variants += [{"options": rates[1], "given": ("residual",)}, {"options": rates[2], "in_place": ("out", "inp")}]
+        variants += [{"options": rates[1], "given": ("residual",), "in_place": ("out", "residual")}]
+        variants += [{"options": rates[0], "given": ("residual",), "in_place": ("out", "inp")}]
+        return _each_with_some(operation, _ROWS, variants)
+    if operation == "dropout_backward":
+        variants = [{"options": {"rate": rate, "key": DROPOUT_KEY}} for rate in _DROPOUT_RATES]
+        variants += [{**variant, "in_place": ("dinp", "dout")} for variant in variants]
+        return _each_with_some(operation, _ROWS, variants)
+    if operation == "cross_entropy":
+        return _cross_entropy_cases()
+    if operation == "squared_norm":
+        sizes = [(1, 1.0), (7, 1.0), (1023, 1e-3), (65_537, 1.0), (300_007, 10.0)]
+        return [Case(operation, {"P": P}, spread=spread) for P, spread in sizes]
+    if operation == "adamw":
+        return _adamw_cases()
+    raise ValueError(f"unknown operation {operation!r}")

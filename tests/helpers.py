@@ -1,0 +1,55 @@
+"""Assertions that say which tensor is wrong, where, and by how much; and derivatives by finite differences."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import ArrayLike, NDArray
+
+from bevia_fast.comparison import Case, compare, difference
+from bevia_fast.kernels import BACKENDS
+
+Array = NDArray[Any]
+
+# For hypothesis, which makes many calls of one test and so takes no fixture that belongs to a single call.
+each_backend = pytest.mark.parametrize("name", list(BACKENDS))
+
+STEP = 1e-5  # the derivative's error is step^2 from the curvature and eps/step from rounding: both near 1e-10
+GRADIENT_TOLERANCE = 1e-6
+EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
+
+
+def assert_close(
+    tensor: str, actual: ArrayLike, expected: ArrayLike, tolerance: float, relative_to: float | None = None
+) -> None:
+    """|actual - expected| <= tolerance * the largest |expected| (or * `relative_to`), everywhere."""
+    result = difference(tensor, np.asarray(actual), np.asarray(expected), tolerance, relative_to)
+    assert result.ok, str(result)
+
+
+def assert_backends_agree(case: Case, dtype: str) -> None:
+    """Numba gives what NumPy gives, within the tolerances of the package, and leaves its inputs alone."""
+    wrong = [str(result) for result in compare(case, dtype, "numba", "numpy") if not result.ok]
+    assert not wrong, "\n".join(wrong)
+
+
+def assert_is_gradient(name: str, gradient: Array, loss: Callable[[], float], array: Array) -> None:
+    """`gradient` is d loss() / d array, by central differences at every element of `array`, which is left as it was."""
+    numerical = np.empty(array.shape)
+    for index in np.ndindex(array.shape):
+        value = array[index]
+        array[index] = value + STEP
+        above = loss()
+        array[index] = value - STEP
+        below = loss()
+        array[index] = value
+        numerical[index] = (above - below) / (2 * STEP)
+    assert_close(f"gradient by {name}", gradient, numerical, GRADIENT_TOLERANCE)
+
+
+def normal(seed: int, *shape: int, dtype: str = "float64") -> Array:
+    """Normal random numbers of a seed."""
+    return np.random.default_rng(seed).normal(size=shape).astype(dtype)

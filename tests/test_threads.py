@@ -1,0 +1,142 @@
+"""The same bits from any number of threads, from run to run, and wherever the arrays lie."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bevia_fast.cases import cases
+from bevia_fast.comparison import Case, make_arguments, run
+from bevia_fast.kernels import get_backend
+from bevia_fast.kernels.contract import OPERATIONS
+from bevia_fast.kernels.memory import CACHE_LINE, aligned_empty
+
+# Large enough that every thread gets a part, and no part is like another.
+_ADAMW = {"step": 2, "decayed": 600_001, "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8,
+          "weight_decay": 0.1}  # fmt: skip
+_HEADS = {"B": 3, "T": 197, "NH": 3, "HS": 31, "C": 93}
+_DROPOUT = {"dropout_rate": 0.1, "dropout_key": 3}
+LARGE = [
+    Case("embedding_forward", {"B": 7, "T": 211, "V": 61, "C": 131}),
+    Case("embedding_backward", {"B": 7, "T": 211, "V": 61, "C": 131}),
+    Case("layernorm_forward", {"N": 1999, "C": 131}, ("bias",)),
+    Case("layernorm_backward", {"N": 1999, "C": 131}, ("dbias", "dresidual")),
+    Case("linear_forward", {"N": 1511, "C": 131, "OC": 257}, ("bias", "residual"), {"activation": "gelu"}),
+    Case("linear_forward", {"N": 1511, "C": 131, "OC": 61}, transposed=True),
+    Case("linear_backward", {"N": 1511, "C": 131, "OC": 257}, ("dbias", "preactivation"), {"activation": "gelu"}),
+    Case("linear_backward", {"N": 1511, "C": 131, "OC": 61}, ("dresidual",), transposed=True),
+    Case("gelu_forward", {"N": 1999, "C": 131}),
+    Case("gelu_backward", {"N": 1999, "C": 131}),
+    Case("relu_forward", {"N": 1999, "C": 131}),
+    Case("relu_backward", {"N": 1999, "C": 131}),
+    Case("attention_forward", _HEADS, options=_DROPOUT),
+    Case("attention_backward", _HEADS, options=_DROPOUT),
+    Case("attention_decode", {"B": 5, "NH": 7, "HS": 31, "S": 300}, options={"position": 290}),
+    Case("attention_weights", _HEADS | {"R": 101}, options={"first": 50}),
+    Case("dropout_forward", {"N": 1999, "C": 131}, ("residual",), {"rate": 0.1, "key": 7}),
+    Case("dropout_backward", {"N": 1999, "C": 131}, (), {"rate": 0.1, "key": 7}),
+    Case("cross_entropy", {"N": 1999, "V": 131}, ("dlogits",)),
+    Case("squared_norm", {"P": 1_000_003}),
+    Case("adamw", {"P": 1_000_003}, options=_ADAMW),
+]
+
+ALL = LARGE + [case for operation in OPERATIONS for case in cases(operation)[::4]]
+
+# Sums of products outside of vector code, and tails: what a compiler is most tempted to round in one way or another.
+# Few, because each is compiled anew.
+COMPILED_ANEW = [
+    index
+    for index, case in enumerate(LARGE)
+    if case.operation in ("layernorm_backward", "dropout_forward", "squared_norm")
+]
+
+DIGESTS = """
+import hashlib, json, sys
+import numba
+from bevia_fast.comparison import make_arguments, run
+from bevia_fast.kernels import get_backend
+from test_threads import ALL
+
+found, backend = {}, get_backend("numba")
+threads, indices = json.loads(sys.argv[1])
+for count in threads:
+    numba.set_num_threads(count)
+    for index in indices:
+        for dtype in ("float32", "float64"):
+            results = run(backend, ALL[index], make_arguments(ALL[index], dtype))
+            for output, array in results.items():
+                digest = hashlib.sha1(array.tobytes()).hexdigest()
+                found.setdefault(f"{ALL[index]} {dtype} {output}", []).append(digest)
+print(json.dumps(found))
+"""
+
+
+def digests(threads: list[int], indices: list[int], **variables: str) -> dict[str, list[str]]:
+    """The digest of every output of some of the cases, for each number of threads in turn, in a process of its own."""
+    environment = os.environ | variables
+    path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
+    environment |= {"NUMBA_NUM_THREADS": str(max(threads)), "PYTHONPATH": path}
+    command = [sys.executable, "-c", DIGESTS, json.dumps([threads, indices])]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[str]] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def with_four_threads() -> dict[str, list[str]]:
+    return digests([4, 3, 2, 1], list(range(len(ALL))))
+
+
+def assert_same(found: dict[str, list[str]], expected: dict[str, list[str]], cause: str) -> None:
+    different = [name for name in found if set(found[name]) != set(expected[name])]
+    assert not different, f"the bits depend on {cause}:\n" + "\n".join(different)
+
+
+def test_numba_gives_the_same_bits_for_1_to_4_threads(with_four_threads: dict[str, list[str]]) -> None:
+    first = {name: found[:1] for name, found in with_four_threads.items()}
+    assert_same(with_four_threads, first, "the number of threads")
+
+
+def test_numba_gives_the_same_bits_in_another_run(with_four_threads: dict[str, list[str]]) -> None:
+    """A run that knows of two threads only, and so may lay out its work in another way."""
+    assert_same(digests([2], list(range(len(ALL)))), with_four_threads, "the run")
+
+
+def test_numba_gives_the_same_bits_when_compiled_anew(
+    with_four_threads: dict[str, list[str]], tmp_path: Path
+) -> None:
+    """Machine code from the cache and machine code just made are optimised in different ways."""
+    fresh = digests([2], COMPILED_ANEW, BEVIA_FAST_CACHE_DIR=str(tmp_path))
+    assert_same(fresh, with_four_threads, "whether the code came from the cache")
+    assert_same(digests([2], COMPILED_ANEW, BEVIA_FAST_CACHE_DIR=str(tmp_path)), fresh, "whether the cache is warm")
+
+
+def moved(arguments: dict[str, Any], offset: int) -> dict[str, Any]:
+    """The same arguments, each array `offset` elements behind the start of a cache line."""
+    copies: dict[int, np.ndarray] = {}
+    for array in arguments.values():
+        if isinstance(array, np.ndarray):
+            source = array if array.flags.c_contiguous else array.T
+            buffer = aligned_empty(source.size + CACHE_LINE, source.dtype)[offset : offset + source.size]
+            copy = buffer.reshape(source.shape)
+            copy[...] = source
+            copies[id(array)] = copy if source is array else copy.T
+    return {name: copies.get(id(value), value) for name, value in arguments.items()}
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_numba_gives_the_same_bits_wherever_the_arrays_lie(operation: str, dtype: str) -> None:
+    backend = get_backend("numba")
+    for case in [case for case in ALL if case.operation == operation]:
+        expected = run(backend, case, moved(make_arguments(case, dtype), 0))
+        for offset in (1, 3):
+            for output, array in run(backend, case, moved(make_arguments(case, dtype), offset)).items():
+                assert array.tobytes() == expected[output].tobytes(), f"{case}: {output} at offset {offset}"
