@@ -391,4 +391,5 @@ class Decoder:
         model._norm(self._final, self._mean, self._rstd, x, "ln_f")
         kernels.linear_forward(self._logits, self._final, weights.head.T)
         self.position += 1
-        return self._logits[0]
+        logits: Array = self._logits[0]
+        return logits

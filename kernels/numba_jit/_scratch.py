@@ -6,6 +6,7 @@ A step of training allocates nothing after the first. Each Python thread has its
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from ..memory import aligned_empty
 _local = threading.local()
 
 
-def scratch(purpose: str, size: int, dtype: np.dtype) -> Array:  # type: ignore[type-arg]
+def scratch(purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
     """At least `size` unset elements, one-dimensional; valid until the next call with the same purpose and dtype."""
     buffers = _local.__dict__.setdefault("buffers", {})
-    buffer = buffers.get((purpose, dtype))
+    buffer: Array | None = buffers.get((purpose, dtype))
     if buffer is None or buffer.size < size:
         buffers.pop((purpose, dtype), None)  # let the old one go before the new one comes
         buffer = buffers[purpose, dtype] = aligned_empty(size, dtype)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 
 from .. import contract
@@ -39,28 +37,28 @@ def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
 
 
 @kernel()
-def _relu_forward(out: Any, inp: Any) -> None:
+def _relu_forward(out, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(inp.size, (block + 1) * BLOCK)):
             out[i] = inp[i] if not inp[i] <= 0 else 0  # so written, a NaN stays
 
 
 @kernel()
-def _relu_backward(dinp: Any, dout: Any, inp: Any) -> None:
+def _relu_backward(dinp, dout, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
         for i in range(block * BLOCK, min(inp.size, (block + 1) * BLOCK)):
             dinp[i] = dout[i] if inp[i] > 0 else 0
 
 
 @kernel()
-def _gelu_forward(out: Any, inp: Any) -> None:
+def _gelu_forward(out, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
         start = block * BLOCK
         gelu_span(out, start, inp, start, min(BLOCK, inp.size - start))
 
 
 @kernel()
-def _gelu_backward(dinp: Any, dout: Any, inp: Any) -> None:
+def _gelu_backward(dinp, dout, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
         start = block * BLOCK
         gelu_gradient_span(dinp, start, dout, start, inp, start, min(BLOCK, inp.size - start))

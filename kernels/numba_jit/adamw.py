@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 
@@ -35,7 +33,7 @@ def adamw(
 
 
 @kernel()
-def _squared_norm(gradients: Any) -> Any:
+def _squared_norm(gradients):
     size = gradients.size
     blocks = (size + BLOCK - 1) // BLOCK
     sums = np.zeros(blocks)
@@ -49,19 +47,21 @@ def _squared_norm(gradients: Any) -> Any:
 
 @kernel()
 def _adamw(
-    parameters: Any, gradients: Any, first_moment: Any, second_moment: Any, decayed: Any, learning_rate: Any,
-    beta1: Any, beta2: Any, correction1: Any, correction2: Any, eps: Any, shrink: Any, gradient_scale: Any,
-) -> None:  # fmt: skip
+    parameters, gradients, first_moment, second_moment, decayed, learning_rate,
+    beta1, beta2, correction1, correction2, eps, shrink, gradient_scale,
+):  # fmt: skip
     size = parameters.size
     real = parameters.dtype.type
     for block in numba.prange((size + BLOCK - 1) // BLOCK):
         start, end = block * BLOCK, min(size, (block + 1) * BLOCK)
         border = min(max(decayed, start), end)  # matrices before it are decayed, vectors behind it are not
         adamw_span(
-            parameters, gradients, first_moment, second_moment, start, border - start, real(gradient_scale),
-            real(beta1), real(beta2), real(correction1), real(correction2), real(eps), real(learning_rate), real(shrink),
+            parameters, gradients, first_moment, second_moment, start, border - start,
+            real(gradient_scale), real(beta1), real(beta2), real(correction1), real(correction2), real(eps),
+            real(learning_rate), real(shrink),
         )  # fmt: skip
         adamw_span(
-            parameters, gradients, first_moment, second_moment, border, end - border, real(gradient_scale),
-            real(beta1), real(beta2), real(correction1), real(correction2), real(eps), real(learning_rate), real(1),
+            parameters, gradients, first_moment, second_moment, border, end - border,
+            real(gradient_scale), real(beta1), real(beta2), real(correction1), real(correction2), real(eps),
+            real(learning_rate), real(1),
         )  # fmt: skip

@@ -9,7 +9,6 @@ weights made again from the scores and the saved log-sum-exp.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numba
 import numpy as np

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numba
 
@@ -21,7 +20,7 @@ def cross_entropy(losses: Array, dlogits: Array | None, logits: Array, targets: 
 
 
 @kernel()
-def _cross_entropy(losses: Any, dlogits: Any, use_dlogits: Any, logits: Any, targets: Any, scale: Any) -> None:
+def _cross_entropy(losses, dlogits, use_dlogits, logits, targets, scale):
     N, V = logits.shape
     real = logits.dtype.type
     log2e = real(LOG2E)

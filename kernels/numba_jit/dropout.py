@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 import numpy as np
 
@@ -35,7 +33,7 @@ def mask_numbers(rate: float) -> tuple[np.uint64, float]:
 
 
 @device
-def row_hash(key: Any, row: Any) -> Any:
+def row_hash(key, row):
     """The 64 random bits that a row's elements share: mix64(key + GOLDEN64 * (row + 1)), see `kernels.rng`."""
     x = key + GOLDEN * (np.uint64(row) + np.uint64(1))
     x = (x ^ (x >> np.uint64(30))) * MIX_1
@@ -44,7 +42,7 @@ def row_hash(key: Any, row: Any) -> Any:
 
 
 @kernel()
-def _apply(out: Any, inp: Any, key: Any, threshold: Any, scale: Any, residual: Any, use_residual: Any) -> None:
+def _apply(out, inp, key, threshold, scale, residual, use_residual):
     N, C = inp.shape
     for n in numba.prange(N):
         dropout_span(

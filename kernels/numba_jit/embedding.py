@@ -3,8 +3,6 @@ tokens is made by one thread, in the order of the rows."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 
 from .. import contract
@@ -27,7 +25,7 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
 
 
 @kernel()
-def _forward(out: Any, tokens: Any, token_table: Any, position_table: Any) -> None:
+def _forward(out, tokens, token_table, position_table):
     B, T, C = out.shape
     for n in numba.prange(B * T):
         b, t = n // T, n % T
@@ -37,7 +35,7 @@ def _forward(out: Any, tokens: Any, token_table: Any, position_table: Any) -> No
 
 
 @kernel()
-def _backward(dtoken_table: Any, dposition_table: Any, dout: Any, tokens: Any) -> None:
+def _backward(dtoken_table, dposition_table, dout, tokens):
     B, T, C = dout.shape
     for block in numba.prange((C + CHANNELS - 1) // CHANNELS):
         first, last = block * CHANNELS, min(C, (block + 1) * CHANNELS)

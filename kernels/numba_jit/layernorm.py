@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numba
 
 from .. import contract
@@ -46,8 +44,8 @@ def layernorm_backward(
 
 @kernel()
 def _forward(
-    out: Any, mean: Any, rstd: Any, inp: Any, weight: Any, bias: Any, use_bias: Any, eps: Any
-) -> None:
+    out, mean, rstd, inp, weight, bias, use_bias, eps
+):
     N, C = inp.shape
     count, one = inp.dtype.type(C), inp.dtype.type(1)
     for n in numba.prange(N):
@@ -59,9 +57,9 @@ def _forward(
 
 @kernel()
 def _backward(
-    dinp: Any, dweight: Any, dbias: Any, use_bias: Any, dout: Any, inp: Any, weight: Any, mean: Any, rstd: Any,
-    dresidual: Any, use_dresidual: Any, sums: Any,
-) -> None:  # fmt: skip
+    dinp, dweight, dbias, use_bias, dout, inp, weight, mean, rstd,
+    dresidual, use_dresidual, sums,
+):  # fmt: skip
     N, C = inp.shape
     count = inp.dtype.type(C)
     groups = len(sums)

@@ -46,8 +46,8 @@ def linear_forward(
         out.reshape(-1), linear.reshape(-1), inp.reshape(-1), *flat(weight), N, C, OC,
         inp.reshape(-1) if bias is None else bias, bias is not None,
         out.reshape(-1) if residual is None else residual.reshape(-1), residual is not None,
-        in_one_pass, ACTIVATIONS[activation], product_address(inp.dtype), scratch("panels", panels_size(C, OC, NR), inp.dtype), NR, MR,
-        *split(N, MR, OC, NR),
+        in_one_pass, ACTIVATIONS[activation], product_address(inp.dtype),
+        scratch("panels", panels_size(C, OC, NR), inp.dtype), NR, MR, *split(N, MR, OC, NR),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from .vector import Lanes, Vec
 
 
 @intrinsic
-def adamw_span(  # type: ignore[no-untyped-def]
+def adamw_span(
     typingctx, P, G, M, V, start, n, gradient_scale, beta1, beta2, correction1, correction2, eps, rate, shrink
 ):
     """For start <= i < start + n, with g = G[i] * gradient_scale:
@@ -20,7 +20,7 @@ def adamw_span(  # type: ignore[no-untyped-def]
     P[i] = P[i] * shrink - rate * M[i] * correction1 / (sqrt(V[i] * correction2) + eps)
     """
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         start_, n_ = arguments[4], arguments[5]
         lanes = Lanes(builder, P.dtype)
         p, g, m, v = (place(context, builder, t, a, start_) for t, a in zip((P, G, M, V), arguments[:4], strict=True))
@@ -47,10 +47,10 @@ def adamw_span(  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def squares_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
+def squares_span(typingctx, X, x, n):
     """The sum of X[x + i]^2 for i < n, in float64 whatever X is"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         source = place(context, builder, X, arguments[0], arguments[1])
         doubles = ir.VectorType(ir.DoubleType(), lanes.count)

@@ -11,10 +11,10 @@ from .vector import I64, Lanes, Vec
 
 
 @intrinsic
-def sum_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
+def sum_span(typingctx, X, x, n):
     """The sum of X[x : x + n]"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         source = place(context, builder, X, arguments[0], arguments[1])
 
@@ -28,10 +28,10 @@ def sum_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def dot_span(typingctx, X, x, Y, y, n):  # type: ignore[no-untyped-def]
+def dot_span(typingctx, X, x, Y, y, n):
     """The sum of X[x + i] * Y[y + i] for i < n"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         left = place(context, builder, X, arguments[0], arguments[1])
         right = place(context, builder, Y, arguments[2], arguments[3])
@@ -48,10 +48,10 @@ def dot_span(typingctx, X, x, Y, y, n):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def squared_distance_span(typingctx, X, x, n, center):  # type: ignore[no-untyped-def]
+def squared_distance_span(typingctx, X, x, n, center):
     """The sum of (X[x + i] - center)^2 for i < n"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         source = place(context, builder, X, arguments[0], arguments[1])
         middle = lanes.splat(arguments[3])
@@ -67,10 +67,10 @@ def squared_distance_span(typingctx, X, x, n, center):  # type: ignore[no-untype
 
 
 @intrinsic
-def normalize_span(typingctx, OUT, out, X, x, n, mean, rstd, W, B, use_b):  # type: ignore[no-untyped-def]
+def normalize_span(typingctx, OUT, out, X, x, n, mean, rstd, W, B, use_b):
     """OUT[out + i] = (X[x + i] - mean) * rstd * W[i] + B[i] if use_b, for i < n"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         OUT_, out_, X_, x_, n_, mean_, rstd_, W_, B_, use_b_ = arguments
         lanes = Lanes(builder, X.dtype)
         zero = ir.Constant(I64, 0)
@@ -93,10 +93,10 @@ def normalize_span(typingctx, OUT, out, X, x, n, mean, rstd, W, B, use_b):  # ty
 
 
 @intrinsic
-def normalize_sums_span(typingctx, D, d, X, x, n, mean, rstd, W):  # type: ignore[no-untyped-def]
+def normalize_sums_span(typingctx, D, d, X, x, n, mean, rstd, W):
     """With norm = (X[x + i] - mean) * rstd and dnorm = D[d + i] * W[i]: the sums of dnorm and of dnorm * norm"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         D_, d_, X_, x_, n_, mean_, rstd_, W_ = arguments
         lanes = Lanes(builder, X.dtype)
         gradient, source = place(context, builder, D, D_, d_), place(context, builder, X, X_, x_)
@@ -116,13 +116,13 @@ def normalize_sums_span(typingctx, D, d, X, x, n, mean, rstd, W):  # type: ignor
 
 
 @intrinsic
-def normalize_gradient_span(  # type: ignore[no-untyped-def]
+def normalize_gradient_span(
     typingctx, DX, dx, DW, dw, DB, db, D, d, X, x, n, mean, rstd, W, mean_dnorm, mean_dnorm_norm, RES, res, use_res
 ):
     """DX[dx + i] = (dnorm - mean_dnorm - norm * mean_dnorm_norm) * rstd + RES[res + i] if use_res, for i < n;
     DW[dw + i] += D[d + i] * norm;  DB[db + i] += D[d + i]"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         (DX_, dx_, DW_, dw_, DB_, db_, D_, d_, X_, x_, n_, mean_, rstd_, W_, mean_dnorm_, mean_dnorm_norm_,
          RES_, res_, use_res_) = arguments  # fmt: skip
         lanes = Lanes(builder, X.dtype)

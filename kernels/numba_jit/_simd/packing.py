@@ -34,10 +34,10 @@ def pack_panel(panels, start, NR, B, b, b_k, b_column, K, columns):
 
 
 @intrinsic
-def copy_span(typingctx, OUT, out, X, x, n):  # type: ignore[no-untyped-def]
+def copy_span(typingctx, OUT, out, X, x, n):
     """OUT[out + i] = X[x + i] for i < n, and 0 in the rest of the last vector"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         target = place(context, builder, OUT, arguments[0], arguments[1])
         source = place(context, builder, X, arguments[2], arguments[3])
@@ -53,11 +53,11 @@ def copy_span(typingctx, OUT, out, X, x, n):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def transpose_square(typingctx, OUT, out, out_row, X, x, x_row, rows, columns):  # type: ignore[no-untyped-def]
+def transpose_square(typingctx, OUT, out, out_row, X, x, x_row, rows, columns):
     """OUT[out + j out_row + i] = X[x + i x_row + j] for i < rows and j < columns, both at most one vector's lanes; 0 or
     a repetition for i up to the lanes."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         OUT_, out_, out_row_, X_, x_, x_row_, rows_, columns_ = arguments
         lanes = Lanes(builder, X.dtype)
         target, source = place(context, builder, OUT, OUT_, out_), place(context, builder, X, X_, x_)
@@ -88,10 +88,10 @@ def transpose_square(typingctx, OUT, out, out_row, X, x, x_row, rows, columns): 
 
 
 @intrinsic
-def column_sums(typingctx, OUT, out, X, x, x_row, rows, columns):  # type: ignore[no-untyped-def]
+def column_sums(typingctx, OUT, out, X, x, x_row, rows, columns):
     """OUT[out + j] += sum of X[x + i x_row + j] over i < rows, in this order, for j < columns: at most four vectors"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         OUT_, out_, X_, x_, x_row_, rows_, columns_ = arguments
         lanes = Lanes(builder, X.dtype)
         target, source = place(context, builder, OUT, OUT_, out_), place(context, builder, X, X_, x_)

@@ -11,10 +11,10 @@ from .vector import Lanes, Vec
 
 
 @intrinsic
-def max_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
+def max_span(typingctx, X, x, n):
     """The largest of X[x : x + n]; -inf for n = 0. NaNs are passed over: they show in the exp that follows."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         source = place(context, builder, X, arguments[0], arguments[1])
         lowest = lanes.vec(float("-inf"))
@@ -30,11 +30,11 @@ def max_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def exp_span(typingctx, OUT, out, X, x, n, scale, shift):  # type: ignore[no-untyped-def]
+def exp_span(typingctx, OUT, out, X, x, n, scale, shift):
     """OUT[out + i] = exp2((X[x + i] - shift) * scale) for i < n; returns their sum. In the base 2 a factor log2(e) is
     part of `scale` and costs nothing."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         target = place(context, builder, OUT, arguments[0], arguments[1])
         source = place(context, builder, X, arguments[2], arguments[3])
@@ -56,10 +56,10 @@ def exp_span(typingctx, OUT, out, X, x, n, scale, shift):  # type: ignore[no-unt
 
 
 @intrinsic
-def exp_sum_span(typingctx, X, x, n, scale, shift):  # type: ignore[no-untyped-def]
+def exp_sum_span(typingctx, X, x, n, scale, shift):
     """The sum of exp2((X[x + i] - shift) * scale) for i < n, with the bits of `exp_span`; nothing is written."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         source = place(context, builder, X, arguments[0], arguments[1])
         factor, center = lanes.splat(arguments[3]), lanes.splat(arguments[4])
@@ -76,10 +76,10 @@ def exp_sum_span(typingctx, X, x, n, scale, shift):  # type: ignore[no-untyped-d
 
 
 @intrinsic
-def softmax_gradient_span(typingctx, D, d, W, w, n, mean, scale):  # type: ignore[no-untyped-def]
+def softmax_gradient_span(typingctx, D, d, W, w, n, mean, scale):
     """D[d + i] = W[w + i] * (D[d + i] - mean) * scale for i < n"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, D.dtype)
         gradient = place(context, builder, D, arguments[0], arguments[1])
         weights = place(context, builder, W, arguments[2], arguments[3])

@@ -104,10 +104,10 @@ def random_bits(lanes: Lanes, low: Vec, high: Vec, column: ir.Value) -> ir.Value
 
 
 @intrinsic
-def gelu_span(typingctx, OUT, out, INP, inp, n):  # type: ignore[no-untyped-def]
+def gelu_span(typingctx, OUT, out, INP, inp, n):
     """OUT[out + i] = gelu(INP[inp + i]) for i < n"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, INP.dtype)
         target = place(context, builder, OUT, arguments[0], arguments[1])
         source = place(context, builder, INP, arguments[2], arguments[3])
@@ -124,10 +124,10 @@ def gelu_span(typingctx, OUT, out, INP, inp, n):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def gelu_gradient_span(typingctx, DINP, dinp, DOUT, dout, INP, inp, n):  # type: ignore[no-untyped-def]
+def gelu_gradient_span(typingctx, DINP, dinp, DOUT, dout, INP, inp, n):
     """DINP[dinp + i] = DOUT[dout + i] * gelu'(INP[inp + i]) for i < n"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, INP.dtype)
         target = place(context, builder, DINP, arguments[0], arguments[1])
         gradient = place(context, builder, DOUT, arguments[2], arguments[3])
@@ -147,10 +147,10 @@ def gelu_gradient_span(typingctx, DINP, dinp, DOUT, dout, INP, inp, n):  # type:
 
 
 @intrinsic
-def scale_span(typingctx, X, x, n, factor):  # type: ignore[no-untyped-def]
+def scale_span(typingctx, X, x, n, factor):
     """X[x + i] *= factor for i < n"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         target, scale = place(context, builder, X, arguments[0], arguments[1]), lanes.splat(arguments[3])
 
@@ -166,10 +166,10 @@ def scale_span(typingctx, X, x, n, factor):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def zero_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
+def zero_span(typingctx, X, x, n):
     """X[x + i] = 0 for i < n; nothing for n <= 0"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         target = place(context, builder, X, arguments[0], arguments[1])
 
@@ -184,11 +184,11 @@ def zero_span(typingctx, X, x, n):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def dropout_span(typingctx, OUT, out, INP, inp, RES, res, use_res, n, row_hash, column, threshold, scale):  # type: ignore[no-untyped-def]
+def dropout_span(typingctx, OUT, out, INP, inp, RES, res, use_res, n, row_hash, column, threshold, scale):
     """OUT[out + i] = INP[inp + i] * (scale if bits(row_hash, column + i) >= threshold else 0) + RES[res + i] if use_res
     for i < n"""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         (OUT_, out_, INP_, inp_, RES_, res_, use_res_, n_, hash_, column_, threshold_, scale_) = arguments
         lanes = Lanes(builder, INP.dtype)
         target = place(context, builder, OUT, OUT_, out_)

@@ -11,6 +11,7 @@ than once, with the same bits. B's panels are padded to whole vectors; columns o
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numba
@@ -25,11 +26,11 @@ from .vector import I64, Lanes, Vec
 
 
 @intrinsic
-def lanes_of(typingctx, array):  # type: ignore[no-untyped-def]
+def lanes_of(typingctx, array):
     """How many elements of this array or pointer one vector holds: a constant when compiled."""
     lanes = TARGET.lanes(array.dtype.bitwidth // 8)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         return ir.Constant(I64, lanes)
 
     return types.int64(array), codegen
@@ -56,10 +57,10 @@ def make_tile(NV: int) -> Any:
     MR = TARGET.tile_rows[NV]
 
     @intrinsic
-    def tile(  # type: ignore[no-untyped-def]
+    def tile(
         typingctx, A, a, a_row, a_k, B, b, b_k, K, C, c, c_row, rows, columns, P, p, p_row, use_p, Q, q, q_row, use_q
     ):
-        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def codegen(context, builder, signature, arguments):
             (A_, a_, a_row_, a_k_, B_, b_, b_k_, K_, C_, c_, c_row_, rows_, columns_,
              P_, p_, p_row_, use_p_, Q_, q_, q_row_, use_q_) = arguments  # fmt: skip
             lanes = Lanes(builder, A.dtype)
@@ -83,7 +84,7 @@ def make_tile(NV: int) -> Any:
             out = builder.gep(C_, [c_])
             with builder.if_else(full) as (then, otherwise):
                 with then:
-                    _finish(builder, lanes, accumulators, indices, out, c_row_, addends, None)
+                    _finish(builder, lanes, accumulators, indices, out, c_row_, addends, [None] * NV)
                 with otherwise:
                     masks = [
                         lanes.mask_below(builder.sub(columns_, ir.Constant(I64, j * lanes.count))) for j in range(NV)
@@ -131,7 +132,7 @@ def _multiply(
 
 def _finish(
     builder: ir.IRBuilder, lanes: Lanes, accumulators: list[list[Vec]], indices: list[ir.Value], out: ir.Value,
-    out_row: ir.Value, addends: list[tuple[ir.Value, ir.Value, ir.Value]], masks: list[Vec] | None,
+    out_row: ir.Value, addends: list[tuple[ir.Value, ir.Value, ir.Value]], masks: Sequence[Vec | None],
 ) -> None:  # fmt: skip
     """Add the addends in use and store. All loads come before the first store: rows may be doubled, P and Q be C."""
 
@@ -144,13 +145,13 @@ def _finish(
         builder.cbranch(use, add, after)
         builder.position_at_end(add)
         sums = [
-            [value + lanes.load(place(start, row, i, j), masks[j] if masks else None) for j, value in enumerate(vectors)]
+            [value + lanes.load(place(start, row, i, j), masks[j]) for j, value in enumerate(vectors)]
             for i, vectors in enumerate(values)
         ]
         added = builder.block
         builder.branch(after)
         builder.position_at_end(after)
-        merged = []
+        merged: list[list[Vec]] = []
         for vectors, sum_vectors in zip(values, sums, strict=True):
             merged.append([])
             for value, total in zip(vectors, sum_vectors, strict=True):
@@ -161,7 +162,7 @@ def _finish(
         values = merged
     for i, vectors in enumerate(values):
         for j, value in enumerate(vectors):
-            lanes.store(value, place(out, out_row, i, j), masks[j] if masks else None)
+            lanes.store(value, place(out, out_row, i, j), masks[j])
 
 
 tile_1, tile_2, tile_3, tile_4 = (make_tile(nv) for nv in (1, 2, 3, 4))
@@ -210,15 +211,16 @@ def product_address(dtype: np.dtype[Any]) -> int:
 
 
 @intrinsic
-def product(  # type: ignore[no-untyped-def]
-    typingctx, address, A, a, a_row, a_k, B, b, b_k, K, C, c, c_row, rows, columns, P, p, p_row, use_p, Q, q, q_row, use_q
-):
+def product(
+    typingctx, address, A, a, a_row, a_k, B, b, b_k, K, C, c, c_row, rows, columns,
+    P, p, p_row, use_p, Q, q, q_row, use_q,
+):  # fmt: skip
     """C = A B + P + Q for any number of rows and up to four vectors of columns; see `make_tile`. The first argument is
     `product_address` of the dtype; A, B, C, P, Q are arrays; C may be P or Q."""
     n, yes = types.int64, types.boolean
     signature = types.void(n, A, n, n, n, B, n, n, n, C, n, n, n, n, P, n, n, yes, Q, n, n, yes)
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         address_, *rest = arguments
         values = []
         for value, kind in zip(rest, signature.args[1:], strict=True):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal, localcontext
-from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
