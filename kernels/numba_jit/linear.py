@@ -21,7 +21,8 @@ from ._simd.spans import gelu_gradient_span, gelu_span
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product, product_address
 
-ROWS = 96  # of the left operand in a block: they stay in the L2 cache while all panels pass by
+ROWS = 96  # of a block, at most: their part of the left operand stays in the L2 cache while all panels pass by
+BLOCK = 65536  # elements of the result in a block, about: they too should still be in the cache for the activation
 DEPTH = 512  # k in a block of dW, for the same reason; part of the definition of the result, as it splits the sum
 LINEAR, RELU, GELU = 0, 1, 2
 ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}
@@ -113,7 +114,8 @@ def split(rows: int, MR: int, columns: int, NR: int) -> tuple[int, int]:
     """Into how many blocks of rows and of columns a result is cut: enough rows to fill the threads evenly, few enough
     to stay in the cache; columns only where there are not enough rows."""
     threads, tiles, panels = numba.get_num_threads(), -(-rows // MR), -(-columns // NR)
-    row_blocks = min(tiles, -(-max(1, rows // ROWS) // threads) * threads)
+    most = max(MR, min(ROWS, BLOCK // columns))
+    row_blocks = min(tiles, -(-max(1, rows // most) // threads) * threads)
     column_blocks = min(panels, -(-threads // row_blocks))
     return row_blocks, column_blocks
 
@@ -150,19 +152,20 @@ def _forward_block(
             multiply, inp, first * C, C, 1, panels, p * C * NR, NR, C, linear, at, OC, last - first, columns,
             bias, j, 0, use_bias, residual, at, OC, use_residual and in_one_pass,
         )  # fmt: skip
-        if not in_one_pass:  # the rest while the block is in the cache
-            for row in range(at, at + (last - first) * OC, OC):
-                if activation == GELU:
-                    gelu_span(out, row, linear, row, columns)
-                elif activation == RELU:
-                    for i in range(row, row + columns):
-                        out[i] = linear[i] if not linear[i] <= 0 else 0  # so written, a NaN stays
-                else:
-                    for i in range(row, row + columns):
-                        out[i] = linear[i]
-                if use_residual:
-                    for i in range(row, row + columns):
-                        out[i] += residual[i]
+    if not in_one_pass:  # the rest while the block is in the cache, along the rows, as memory likes it best
+        j, columns = first_panel * NR, min(OC, last_panel * NR) - first_panel * NR
+        for at in range(first * OC + j, last * OC + j, OC):
+            if activation == GELU:
+                gelu_span(out, at, linear, at, columns)
+            elif activation == RELU:
+                for i in range(at, at + columns):
+                    out[i] = linear[i] if not linear[i] <= 0 else 0  # so written, a NaN stays
+            else:
+                for i in range(at, at + columns):
+                    out[i] = linear[i]
+            if use_residual:
+                for i in range(at, at + columns):
+                    out[i] += residual[i]
 
 
 @kernel()
@@ -193,16 +196,17 @@ def _input_gradient_block(
             multiply, dout, first * OC, OC, 1, panels, p * OC * NR, NR, OC, linear, at, C, last - first, columns,
             dresidual, at, C, use_dresidual and activation == LINEAR, dout, 0, 0, False,
         )  # fmt: skip
-        if activation != LINEAR:  # the rest while the block is in the cache
-            for row in range(at, at + (last - first) * C, C):
-                if activation == GELU:
-                    gelu_gradient_span(linear, row, linear, row, preactivation, row, columns)
-                else:
-                    for i in range(row, row + columns):
-                        linear[i] = linear[i] if preactivation[i] > 0 else 0
-                if use_dresidual:
-                    for i in range(row, row + columns):
-                        dinp[i] = linear[i] + dresidual[i]
+    if activation != LINEAR:  # the rest while the block is in the cache
+        j, columns = first_panel * NR, min(C, last_panel * NR) - first_panel * NR
+        for at in range(first * C + j, last * C + j, C):
+            if activation == GELU:
+                gelu_gradient_span(linear, at, linear, at, preactivation, at, columns)
+            else:
+                for i in range(at, at + columns):
+                    linear[i] = linear[i] if preactivation[i] > 0 else 0
+            if use_dresidual:
+                for i in range(at, at + columns):
+                    dinp[i] = linear[i] + dresidual[i]
 
 
 @kernel()
