@@ -1,7 +1,7 @@
 """The weights of a model: one flat buffer, and named views into it.
 
 Flat, because then clipping, AdamW, saving and comparing are each one pass over one array. Matrices come first and
-vectors last, so that weight decay is a prefix. Names, shapes and layouts are GPT-2's (linear weights are input x output).
+vectors last, so that weight decay is a prefix. Names, shapes and layouts are GPT-2's (linear weights: input x output).
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""bevia-fast: train a small GPT from scratch on a laptop's CPU, with every gradient written out.
+
+    from bevia_fast import ModelConfig, TrainConfig, generate, train
+
+    run = train(TrainConfig(data=["shakespeare.txt"], model=ModelConfig(dim=64, layers=2), steps=500))
+    print(generate(run, prompt="The "))
+
+Names are loaded when they are first used, so that importing the package takes no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .config import GenerateConfig, ModelConfig, TrainConfig, preset
+    from .errors import UserError
+    from .kernels import get_backend
+    from .model import GPT
+    from .parameters import Parameters
+    from .run import Run
+    from .sample import generate
+    from .tokenizer import Tokenizer
+    from .training import train
+
+__version__: str
+
+__all__ = [
+    "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Run", "Tokenizer", "TrainConfig", "UserError", "generate",
+    "get_backend", "preset", "train",
+]  # fmt: skip
+
+_HOMES = {
+    "GPT": "model", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "parameters", "Run": "run",
+    "Tokenizer": "tokenizer", "TrainConfig": "config", "UserError": "errors", "generate": "sample",
+    "get_backend": "kernels", "preset": "config", "train": "training",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bevia-fast")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,8 @@
+"""`python -m bevia_fast` is the same as `bevia-fast`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

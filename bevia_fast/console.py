@@ -1,0 +1,123 @@
+"""What a run looks like: a live bar on a terminal, a line now and then elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.rule import Rule
+from rich.text import Text
+
+from .config import TrainConfig
+from .run import Run
+from .training import Record, Reporter
+
+LINES = 10  # about as many lines for a run that is not watched
+
+
+def printable(text: str) -> str:
+    """Text without the control characters that would move a terminal's cursor or worse."""
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+
+
+class PlainConsole(Console):
+    """Text is printed as it is. A reader that goes away is left to the command line."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class ConsoleReporter(Reporter):
+    """Shows a run on `console`."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.progress: Progress | None = None
+        self.steps = 1
+        self.val_loss: float | None = None
+        self.started = self.timed = 0.0
+
+    def _say(self, text: str, style: str = "") -> None:
+        console = self.progress.console if self.progress else self.console
+        console.print(Text(text, style), soft_wrap=True)
+
+    def start(self, config: TrainConfig) -> None:
+        self.steps = config.steps
+
+    def fact(self, name: str, value: str) -> None:
+        self._say(f"{name:<9}{value}")
+
+    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
+        if self.live:
+            return self.console.status(f"{what}; they are kept for the next time ...")
+        self._say(f"{what} ...")
+        return contextlib.nullcontext()
+
+    def _open_bar(self) -> None:
+        self.started = time.perf_counter()
+        if self.live:
+            self.progress = Progress(
+                TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None),
+                TextColumn("loss {task.fields[loss]}  val {task.fields[val]}  {task.fields[speed]} tokens/s"),
+                TimeRemainingColumn(compact=True), TextColumn("left"),
+                console=self.console, transient=True, refresh_per_second=8,
+            )  # fmt: skip
+            self.progress.start()
+            self.progress.add_task("", total=self.steps, loss="-", val="-", speed="-")
+
+    def step(self, record: Record) -> None:
+        step, loss, speed = record["step"], record["loss"], record["tokens_per_s"]
+        if self.started == 0.0:
+            self._open_bar()
+        if record["val_loss"] is not None:
+            self.val_loss = record["val_loss"]
+        if self.progress is not None:
+            shown: dict[str, Any] = {"val": _number(self.val_loss)}
+            if loss is not None:
+                shown |= {"loss": _number(loss), "speed": f"{speed:,.0f}"}
+            self.progress.update(self.progress.task_ids[0], completed=step, **shown)
+        if "crosscheck" in record:
+            self._say(
+                f"step {step:>6}  cross-check: worst relative difference {record['crosscheck']:.2g}, "
+                f"in {record['crosscheck_tensor']}"
+            )
+        every = max(1, self.steps // LINES)
+        if record["val_loss"] is not None or (not self.live and step % every == 0):
+            self._line(record)
+
+    def _line(self, record: Record) -> None:
+        step = record["step"]
+        line = f"step {step:>6}  loss {_number(record['loss'])}  val {_number(record['val_loss'])}"
+        if step:
+            seconds = time.perf_counter() - self.started
+            line += f"  {record['tokens_per_s']:>9,.0f} tokens/s  {seconds:6.1f} s"
+        self._say(line)
+
+    def sample(self, step: int, text: str) -> None:
+        console = self.progress.console if self.progress else self.console
+        title = f"written after step {step:,}" if step else "written before the first step"
+        console.print(Rule(title, align="left", style="dim", characters="-"))
+        console.print(Text(printable(text)), soft_wrap=True)
+        console.print(Rule(style="dim", characters="-"))
+
+    def interrupted(self) -> None:
+        self._say("Finishing this step, then saving; Ctrl-C again stops at once.")
+
+    def end(self, run: Run | None) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+        if run is not None:
+            how = "Interrupted; saved" if run.interrupted else "Saved"
+            self._say(f"{how} in {run.folder}; go on with: bevia-fast generate {run.folder} --prompt \"The \"")
+
+
+def _number(value: float | None) -> str:
+    return "     -" if value is None else f"{value:.4f}"

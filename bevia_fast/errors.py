@@ -1,0 +1,26 @@
+"""What can go wrong in a way that the user can mend. The message is one sentence; the command line prints just that."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something asked for cannot be done; nothing was written. The command line ends with exit code 2.
+
+    Not a ValueError, for tyro words those anew when they come from a dataclass that it fills.
+    """
+
+
+class ConfigError(UserError):
+    """An option, or a combination of options, that cannot work."""
+
+
+class DataError(UserError):
+    """A text that cannot be trained on, or a prompt that the model cannot read."""
+
+
+class CheckpointError(UserError):
+    """A model file or run folder that cannot be read or written."""
+
+
+class StoppedRun(Exception):
+    """A training run, or a check, ended because its numbers went wrong. The command line ends with exit code 1."""

@@ -1,0 +1,81 @@
+"""A character vocabulary: token i is the i-th code point of the text's alphabet, in code point order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import DataError
+
+Array = NDArray[Any]
+
+CODE_POINTS = 0x110000  # all of Unicode
+SHOWN = 5  # unseen characters that an error names
+
+
+def _code_points(text: str) -> Array:
+    """Text as (N,) uint32 code points. Lone surrogates, which a shell can put into a prompt, pass through."""
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+class Tokenizer:
+    """Text to token ids and back. `alphabet` is a string of distinct characters in code point order."""
+
+    def __init__(self, alphabet: str) -> None:
+        codes = _code_points(alphabet)
+        if not codes.size or (codes[1:] <= codes[:-1]).any():
+            raise DataError("An alphabet is one or more distinct characters in code point order.")
+        self.alphabet = alphabet
+        self._codes = codes
+        self._ids = np.full(int(codes[-1]) + 2, -1, np.int32)  # the last entry stands for everything above
+        self._ids[codes] = np.arange(codes.size, dtype=np.int32)
+
+    @classmethod
+    def from_text(cls, text: str) -> Tokenizer:
+        """The vocabulary of all characters that occur in `text`."""
+        seen = np.zeros(CODE_POINTS, np.bool_)
+        seen[_code_points(text)] = True
+        return cls(np.flatnonzero(seen).astype("<u4").tobytes().decode("utf-32-le", "surrogatepass"))
+
+    def __len__(self) -> int:
+        return len(self.alphabet)
+
+    def encode(self, text: str, what: str = "The text") -> Array:
+        """Token ids (len(text),) int32. Raises DataError, calling the text `what`, if a character is not in the
+        alphabet."""
+        codes = _code_points(text)
+        ids: Array = self._ids[np.minimum(codes, self._ids.size - 1)]
+        if (ids < 0).any():
+            raise DataError(self._unseen(text, np.flatnonzero(ids < 0), what))
+        return ids
+
+    def decode(self, ids: Array) -> str:
+        """The text of token ids (N,). Raises IndexError for an id that is not in [0, vocabulary size)."""
+        ids = np.asarray(ids)
+        if ids.size and int(ids.min()) < 0:
+            raise IndexError(f"token id {int(ids.min())} is negative")
+        return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+
+    def _unseen(self, text: str, where: Array, what: str) -> str:
+        first: dict[str, int] = {}
+        for position in where.tolist():
+            first.setdefault(text[position], position)
+            if len(first) > SHOWN:
+                break
+        named = [f"{visible(char)} (character {position + 1})" for char, position in first.items()]
+        if len(named) > SHOWN:
+            named[SHOWN:] = ["others"]
+        listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
+        return f"{what} has {listed}, which the model never saw; its alphabet is {self.shown_alphabet()}"
+
+    def shown_alphabet(self, most: int = 300) -> str:
+        """The alphabet in one line; characters that cannot be seen are escaped, a long one is cut."""
+        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.alphabet[:most])
+        return f"{shown} ... ({len(self)} characters)" if len(self) > most else shown
+
+
+def visible(char: str) -> str:
+    """A character in quotes, as `'é'`; escaped if it cannot be seen, as `'\\n'` or `'\\udc80'`."""
+    return f"'{char}'" if char.isprintable() else ascii(char)
