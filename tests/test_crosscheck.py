@@ -1,0 +1,127 @@
+"""That the cross-check sees what it is for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bevia_fast import ModelConfig, TrainConfig, train
+from bevia_fast.check import CURVE_TOLERANCE, check_kernels, check_training
+from bevia_fast.crosscheck import LiveCrosscheck, gradient_tolerance
+from bevia_fast.errors import StoppedRun
+from bevia_fast.kernels import Backend, get_backend
+from bevia_fast.kernels.contract import OPERATIONS
+from bevia_fast.training import Trainer
+
+SMALL = ModelConfig(ctx=12, dim=16, layers=2, heads=2, vocab_size=7, dropout=0.1)
+TOKENS = (np.arange(1000) ** 2 % 7).astype(np.int32)
+
+
+def broken(**kernels: Any) -> Backend:
+    """The NumPy backend with some kernels replaced."""
+    numpy: Any = get_backend("numpy")
+    return SimpleNamespace(**{name: getattr(numpy, name) for name in (*OPERATIONS, "name")} | kernels)  # type: ignore[return-value]
+
+
+def forgets_a_term(dinp: Any, dweight: Any, dbias: Any, *args: Any, **options: Any) -> None:
+    get_backend("numpy").linear_backward(dinp, dweight, dbias, *args, **options)
+    if dweight.shape == (16, 64):  # the expansion of an MLP
+        dweight[3, 5] += 0.5
+
+
+def crosscheck(model: ModelConfig, a: Backend, b: Backend) -> Any:
+    config = TrainConfig(model=model, batch=3, steps=4, accumulate=2)
+    trainer = Trainer(config, model, a, TOKENS)
+    live = LiveCrosscheck(trainer.weights, b)
+    for step in (1, 2):
+        loss = trainer.backward(step)
+        before = trainer.gradients.flat.copy()
+        found = live.compare(step, loss, trainer.gradients, trainer.microbatches(step))
+        assert np.array_equal(trainer.gradients.flat, before)
+        trainer.update(step, loss)
+    return found
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("options", [{}, {"norm": "post", "activation": "relu", "tie": False, "bias": False}], ids=str)
+def test_the_backends_agree_on_a_model(dtype: Any, options: dict[str, Any]) -> None:
+    model = replace(SMALL, dtype=dtype, **options)
+    found = crosscheck(model, get_backend("numba"), get_backend("numpy"))
+    assert 0 < found.error < gradient_tolerance(model)
+
+
+def test_a_wrong_gradient_is_named_with_index_and_both_values() -> None:
+    with pytest.raises(StoppedRun) as caught:
+        crosscheck(SMALL, broken(linear_backward=forgets_a_term), get_backend("numpy"))
+    message = str(caught.value)
+    assert message.startswith("Stopped at step 1: the gradient of h.")
+    assert "mlp.c_fc.weight[3, 5] is " in message
+    assert " with the numpy backend" in message
+
+
+def test_a_wrong_loss_and_nan_are_seen() -> None:
+    numpy = get_backend("numpy")
+
+    def cross_entropy(losses: Any, *args: Any, **options: Any) -> None:
+        numpy.cross_entropy(losses, *args, **options)
+        losses *= 1.01
+
+    with pytest.raises(StoppedRun, match="step 1: loss is"):
+        crosscheck(SMALL, broken(cross_entropy=cross_entropy), numpy)
+
+    def gelu_nan(dinp: Any, dweight: Any, *args: Any, **options: Any) -> None:
+        numpy.linear_backward(dinp, dweight, *args, **options)
+        dweight[0, 0] = np.nan
+
+    with pytest.raises(StoppedRun, match="nan"):
+        crosscheck(SMALL, broken(linear_backward=gelu_nan), numpy)
+
+
+def test_it_stops_a_run_and_logs_while_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "t.txt"
+    text.write_text("to be or not to be, that is the question\n" * 20)
+    config = TrainConfig(
+        data=[str(text)], out=str(tmp_path / "good"), model=replace(SMALL, vocab_size=0), steps=5, batch=2,
+        crosscheck_every=2, sample_every=0, backend="numpy",
+    )  # fmt: skip
+    history = train(config).history
+    assert [record["step"] for record in history if "crosscheck" in record] == [2, 4]
+    assert all(0 < record["crosscheck"] < 1e-4 for record in history if "crosscheck" in record)
+
+    from bevia_fast import training
+
+    real = training.open_backend
+    monkeypatch.setattr(
+        training, "open_backend",
+        lambda name, threads=0: broken(linear_backward=forgets_a_term) if name == "numpy" else real(name, threads),
+    )  # fmt: skip
+    with pytest.raises(StoppedRun, match="Stopped at step 2: the gradient of h"):
+        train(replace(config, out=str(tmp_path / "bad")))
+
+
+def test_check_finds_a_broken_kernel_and_passes_a_good_one() -> None:
+    numpy, numba = get_backend("numpy"), get_backend("numba")
+
+    def gelu_forward(out: Any, inp: Any) -> None:
+        numpy.gelu_forward(out, inp)
+        out.reshape(-1)[-1] *= 1.001
+
+    rows = list(check_kernels(broken(gelu_forward=gelu_forward), numpy, quick=True))
+    assert {row.what for row in rows if not row.ok} == {"gelu_forward"}
+    assert {row.what for row in rows} == set(OPERATIONS)
+    bad = next(row for row in rows if not row.ok)
+    assert bad.share > 1
+    rows = [row for dtype in ("float32", "float64") for row in check_training(numba, numpy, dtype, steps=5)]  # type: ignore[arg-type]
+    assert all(row.ok for row in rows), [str(row.worst) for row in rows]
+
+
+def test_the_curves_stay_together_for_200_steps() -> None:
+    """In float32, on something that is learnt: the loss falls by far more than the curves may differ."""
+    rows = list(check_training(get_backend("numba"), get_backend("numpy"), "float32", steps=200))
+    assert rows[-1].worst.error < CURVE_TOLERANCE["float32"] == 1e-3
+    assert rows[-1].ok
