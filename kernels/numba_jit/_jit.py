@@ -8,6 +8,10 @@ vectorised or fused are written so, in `_simd`.
 Cache. Numba notices a change of a cached function's own file only, so a stale callee could run. Here the cache folder
 is named after a hash of all kernel sources, the versions of numba, llvmlite and numpy, and the CPU compiled for; it
 stands in the user's cache folder, so that a read-only install works and an uninstall leaves nothing in the package.
+
+Waiting. At the end of a parallel loop GNU's OpenMP lets threads spin for milliseconds before they sleep. When another
+program has one of the cores, the thread that is waited for cannot run while the others spin in its place, and training
+becomes a hundred times slower. So they spin briefly here, unless the user says otherwise; see bench/NOTES.md.
 """
 
 from __future__ import annotations
@@ -25,7 +29,9 @@ import numpy
 import platformdirs
 from numba import config as numba_config
 
-from ._simd.target import TARGET
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # read when the first parallel kernel loads OpenMP
+
+from ._simd.target import TARGET  # noqa: E402
 
 
 def _source_hash() -> str:

@@ -6,6 +6,7 @@ follows NUMBA_CPU_NAME, and a CPU whose widest registers LLVM prefers not to use
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import llvmlite.binding as llvm
@@ -63,6 +64,7 @@ def _detect() -> Target:
 TARGET = _detect()
 
 
+@functools.cache
 def panel_vectors(columns: int, itemsize: int) -> int:
     """How many vectors wide the panels of a right operand with `columns` columns should be: the width that leaves the
     last panel fullest, the widest of equals."""
