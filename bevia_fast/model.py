@@ -323,7 +323,7 @@ class GPT:
 
     def _buffers(self, B: int, T: int) -> Activations:
         """The arrays for a batch of this shape; made anew only when the shape changes."""
-        if T > self.config.ctx:
+        if self.config.ctx < T:
             raise ValueError(f"{T} tokens are more than the model's context of {self.config.ctx}")
         if self._activations is None or self._activations.shape != (B, T):
             self._activations = None  # let the old ones go before the new ones come

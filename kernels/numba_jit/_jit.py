@@ -31,7 +31,7 @@ from numba import config as numba_config
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # read when the first parallel kernel loads OpenMP
 
-from ._simd.target import TARGET  # noqa: E402
+from ._simd.target import TARGET
 
 
 def _source_hash() -> str:
