@@ -79,7 +79,7 @@ class TrainConfig:
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=_NONE)] = ""
     """Folder for the results; must not hold a run yet. Without it: the next free one of runs/1, runs/2, ..."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    steps: int = 1500
+    steps: int = 1250
     """Optimiser steps."""
     batch: int = 12
     """Sequences in a batch, each ctx characters long."""
