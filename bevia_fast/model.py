@@ -348,13 +348,26 @@ class Decoder:
         self._mean, self._rstd = aligned_empty((2, 1), config.dtype)
         self._final = aligned_empty((1, config.dim), config.dtype)
         self._logits = aligned_empty((1, config.vocab_size), config.dtype)
+        self._reading: Activations | None = None
 
-    def reset(self) -> None:
-        """Forget all tokens."""
-        self.position = 0
+    def read(self, tokens: Array) -> Array:
+        """Forget what was, and take in `tokens` (T,) int32, T <= ctx, at once; return the logits (V,) of the next one,
+        in a buffer that the next call overwrites."""
+        model, config, T = self.model, self.model.config, tokens.size
+        if self._reading is None or self._reading.shape[1] != T:
+            self._reading = Activations(config, 1, T)
+        model._forward(self._reading, tokens.reshape(1, T), None)
+        for layer, block in enumerate(self._reading.blocks):
+            qkv = block.qkv.reshape(T, 3, config.heads, config.head_size)
+            self.keys[layer][0, :, :T] = qkv[:, 1].swapaxes(0, 1)
+            self.values[layer][0, :, :T] = qkv[:, 2].swapaxes(0, 1)
+        self.position = T
+        model.backend.linear_forward(self._logits, self._reading.final[-1:], model.parameters.head.T)
+        logits: Array = self._logits[0]
+        return logits
 
     def feed(self, token: int) -> Array:
-        """Take in one token; return the logits (V,) of the next one, in a buffer that the next call overwrites.
+        """Take in one more token; return the logits (V,) of the next one, in a buffer that the next call overwrites.
 
         Raises ValueError when the context is full.
         """

@@ -54,16 +54,15 @@ def stream(model: GPT, tokenizer: Tokenizer, config: GenerateConfig, *, use_cach
 
 
 def _stream(
-    feed: Callable[[int], Array], tokens: list[int], tokenizer: Tokenizer, config: GenerateConfig
+    feed: Callable[[list[int]], Array], tokens: list[int], tokenizer: Tokenizer, config: GenerateConfig
 ) -> Iterator[str]:
     key = stream_key(config.seed, "sampling")
-    for token in tokens:
-        logits = feed(token)
+    logits = feed(tokens)
     for index in range(config.length):
         token = choose(logits, config.temperature, config.top_k, config.top_p, uniform(key, index))
         yield tokenizer.alphabet[token]
         if index + 1 < config.length:
-            logits = feed(token)
+            logits = feed([token])
 
 
 def _restart(window: list[int]) -> list[int]:
@@ -71,29 +70,27 @@ def _restart(window: list[int]) -> list[int]:
     return window[-max(1, (len(window) - 1) // 2) :]
 
 
-def _cached(model: GPT) -> Callable[[int], Array]:
-    """Takes in a token and returns the next one's logits (V,), computing the newest position only."""
+def _cached(model: GPT) -> Callable[[list[int]], Array]:
+    """Takes in tokens and returns the next one's logits (V,), computing the newest position only where it can."""
     decoder, window = Decoder(model), list[int]()
 
-    def feed(token: int) -> Array:
-        window.append(token)
-        if len(window) <= model.config.ctx:
-            return decoder.feed(token)
-        window[:] = _restart(window)
-        decoder.reset()
-        for again in window:
-            logits = decoder.feed(again)
-        return logits
+    def feed(tokens: list[int]) -> Array:
+        window.extend(tokens)
+        if len(window) > model.config.ctx:
+            window[:] = _restart(window)
+        elif len(tokens) == 1 and decoder.position:
+            return decoder.feed(tokens[0])
+        return decoder.read(np.array(window, np.int32))
 
     return feed
 
 
-def _uncached(model: GPT) -> Callable[[int], Array]:
+def _uncached(model: GPT) -> Callable[[list[int]], Array]:
     """The same, computing all positions."""
     window = list[int]()
 
-    def feed(token: int) -> Array:
-        window.append(token)
+    def feed(tokens: list[int]) -> Array:
+        window.extend(tokens)
         if len(window) > model.config.ctx:
             window[:] = _restart(window)
         logits: Array = model.logits(np.array([window], np.int32))[0, -1]

@@ -133,10 +133,12 @@ def test_decoding_with_the_cache_gives_the_same_logits(backend: Backend, norm: s
     tokens, _ = batch(cfg, rows=1)
     model = GPT(cfg, backend, random_parameters(cfg))
     whole, decoder = model.logits(tokens)[0], Decoder(model)
-    for _ in range(2):
-        for t, token in enumerate(tokens[0]):
-            assert_close(f"logits at {t}", decoder.feed(int(token)), whole[t], 1e-12)
-        decoder.reset()
+    for t, token in enumerate(tokens[0]):
+        assert_close(f"logits at {t}", decoder.feed(int(token)), whole[t], 1e-12)
+    for read in (1, 3, 2):  # several at once, then one by one; what was before is forgotten
+        assert_close(f"logits after reading {read}", decoder.read(tokens[0, :read]), whole[read - 1], 1e-12)
+        for t in range(read, tokens.shape[1]):
+            assert_close(f"logits at {t}", decoder.feed(int(tokens[0, t])), whole[t], 1e-12)
 
 
 def test_decoding_stops_where_the_context_is_full(backend: Backend) -> None:

@@ -16,7 +16,9 @@ from .. import contract
 from ..contract import Activation, Array, implements
 from ._jit import device, kernel
 from ._scratch import scratch
+from ._simd.norm_spans import dot_span
 from ._simd.packing import column_sums, pack_panel
+from ._simd.rows import ROW_VECTORS, row_product
 from ._simd.spans import gelu_gradient_span, gelu_span
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product, product_address
@@ -35,6 +37,15 @@ def linear_forward(
 ) -> None:  # fmt: skip
     # (N,C), (C,OC), (OC) -> (N,OC)
     N, (C, OC) = len(inp), weight.shape
+    if N == 1:
+        _forward_row(
+            out.reshape(-1), (out if preactivation is None else preactivation).reshape(-1), inp.reshape(-1),
+            *flat(weight), C, OC, inp.reshape(-1) if bias is None else bias, bias is not None,
+            out.reshape(-1) if residual is None else residual.reshape(-1), residual is not None,
+            preactivation is not None, ACTIVATIONS[activation],
+            scratch("row", OC, inp.dtype), ROW_VECTORS * TARGET.lanes(inp.itemsize),
+        )  # fmt: skip
+        return
     NR, MR = tile_shape(OC, inp.dtype)
     in_one_pass = activation is None and preactivation is None
     if in_one_pass:
@@ -166,6 +177,33 @@ def _forward_block(
             if use_residual:
                 for i in range(at, at + columns):
                     out[i] += residual[i]
+
+
+@kernel(parallel=False)
+def _forward_row(
+    out, preactivation, inp, weight, w_row, w_column, C, OC, bias, use_bias, residual, use_residual,
+    use_preactivation, activation, linear, width,
+):  # fmt: skip
+    """A single row, as when text is generated. One core reads weights about as fast as a launch would take longer."""
+    if w_column == 1:
+        for j in range(0, OC, width):
+            row_product(linear, j, inp, 0, weight, j, w_row, C, min(width, OC - j))
+    else:
+        for j in range(OC):
+            linear[j] = dot_span(inp, 0, weight, j * w_column, C)
+    if use_bias:
+        for j in range(OC):
+            linear[j] += bias[j]
+    if use_preactivation:
+        for j in range(OC):
+            preactivation[j] = linear[j]
+    if activation == GELU:
+        gelu_span(linear, 0, linear, 0, OC)
+    elif activation == RELU:
+        for j in range(OC):
+            linear[j] = linear[j] if not linear[j] <= 0 else 0
+    for j in range(OC):
+        out[j] = linear[j] + residual[j] if use_residual else linear[j]
 
 
 @kernel()
