@@ -23,13 +23,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 Array = NDArray[Any]
 Activation = Literal["relu", "gelu"]
@@ -75,6 +76,16 @@ class ArraySpec:
     def wanted(self) -> str:
         return "(" + ", ".join(self.dims) + ("," if len(self.dims) == 1 else "") + ")"
 
+    def shape(self, letters: Mapping[str, int]) -> tuple[int, ...]:
+        """The shape where the letters stand for these sizes."""
+        sizes = []
+        for dim in self.dims:
+            size = 1
+            for factor in dim.split("*"):
+                size *= int(factor) if factor.isdigit() else letters[factor]
+            sizes.append(size)
+        return tuple(sizes)
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -85,6 +96,7 @@ class Operation:
     arrays: tuple[ArraySpec, ...]
     flops: Callable[[dict[str, int]], float]
     twice: frozenset[str]  # arrays both read and written
+    gathered: frozenset[str]  # tables of which a row is taken for each token
     divides: tuple[str, str] | None  # (divisor, dividend)
     doc: str
 
@@ -150,14 +162,30 @@ class Operation:
                                 f"{' with ' + known_letters if known_letters else ''}")  # fmt: skip
 
     def cost(self, **arguments: Any) -> Cost:
-        """What a call with these arguments must do at least: each array crosses memory once, `+=` ones twice."""
-        letters = self.dims(arguments)
-        nbytes = 0
+        """What a call with these arguments must do at least."""
+        given = [spec.name for spec in self.arrays if spec.optional and arguments.get(spec.name) is not None]
+        dtype = next(arguments[spec.name].dtype for spec in self.arrays if not spec.below)
+        return self.cost_of(self.dims(arguments), given, dtype, arguments)
+
+    def cost_of(
+        self, letters: Mapping[str, int], given: Collection[str], dtype: DTypeLike, options: Mapping[str, Any]
+    ) -> Cost:
+        """The same from sizes alone. `given`: the arrays that may be None and are not.
+
+        Each array crosses memory once, a `+=` one twice. Of a table from which rows are taken, no more rows cross than
+        there are, or than are asked for. Matrix products count as products only, without what is done on the way.
+        """
+        itemsize, nbytes = np.dtype(dtype).itemsize, 0
         for spec in self.arrays:
-            array = arguments.get(spec.name)
-            if array is not None:
-                nbytes += array.nbytes * (2 if spec.name in self.twice else 1)
-        return Cost(float(self.flops(letters)), float(nbytes))
+            if spec.optional and spec.name not in given:
+                continue
+            shape = spec.shape(letters)
+            if spec.name in self.gathered:
+                shape = (min(shape[0], letters["B"] * letters["T"]), *shape[1:])
+            size = math.prod(shape) * (4 if spec.below else itemsize)
+            nbytes += size * (2 if spec.name in self.twice else 1)
+        numbers = {name: value for name, value in options.items() if isinstance(value, int)}
+        return Cost(float(self.flops({**numbers, **letters})), float(nbytes))
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -167,6 +195,7 @@ def operation(
     flops: Callable[[dict[str, int]], float],
     *,
     twice: tuple[str, ...] = (),
+    gathered: tuple[str, ...] = (),
     divides: tuple[str, str] | None = None,
     **arrays: str,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -177,7 +206,7 @@ def operation(
         specs = tuple(ArraySpec.parse(key, text) for key, text in arrays.items())
         doc = inspect.getdoc(function) or ""
         OPERATIONS[name] = Operation(
-            name, inspect.signature(function), specs, flops, frozenset(twice), divides, doc
+            name, inspect.signature(function), specs, flops, frozenset(twice), frozenset(gathered), divides, doc
         )
         return function
 
@@ -256,6 +285,7 @@ def check_ids(operation_name: str, argument: str, tokens: Array, below: int) -> 
 
 @operation(
     lambda d: d["B"] * d["T"] * d["C"],
+    gathered=("token_table",),
     out="B T C", tokens="int32<V B T", token_table="V C", position_table="T C",
 )  # fmt: skip
 def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:
@@ -265,6 +295,7 @@ def embedding_forward(out: Array, tokens: Array, token_table: Array, position_ta
 @operation(
     lambda d: 2 * d["B"] * d["T"] * d["C"],
     twice=("dtoken_table", "dposition_table"),
+    gathered=("dtoken_table",),
     dtoken_table="V C", dposition_table="T C", dout="B T C", tokens="int32<V B T",
 )  # fmt: skip
 def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
@@ -399,8 +430,7 @@ def attention_backward(
 
 
 @operation(
-    lambda d: 4 * d["B"] * d["S"] * d["NH"] * d["HS"],
-    twice=(),
+    lambda d: 4 * d["B"] * (d["position"] + 1) * d["NH"] * d["HS"],
     keys="B NH S HS", values="B NH S HS", out="B NH*HS", qkv="B 3*NH*HS",  # the caches first: they tell NH from HS
 )  # fmt: skip
 def attention_decode(out: Array, keys: Array, values: Array, qkv: Array, position: int) -> None:
@@ -412,7 +442,7 @@ def attention_decode(out: Array, keys: Array, values: Array, qkv: Array, positio
 
 
 @operation(
-    lambda d: 2 * d["B"] * d["R"] * d["T"] * d["C"],
+    lambda d: d["B"] * d["R"] * (2 * d.get("first", 0) + d["R"] + 1) * d["C"],  # row r looks at first + r + 1 keys
     divides=("NH", "C"),
     weights="B NH R T", qkv="B T 3*C",
 )  # fmt: skip

@@ -38,10 +38,10 @@ def attention_forward(
 ) -> None:
     # (B,T,3C) -> (B,T,C), (B,NH,T)
     (B, T, C), NH, dtype, threads = out.shape, lse.shape[1], out.dtype, numba.get_num_threads()
-    k_width, v_width = tile_shape(min(T, KEYS), dtype)[0], tile_shape(C // NH, dtype)[0]
+    k_width, (v_width, v_rows) = tile_shape(min(T, KEYS), dtype)[0], tile_shape(C // NH, dtype)
     keys = -(-KEYS // k_width) * k_width
     _forward(
-        out.reshape(-1), lse.reshape(-1), qkv.reshape(-1), B, T, C, NH, k_width, v_width, keys,
+        out.reshape(-1), lse.reshape(-1), qkv.reshape(-1), B, T, C, NH, k_width, v_width, v_rows, keys,
         np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
         product_address(dtype),
         scratch("keys", B * NH * panels_size(C // NH, T, k_width), dtype),
@@ -58,13 +58,13 @@ def attention_backward(
     # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
     (B, T, C), NH, dtype, threads = out.shape, lse.shape[1], out.dtype, numba.get_num_threads()
     HS = C // NH
-    k_width, c_width = tile_shape(min(T, BACKWARD_KEYS), dtype)[0], tile_shape(HS, dtype)[0]
+    k_width, (c_width, c_rows) = tile_shape(min(T, BACKWARD_KEYS), dtype)[0], tile_shape(HS, dtype)
     keys = -(-BACKWARD_KEYS // k_width) * k_width
     parts = max(1, min(-(-T // keys), -(-PARTS // (B * NH))))
     transposed, rows = panels_size(HS, keys, k_width), panels_size(1, HS, c_width)
     _backward(
         dqkv.reshape(-1), dout.reshape(-1), qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), B, T, C, NH, parts,
-        k_width, c_width, keys, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
+        k_width, c_width, c_rows, keys, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
         product_address(dtype),
         scratch("dqueries", B * NH * parts * T * HS, dtype),
         scratch("dweights means", B * NH * T, dtype),
@@ -101,7 +101,7 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
 
 @kernel()
 def _forward(
-    out, lse, qkv, B, T, C, NH, k_width, v_width, keys, key, use_dropout, threshold, keep_scale,
+    out, lse, qkv, B, T, C, NH, k_width, v_width, v_rows, keys, key, use_dropout, threshold, keep_scale,
     multiply, k_panels, v_panels, all_scores, all_sums,
 ):  # fmt: skip
     k_count = (T + k_width - 1) // k_width
@@ -114,7 +114,7 @@ def _forward(
             item // q_blocks,
             turn // 2 if turn % 2 == 0 else q_blocks - 1 - turn // 2,  # light and heavy blocks in turn
             numba.get_thread_id(),
-            out, lse, qkv, T, C, NH, k_width, v_width, keys, key, use_dropout, threshold, keep_scale,
+            out, lse, qkv, T, C, NH, k_width, v_width, v_rows, keys, key, use_dropout, threshold, keep_scale,
             multiply, k_panels, v_panels, all_scores, all_sums,
         )  # fmt: skip
 
@@ -136,7 +136,7 @@ def _pack_keys_and_values(bh, p, qkv, T, C, NH, k_width, v_width, k_panels, v_pa
 
 @device
 def _forward_block(
-    bh, q_block, thread, out, lse, qkv, T, C, NH, k_width, v_width, keys, key, use_dropout, threshold, keep_scale,
+    bh, q_block, thread, out, lse, qkv, T, C, NH, k_width, v_width, v_rows, keys, key, use_dropout, threshold, keep_scale,
     multiply, k_panels, v_panels, all_scores, all_sums,
 ):  # fmt: skip
     """One block of queries of one head: over the blocks of keys up to the last that it may look at."""
@@ -180,12 +180,16 @@ def _forward_block(
                     )  # fmt: skip
             zero_span(all_scores, row + n, width - n)
         # out += weights v
-        for c in range(v_count):
-            at = o_at + c * v_width
-            product(
-                multiply, all_scores, s_at, keys, 1, v_panels, ((bh * v_count + c) * T + k0) * v_width, v_width, width,
-                out, at, C, rows, min(v_width, HS - c * v_width), out, at, C, k0 > 0, out, 0, 0, False,
-            )  # fmt: skip
+        step = v_rows if k0 + width > q0 + 1 else rows  # on the diagonal, tile by tile: each has keys of its own
+        for r in range(0, rows, step):
+            number, depth = min(step, rows - r), min(width, q0 + r + step - k0)
+            for c in range(v_count):
+                at = o_at + r * C + c * v_width
+                product(
+                    multiply, all_scores, s_at + r * keys, keys, 1,
+                    v_panels, ((bh * v_count + c) * T + k0) * v_width, v_width, depth,
+                    out, at, C, number, min(v_width, HS - c * v_width), out, at, C, k0 > 0, out, 0, 0, False,
+                )  # fmt: skip
     for r in range(rows):
         lse[bh * T + q0 + r] = largest[r] * scale + real(math.log(total[r]))
         scale_span(out, o_at + r * C, HS, real(1) / total[r])
@@ -193,14 +197,14 @@ def _forward_block(
 
 @kernel()
 def _backward(
-    dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, keys, key, use_dropout, threshold, keep_scale,
+    dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, c_rows, keys, key, use_dropout, threshold, keep_scale,
     multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
 ):  # fmt: skip
     for row in numba.prange(B * NH * T):
         means[row] = _mean_dweight(row, dout, out, T, C, NH)
     for item in numba.prange(B * NH * parts):
         _backward_part(
-            item, numba.get_thread_id(), dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, keys,
+            item, numba.get_thread_id(), dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
             key, use_dropout, threshold, keep_scale,
             multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
         )  # fmt: skip
@@ -229,7 +233,7 @@ def _add_parts(row, dqkv, dqueries, parts, T, C, NH):
 
 @device
 def _backward_part(
-    item, thread, dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, keys,
+    item, thread, dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
     key, use_dropout, threshold, keep_scale,
     multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
 ):  # fmt: skip
@@ -257,7 +261,7 @@ def _backward_part(
         first = k0 // BACKWARD_QUERIES * BACKWARD_QUERIES
         for q0 in range(first, T, BACKWARD_QUERIES):
             _backward_block(
-                bh, q0, k0, k_number, item, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, keys,
+                bh, q0, k0, k_number, item, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
                 key, use_dropout, threshold, keep_scale,
                 multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
             )  # fmt: skip
@@ -265,7 +269,7 @@ def _backward_part(
 
 @device
 def _backward_block(
-    bh, q0, k0, k_number, item, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, keys,
+    bh, q0, k0, k_number, item, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
     key, use_dropout, threshold, keep_scale,
     multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
 ):  # fmt: skip
@@ -312,25 +316,34 @@ def _backward_block(
                 dropout_span(all_scores, row, all_scores, row, out, 0, False, n, bits, k0, threshold, keep_scale)
         zero_span(all_scores, row + n, width - n)
         zero_span(all_dscores, row + n, width - n)
-    for c in range(c_count):
-        columns, packed = min(c_width, HS - c * c_width), q_at + c * BACKWARD_QUERIES * c_width
-        dk, dq = k_start + c * c_width, (item * T + q0) * HS + c * c_width
-        dv = dk + C
-        # dv += weights^T dout
-        product(
-            multiply, all_scores, s_at, 1, keys, dout_rows, packed, c_width, rows,
-            dqkv, dv, 3 * C, width, columns, dqkv, dv, 3 * C, True, dqkv, 0, 0, False,
-        )  # fmt: skip
-        # dk += dscores^T q
-        product(
-            multiply, all_dscores, s_at, 1, keys, q_rows, packed, c_width, rows,
-            dqkv, dk, 3 * C, width, columns, dqkv, dk, 3 * C, True, dqkv, 0, 0, False,
-        )  # fmt: skip
-        # dq += dscores k
-        product(
-            multiply, all_dscores, s_at, keys, 1, k_rows, k_at + c * keys * c_width, c_width, width,
-            dqueries, dq, HS, rows, columns, dqueries, dq, HS, True, dqueries, 0, 0, False,
-        )  # fmt: skip
+    # On the diagonal, tile by tile: queries before a key and keys behind a query give nothing.
+    diagonal = k0 + width > q0 + 1
+    step = c_rows if diagonal else width
+    for j in range(0, width, step):
+        number, r = min(step, width - j), max(0, k0 + j - q0)
+        for c in range(c_count):
+            columns, packed = min(c_width, HS - c * c_width), q_at + (c * BACKWARD_QUERIES + r) * c_width
+            dk = k_start + j * 3 * C + c * c_width
+            dv, at = dk + C, s_at + r * keys + j
+            # dv += weights^T dout;  dk += dscores^T q
+            product(
+                multiply, all_scores, at, 1, keys, dout_rows, packed, c_width, rows - r,
+                dqkv, dv, 3 * C, number, columns, dqkv, dv, 3 * C, True, dqkv, 0, 0, False,
+            )  # fmt: skip
+            product(
+                multiply, all_dscores, at, 1, keys, q_rows, packed, c_width, rows - r,
+                dqkv, dk, 3 * C, number, columns, dqkv, dk, 3 * C, True, dqkv, 0, 0, False,
+            )  # fmt: skip
+    step = c_rows if diagonal else rows
+    for r in range(max(0, k0 - q0), rows, step):
+        number, depth = min(step, rows - r), min(width, q0 + r + step - k0)
+        for c in range(c_count):
+            columns, dq = min(c_width, HS - c * c_width), (item * T + q0 + r) * HS + c * c_width
+            # dq += dscores k
+            product(
+                multiply, all_dscores, s_at + r * keys, keys, 1, k_rows, k_at + c * keys * c_width, c_width, depth,
+                dqueries, dq, HS, number, columns, dqueries, dq, HS, True, dqueries, 0, 0, False,
+            )  # fmt: skip
 
 
 @kernel()

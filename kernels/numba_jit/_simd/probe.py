@@ -10,9 +10,12 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
+from ...memory import CACHE_LINE, aligned_zeros
 from .._jit import kernel
+from .spans import place, span_loop
 from .vector import I64, Lanes, Vec
 
+TRIAD_BYTES = 128 << 20  # moved in one measurement, about, at least
 CHAINS = 12  # independent accumulators: enough to hide the latency of a fused multiply-add
 
 
@@ -47,6 +50,62 @@ def multiply_add_chains(typingctx, count, sample):
 def _chains(out, count):
     for thread in numba.prange(out.size):
         out[thread] = multiply_add_chains(count, out[thread])
+
+
+@intrinsic
+def triad_span(typingctx, out, left, right, start, n, factor):
+    """out[i] = left[i] + factor * right[i] for start <= i < start + n"""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = Lanes(builder, out.dtype)
+        target, first, second = (
+            place(context, builder, out, array, arguments[3]) for array in arguments[:3]
+        )  # fmt: skip
+        scale = lanes.splat(arguments[5])
+
+        def body(offset, mask, carried):
+            at = [builder.gep(array, [offset]) for array in (target, first, second)]
+            lanes.store(lanes.fma(scale, lanes.load(at[2], mask), lanes.load(at[1], mask)), at[0], mask)
+            return []
+
+        span_loop(lanes, arguments[4], [], body)
+        return context.get_dummy_value()
+
+    return types.void(out, left, right, types.int64, types.int64, out.dtype), codegen
+
+
+@kernel()
+def _triad(out, left, right, factor, passes, threads):
+    """Each thread makes `passes` passes over its own part: a launch is paid once, however small the arrays are."""
+    size = out.size
+    for thread in numba.prange(threads):
+        start, end = thread * size // threads, (thread + 1) * size // threads
+        for _ in range(passes):
+            triad_span(out, left, right, start, end - start, factor)
+
+
+def triad_bandwidth(threads: int, nbytes: int, dtype: str = "float32", repeats: int = 7) -> float:
+    """Bytes a second of `threads` threads that read two arrays and write a third (McCalpin's triad), all three together
+    `nbytes` large and as near as so many bytes can be: in a cache where they fit into one.
+
+    As in STREAM, the line that is read because it is about to be written does not count.
+    """
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        real = np.dtype(dtype)
+        size = max(threads * CACHE_LINE // real.itemsize, nbytes // (3 * real.itemsize))
+        out, left, right = (aligned_zeros(size, real) for _ in range(3))
+        passes = max(1, TRIAD_BYTES // (3 * size * real.itemsize))
+        _triad(out, left, right, real.type(0.5), 1, threads)
+        fastest = float("inf")
+        for _ in range(repeats):
+            started = time.perf_counter()
+            _triad(out, left, right, real.type(0.5), passes, threads)
+            fastest = min(fastest, time.perf_counter() - started)
+    finally:
+        numba.set_num_threads(before)
+    return 3.0 * size * real.itemsize * passes / fastest
 
 
 def peak_flops(threads: int, dtype: str = "float32", repeats: int = 7) -> float:
