@@ -17,15 +17,16 @@ from ..contract import Activation, Array, implements
 from ._jit import device, kernel
 from ._scratch import scratch
 from ._simd.norm_spans import dot_span
-from ._simd.packing import column_sums, pack_panel
+from ._simd.packing import column_sums, copy_span, pack_panel
 from ._simd.rows import ROW_VECTORS, row_product
 from ._simd.spans import gelu_gradient_span, gelu_span
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product, product_address
 
 ROWS = 96  # of a block, at most: their part of the left operand stays in the L2 cache while all panels pass by
-BLOCK = 65536  # elements of the result in a block, about: they too should still be in the cache for the activation
-DEPTH = 512  # k in a block of dW, for the same reason; part of the definition of the result, as it splits the sum
+BLOCK = 131072  # elements of the result in a block, about: they too should still be in the cache for the activation
+DEPTHS = ((256, 512), (768, 256))  # k in a block of dW for results up to so many columns wide: what is packed of dY
+DEEPEST = 128  # stays in the L2 cache. It splits a sum, so it may depend on the data only.
 LINEAR, RELU, GELU = 0, 1, 2
 ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}
 
@@ -92,11 +93,14 @@ def linear_backward(
 
 def _weight_gradient_of(dweight: Array, left: Array, right: Array) -> None:
     """dweight (R,M) += left (N,R)^T right (N,M)"""
-    R, M = dweight.shape
+    N, (R, M) = len(left), dweight.shape
     NR, MR = tile_shape(M, dweight.dtype)
+    row_blocks, column_blocks = split_among_threads(R, MR, M, NR)
+    depth = min(N, next((depth for columns, depth in DEPTHS if M <= columns), DEEPEST))
+    size = depth * -(-(-(-M // NR)) // column_blocks) * NR
     _weight_gradient(
-        dweight.reshape(-1), left.reshape(-1), right.reshape(-1), len(left), R, M, product_address(dweight.dtype),
-        scratch("columns", numba.get_num_threads() * DEPTH * NR, dweight.dtype), NR, MR, *split(R, MR, M, NR),
+        dweight.reshape(-1), left.reshape(-1), right.reshape(-1), N, R, M, depth, product_address(dweight.dtype),
+        scratch("columns", numba.get_num_threads() * size, dweight.dtype), size, NR, MR, row_blocks, column_blocks,
     )  # fmt: skip
 
 
@@ -129,6 +133,13 @@ def split(rows: int, MR: int, columns: int, NR: int) -> tuple[int, int]:
     row_blocks = min(tiles, -(-max(1, rows // most) // threads) * threads)
     column_blocks = min(panels, -(-threads // row_blocks))
     return row_blocks, column_blocks
+
+
+def split_among_threads(rows: int, MR: int, columns: int, NR: int) -> tuple[int, int]:
+    """One block to a thread: by columns as far as that is even, for then no two threads pack the same; else by rows."""
+    threads, tiles, panels = numba.get_num_threads(), -(-rows // MR), -(-columns // NR)
+    even = [c for c in range(1, threads + 1) if threads % c == 0 and (panels % c == 0 or panels >= 8 * c)]
+    return min(tiles, threads // even[-1]), even[-1]
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -248,29 +259,33 @@ def _input_gradient_block(
 
 
 @kernel()
-def _weight_gradient(dweight, left, right, N, R, M, multiply, buffers, NR, MR, row_blocks, column_blocks):
+def _weight_gradient(
+    dweight, left, right, N, R, M, deepest, multiply, buffers, size, NR, MR, row_blocks, column_blocks
+):
     for block in numba.prange(row_blocks * column_blocks):
         _weight_gradient_block(
-            block, dweight, left, right, N, R, M, multiply, buffers, numba.get_thread_id() * DEPTH * NR, NR, MR,
+            block, dweight, left, right, N, R, M, deepest, multiply, buffers, numba.get_thread_id() * size, NR, MR,
             row_blocks, column_blocks,
         )  # fmt: skip
 
 
 @device
 def _weight_gradient_block(
-    block, dweight, left, right, N, R, M, multiply, buffers, buffer, NR, MR, row_blocks, column_blocks
+    block, dweight, left, right, N, R, M, deepest, multiply, buffers, buffer, NR, MR, row_blocks, column_blocks
 ):
     first, last = block_rows(block // column_blocks, row_blocks, R, MR)
-    first_panel, last_panel = block_rows(block % column_blocks, column_blocks, (M + NR - 1) // NR, 1)
-    for k in range(0, N, DEPTH):
-        depth = min(DEPTH, N - k)
-        for p in range(first_panel, last_panel):
-            j, columns = p * NR, min(NR, M - p * NR)
-            pack_panel(buffers, buffer, NR, right, k * M + j, M, 1, depth, columns)
+    start, end = block_rows(block % column_blocks, column_blocks, M, NR)
+    for k in range(0, N, deepest):
+        depth = min(deepest, N - k)
+        for i in range(depth):  # row by row, as memory likes it best
+            for j in range(start, end, NR):
+                packed = buffer + (j - start) * depth + i * NR
+                copy_span(buffers, packed, right, (k + i) * M + j, min(NR, M - j))
+        for j in range(start, end, NR):
             at = first * M + j
             product(
-                multiply, left, k * R + first, 1, R, buffers, buffer, NR, depth, dweight, at, M, last - first, columns,
-                dweight, at, M, True, dweight, 0, 0, False,
+                multiply, left, k * R + first, 1, R, buffers, buffer + (j - start) * depth, NR, depth,
+                dweight, at, M, last - first, min(NR, M - j), dweight, at, M, True, dweight, 0, 0, False,
             )  # fmt: skip
 
 
