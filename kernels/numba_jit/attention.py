@@ -136,8 +136,8 @@ def _pack_keys_and_values(bh, p, qkv, T, C, NH, k_width, v_width, k_panels, v_pa
 
 @device
 def _forward_block(
-    bh, q_block, thread, out, lse, qkv, T, C, NH, k_width, v_width, v_rows, keys, key, use_dropout, threshold, keep_scale,
-    multiply, k_panels, v_panels, all_scores, all_sums,
+    bh, q_block, thread, out, lse, qkv, T, C, NH, k_width, v_width, v_rows, keys,
+    key, use_dropout, threshold, keep_scale, multiply, k_panels, v_panels, all_scores, all_sums,
 ):  # fmt: skip
     """One block of queries of one head: over the blocks of keys up to the last that it may look at."""
     HS = C // NH
@@ -197,8 +197,8 @@ def _forward_block(
 
 @kernel()
 def _backward(
-    dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, c_rows, keys, key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+    dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, c_rows, keys,
+    key, use_dropout, threshold, keep_scale, multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
 ):  # fmt: skip
     for row in numba.prange(B * NH * T):
         means[row] = _mean_dweight(row, dout, out, T, C, NH)

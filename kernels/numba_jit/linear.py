@@ -96,8 +96,9 @@ def _weight_gradient_of(dweight: Array, left: Array, right: Array) -> None:
     N, (R, M) = len(left), dweight.shape
     NR, MR = tile_shape(M, dweight.dtype)
     row_blocks, column_blocks = split_among_threads(R, MR, M, NR)
-    depth = min(N, next((depth for columns, depth in DEPTHS if M <= columns), DEEPEST))
-    size = depth * -(-(-(-M // NR)) // column_blocks) * NR
+    depth = min(N, next((depth for columns, depth in DEPTHS if columns >= M), DEEPEST))
+    panels = -(-M // NR)
+    size = depth * -(-panels // column_blocks) * NR
     _weight_gradient(
         dweight.reshape(-1), left.reshape(-1), right.reshape(-1), N, R, M, depth, product_address(dweight.dtype),
         scratch("columns", numba.get_num_threads() * size, dweight.dtype), size, NR, MR, row_blocks, column_blocks,
