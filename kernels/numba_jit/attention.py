@@ -198,7 +198,8 @@ def _forward_block(
 @kernel()
 def _backward(
     dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, c_rows, keys,
-    key, use_dropout, threshold, keep_scale, multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+    key, use_dropout, threshold, keep_scale,
+    multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
 ):  # fmt: skip
     for row in numba.prange(B * NH * T):
         means[row] = _mean_dweight(row, dout, out, T, C, NH)
