@@ -78,15 +78,44 @@ print(json.dumps(found))
 """
 
 
-def digests(threads: list[int], indices: list[int], **variables: str) -> dict[str, list[str]]:
-    """The digest of every output of some of the cases, for each number of threads in turn, in a process of its own."""
-    environment = os.environ | variables
+TRAINING = """
+import hashlib, json, sys
+import numba
+import numpy as np
+from bevia_fast.config import ModelConfig, TrainConfig
+from bevia_fast.kernels import get_backend
+from bevia_fast.training import Trainer
+
+found = []
+model = ModelConfig(ctx=37, dim=48, layers=2, heads=3, dropout=0.1, vocab_size=41)
+config = TrainConfig(model=model, batch=5, steps=200)
+tokens = np.random.default_rng(0).integers(0, 41, 5000, dtype=np.int32)
+for count in json.loads(sys.argv[1]):
+    numba.set_num_threads(count)
+    trainer = Trainer(config, model, get_backend("numba"), tokens)
+    for step in range(1, 201):
+        trainer.update(step, trainer.backward(step))
+    state = (trainer.weights, trainer.first, trainer.second)
+    found.append(hashlib.sha1(b"".join(part.flat.tobytes() for part in state)).hexdigest())
+print(json.dumps(found))
+"""
+
+
+def in_a_process(script: str, argument: object, **variables: str) -> Any:
+    """What a script prints as JSON."""
     path = os.pathsep.join([os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")])
-    environment |= {"NUMBA_NUM_THREADS": str(max(threads)), "PYTHONPATH": path}
-    command = [sys.executable, "-c", DIGESTS, json.dumps([threads, indices])]
+    environment = os.environ | variables | {"PYTHONPATH": path}
+    command = [sys.executable, "-c", script, json.dumps(argument)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, list[str]] = json.loads(done.stdout)
+    return json.loads(done.stdout)
+
+
+def digests(threads: list[int], indices: list[int], **variables: str) -> dict[str, list[str]]:
+    """The digest of every output of some of the cases, for each number of threads in turn, in a process of its own."""
+    found: dict[str, list[str]] = in_a_process(
+        DIGESTS, [threads, indices], NUMBA_NUM_THREADS=str(max(threads)), **variables
+    )
     return found
 
 
@@ -103,6 +132,11 @@ def assert_same(found: dict[str, list[str]], expected: dict[str, list[str]], cau
 def test_numba_gives_the_same_bits_for_1_to_4_threads(with_four_threads: dict[str, list[str]]) -> None:
     first = {name: found[:1] for name, found in with_four_threads.items()}
     assert_same(with_four_threads, first, "the number of threads")
+
+
+def test_training_with_dropout_gives_the_same_bits_for_1_to_4_threads() -> None:
+    found = in_a_process(TRAINING, [1, 2, 3, 4], NUMBA_NUM_THREADS="4")
+    assert len(set(found)) == 1, found
 
 
 def test_numba_gives_the_same_bits_in_another_run(with_four_threads: dict[str, list[str]]) -> None:
