@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .activations import LOGITS_BYTES
 from .config import ModelConfig
 from .errors import ConfigError
-from .model import LOGITS_BYTES
 from .parameters import parameter_specs
 
 CGROUP = Path("/sys/fs/cgroup")
@@ -20,7 +20,7 @@ def training_bytes(config: ModelConfig, batch: int, backends: tuple[str, ...]) -
     weights = sum(spec.count for spec in parameter_specs(config))
     C, V, T, N = config.dim, config.vocab_size, config.ctx, batch * config.ctx
     size = 4 if config.dtype == "float32" else 8
-    # the arrays of `model.Block` and `model.Activations`, in channels
+    # the arrays of `activations.Block` and `activations.Activations`, in channels
     activations = N * (16 * C + config.heads + 4) * config.layers + N * (12 * C + 3)
     logits = max(V, min(N * V, LOGITS_BYTES // size))
     total = 5 * weights

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .activations import Activations, Block
 from .config import ModelConfig
 from .kernels import Backend
 from .kernels.memory import aligned_empty
@@ -21,8 +22,6 @@ from .kernels.rng import stream_key
 from .parameters import Parameters
 
 Array = NDArray[Any]
-
-LOGITS_BYTES = 16 << 20  # the logits are made a block of rows at a time; one block is at most about this large
 
 
 @dataclass(frozen=True)
@@ -34,50 +33,6 @@ class DropoutStream:
 
     def key(self, place: str, layer: int = 0) -> int:
         return stream_key(self.seed, place, self.step, layer)
-
-
-class Block:
-    """What one layer keeps of its forward pass, and its weights by short names."""
-
-    def __init__(self, config: ModelConfig, B: int, T: int, residual_in: Array) -> None:
-        N, C, NH = B * T, config.dim, config.heads
-
-        def rows(width: int) -> Array:
-            return aligned_empty((N, width), config.dtype)
-
-        self.residual_in = residual_in  # the stream as it enters
-        self.normed_1, self.mean_1, self.rstd_1 = rows(C), *aligned_empty((2, N), config.dtype)
-        self.qkv = rows(3 * C)
-        self.lse = aligned_empty((B, NH, T), config.dtype)
-        self.attended = rows(C)
-        self.residual_mid = rows(C)  # the stream between attention and MLP
-        self.normed_2, self.mean_2, self.rstd_2 = rows(C), *aligned_empty((2, N), config.dtype)
-        self.preactivation, self.activated = rows(4 * C), rows(4 * C)
-        self.residual_out = rows(C)
-
-
-class Activations:
-    """All arrays of a forward and backward pass over a batch of B x T tokens, allocated once."""
-
-    def __init__(self, config: ModelConfig, B: int, T: int) -> None:
-        N, C, V = B * T, config.dim, config.vocab_size
-
-        def rows(width: int, count: int = N) -> Array:
-            return aligned_empty((count, width), config.dtype)
-
-        self.shape = (B, T)
-        self.embedded = rows(C)
-        self.blocks: list[Block] = []
-        for _ in range(config.layers):
-            stream = self.blocks[-1].residual_out if self.blocks else self.embedded
-            self.blocks.append(Block(config, B, T, stream))
-        self.final, self.mean_f, self.rstd_f = rows(C), *aligned_empty((2, N), config.dtype)
-        self.head_rows = max(1, min(N, LOGITS_BYTES // (V * self.final.itemsize)))
-        self.logits = rows(V, self.head_rows)
-        self.losses = aligned_empty(N, config.dtype)
-        # gradients with respect to activations; each is used again in every layer
-        self.dstream, self.dbranch, self.dnarrow = rows(C), rows(C), rows(C)
-        self.dwide, self.dqkv = rows(4 * C), rows(3 * C)
 
 
 class GPT:
@@ -329,80 +284,3 @@ class GPT:
             self._activations = None  # let the old ones go before the new ones come
             self._activations = Activations(self.config, B, T)
         return self._activations
-
-
-class Decoder:
-    """Generation one token at a time: the keys and values of all earlier positions are kept in a cache.
-
-    `keys`, `values`: a list over layers of (1, NH, ctx, HS).
-    """
-
-    def __init__(self, model: GPT) -> None:
-        config = model.config
-        self.model = model
-        self.position = 0  # tokens in the cache
-        shape = (1, config.heads, config.ctx, config.head_size)
-        self.keys = [aligned_empty(shape, config.dtype) for _ in range(config.layers)]
-        self.values = [aligned_empty(shape, config.dtype) for _ in range(config.layers)]
-        self._block = Block(config, 1, 1, aligned_empty((1, config.dim), config.dtype))
-        self._mean, self._rstd = aligned_empty((2, 1), config.dtype)
-        self._final = aligned_empty((1, config.dim), config.dtype)
-        self._logits = aligned_empty((1, config.vocab_size), config.dtype)
-        self._reading: Activations | None = None
-
-    def read(self, tokens: Array) -> Array:
-        """Forget what was, and take in `tokens` (T,) int32, T <= ctx, at once; return the logits (V,) of the next one,
-        in a buffer that the next call overwrites."""
-        model, config, T = self.model, self.model.config, tokens.size
-        if self._reading is None or self._reading.shape[1] != T:
-            self._reading = Activations(config, 1, T)
-        model._forward(self._reading, tokens.reshape(1, T), None)
-        for layer, block in enumerate(self._reading.blocks):
-            qkv = block.qkv.reshape(T, 3, config.heads, config.head_size)
-            self.keys[layer][0, :, :T] = qkv[:, 1].swapaxes(0, 1)
-            self.values[layer][0, :, :T] = qkv[:, 2].swapaxes(0, 1)
-        self.position = T
-        model.backend.linear_forward(self._logits, self._reading.final[-1:], model.parameters.head.T)
-        logits: Array = self._logits[0]
-        return logits
-
-    def feed(self, token: int) -> Array:
-        """Take in one more token; return the logits (V,) of the next one, in a buffer that the next call overwrites.
-
-        Raises ValueError when the context is full.
-        """
-        model, block, position = self.model, self._block, self.position
-        kernels, weights, config = model.backend, model.parameters, model.config
-        if position == config.ctx:
-            raise ValueError(f"the context of {config.ctx} tokens is full")
-        x, mid, out = block.residual_in, block.residual_mid, block.residual_out
-        kernels.embedding_forward(
-            x.reshape(1, 1, -1), np.array([[token]], np.int32), weights["wte.weight"],
-            weights["wpe.weight"][position : position + 1],
-        )  # fmt: skip
-        for layer in range(config.layers):
-            pre, attn, mlp = config.norm == "pre", f"h.{layer}.attn", f"h.{layer}.mlp"
-            inp = x
-            if pre:
-                inp = block.normed_1
-                model._norm(inp, block.mean_1, block.rstd_1, x, f"h.{layer}.ln_1")
-            kernels.linear_forward(block.qkv, inp, weights[f"{attn}.c_attn.weight"], weights.get(f"{attn}.c_attn.bias"))
-            kernels.attention_decode(block.attended, self.keys[layer], self.values[layer], block.qkv, position)
-            model._residual(mid, block.attended, f"{attn}.c_proj", x, None)
-            inp = block.normed_2 if pre else block.normed_1
-            model._norm(inp, block.mean_2, block.rstd_2, mid, f"h.{layer}.ln_2" if pre else f"h.{layer}.ln_1")
-            kernels.linear_forward(
-                block.activated, inp, weights[f"{mlp}.c_fc.weight"], weights.get(f"{mlp}.c_fc.bias"),
-                activation=config.activation,
-            )  # fmt: skip
-            if pre:
-                model._residual(out, block.activated, f"{mlp}.c_proj", mid, None)
-                x, out = out, x
-            else:
-                model._residual(block.normed_2, block.activated, f"{mlp}.c_proj", inp, None)
-                model._norm(x, block.mean_2, block.rstd_2, block.normed_2, f"h.{layer}.ln_2")
-        model._norm(self._final, self._mean, self._rstd, x, "ln_f")
-        kernels.linear_forward(self._logits, self._final, weights.head.T)
-        self.position += 1
-        logits: Array = self._logits[0]
-        return logits

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import GenerateConfig
+from .decoder import Decoder
 from .errors import StoppedRun
 from .kernels.rng import stream_key, uniform
-from .model import GPT, Decoder
+from .model import GPT
 from .tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -8,8 +8,9 @@ import pytest
 from helpers import EPS, GRADIENT_TOLERANCE, assert_close
 
 from bevia_fast.config import ModelConfig
+from bevia_fast.decoder import Decoder
 from bevia_fast.kernels import Backend, get_backend
-from bevia_fast.model import GPT, Decoder, DropoutStream
+from bevia_fast.model import GPT, DropoutStream
 from bevia_fast.parameters import Parameters
 
 VARIANTS = list(itertools.product(("pre", "post"), ("relu", "gelu"), (True, False), (0.0, 0.2)))
