@@ -1,116 +1,216 @@
-"""A trained model as one file: model.safetensors, with the weights by name, and configuration and alphabet inside.
+"""Checkpoints: all that a run needs to go on as if nothing had happened, down to the last bit.
 
-The format holds numbers and text, no code: opening a file from a stranger is safe. Everything in it is checked before
-it is believed.
+RUN/checkpoints/step-<step>.safetensors holds the weights, AdamW's two moments, and in its header the step, all options,
+the alphabet, which text it was, and the versions that computed it.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, fields
+import functools
+import hashlib
+import importlib.metadata
+import math
+import platform
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
-
-from .config import ModelConfig
+from .config import ModelConfig, TrainConfig
 from .errors import CheckpointError, ConfigError, DataError
-from .files import MODEL, write_atomically
-from .parameters import Parameters, parameter_specs
+from .files import CHECKPOINTS, reading
+from .modelfile import check_version, layout, options_of, read_model
+from .parameters import Parameters
+from .spikes import Spikes
+from .tensorfile import damaged_header, open_tensors, write_tensors
 from .tokenizer import Tokenizer
 
-FORMAT = "bevia-fast"
 FORMAT_VERSION = 1
-DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file's
+PARTS = ("weights", "first", "second")  # the moments by the names that the AdamW kernel has for them
+NAME = re.compile(r"step-(\d{1,15})\.safetensors")
+
+# What does not change the numbers of a step, or only in how they are rounded. `steps` changes the learning rates to
+# come; `data` may have moved, the text itself is compared.
+MAY_CHANGE = {
+    "data", "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
+    "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "on_nan",
+}  # fmt: skip
 
 
-def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> None:
-    """Write the weights after optimiser step `step`. Raises CheckpointError; an older file at `path` then stays."""
+@dataclass
+class Progress:
+    """How far a run is, besides its weights and moments."""
+
+    step: int = 0
+    skipped: int = 0
+    """Steps that were left out because their numbers were not finite."""
+    spikes: Spikes = field(default_factory=Spikes)
+    unfinished: dict[str, Any] | None = None
+    """The line of metrics.jsonl of `step`, while its evaluation has not come to its end."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read from a file, all of it checked."""
+
+    path: Path
+    config: TrainConfig
+    tokenizer: Tokenizer
+    progress: Progress
+    fingerprint: str
+    versions: dict[str, str]
+    tensors: dict[str, Parameters]  # by the names of PARTS
+
+
+def fingerprint(text: str) -> str:
+    """Tells one text from another."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@functools.cache  # found on the disk, which may fail when a checkpoint is written
+def versions() -> dict[str, str]:
+    """What computes here: another version of any of them may round differently."""
+    found = {name: importlib.metadata.version(name) for name in ("bevia-fast", "numpy", "numba")}
+    return {**found, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    return run / CHECKPOINTS / f"step-{step:08d}.safetensors"
+
+
+def save_checkpoint(
+    run: Path, config: TrainConfig, tokenizer: Tokenizer, progress: Progress, text: str,
+    tensors: dict[str, Parameters],
+) -> int:  # fmt: skip
+    """Write a checkpoint of `progress.step`, of the text with the fingerprint `text`; returns its size in bytes.
+
+    Raises CheckpointError; what was there before is then still there.
+    """
     about = {
         "format_version": FORMAT_VERSION,
-        "config": asdict(parameters.config),
+        "config": asdict(config),
         "alphabet": tokenizer.alphabet,
-        "step": step,
+        "progress": asdict(progress),
+        "fingerprint": text,
+        "versions": versions(),
     }
-    # one entry, for the library writes several in an order that changes: the same weights should be the same bytes
-    write_atomically(path, save(dict(parameters), {FORMAT: json.dumps(about)}))
+    arrays = {f"{part}.{name}": view for part in PARTS for name, view in tensors[part].items()}
+    return write_tensors(checkpoint_path(run, progress.step), arrays, about)
 
 
-def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
-    """The weights and the vocabulary of a run folder, or of a model file.
-
-    Raises CheckpointError, with what is wrong in one sentence, for a file that is missing, cut short, of another
-    program, or whose weights do not fit its own configuration or are not finite.
-    """
-    path = model_path(path)
-    try:
-        with safe_open(path, "numpy") as file:
-            config, tokenizer = _read_metadata(file.metadata() or {}, path)
-            _check_tensors(file, config, path)
-            parameters = Parameters(config)
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint. Raises CheckpointError, with what is wrong in one sentence."""
+    with open_tensors(path) as file:
+        about = file.about
+        try:
+            check_version(path, about, FORMAT_VERSION)
+            options = options_of(TrainConfig, about["config"])
+            model, tokenizer = read_model(options["model"], about["alphabet"])
+            config = TrainConfig(**{**options, "model": model})
+            progress = _read_progress(about["progress"])
+            text, used = about["fingerprint"], about["versions"]
+            if type(text) is not str or not isinstance(used, dict):
+                raise ValueError("fingerprint or versions are missing")
+            if checkpoint_path(Path(), progress.step).name != path.name:
+                raise ValueError(f"it is of step {progress.step}")
+        except (KeyError, TypeError, ValueError, RecursionError, ConfigError, DataError) as error:
+            raise damaged_header(path, error) from None
+        file.check({name: shape for part in PARTS for name, shape in layout(model, f"{part}.").items()})
+        tensors = {part: Parameters(model) for part in PARTS}
+        for part, parameters in tensors.items():
             for name, view in parameters.items():
-                view[...] = file.get_tensor(name)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}).") from None
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None
-    for name, view in parameters.items():
-        if not np.isfinite(view).all():
-            index = tuple(int(i) for i in np.argwhere(~np.isfinite(view))[0])
-            raise CheckpointError(f"{path} is damaged: {name}{list(index)} is {view[index]}.")
-    return parameters, tokenizer
+                file.read_into(f"{part}.{name}", view)
+    return Checkpoint(path, config, tokenizer, progress, text, {str(k): str(v) for k, v in used.items()}, tensors)
 
 
-def model_path(path: str | Path) -> Path:
-    """The model file of a run folder, or the file itself. Raises CheckpointError if there is none."""
-    path = Path(path)
-    if "\0" in str(path):
+def _read_progress(found: Any) -> Progress:
+    """Raises ValueError for anything but a Progress in JSON."""
+    found = options_of(Progress, found)
+    spikes = options_of(Spikes, found["spikes"])
+    counts = found["step"], found["skipped"], spikes["count"]
+    if not all(type(count) is int and 0 <= count < 1 << 50 for count in counts):
+        raise ValueError("a count is none")
+    numbers = spikes["mean"], spikes["variance"]
+    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers) or numbers[1] < 0:
+        raise ValueError("an average is none")
+    record = found["unfinished"]
+    if record is not None and not (isinstance(record, dict) and record.get("step") == found["step"]):
+        raise ValueError("the unfinished step is none")
+    return Progress(**{**found, "spikes": Spikes(**spikes)})
+
+
+# ------------------------------------------------------------------------------------------------------------- choosing
+
+
+def checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """Steps and files of a run's checkpoints, the newest first. Raises CheckpointError if there is no such folder."""
+    folder = run / CHECKPOINTS
+    with reading(folder):
+        found = [(NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
+
+
+def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint of a run that is whole, and what is wrong with each newer one.
+
+    Raises CheckpointError if there is none; nothing is changed.
+    """
+    if "\0" in str(run):
         raise CheckpointError("The name of a run cannot have a NUL character in it.")
-    try:
-        if path.is_dir():
-            path = path / MODEL
-            if not path.exists():
-                raise CheckpointError(f"There is no model in {path.parent}: it has no {MODEL}.")
-        elif not path.exists():
-            raise CheckpointError(f"There is no run {path}.")
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None
-    return path
+    run = Path(run)
+    with reading(run):
+        if not run.is_dir():
+            raise CheckpointError(f"There is no run {run}.")
+        candidates = checkpoints(run) if (run / CHECKPOINTS).is_dir() else []
+    if not candidates:
+        raise CheckpointError(f"{run} has no checkpoint to go on from.")
+    damaged: list[str] = []
+    for _, path in candidates:
+        try:
+            return load_checkpoint(path), damaged
+        except CheckpointError as error:
+            damaged.append(str(error))
+    others = f" None of the other {len(damaged) - 1} is whole either." if len(damaged) > 1 else ""
+    raise CheckpointError(f"{run} has no whole checkpoint to go on from: {damaged[0]}{others}")
 
 
-def _read_metadata(metadata: dict[str, str], path: Path) -> tuple[ModelConfig, Tokenizer]:
-    if FORMAT not in metadata:
-        raise CheckpointError(f"{path} was not written by bevia-fast.")
-    try:
-        about = json.loads(metadata[FORMAT])
-        version, options, alphabet = about["format_version"], about["config"], about["alphabet"]
-        if version != FORMAT_VERSION:
-            raise CheckpointError(f"{path} has format version {version}; this program reads {FORMAT_VERSION}.")
-        if not isinstance(options, dict) or not isinstance(alphabet, str):
-            raise ValueError("config or alphabet are not of the expected kind")
-        known = {field.name for field in fields(ModelConfig)}
-        if options.keys() != known:
-            raise ValueError(f"options {', '.join(sorted(options.keys() ^ known))}")
-        config, tokenizer = ModelConfig(**options), Tokenizer(alphabet)
-    except (KeyError, TypeError, ValueError, RecursionError, ConfigError, DataError) as error:
-        raise CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {error}).") from None
-    if len(tokenizer) != config.vocab_size:
-        raise CheckpointError(
-            f"{path} is damaged: its alphabet has {len(tokenizer)} characters, its configuration {config.vocab_size}."
-        )
-    return config, tokenizer
+# -------------------------------------------------------------------------------------------------------------- options
 
 
-def _check_tensors(file: Any, config: ModelConfig, path: Path) -> None:
-    """Look at names, shapes and dtypes before any memory is asked for."""
-    wanted, dtype = {spec.name: spec.shape for spec in parameter_specs(config)}, DTYPES[config.dtype]
-    for name in sorted(wanted.keys() ^ set(file.keys())):
-        raise CheckpointError(f"{path} is damaged: {name} is {'missing' if name in wanted else 'not of this model'}.")
-    for name, shape in wanted.items():
-        found = file.get_slice(name)
-        if tuple(found.get_shape()) != shape or found.get_dtype() != dtype:
-            raise CheckpointError(
-                f"{path} is damaged: {name} is {found.get_dtype()} {tuple(found.get_shape())}; wanted {dtype} {shape}."
-            )
+def stored_config(run: str | Path) -> TrainConfig:
+    """The options that a run is to go on with, as far as no others are given.
+
+        train(replace(stored_config("runs/1"), steps=5000))
+
+    Raises CheckpointError if there is nothing to go on from.
+    """
+    config = newest_good(run)[0].config
+    return replace(config, resume=str(run), out="", allow_changed_text=False)
+
+
+def refuse_changes(stored: TrainConfig, wanted: TrainConfig) -> None:
+    """Raises ConfigError, with its name, for the first option that a resumed run cannot change."""
+    run = wanted.resume
+    if wanted.out and Path(wanted.out).resolve() != Path(run).resolve():
+        raise ConfigError(f"--out is {wanted.out}; a resumed run stays in its folder, {run}.")
+    model = wanted.model
+    if not model.vocab_size:  # as in options that were not read from a checkpoint
+        model = replace(model, vocab_size=stored.model.vocab_size)
+    for name, old, new in _options(stored, replace(wanted, model=model)):
+        if old != new and name not in MAY_CHANGE:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option} is {_shown(new)}; {run} was begun with {_shown(old)}, and that stays.")
+
+
+def _options(stored: TrainConfig | ModelConfig, wanted: TrainConfig | ModelConfig) -> Iterator[tuple[str, Any, Any]]:
+    for each in fields(stored):
+        old, new = getattr(stored, each.name), getattr(wanted, each.name)
+        if is_dataclass(old):
+            yield from _options(old, new)  # type: ignore[arg-type]  # only the model is one
+        else:
+            yield each.name, old, new
+
+
+def _shown(value: Any) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)

@@ -1,6 +1,7 @@
 """The command line: from arguments to a configuration, from a result to text on the screen. Nothing is computed here.
 
-Exit codes: 0 done · 1 the numbers went wrong · 2 the request was wrong · 130 Ctrl-C · 141 the reader went away.
+Exit codes: 0 done · 1 the numbers went wrong, or the last save · 2 the request was wrong · 130 Ctrl-C · 141 the reader
+went away · 143 asked to end by a signal (128 + its number).
 """
 
 from __future__ import annotations
@@ -44,10 +45,22 @@ class TrainCommand:
     """Sizes to begin with; options given beside it change them."""
 
 
+@dataclass(frozen=True)
+class BenchCommand:
+    """Time the backends against each other: training steps, kernels, growing sizes."""
+
+
+@dataclass(frozen=True)
+class ProfileCommand:
+    """Measure single kernels against what this machine can do, or take a training step apart."""
+
+
 COMMANDS: dict[str, type] = {
     "train": TrainCommand,
     "generate": GenerateConfig,
     "check": CheckConfig,
+    "bench": BenchCommand,
+    "profile": ProfileCommand,
     "attention": AttentionConfig,
     "parameters": ParametersConfig,
 }
@@ -75,6 +88,8 @@ def main(arguments: list[str] | None = None) -> int:
         # what is still in the buffer would raise again when Python ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # a terminal that is gone, a disk that takes no output
+        return _fail(f"{error.strerror or error}.", 1)
     except SystemExit as request:  # tyro, after --help
         return request.code if isinstance(request.code, int) else 0
 
@@ -99,19 +114,54 @@ def parse(arguments: list[str]) -> Any:
     name = arguments[0]
     if not name.startswith("-") and name not in COMMANDS:
         raise UserError(f"There is no command {name!r}{_meant(name, COMMANDS)}; there are {', '.join(COMMANDS)}.")
-    defaults = {"train": TrainCommand(preset(_preset(arguments)), _preset(arguments))}
+    if name in ("bench", "profile"):
+        return _parse_measuring(name, arguments[1:] or ["--help"])
+    defaults = {"train": TrainCommand(_resumed(arguments) or preset(_preset(arguments)), _preset(arguments))}
     choices = tuple(
         Annotated[config, subcommand(key, default=defaults[key]) if key in defaults else subcommand(key)]
         for key, config in COMMANDS.items()
     )
+    config = _fill(
+        _union(choices), PROG, arguments, f"{PROG} {name}", COMMANDS.get(name, TrainCommand),
+        "Train a small GPT from scratch on this machine's CPU, and write with it.",
+    )  # fmt: skip
+    if isinstance(config, TrainCommand):
+        if "--data" in arguments and not config.config.data:
+            raise UserError("--data names no file; leave it out to train on the default text.")
+        return config.config
+    return config
+
+
+def _parse_measuring(name: str, arguments: list[str]) -> Any:
+    """The configuration of `bench` or `profile`; what they have in common with no other command is not imported
+    before."""
+    from . import bench_config as configs
+
+    first, kinds = arguments[0], configs.PROFILES if name == "profile" else configs.BENCHES
+    prog = f"{PROG} {name}"
+    if first in kinds:
+        return _fill(kinds[first], f"{prog} {first}", arguments[1:], f"{prog} {first}", kinds[first])
+    if name == "profile":
+        return _fill(configs.ProfileKernelConfig, prog, arguments, prog, configs.ProfileKernelConfig)
+    if not first.startswith("-"):
+        raise UserError(f"There is no command {prog} {first}{_meant(first, kinds)}; there are {', '.join(kinds)}.")
+    choices = tuple(Annotated[config, subcommand(key)] for key, config in kinds.items())
+    return _fill(_union(choices), prog, arguments, prog, BenchCommand, BenchCommand.__doc__ or "")
+
+
+def _fill(
+    wanted: Any, prog: str, arguments: list[str], asked: str, options_of: type, description: str | None = None
+) -> Any:
+    """What tyro makes of the arguments. Raises UserError, naming `--help` of the command `asked`, whose options are
+    those of `options_of`; SystemExit after printing help."""
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             config, unknown = tyro.cli(
-                _union(choices),
-                prog=PROG,
+                wanted,
+                prog=prog,
                 args=arguments,
-                description="Train a small GPT from scratch on this machine's CPU, and write with it.",
+                description=description,
                 return_unknown_args=True,
                 config=(OmitArgPrefixes,),
             )
@@ -120,14 +170,10 @@ def parse(arguments: list[str]) -> Any:
             raise
         raise UserError(_one_sentence(errors.getvalue())) from None
     if unknown and not unknown[0].startswith("-"):
-        raise UserError(f"There is one argument too many: {unknown[0]!r}; see {PROG} {name} --help.")
+        raise UserError(f"There is one argument too many: {unknown[0]!r}; see {asked} --help.")
     if unknown:
-        options = sorted(_options(COMMANDS[name]))
-        raise UserError(f"There is no option {unknown[0]!r}{_meant(unknown[0], options)}; see {PROG} {name} --help.")
-    if isinstance(config, TrainCommand):
-        if "--data" in arguments and not config.config.data:
-            raise UserError("--data names no file; leave it out to train on the default text.")
-        return config.config
+        options = sorted(_options(options_of))
+        raise UserError(f"There is no option {unknown[0]!r}{_meant(unknown[0], options)}; see {asked} --help.")
     return config
 
 
@@ -145,6 +191,25 @@ def _preset(arguments: list[str]) -> PresetName:
         value = following if argument == "--preset" else argument.removeprefix("--preset=")
         found = next((name for name in PRESETS if name == value), found)
     return found
+
+
+def _resumed(arguments: list[str]) -> TrainConfig | None:
+    """The options of the run to go on with, if that is asked for: other arguments change them."""
+    if arguments[0] != "train" or {"--help", "-h"} & set(arguments):
+        return None
+    run = ""
+    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == "--resume" or argument.startswith("--resume="):
+            run = following if argument == "--resume" else argument.removeprefix("--resume=")
+            if not run or run.startswith("--"):
+                raise UserError("--resume needs the folder of a run, such as runs/1.")
+    if not run:
+        return None
+    if any(argument == "--preset" or argument.startswith("--preset=") for argument in arguments):
+        raise UserError(f"--preset cannot be given with --resume; {run} keeps the sizes that it was begun with.")
+    from .checkpoint import stored_config
+
+    return stored_config(run)
 
 
 def _options(config: type) -> set[str]:
@@ -182,6 +247,13 @@ def _one_sentence(box: str) -> str:
 
 def run(config: Any) -> int:
     """Do what a configuration asks for; returns the exit code. What is not needed is not imported."""
+    if type(config).__module__.endswith(".bench_config"):
+        from .bench_client import limit_blas_threads
+
+        limit_blas_threads(config)
+        from .bench_console import run_measuring
+
+        return run_measuring(config)
     if isinstance(config, TrainConfig):
         return _train(config)
     if isinstance(config, GenerateConfig):
@@ -198,7 +270,7 @@ def _train(config: TrainConfig) -> int:
     from .training import train
 
     result = train(config, ConsoleReporter(PlainConsole()))
-    return 130 if result.interrupted else 0
+    return 128 + result.interrupted if result.interrupted else 0
 
 
 def _generate(config: GenerateConfig) -> int:
@@ -291,7 +363,7 @@ def _parameters(config: ParametersConfig) -> int:
 
     model = replace(config.model, vocab_size=config.vocab_size)
     if config.run:
-        from .checkpoint import load_model
+        from .modelfile import load_model
 
         model = load_model(config.run)[0].config
     table = Table()

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .kernels import Backend, get_backend
-from .kernels.contract import OPERATIONS, ArraySpec
+from .kernels.contract import OPERATIONS
 from .tolerances import TINY, largest, outputs, scale, tolerance
 
 Array = NDArray[Any]
@@ -97,16 +97,6 @@ def difference(
     return Comparison(case, tensor, error, tolerance, where, float(a64[where]), float(b64[where]))
 
 
-def _shape(spec: ArraySpec, dims: Mapping[str, int]) -> tuple[int, ...]:
-    sizes = []
-    for dim in spec.dims:
-        size = 1
-        for factor in dim.split("*"):
-            size *= int(factor) if factor.isdigit() else dims[factor]
-        sizes.append(size)
-    return tuple(sizes)
-
-
 def make_arguments(case: Case, dtype: DTypeLike, seed: int = 0) -> dict[str, Any]:
     """The arguments of the call by name: the same ones, in new arrays, for the same case, dtype and seed.
 
@@ -117,7 +107,7 @@ def make_arguments(case: Case, dtype: DTypeLike, seed: int = 0) -> dict[str, Any
     generator = np.random.default_rng([seed, zlib.crc32(str(case).encode())])
     arguments: dict[str, Any] = {}
     for spec in entry.arrays:
-        shape = _shape(spec, case.dims)
+        shape = spec.shape(case.dims)
         if spec.below is not None:
             arguments[spec.name] = generator.integers(0, case.dims[spec.below], shape).astype(np.int32)
         else:

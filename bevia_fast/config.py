@@ -78,6 +78,11 @@ class TrainConfig:
     language reference that comes with Python."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=_NONE)] = ""
     """Folder for the results; must not hold a run yet. Without it: the next free one of runs/1, runs/2, ..."""
+    resume: Annotated[str, arg(metavar="RUN", help_behavior_hint=_NONE)] = ""
+    """Go on with the run in this folder, from its newest whole checkpoint and with its options. Those of them that do
+    not change what a step computes can be given anew, and --steps."""
+    allow_changed_text: bool = False
+    """Resume although the text is not the one that the run began with."""
     model: ModelConfig = field(default_factory=ModelConfig)
     steps: int = 1250
     """Optimiser steps."""
@@ -102,13 +107,22 @@ class TrainConfig:
     grad_clip: float = 1.0
     """Largest global norm of the gradient; a longer one is scaled down to it. 0: no clipping."""
     eval_every: int = 250
-    """Steps between evaluations on the validation split, the last tenth of the text. The model is saved then too."""
+    """Steps between evaluations on the validation split, the last tenth of the text."""
     eval_batches: int = 0
     """Batches of an evaluation, spread over the split. 0: the whole split."""
     sample_every: int = 500
     """Steps between short samples. 0: none but the one at the end."""
     crosscheck_every: int = 0
     """Steps between cross-checks, in which the other backend recomputes loss and gradients. 0: never."""
+    save_every: int = 250
+    """Steps between checkpoints; there is one at the end in any case. 0: only those of --save-seconds."""
+    save_seconds: float = 120.0
+    """Seconds after which a checkpoint is written all the same; more where the disk is so slow that this would take
+    more than a twenty-fifth of the time. 0: only those of --save-every."""
+    keep: int = 2
+    """Checkpoints to keep; older ones are removed when a new one is whole."""
+    on_nan: Literal["stop", "skip"] = "stop"
+    """What to do when loss or gradient are not finite: stop, or skip the step and count it."""
     backend: BackendName = "numba"
     """Kernels to compute with: numba is compiled and parallel, numpy is the readable reference."""
     threads: int = 0
@@ -120,19 +134,21 @@ class TrainConfig:
         if isinstance(self.data, str):  # a natural slip in Python; a string is a sequence of strings too
             object.__setattr__(self, "data", (self.data,))
         object.__setattr__(self, "data", tuple(str(path) for path in self.data))
-        object.__setattr__(self, "out", str(self.out))
+        for name in ("out", "resume"):
+            object.__setattr__(self, name, str(getattr(self, name)))
         _check_types(self)
         for name, least, most in (
             ("steps", 1, 1 << 40), ("batch", 1, 1 << 20), ("accumulate", 1, 1 << 20), ("warmup", 0, 1 << 40),
             ("eval_every", 1, 1 << 40), ("eval_batches", 0, 1 << 40), ("sample_every", 0, 1 << 40),
-            ("crosscheck_every", 0, 1 << 40), ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
+            ("crosscheck_every", 0, 1 << 40), ("save_every", 0, 1 << 40), ("keep", 1, 1 << 20),
+            ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
         ):  # fmt: skip
             _check_range(self, name, least, most)
         for name in ("lr", "eps"):
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
                 raise ConfigError(f"{_option(name)} is {value}; it must be greater than 0.")
-        for name in ("weight_decay", "grad_clip"):
+        for name in ("weight_decay", "grad_clip", "save_seconds"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:
                 raise ConfigError(f"{_option(name)} is {value}; it must be at least 0.")

@@ -11,9 +11,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.rule import Rule
 from rich.text import Text
 
+from .capacity import readable
 from .config import TrainConfig
+from .reporter import Record, Reporter
 from .run import Run
-from .training import Record, Reporter
 
 LINES = 10  # about as many lines for a run that is not watched
 
@@ -110,13 +111,23 @@ class ConsoleReporter(Reporter):
     def interrupted(self) -> None:
         self._say("Finishing this step, then saving; Ctrl-C again stops at once.")
 
+    def note(self, text: str) -> None:
+        self._say(f"note     {text}")
+
+    def saved(self, count: int, size: int, seconds: float, of: float) -> None:
+        times = "once" if count == 1 else f"{count:,} times"
+        share = seconds / max(of, 1e-9)
+        self.fact("saving", f"{times}, {readable(size)} each; {seconds:.2f} s, {share:.1%} of the time")
+
     def end(self, run: Run | None) -> None:
         if self.progress is not None:
             self.progress.stop()
             self.progress = None
         if run is not None:
-            how = "Interrupted; saved" if run.interrupted else "Saved"
-            self._say(f"{how} in {run.folder}; go on with: bevia-fast generate {run.folder} --prompt \"The \"")
+            if run.interrupted:
+                self._say(f"Interrupted; saved in {run.folder}; go on with: bevia-fast train --resume {run.folder}")
+            else:
+                self._say(f"Saved in {run.folder}; go on with: bevia-fast generate {run.folder} --prompt \"The \"")
 
 
 def _number(value: float | None) -> str:

@@ -102,8 +102,9 @@ def _decode(data: bytes, name: str) -> str:
 class Corpus:
     """A text as tokens, split by position: `training` is the first 90 %, `validation` the rest, both (N,) int32."""
 
-    def __init__(self, text: str) -> None:
-        self.tokenizer = Tokenizer.from_text(text)
+    def __init__(self, text: str, tokenizer: Tokenizer | None = None) -> None:
+        """Without a tokenizer, the vocabulary is that of the text. Raises DataError if it lacks a character."""
+        self.tokenizer = tokenizer or Tokenizer.from_text(text)
         tokens = self.tokenizer.encode(text)
         cut = int(len(tokens) * TRAINING_SHARE)
         self.training, self.validation = tokens[:cut], tokens[cut:]

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 
+def shown(value: object, most: int = 200) -> str:
+    """Something that was read from a file and may be anything, for a message of one line."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value)[: most + 1])
+    return text if len(text) <= most else text[:most] + "..."
+
+
 class UserError(Exception):
     """Something asked for cannot be done; nothing was written. The command line ends with exit code 2.
 
@@ -23,4 +29,5 @@ class CheckpointError(UserError):
 
 
 class StoppedRun(Exception):
-    """A training run, or a check, ended because its numbers went wrong. The command line ends with exit code 1."""
+    """A training run, or a check, ended because its numbers went wrong, or the results of a run are not all on the
+    disk. The command line ends with exit code 1."""

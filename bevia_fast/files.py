@@ -1,20 +1,27 @@
-"""Files that are whole or not there: the folder of a run, and how anything is written into it."""
+"""Files that are whole or not there, and the folder of a run with its lines of metrics."""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import json
+import math
 import os
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
+from .lock import take_lock
 
 MODEL, CONFIG, METRICS, LOSS, SAMPLE = "model.safetensors", "config.json", "metrics.jsonl", "loss.png", "sample.txt"
-RUN_FILES = (MODEL, CONFIG, METRICS)
+CHECKPOINTS = "checkpoints"  # a folder
+RUN_FILES = (MODEL, CONFIG, METRICS, CHECKPOINTS)
+
+Bytes = bytes | memoryview
+CHUNK = 1 << 20  # bytes read at a time
+_BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @contextlib.contextmanager
@@ -26,36 +33,84 @@ def writing(path: Path) -> Iterator[None]:
         raise CheckpointError(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
-def write_atomically(path: Path, data: bytes) -> None:
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn an error of the disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None
+
+
+def refuse_special(path: Path) -> None:
+    """Raises CheckpointError for a folder, a pipe, which would wait for a writer, or a device without an end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise CheckpointError(f"{path} is not a file.")
+
+
+# --------------------------------------------------------------------------------------------------------- whole files
+
+
+def write_atomically(path: Path, data: Bytes | Iterable[Bytes]) -> None:
     """Write a file such that `path` is at every moment the old one or the new one, also after a loss of power.
 
-    Raises CheckpointError if the disk does not take it; the old file is then still there.
+    The bytes go to a temporary file beside it, to the disk, are read back and compared, and only then get their name.
+    Raises CheckpointError if the disk does not take them; the old file is then still there, or, if it was the folder
+    that could not be brought to the disk, the new one, whole.
     """
+    parts = [data] if isinstance(data, bytes | memoryview) else list(data)
     with writing(path):
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        # the process's number, for commands that write a picture into the folder of a run that goes on
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            _allow_reading(temporary)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | _BINARY
+            handle = os.open(temporary, flags, 0o666)
+            try:
+                for part in parts:
+                    _write_all(handle, part)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            _verify(temporary, parts)
             os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
 
 
-def _allow_reading(path: str) -> None:
-    """A temporary file is the user's alone; give it the rights that a new file has."""
-    mask = os.umask(0)
-    os.umask(mask)
-    os.chmod(path, 0o666 & ~mask)
+def _write_all(handle: int, part: Bytes) -> None:
+    rest = memoryview(part).cast("B")
+    while rest:
+        written = os.write(handle, rest)
+        if written == 0:
+            raise OSError("the disk took nothing")
+        rest = rest[written:]
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name last. Windows cannot open a folder, and needs no such thing."""
+def _verify(path: Path, parts: list[Bytes]) -> None:
+    """Read a file back and hold it against what was to be in it."""
+    handle = os.open(path, os.O_RDONLY | _BINARY)
+    try:
+        if hasattr(os, "posix_fadvise"):  # from the disk, not from the memory it was written from, where that is heard
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        for part in parts:
+            rest = memoryview(part).cast("B")
+            while rest:
+                found = os.read(handle, min(len(rest), CHUNK))
+                if not found or found != rest[: len(found)]:
+                    raise OSError("what was written reads back differently")
+                rest = rest[len(found) :]
+        if os.read(handle, 1):
+            raise OSError("what was written reads back longer")
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new names last. Windows cannot open a folder, and needs no such thing."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -65,47 +120,144 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of a process that was killed. Only with the lock, or they may be somebody's."""
+    with contextlib.suppress(OSError):
+        for path in folder.glob(".*.part"):
+            os.unlink(path)
+
+
+# ------------------------------------------------------------------------------------------------------ a run's folder
+
+
 class RunFolder:
-    """The folder that a training run writes into. Nothing is made before `create`."""
+    """The folder that a training run writes into, locked while it does. Nothing is made before `create`.
+
+    The lock is on metrics.jsonl, the one file that is never replaced by another.
+    """
 
     def __init__(self, out: str = "") -> None:
-        """Raises CheckpointError if `out` is a file or already holds a run."""
-        self.path = Path(out) if out else None
-        self._metrics: Any = None
-        if self.path is not None:
+        """For a new run. Raises CheckpointError if `out` is a file or already holds a run."""
+        self.path = Path(out)
+        self._numbered = not out
+        self._handle: int | None = None
+        self._end = 0  # how much of metrics.jsonl is whole lines
+        self._waiting: list[bytes] = []  # lines that the disk did not take yet
+        if out:
             _refuse_taken(self.path)
+
+    @classmethod
+    def existing(cls, path: Path) -> RunFolder:
+        """Lock the folder of a run that is to go on. Raises CheckpointError if another process writes into it."""
+        folder = cls()
+        folder.path = path
+        with writing(path / METRICS):
+            folder._open(os.O_CREAT)
+        for place in (path, path / CHECKPOINTS):
+            remove_leftovers(place)
+        return folder
 
     def create(self, config: dict[str, Any]) -> Path:
         """Make the folder, write config.json, open metrics.jsonl. Two runs never get the same folder."""
-        path = self.path if self.path is not None else _next_free(Path("runs"))
-        with writing(path):
-            path.mkdir(parents=True, exist_ok=True)
+        if self._numbered:
+            self.path = _next_free(Path("runs"))
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
             try:
-                with open(path / CONFIG, "x", encoding="utf-8") as file:
-                    file.write(json.dumps(config, indent=2) + "\n")
+                with open(self.path / CONFIG, "x", encoding="utf-8") as file:
+                    file.write(config_text(config))
             except FileExistsError:
-                raise _taken(path) from None
-            self._metrics = open(path / METRICS, "ab", buffering=0)  # noqa: SIM115  # closed by close()
-        self.path = path
-        return path
+                raise _taken(self.path) from None
+            self._open(os.O_CREAT)
+            (self.path / CHECKPOINTS).mkdir(exist_ok=True)
+        return self.path
+
+    def _open(self, flags: int = 0) -> None:
+        handle = os.open(self.path / METRICS, os.O_RDWR | os.O_APPEND | flags | _BINARY, 0o666)
+        try:
+            refuse_special(self.path / METRICS)
+            if not take_lock(handle):
+                raise CheckpointError(f"Another process is training in {self.path}.")
+            self._end = os.fstat(handle).st_size
+        except BaseException:
+            os.close(handle)
+            raise
+        self._handle = handle
+
+    def cut_back(self, step: int) -> None:
+        """Take the lines after `step`, and whatever is no whole line, off the end of metrics.jsonl."""
+        assert self._handle is not None
+        keep = 0
+        with writing(self.path / METRICS):
+            for line in (self.path / METRICS).read_bytes().splitlines(keepends=True):
+                try:
+                    if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+                        break
+                except (ValueError, TypeError, KeyError, RecursionError):
+                    break
+                keep += len(line)
+            os.ftruncate(self._handle, keep)
+            os.fsync(self._handle)
+        self._end = keep
 
     def log(self, record: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl. It is there as a whole when this returns, or not at all."""
-        assert self.path is not None
-        line = json.dumps(record).encode() + b"\n"
-        with writing(self.path / METRICS):
-            end = self._metrics.seek(0, os.SEEK_END)
+        """Add a line to metrics.jsonl. One that the disk does not take now is kept, and written with a later one."""
+        # a strict reader knows no NaN
+        record = {name: _finite(value) for name, value in record.items()}
+        self._waiting.append(json.dumps(record, allow_nan=False).encode() + b"\n")
+        with contextlib.suppress(OSError):
+            self._write_waiting()
+
+    def _write_waiting(self) -> None:
+        assert self._handle is not None
+        while self._waiting:
+            line = self._waiting[0]
+            if os.fstat(self._handle).st_size != self._end:  # a part of a line, from an attempt that failed
+                os.ftruncate(self._handle, self._end)
             try:
-                if self._metrics.write(line) != len(line):
-                    raise OSError("the disk took a part of a line only")
+                _write_all(self._handle, line)
             except OSError:
                 with contextlib.suppress(OSError):
-                    self._metrics.truncate(end)
+                    os.ftruncate(self._handle, self._end)
                 raise
+            self._end += len(line)
+            del self._waiting[0]
+
+    def sync(self) -> None:
+        """Bring all lines to the disk. Raises CheckpointError if it does not take them; they are kept."""
+        with writing(self.path / METRICS):
+            self._follow()
+            self._write_waiting()
+            assert self._handle is not None
+            os.fsync(self._handle)
+
+    def _follow(self) -> None:
+        """Where the folder was taken away and is there again, begin metrics.jsonl with the lines of the old one."""
+        assert self._handle is not None
+        old, path = self._handle, self.path / METRICS
+        if path.exists() and os.path.samestat(os.stat(path), os.fstat(old)):
+            return
+        self._open(os.O_CREAT | os.O_EXCL)
+        os.lseek(old, 0, os.SEEK_SET)
+        while chunk := os.read(old, CHUNK):
+            _write_all(self._handle, chunk)
+            self._end += len(chunk)
+        os.close(old)
 
     def close(self) -> None:
-        if self._metrics is not None:
-            self._metrics.close()
+        """Give the folder free."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def config_text(config: dict[str, Any]) -> str:
+    """What is in config.json."""
+    return json.dumps(config, indent=2) + "\n"
 
 
 def _next_free(parent: Path) -> Path:
@@ -132,15 +284,22 @@ def _refuse_taken(path: Path) -> None:
 
 
 def _taken(path: Path) -> CheckpointError:
-    return CheckpointError(f"{path} already holds a run; choose another folder with --out.")
+    return CheckpointError(
+        f"{path} already holds a run; choose another folder with --out, or go on with it: --resume {path}."
+    )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl. Raises CheckpointError if it is not there or not such a file."""
+    """The records of metrics.jsonl, but for a last line that is being written. Raises CheckpointError if it is not
+    there or not such a file."""
     path = folder / METRICS
+    with reading(path):
+        refuse_special(path)
+        whole = path.read_bytes().rpartition(b"\n")[0]
     try:
-        return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-    except OSError as error:
-        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None
-    except ValueError as error:
+        records = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not a file of metrics: {error}.") from None
+    if not all(isinstance(record, dict) for record in records):
+        raise CheckpointError(f"{path} is not a file of metrics: a line is no object.")
+    return records

@@ -1,4 +1,4 @@
-"""Pictures: the losses of a run, and where a model looks. matplotlib is imported here and nowhere else."""
+"""Pictures: the losses of a run, and where a model looks. matplotlib is imported here and in `bench_plots` only."""
 
 from __future__ import annotations
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .checkpoint import load_model, model_path
 from .config import BackendName
 from .errors import ConfigError
 from .files import read_metrics
 from .kernels import Backend, get_backend
 from .model import GPT
+from .modelfile import load_model, model_path
 from .tokenizer import Tokenizer
 
 
@@ -22,8 +22,8 @@ class Run:
     folder: Path
     model: GPT
     tokenizer: Tokenizer
-    interrupted: bool = False
-    """Whether training was ended by Ctrl-C."""
+    interrupted: int = 0
+    """Number of the signal that ended training before its last step: 2 for Ctrl-C. 0: none did."""
 
     @classmethod
     def load(cls, path: str | Path, backend: BackendName = "numba", threads: int = 0) -> Run:

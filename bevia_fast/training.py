@@ -1,19 +1,15 @@
-"""Training: the state of a run, one optimiser step, and the loop around it.
+"""Training: from options to a run, and the loop of its steps.
 
-A step is a pure function of (weights, moments, seed, step): batches and dropout masks are looked up by their number.
 The module has not the name of the function, for `bevia_fast.train` can be only one of them.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from types import FrameType
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,146 +17,29 @@ from numpy.typing import NDArray
 
 from . import files
 from .capacity import refuse_too_large, training_bytes
-from .checkpoint import save_model
-from .config import BackendName, GenerateConfig, ModelConfig, TrainConfig
-from .corpus import Batches, Corpus, evaluation_batches, read_text
+from .checkpoint import Checkpoint, Progress, fingerprint, newest_good, refuse_changes, versions
+from .config import BackendName, GenerateConfig, TrainConfig
+from .corpus import Corpus, read_text
 from .crosscheck import LiveCrosscheck
-from .errors import StoppedRun
-from .kernels import Backend
-from .model import GPT, DropoutStream
+from .diagnosis import first_not_finite
+from .errors import ConfigError, DataError, StoppedRun
 from .parameters import Parameters
+from .reporter import Record, Reporter
 from .run import Run, describe_backend, open_backend
 from .sample import stream
-from .schedule import learning_rate
-from .tokenizer import Tokenizer
+from .saving import Saver
+from .signals import finish_on_signal
+from .trainer import Trainer, evaluate, not_finite, warm_up
+
+__all__ = ["Record", "Reporter", "Trainer", "evaluate", "train", "warm_up"]
 
 Array = NDArray[Any]
-Record = dict[str, Any]  # a line of metrics.jsonl
 
 SAMPLE_LENGTH, FINAL_SAMPLE_LENGTH = 160, 500  # characters
-
-
-class Reporter:
-    """What is told about a run while it goes on. This one keeps silent; see `console.ConsoleReporter`."""
-
-    def start(self, config: TrainConfig) -> None:
-        """All input is good."""
-
-    def fact(self, name: str, value: str) -> None:
-        """Something to know about the run."""
-
-    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
-        """Something takes a while."""
-        return contextlib.nullcontext()
-
-    def step(self, record: Record) -> None:
-        """A step is done; step 0 is the evaluation before the first."""
-
-    def sample(self, step: int, text: str) -> None:
-        """What the model writes after `step`."""
-
-    def interrupted(self) -> None:
-        """Ctrl-C was pressed; the step in hand is being finished."""
-
-    def end(self, run: Run | None) -> None:
-        """The run is over; None if it failed."""
-
-
-class Trainer:
-    """Everything that changes during a run: weights, their gradients, and AdamW's two moments."""
-
-    def __init__(self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Array) -> None:
-        self.config, self.backend = config, backend
-        self.weights = Parameters.initial(model, config.seed)
-        self.gradients, self.first, self.second = Parameters(model), Parameters(model), Parameters(model)
-        self.model = GPT(model, backend, self.weights)
-        self.batches = Batches(tokens, model.ctx, config.batch, config.seed)
-
-    def microbatches(self, step: int) -> Iterator[tuple[Array, Array, DropoutStream]]:
-        """Tokens, targets and dropout of each batch whose gradients step `step`, counted from 1, adds up."""
-        for index in range((step - 1) * self.config.accumulate, step * self.config.accumulate):
-            yield *self.batches[index], DropoutStream(self.config.seed, index)
-
-    def backward(self, step: int) -> float:
-        """The mean loss of the step's batches; its gradient is in `gradients` afterwards, which were 0 before."""
-        scale, losses = 1.0 / self.config.accumulate, 0.0
-        for tokens, targets, dropout in self.microbatches(step):
-            losses += self.model.loss_and_gradients(tokens, targets, self.gradients, scale=scale, dropout=dropout)
-        return losses * scale
-
-    def update(self, step: int, loss: float) -> tuple[float, float]:
-        """Clip the gradient and take AdamW's step; returns (norm before clipping, learning rate).
-
-        Raises StoppedRun, with the weights as they were, if loss or gradient are not finite.
-        """
-        config = self.config
-        norm = math.sqrt(self.backend.squared_norm(self.gradients.flat))
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            which = f"the loss is {loss}" if not math.isfinite(loss) else f"the gradient's norm is {norm}"
-            raise StoppedRun(f"Stopped at step {step}: {which}; a smaller --lr may help.")
-        rate = learning_rate(
-            step, steps=config.steps, lr=config.lr, min_lr=config.min_lr, warmup=config.warmup
-        )
-        clipped = config.grad_clip > 0.0 and norm > config.grad_clip
-        self.backend.adamw(
-            self.weights.flat, self.gradients.flat, self.first.flat, self.second.flat,
-            step=step, decayed=self.weights.decayed, learning_rate=rate, beta1=config.beta1, beta2=config.beta2,
-            eps=config.eps, weight_decay=config.weight_decay,
-            gradient_scale=config.grad_clip / norm if clipped else 1.0,
-        )  # fmt: skip
-        return norm, rate
-
-
-def evaluate(
-    model: GPT, tokens: Array, batch: int, batches: int = 0, stop: Callable[[], bool] = lambda: False
-) -> float | None:
-    """Mean loss, in nats a character, over all targets of a split, or over `batches` batches spread over it.
-
-    Each character is predicted from those before it in its window of ctx. None if `stop` says so on the way.
-    """
-    total, count = 0.0, 0
-    for inputs, targets in evaluation_batches(tokens, model.config.ctx, batch, batches):
-        if stop():
-            return None
-        total += model.loss(inputs, targets) * targets.size
-        count += targets.size
-    return total / count
-
-
-def warm_up(config: ModelConfig, backend: Backend) -> None:
-    """Call every kernel that training needs once, on a small model, so that compiled ones are ready."""
-    small = replace(config, layers=1, ctx=min(config.ctx, 8))
-    trainer = Trainer(TrainConfig(batch=1, steps=1), small, backend, np.zeros(2 * small.ctx, np.int32))
-    trainer.update(1, trainer.backward(1))
-    trainer.model.loss(*trainer.batches[0])
-    next(stream(trainer.model, Tokenizer(_placeholder(config.vocab_size)), GenerateConfig(run="", length=1)))
-
-
-def _placeholder(size: int) -> str:
-    """Some alphabet of this size."""
-    return "".join(map(chr, range(size)))
-
-
-@contextlib.contextmanager
-def finish_on_interrupt(told: Callable[[], None]) -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C only makes the given function true; a second one interrupts as usual."""
-    requested = threading.Event()
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
-        yield requested.is_set
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        if requested.is_set():
-            raise KeyboardInterrupt
-        requested.set()
-        told()
-
-    signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield requested.is_set
-    finally:
-        signal.signal(signal.SIGINT, before)
+MOST_SKIPPED = 10  # steps in a row; more will not get better
+FIRST_RECORD: Record = {
+    "step": 0, "loss": None, "val_loss": None, "lr": 0.0, "grad_norm": None, "tokens_per_s": None,
+}  # fmt: skip
 
 
 def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -> Run:
@@ -169,20 +48,43 @@ def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -
         run = train(TrainConfig(data=["shakespeare.txt"], steps=200))
         print(generate(run, prompt="The "))
 
-    Raises UserError, before anything is written, for options or a text that cannot work; StoppedRun if the numbers go
-    wrong on the way. Ctrl-C ends the run after the step in hand, as a whole one: `run.interrupted` is then set.
+    With `config.resume`, go on with a run (see `checkpoint.stored_config`): it ends with the bits it would have had if
+    it had never ended before. Raises UserError, before anything is written, for options, a text or a checkpoint that
+    cannot work; StoppedRun if the numbers go wrong on the way, or if the last save failed. Ctrl-C ends the run after
+    the step in hand, as a whole one: `run.interrupted` is then set.
     """
     config, reporter = config or TrainConfig(), reporter or Reporter()
-    folder = files.RunFolder(config.out)
-    corpus = Corpus(read_text(config.data))
-    corpus.check_length(config.model.ctx)
+    resumed: Checkpoint | None = None
+    if config.resume:
+        newest_good(config.resume)  # before anything is touched
+        folder = files.RunFolder.existing(Path(config.resume))
+    else:
+        folder = files.RunFolder(config.out)
+    try:
+        damaged: list[str] = []
+        if config.resume:
+            resumed, damaged = newest_good(config.resume)  # another process may have gone on until it was locked
+            refuse_changes(resumed.config, config)
+        return _train(config, reporter, folder, resumed, damaged)
+    finally:
+        folder.close()
+
+
+def _train(
+    config: TrainConfig, reporter: Reporter, folder: files.RunFolder, resumed: Checkpoint | None, damaged: list[str]
+) -> Run:
+    """A run, in a folder that is locked if it exists."""
+    corpus, text = _read_corpus(config, resumed)
     model_config = replace(config.model, vocab_size=len(corpus.tokenizer))
     config = replace(config, model=model_config)
+    progress = resumed.progress if resumed else Progress(unfinished=dict(FIRST_RECORD))
+    if config.steps < progress.step:
+        raise ConfigError(f"--steps is {config.steps:,}; {config.resume} has done {progress.step:,} already.")
     other: BackendName = "numpy" if config.backend == "numba" else "numba"
     used = (config.backend, other) if config.crosscheck_every else (config.backend,)
     refuse_too_large(training_bytes(model_config, config.batch, used), "Training this model")
     backend = open_backend(config.backend, config.threads)
-    trainer = Trainer(config, model_config, backend, corpus.training)
+    trainer = Trainer(config, model_config, backend, corpus.training, resumed.tensors if resumed else None)
     crosscheck = None
     if config.crosscheck_every:
         crosscheck = LiveCrosscheck(trainer.weights, open_backend(other, config.threads))
@@ -198,77 +100,163 @@ def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -
             for each in backends:
                 warm_up(model_config, each)
         facts["kernels"] = describe_backend(backend)
-        path = folder.create({"format_version": 1, **asdict(config), "facts": facts})
         reporter.fact("kernels", facts["kernels"])
-        reporter.fact("folder", str(path))
-        run = Run(path, trainer.model, corpus.tokenizer)
-        with finish_on_interrupt(reporter.interrupted) as stop:
-            _loop(config, trainer, crosscheck, corpus.validation, run, folder, reporter, stop)
+        with finish_on_signal(reporter.interrupted) as stop:
+            written = {"format_version": 1, **asdict(config), "facts": facts}
+            if resumed is None:
+                folder.create(written)
+            reporter.fact("folder", str(folder.path))
+            saver = Saver(folder, config, corpus.tokenizer, text, progress, trainer.tensors, reporter.note)
+            if resumed is not None:
+                _report_resumed(resumed, damaged, config, reporter)
+                folder.cut_back(progress.step - (progress.unfinished is not None))
+                saver.try_to(folder.path / files.CONFIG, files.config_text(written).encode())
+            run = Run(folder.path, trainer.model, corpus.tokenizer)
+            with np.errstate(all="ignore"):  # NaN and infinities are looked for in every step
+                _Session(config, trainer, crosscheck, corpus.validation, run, saver, reporter, stop).go_on()
         ended = run
     finally:
-        folder.close()
         reporter.end(ended)
     return run
 
 
-def _loop(
-    config: TrainConfig, trainer: Trainer, crosscheck: LiveCrosscheck | None, validation: Array, run: Run,
-    folder: files.RunFolder, reporter: Reporter, stop: Callable[[], bool],
-) -> None:  # fmt: skip
-    """All steps, with what is to be logged, saved and shown between them."""
-    done = 0
+def _read_corpus(config: TrainConfig, resumed: Checkpoint | None) -> tuple[Corpus, str]:
+    """The text as tokens, and its fingerprint. Raises DataError if it is not that of the resumed run."""
+    text = read_text(config.data)
+    found = fingerprint(text)
+    if resumed is not None and found != resumed.fingerprint and not config.allow_changed_text:
+        raise DataError(
+            f"The text is not the one that {config.resume} was begun with; --allow-changed-text goes on with this one."
+        )
+    corpus = Corpus(text, resumed.tokenizer if resumed else None)
+    corpus.check_length(config.model.ctx)
+    return corpus, found
 
-    def validate_and_save() -> float | None:
-        save_model(run.folder / files.MODEL, trainer.weights, run.tokenizer, done)
-        return evaluate(trainer.model, validation, config.batch, config.eval_batches, stop)
 
-    record: Record = {"step": 0, "loss": None, "val_loss": validate_and_save(), "lr": 0.0, "grad_norm": None,
-                      "tokens_per_s": None}  # fmt: skip
-    folder.log(record)
-    reporter.step(record)
-    if config.sample_every:
-        reporter.sample(0, short_sample(run, config.seed))
-    try:
-        while done < config.steps and not stop():
-            step, started = done + 1, time.perf_counter()
-            loss = trainer.backward(step)
-            checked: Record = {}
-            if crosscheck is not None and step % config.crosscheck_every == 0:
-                paused = time.perf_counter()
-                found = crosscheck.compare(step, loss, trainer.gradients, trainer.microbatches(step))
-                checked = {"crosscheck": found.error, "crosscheck_tensor": found.tensor}
-                started += time.perf_counter() - paused
-            norm, rate = trainer.update(step, loss)
-            done = step
-            speed = config.accumulate * config.batch * config.model.ctx / (time.perf_counter() - started)
-            record = {"step": step, "loss": loss, "val_loss": None, "lr": rate, "grad_norm": norm,
-                      "tokens_per_s": speed, **checked}  # fmt: skip
-            if step % config.eval_every == 0 or step == config.steps:
-                record["val_loss"] = validate_and_save()
-            folder.log(record)
-            reporter.step(record)
-            if config.sample_every and step % config.sample_every == 0 and step < config.steps and not stop():
-                reporter.sample(step, short_sample(run, config.seed))
-    except StoppedRun:
-        _draw(run)
-        raise
-    run.interrupted = stop()
-    save_model(run.folder / files.MODEL, trainer.weights, run.tokenizer, done)
-    _draw(run)
-    text = short_sample(run, config.seed, FINAL_SAMPLE_LENGTH)
-    files.write_atomically(run.folder / files.SAMPLE, (text + "\n").encode("utf-8", "replace"))
-    reporter.sample(done, text)
+def _report_resumed(resumed: Checkpoint, damaged: list[str], config: TrainConfig, reporter: Reporter) -> None:
+    for each in damaged:
+        reporter.note(f"{each} Going on from the checkpoint before it.")
+    reporter.fact("resumed", f"after step {resumed.progress.step:,} of {config.steps:,}, from {resumed.path.name}")
+    now = versions()
+    different = [f"{name} {value}, now {now.get(name)}" for name, value in resumed.versions.items()
+                 if value != now.get(name)]  # fmt: skip
+    if different:
+        reporter.note(f"the run was begun with {'; '.join(different)}: the last bits may come out differently.")
+
+
+class _Session:
+    """All steps of a run, with what is to be logged, saved and shown between them."""
+
+    def __init__(
+        self, config: TrainConfig, trainer: Trainer, crosscheck: LiveCrosscheck | None, validation: Array, run: Run,
+        saver: Saver, reporter: Reporter, stop: Callable[[], int],
+    ) -> None:  # fmt: skip
+        self.config, self.trainer, self.crosscheck, self.validation = config, trainer, crosscheck, validation
+        self.run, self.saver, self.reporter, self.stop = run, saver, reporter, stop
+        self.progress, self.folder = saver.progress, saver.folder
+        self.skipped_in_a_row = 0
+
+    def go_on(self) -> None:
+        """From where the run stands to its last step, or until a signal comes."""
+        progress, began = self.progress, time.monotonic()
+        try:
+            if progress.unfinished is not None:
+                if not self.config.resume:
+                    self.saver.save()  # so that there is something to go on from before the first step
+                self._conclude(progress.unfinished)
+            while progress.step < self.config.steps and not self.stop():
+                self._conclude(self._step(progress.step + 1))
+                if self.saver.due():
+                    self.saver.save()
+        except (StoppedRun, OSError):  # OSError: whoever was shown the run has gone away
+            self.saver.save()
+            self._draw()
+            raise
+        self.run.interrupted = self.stop() if progress.step < self.config.steps or progress.unfinished else 0
+        self.saver.save()
+        seconds = time.monotonic() - began
+        self._draw()
+        text = short_sample(self.run, self.config.seed, FINAL_SAMPLE_LENGTH)
+        self.saver.try_to(self.run.folder / files.SAMPLE, (text + "\n").encode("utf-8", "replace"))
+        self.reporter.sample(progress.step, text)
+        self.reporter.saved(self.saver.count, self.saver.size, self.saver.seconds, seconds)
+        if self.saver.problem:
+            raise StoppedRun(f"The run is at step {progress.step:,}, and the last save failed: {self.saver.problem}")
+
+    def _step(self, step: int) -> Record:
+        """One optimiser step; returns its line for metrics.jsonl. Raises StoppedRun, with the state as it was."""
+        config, trainer, progress = self.config, self.trainer, self.progress
+        started = time.perf_counter()
+        loss = trainer.backward(step)
+        norm = trainer.norm()
+        record: Record = {**FIRST_RECORD, "step": step, "loss": loss, "grad_norm": norm}
+        wrong = not_finite(loss, norm)
+        if wrong:
+            self._not_finite(step, wrong)
+            progress.step, progress.skipped = step, progress.skipped + 1
+            return {**record, "loss": None, "grad_norm": None, "skipped": progress.skipped}
+        if self.crosscheck is not None and step % config.crosscheck_every == 0:
+            paused = time.perf_counter()
+            found = self.crosscheck.compare(step, loss, trainer.gradients, trainer.microbatches(step))
+            record |= {"crosscheck": found.error, "crosscheck_tensor": found.tensor}
+            started += time.perf_counter() - paused
+        _, record["lr"] = trainer.update(step, loss, norm)
+        progress.step, self.skipped_in_a_row = step, 0
+        record["tokens_per_s"] = config.accumulate * config.batch * config.model.ctx / (time.perf_counter() - started)
+        usual = progress.spikes.look(loss)
+        if usual is not None:
+            record["spike"] = loss - usual
+            self.reporter.note(f"step {step:,}: the loss jumped to {loss:.4g}; about {usual:.4g} was usual before it.")
+        return record
+
+    def _not_finite(self, step: int, wrong: str) -> None:
+        """Say where it began. Raises StoppedRun, unless such steps are to be skipped; the gradient is then 0 again."""
+        trainer = self.trainer
+        place = first_not_finite(trainer.model, trainer.gradients, trainer.microbatches(step))
+        where = f"it begins with {place}" if place else "computed again, every tensor is finite"
+        if self.crosscheck is not None:
+            other = self.crosscheck.model
+            again = first_not_finite(other, self.crosscheck.gradients, trainer.microbatches(step))
+            result = f"it begins with {again}" if again else "all is finite"
+            where += f"; with the {other.backend.name} backend {result}"
+        self.skipped_in_a_row += 1
+        if self.config.on_nan == "skip" and self.skipped_in_a_row <= MOST_SKIPPED:
+            count = self.progress.skipped + 1
+            self.reporter.note(f"step {step:,} is skipped, {count:,} until now: {wrong}; {where}.")
+            return
+        raise StoppedRun(
+            f"Stopped at step {step:,}: {wrong}; {where}. The run is kept as it was before that step; to see it again: "
+            f"bevia-fast train --resume {self.run.folder} --crosscheck-every 1. A smaller --lr in a new run may help."
+        )
+
+    def _conclude(self, record: Record) -> None:
+        """Evaluate where it is time to, log and show a step. An evaluation that a signal ends is left for later: the
+        resumed run begins with it."""
+        config, step, progress = self.config, record["step"], self.progress
+        if step == 0 or step % config.eval_every == 0 or step == config.steps:
+            progress.unfinished = record
+            loss = evaluate(self.trainer.model, self.validation, config.batch, config.eval_batches, self._stopped)
+            if loss is None:
+                return
+            record["val_loss"] = loss
+        progress.unfinished = None
+        self.folder.log(record)
+        self.reporter.step(record)
+        if config.sample_every and step % config.sample_every == 0 and step < config.steps and not self.stop():
+            self.reporter.sample(step, short_sample(self.run, config.seed))
+
+    def _stopped(self) -> bool:
+        return bool(self.stop())
+
+    def _draw(self) -> None:
+        from .plots import draw_losses, png
+
+        self.saver.try_to(self.run.folder / files.LOSS, png(draw_losses(self.run.history)))
 
 
 def short_sample(run: Run, seed: int, length: int = SAMPLE_LENGTH) -> str:
     """What the model writes by itself, at temperature 0.8."""
     return "".join(stream(run.model, run.tokenizer, GenerateConfig(run="", length=length, seed=seed)))
-
-
-def _draw(run: Run) -> None:
-    from .plots import draw_losses, png
-
-    files.write_atomically(run.folder / files.LOSS, png(draw_losses(run.history)))
 
 
 def _describe_text(corpus: Corpus) -> str:

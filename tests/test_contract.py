@@ -259,7 +259,8 @@ def test_every_operation_has_a_formula_and_a_cost(operation: str) -> None:
         cost, double = (OPERATIONS[operation].cost(**make_arguments(case, dtype)) for dtype in ("float32", "float64"))
         assert cost.flops > 0
         assert cost.flops == double.flops
-        assert sum(array.nbytes for array in arguments.values() if isinstance(array, np.ndarray)) <= cost.bytes
+        if not OPERATIONS[operation].gathered:  # else not all rows of a table are moved
+            assert sum(array.nbytes for array in arguments.values() if isinstance(array, np.ndarray)) <= cost.bytes
         assert cost.intensity == cost.flops / cost.bytes
 
 

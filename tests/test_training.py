@@ -17,14 +17,15 @@ import numpy as np
 import pytest
 
 from bevia_fast import ModelConfig, Run, TrainConfig, generate, train
+from bevia_fast.activations import LOGITS_BYTES, Activations
 from bevia_fast.capacity import available_bytes, readable, training_bytes
-from bevia_fast.checkpoint import load_model
 from bevia_fast.config import ConfigError
 from bevia_fast.errors import CheckpointError, DataError, StoppedRun
 from bevia_fast.kernels import Backend, get_backend
-from bevia_fast.model import LOGITS_BYTES, Activations
+from bevia_fast.modelfile import load_model
 from bevia_fast.parameters import Parameters
-from bevia_fast.training import Record, Reporter, Trainer, evaluate, finish_on_interrupt
+from bevia_fast.signals import finish_on_signal
+from bevia_fast.training import Record, Reporter, Trainer, evaluate
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 40
 SMALL = ModelConfig(ctx=16, dim=24, layers=2, heads=2)
@@ -132,7 +133,7 @@ def test_a_run_leaves_what_it_promises(config: TrainConfig) -> None:
     run = train(config)
     assert run.folder == Path(config.out)
     assert sorted(path.name for path in run.folder.iterdir()) == [
-        "config.json", "loss.png", "metrics.jsonl", "model.safetensors", "sample.txt",
+        "checkpoints", "config.json", "loss.png", "metrics.jsonl", "model.safetensors", "sample.txt",
     ]  # fmt: skip
     records = lines(run.folder)
     assert records == run.history
@@ -200,10 +201,10 @@ def test_bad_input_writes_nothing(config: TrainConfig, tmp_path: Path) -> None:
 
 def test_a_folder_with_a_run_is_refused_and_kept(config: TrainConfig) -> None:
     train(replace(config, steps=1))
-    before = {path: path.read_bytes() for path in Path(config.out).iterdir()}
+    before = {path: path.read_bytes() for path in Path(config.out).rglob("*.*")}
     with pytest.raises(CheckpointError, match="already holds a run"):
         train(config)
-    assert {path: path.read_bytes() for path in Path(config.out).iterdir()} == before
+    assert {path: path.read_bytes() for path in Path(config.out).rglob("*.*")} == before
 
 
 class Spoiling(Reporter):
@@ -229,7 +230,7 @@ def test_a_run_that_diverges_keeps_the_last_good_weights(
     with pytest.raises(StoppedRun, match="step 5: the loss is nan"):
         train(config, reporter)
     assert reporter.ended == [None]
-    parameters, _ = load_model(config.out)  # of step 3, when it was last evaluated
+    parameters, _ = load_model(config.out)  # of step 4
     assert np.isfinite(parameters.flat).all()
     assert [record["step"] for record in lines(config.out)] == [0, 1, 2, 3, 4]
     assert (Path(config.out) / "loss.png").exists()
@@ -238,7 +239,7 @@ def test_a_run_that_diverges_keeps_the_last_good_weights(
 def test_ctrl_c_finishes_the_step_and_saves(config: TrainConfig) -> None:
     reporter = Spoiling(2, lambda: os.kill(os.getpid(), signal.SIGINT))
     run = train(replace(config, steps=1000), reporter)
-    assert run.interrupted
+    assert run.interrupted == signal.SIGINT
     assert reporter.ended == [run]
     assert [record["step"] for record in lines(config.out)] == [0, 1, 2]
     assert np.array_equal(load_model(config.out)[0].flat, run.model.parameters.flat)
@@ -250,7 +251,7 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
     told: list[int] = []
 
     def twice() -> None:
-        with finish_on_interrupt(lambda: told.append(1)) as stop:
+        with finish_on_signal(lambda: told.append(1)) as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop()
             os.kill(os.getpid(), signal.SIGINT)

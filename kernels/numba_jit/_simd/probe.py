@@ -85,27 +85,30 @@ def _triad(out, left, right, factor, passes, threads):
 
 
 def triad_bandwidth(threads: int, nbytes: int, dtype: str = "float32", repeats: int = 7) -> float:
-    """Bytes a second of `threads` threads that read two arrays and write a third (McCalpin's triad), all three together
-    `nbytes` large and as near as so many bytes can be: in a cache where they fit into one.
+    """Bytes a second of `threads` threads that do McCalpin's triad, a = b + s c, on arrays that are `nbytes` large all
+    together, and as near as so many bytes can be: in a cache where they fit into one.
 
-    As in STREAM, the line that is read because it is about to be written does not count.
+    The faster of the triad and of the same in place, a = a + s c, where no line is read only to be written over, as in
+    a kernel that updates its arrays. As in STREAM, two reads and a write count for each element, and no more.
     """
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:
-        real = np.dtype(dtype)
-        size = max(threads * CACHE_LINE // real.itemsize, nbytes // (3 * real.itemsize))
-        out, left, right = (aligned_zeros(size, real) for _ in range(3))
-        passes = max(1, TRIAD_BYTES // (3 * size * real.itemsize))
-        _triad(out, left, right, real.type(0.5), 1, threads)
-        fastest = float("inf")
-        for _ in range(repeats):
-            started = time.perf_counter()
-            _triad(out, left, right, real.type(0.5), passes, threads)
-            fastest = min(fastest, time.perf_counter() - started)
+        real, best = np.dtype(dtype), 0.0
+        for arrays in (3, 2):
+            size = max(threads * CACHE_LINE // real.itemsize, nbytes // (arrays * real.itemsize))
+            left, right, out = (aligned_zeros(size, real) for _ in range(3))
+            if arrays == 2:
+                out = left
+            passes = max(1, TRIAD_BYTES // (3 * size * real.itemsize))
+            _triad(out, left, right, real.type(0.5), 1, threads)
+            for _ in range(repeats):
+                started = time.perf_counter()
+                _triad(out, left, right, real.type(0.5), passes, threads)
+                best = max(best, 3.0 * size * real.itemsize * passes / (time.perf_counter() - started))
     finally:
         numba.set_num_threads(before)
-    return 3.0 * size * real.itemsize * passes / fastest
+    return best
 
 
 def peak_flops(threads: int, dtype: str = "float32", repeats: int = 7) -> float:

@@ -1,0 +1,18 @@
+"""pytest-benchmark for every kernel and for the whole step.
+
+    pytest bench/                                                  # measure, both backends beside each other
+    pytest bench/bench_attention.py --benchmark-json=before.json   # then --benchmark-compare, as usual
+    pytest bench/ --benchmark-disable                              # only see that they run
+
+Groups are an operation at a size. `extra_info` has GFLOP/s, GB/s, and the fraction of what the vector units of this
+machine reached when the session began; the figures come from the median, as `bevia_fast.timing` says. Here competitors
+do not take turns: for figures to be quoted use `bevia-fast bench`, which lets them.
+"""
+
+from __future__ import annotations
+
+import os
+
+# The best that NumPy's library can do here, as in `bevia-fast bench`; it reads these when NumPy is loaded.
+for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
+    os.environ.pop(variable, None)

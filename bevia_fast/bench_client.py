@@ -1,0 +1,137 @@
+"""Competitors from the parent's side: start them, let them take turns, end them. See `bench_worker`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .errors import UserError
+from .timing import Rules, Summary
+
+# NumPy's matrix products come from a library that reads its number of threads from here. A build machine may also have
+# told it to use the instructions of an older CPU; a comparison with it should be with its best.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+LIMITING_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+SETTLE = 0.05  # seconds between turns, in which the threads of the one before stop spinning
+
+# For an interpreter where this package is not installed: load it from its place, without its neighbours on the path.
+BOOTSTRAP = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("bevia_fast", sys.argv.pop(1))
+sys.modules["bevia_fast"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from bevia_fast.bench_worker import main
+main()
+"""
+
+
+def limit_blas_threads(config: Any) -> None:
+    """Where NumPy's products are timed in this very process: they read their number of threads when NumPy is loaded."""
+    if getattr(config, "backend", None) == "numpy" and getattr(config, "threads", 0):
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(config.threads)))
+
+
+class CompetitorError(UserError):
+    """A competitor that cannot run here."""
+
+
+class Competitor(AbstractContextManager["Competitor"]):
+    """A child process with one thing to time: `name` is numpy, numba, torch-eager, ... or peak."""
+
+    def __init__(self, name: str, threads: int, python: str = "") -> None:
+        self.name, self.threads = name, threads
+        environment = {key: value for key, value in os.environ.items() if key not in LIMITING_VARIABLES}
+        if name == "numpy" or name.startswith("torch"):
+            environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        foreign = [python, "-c", BOOTSTRAP, str(Path(__file__).with_name("__init__.py"))]
+        own = [sys.executable, "-m", "bevia_fast.bench_worker"]
+        # what libraries say there is of interest only if the process dies
+        self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        try:
+            self.process = subprocess.Popen(
+                [*(foreign if python else own), name, str(threads)], env=environment, text=True, encoding="utf-8",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
+            )  # fmt: skip
+        except OSError as error:
+            self.log.close()
+            raise CompetitorError(f"Cannot start {python or sys.executable}: {error.strerror}.") from None
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises CompetitorError, in one sentence."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            self.log.seek(0)
+            last = (self.log.read().strip().splitlines() or ["it said nothing"])[-1]
+            raise CompetitorError(f"{self.name} ended before its time: {last.rstrip('.')}.")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            sentence = " ".join(str(answer["error"]).split("\n")[0].split()).rstrip(".")
+            raise CompetitorError(f"{sentence}." if answer["kind"] == "ConfigError" else f"{self.name}: {sentence}.")
+        return answer
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if error is not None:
+            self.process.kill()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()  # no more requests: it ends
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+
+class Progress:
+    """Told what is going on; this one keeps silent. See `bench_console`."""
+
+    def stage(self, what: str) -> None:
+        """Something begins that may take a while."""
+
+    def advance(self, done: float, total: float) -> None:
+        """How much of the stage is done."""
+
+
+def interleaved(
+    competitors: Mapping[Any, Competitor], rules: Rules, progress: Progress,
+    between: Callable[[], None] = lambda: None,
+) -> dict[Any, Summary]:  # fmt: skip
+    """Warm all of them up, then let them take turns; `between` is called once a round."""
+    for done, competitor in enumerate(competitors.values()):
+        progress.advance(done, len(competitors) * (rules.turns + 1))
+        competitor.ask("warm")
+    samples: dict[Any, list[float]] = {key: [] for key in competitors}
+    for turn in range(rules.turns):
+        between()
+        for number, (key, competitor) in enumerate(competitors.items()):
+            progress.advance((turn + 1) * len(competitors) + number, len(competitors) * (rules.turns + 1))
+            time.sleep(SETTLE)
+            samples[key] += competitor.ask("turn")["samples"]
+    return {key: Summary.of(found) for key, found in samples.items()}
+
+
+def as_request(rules: Rules) -> dict[str, Any]:
+    """The rules as they are sent to a competitor."""
+    return asdict(rules)

@@ -1,0 +1,285 @@
+"""The options of `bench` and `profile`, each declared once; see `config` for how the command line is made from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from tyro.conf import Positional, arg
+
+from .config import BackendName, ModelConfig, PresetName, preset
+from .errors import ConfigError
+
+PeerName = Literal["torch", "torch-eager", "torch-compile", "torch-bf16"]
+DtypeName = Literal["float32", "float64"]
+OverName = Literal["ctx", "threads", "batch", "dim"]
+_NONE = "(default: none)"
+FileName = Annotated[str, arg(metavar="FILE", help_behavior_hint=_NONE)]
+
+TORCH_PEERS: tuple[PeerName, ...] = ("torch-eager", "torch-compile", "torch-bf16")
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """A model and a batch. What is 0 is taken from the preset."""
+
+    preset: PresetName = "laptop"
+    """Sizes to begin with."""
+    ctx: int = 0
+    """Context length. 0: the preset's, as with the sizes below."""
+    dim: int = 0
+    """Channels of the residual stream."""
+    layers: int = 0
+    """Transformer blocks."""
+    heads: int = 0
+    """Attention heads; dim must be divisible by it."""
+    batch: int = 0
+    """Sequences in a batch."""
+    vocab: int = 65
+    """Distinct tokens."""
+    dtype: DtypeName = "float32"
+    """Floating-point type of weights and activations."""
+
+    def check_sizes(self) -> None:
+        """Raises ConfigError if these sizes make no model."""
+        self.model()
+        _check(self, "batch", 0, 1 << 20)
+        _check(self, "vocab", 1, 1 << 21)
+
+    def model(self) -> ModelConfig:
+        """The model that is meant."""
+        for name in ("ctx", "dim", "layers", "heads"):
+            _check(self, name, 0, 1 << 24)
+        changes = {name: value for name in ("ctx", "dim", "layers", "heads") if (value := getattr(self, name))}
+        return replace(preset(self.preset).model, vocab_size=self.vocab, dtype=self.dtype, **changes)
+
+    def sequences(self) -> int:
+        """The batch that is meant."""
+        return self.batch or preset(self.preset).batch
+
+
+@dataclass(frozen=True)
+class TimingOptions:
+    """How long is measured, and where the results go."""
+
+    backend: tuple[BackendName, ...] = ("numpy", "numba")
+    """Kernels to compare."""
+    threads: tuple[int, ...] = ()
+    """Numbers of threads to compare. Without it: one for each physical core."""
+    seconds: float = 3.0
+    """Seconds of measuring for each competitor, at least, over all turns."""
+    turns: int = 5
+    """How often the competitors take turns."""
+    json: FileName = ""
+    """Write the results there, as a list with one object for each."""
+    csv: FileName = ""
+    """Append the results there, a line for each."""
+
+    def check_timing(self) -> None:
+        """Raises ConfigError for what cannot be measured."""
+        if not self.backend:
+            raise ConfigError("--backend names no backend; there are numpy and numba.")
+        for threads in self.threads:
+            if not 1 <= threads <= 4096:
+                raise ConfigError(f"--threads is {threads}; it must be from 1 to 4,096.")
+        if not 0.0 < self.seconds <= 3600.0:
+            raise ConfigError(f"--seconds is {self.seconds}; it must be greater than 0 and at most 3,600.")
+        _check(self, "turns", 1, 10_000)
+
+
+@dataclass(frozen=True)
+class PeerOptions:
+    """Others to compare with."""
+
+    peer: tuple[PeerName, ...] = ()
+    """Also time PyTorch: torch means eager, compile and bf16."""
+    torch_python: Annotated[str, arg(metavar="PYTHON", help_behavior_hint=_NONE)] = ""
+    """An interpreter that has PyTorch. Without it: this one."""
+
+    def peers(self) -> list[PeerName]:
+        """The columns that are meant, each once."""
+        found: list[PeerName] = []
+        for name in self.peer:
+            found += TORCH_PEERS if name == "torch" else (name,)
+        return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class BenchStepConfig(SizeOptions, TimingOptions, PeerOptions):
+    """Time whole training steps: the backends in turns, and PyTorch beside them if asked for."""
+
+    def __post_init__(self) -> None:
+        self.check_sizes()
+        self.check_timing()
+
+
+@dataclass(frozen=True)
+class BenchKernelsConfig(TimingOptions):
+    """Time each kernel, forward and backward, over a spread of sizes."""
+
+    only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint=_NONE)] = ()
+    """Only these; `profile list` names them. Without it: all."""
+    dtype: DtypeName = "float32"
+    """Floating-point type of the arrays."""
+    quick: bool = False
+    """Only the first size of each."""
+    cold: bool = False
+    """Empty the caches before each call."""
+    seconds: float = 0.5
+    """Seconds of measuring for each kernel, size and backend, at least."""
+
+    def __post_init__(self) -> None:
+        self.check_timing()
+
+
+@dataclass(frozen=True)
+class BenchScalingConfig(SizeOptions, TimingOptions, PeerOptions):
+    """Time whole training steps while one size grows: a table and a picture."""
+
+    over: OverName = "ctx"
+    """What grows."""
+    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=_NONE)] = ()
+    """Its values. Without it: four, each twice the one before; or all numbers of threads up to the cores."""
+    out: Annotated[str, arg(metavar="FILE")] = "scaling.png"
+    """Picture to write."""
+
+    def __post_init__(self) -> None:
+        self.check_sizes()
+        self.check_timing()
+        if self.over != "threads" and len(self.threads) > 1:
+            raise ConfigError(f"--over {self.over} goes with one number of --threads; there are {len(self.threads)}.")
+        for value in self.values:
+            if value < 1:
+                raise ConfigError(f"--values has {value}; each must be at least 1.")
+            if self.over != "threads":
+                self.at(value)  # raises ConfigError where no model has that size
+
+    def at(self, value: int) -> BenchScalingConfig:
+        """The options of one point of the curve."""
+        changes: dict[str, Any] = {"threads": (value,)} if self.over == "threads" else {self.over: value}
+        return replace(self, values=(), **changes)
+
+
+@dataclass(frozen=True)
+class BenchCompareConfig:
+    """Lay two files of results side by side, such as from two machines."""
+
+    a: Positional[Annotated[str, arg(metavar="A.JSON")]]
+    """Results to compare with."""
+    b: Positional[Annotated[str, arg(metavar="B.JSON")]]
+    """Results to compare."""
+
+
+@dataclass(frozen=True)
+class ProfileKernelConfig:
+    """Measure single kernels against what this machine can do. Instead of a kernel, `profile list` names them all,
+    `profile all` takes them all, and `profile step` takes a training step apart."""
+
+    kernels: Positional[Annotated[tuple[str, ...], arg(metavar="KERNEL ...")]]
+    """Which: attention for both directions, attention_forward for one."""
+    ctx: int = 1024
+    """Positions in a sequence."""
+    batch: int = 1
+    """Sequences in a batch."""
+    heads: int = 4
+    """Attention heads."""
+    head_size: int = 0
+    """Channels of a head. 0: dim / heads."""
+    dim: int = 0
+    """Channels. 0: heads x head-size, or 256."""
+    out_dim: int = 0
+    """Output channels of linear. 0: 4 x dim."""
+    vocab: int = 65
+    """Distinct tokens, for embedding and cross_entropy."""
+    parameters: int = 0
+    """Numbers that adamw updates. 0: 12 x dim x dim, those of one layer."""
+    dtype: DtypeName = "float32"
+    """Floating-point type of the arrays."""
+    backend: tuple[BackendName, ...] = ("numpy", "numba")
+    """Kernels to measure."""
+    threads: int = 0
+    """Threads. 0: one for each physical core."""
+    seconds: float = 1.0
+    """Seconds of measuring for each, at least."""
+    cold: bool = False
+    """Empty the caches before each call."""
+    asm: bool = False
+    """Show the hot loop as the machine sees it: instruction set, vector width, FMAs, loads, spills."""
+    out: Annotated[str, arg(metavar="FILE")] = "roofline.png"
+    """Picture to write."""
+    json: FileName = ""
+    """Write the results there, as a list with one object for each."""
+
+    def __post_init__(self) -> None:
+        if not self.kernels:
+            raise ConfigError("Name a kernel, such as attention; bevia-fast profile list has them all.")
+        most = 1 << 24
+        for name, least in (("ctx", 1), ("batch", 1), ("heads", 1), ("head_size", 0), ("dim", 0), ("out_dim", 0),
+                            ("vocab", 1), ("parameters", 0)):  # fmt: skip
+            _check(self, name, least, most if name != "parameters" else 1 << 34)
+        _check(self, "threads", 0, 4096)
+        if not self.backend:
+            raise ConfigError("--backend names no backend; there are numpy and numba.")
+        if not 0.0 < self.seconds <= 3600.0:
+            raise ConfigError(f"--seconds is {self.seconds}; it must be greater than 0 and at most 3,600.")
+        if self.dim and self.head_size and self.dim != self.heads * self.head_size:
+            raise ConfigError(f"--dim {self.dim} is not --heads {self.heads} times --head-size {self.head_size}.")
+        if self.channels % self.heads:
+            raise ConfigError(f"--dim {self.channels} is not divisible by --heads {self.heads}.")
+
+    @property
+    def channels(self) -> int:
+        """dim, given or derived."""
+        return self.dim or (self.heads * self.head_size if self.head_size else 256)
+
+    def letters(self) -> dict[str, int]:
+        """What the letters of the contract's shapes stand for."""
+        C = self.channels
+        return {
+            "B": self.batch, "T": self.ctx, "N": self.batch * self.ctx, "C": C, "NH": self.heads, "HS": C // self.heads,
+            "OC": self.out_dim or 4 * C, "V": self.vocab, "P": self.parameters or 12 * C * C, "S": self.ctx,
+            "R": self.ctx,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ProfileStepConfig(SizeOptions):
+    """Take one training step apart: time by kernel and by layer, and Python's time between kernels."""
+
+    backend: BackendName = "numba"
+    """Kernels to compute with."""
+    threads: int = 0
+    """Threads of the numba backend. 0: one for each physical core."""
+    seconds: float = 4.0
+    """Seconds of measuring, at least; half of it without the instruments, to know what they cost."""
+    trace: FileName = ""
+    """Write the last steps there in Trace Event format, for Perfetto or speedscope."""
+    json: FileName = ""
+    """Write the figures there, as one object."""
+
+    def __post_init__(self) -> None:
+        self.check_sizes()
+        _check(self, "threads", 0, 4096)
+        if not 0.0 < self.seconds <= 3600.0:
+            raise ConfigError(f"--seconds is {self.seconds}; it must be greater than 0 and at most 3,600.")
+
+
+@dataclass(frozen=True)
+class ProfileListConfig:
+    """Name the kernels, with their formula and their cost."""
+
+
+BENCHES: dict[str, type] = {
+    "step": BenchStepConfig,
+    "kernels": BenchKernelsConfig,
+    "scaling": BenchScalingConfig,
+    "compare": BenchCompareConfig,
+}
+PROFILES: dict[str, type] = {"step": ProfileStepConfig, "list": ProfileListConfig}  # anything else is a kernel
+
+
+def _check(config: object, name: str, least: int, most: int) -> None:
+    value = getattr(config, name)
+    if not least <= value <= most:
+        option = "--" + name.replace("_", "-")
+        raise ConfigError(f"{option} is {value:,}; it must be from {least:,} to {most:,}.")

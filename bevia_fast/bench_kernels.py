@@ -1,0 +1,215 @@
+"""Single kernels, timed and held against what the machine can do: for `bench kernels` and for `profile KERNEL`."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from .bench_client import Competitor, Progress, as_request, interleaved
+from .bench_config import BenchKernelsConfig, ProfileKernelConfig
+from .bench_results import KernelResult, cpu_name, today
+from .bench_steps import default_threads
+from .capacity import refuse_too_large
+from .comparison import Case
+from .errors import ConfigError, StoppedRun
+from .kernels.contract import OPERATIONS, Cost, Operation
+from .timing import EVICT_BYTES, Rules
+
+_USUAL_ADAMW = {
+    # decays so near to 1 that no moment fades to a denormal number over thousands of calls; exact in float32
+    "step": 100, "learning_rate": 1e-6, "beta1": 1 - 2**-20, "beta2": 1 - 2**-20, "eps": 1e-8, "weight_decay": 0.1,
+}  # fmt: skip
+# How the model calls them: which arrays that may be None are given, and the options.
+GIVEN: dict[str, tuple[str, ...]] = {
+    "layernorm_forward": ("bias",), "layernorm_backward": ("dbias", "dresidual"), "linear_forward": ("bias",),
+    "linear_backward": ("dbias",), "cross_entropy": ("dlogits",),
+}  # fmt: skip
+DROPOUT = {"rate": 0.1, "key": 1}
+
+SCALES: dict[str, dict[str, int]] = {
+    "small": {"ctx": 64, "batch": 12, "heads": 4, "dim": 128, "vocab": 65},  # the laptop preset
+    "medium": {"ctx": 256, "batch": 8, "heads": 6, "dim": 384, "vocab": 65},  # the baby preset, half a batch
+    "large": {"ctx": 1024, "batch": 2, "heads": 12, "dim": 768, "vocab": 4096},
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A kernel at one size."""
+
+    operation: str
+    dims: Mapping[str, int]
+    given: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def size(self) -> str:
+        """The size in a few words, in the letters of the contract."""
+        return " ".join(f"{letter}={number}" for letter, number in self.dims.items())
+
+    @property
+    def case(self) -> Case:
+        return Case(self.operation, self.dims, self.given, self.options)
+
+    def cost(self, dtype: str) -> Cost:
+        """From the shapes alone: nothing of this size is allocated."""
+        return OPERATIONS[self.operation].cost_of(self.dims, self.given, dtype, self.options)
+
+    def memory(self, backend: str, dtype: str) -> float:
+        """Bytes that timing it takes, about."""
+        itemsize = 4 if dtype == "float32" else 8
+        total = 4.0 * self.cost(dtype).bytes
+        if backend == "numpy" and self.operation in ("attention_forward", "attention_backward"):
+            total += 6.0 * self.dims["B"] * self.dims["NH"] * self.dims["T"] ** 2 * itemsize
+        return total
+
+
+def families() -> dict[str, list[str]]:
+    """The operations by the name that they share without _forward and _backward."""
+    found: dict[str, list[str]] = {}
+    for name in OPERATIONS:
+        found.setdefault(re.sub("_(forward|backward)$", "", name), []).append(name)
+    return found
+
+
+def chosen(names: Sequence[str]) -> list[str]:
+    """The operations meant by names of kernels, of single directions, or "all". Raises ConfigError for another name."""
+    known, found = families(), []
+    for name in names:
+        if name == "all":
+            found += list(OPERATIONS)
+        elif name in OPERATIONS:
+            found.append(name)
+        elif name in known:
+            found += known[name]
+        else:
+            close = difflib.get_close_matches(name, [*known, *OPERATIONS, "step", "list"], 1)
+            meant = f" (did you mean {close[0]}?)" if close else ""
+            raise ConfigError(f"There is no kernel {name!r}{meant}; there are {', '.join(known)}.")
+    return list(dict.fromkeys(found))
+
+
+def letters_of(ctx: int, batch: int, heads: int, dim: int, vocab: int) -> dict[str, int]:
+    """What the letters of the contract's shapes stand for in a model of these sizes."""
+    return {
+        "B": batch, "T": ctx, "N": batch * ctx, "C": dim, "NH": heads, "HS": dim // heads, "OC": 4 * dim, "V": vocab,
+        "P": 12 * dim * dim, "S": ctx, "R": ctx,
+    }  # fmt: skip
+
+
+def job(operation: str, letters: Mapping[str, int]) -> Job:
+    """The call of an operation as the model makes it."""
+    entry = OPERATIONS[operation]
+    used = {letter for spec in entry.arrays for dim in spec.dims for letter in dim.split("*") if not letter.isdigit()}
+    used |= {spec.below for spec in entry.arrays if spec.below}
+    used |= {*(entry.divides or ()), *(("HS",) if "NH" in used else ())}
+    options: dict[str, Any] = {}
+    if operation.startswith("dropout"):
+        options = dict(DROPOUT)
+    elif operation == "adamw":
+        options = _USUAL_ADAMW | {"decayed": letters["P"]}
+    elif operation == "attention_decode":
+        options = {"position": letters["S"] - 1}
+    return Job(operation, {name: letters[name] for name in letters if name in used}, GIVEN.get(operation, ()), options)
+
+
+def profile_jobs(config: ProfileKernelConfig) -> list[Job]:
+    """What `profile KERNEL ...` measures."""
+    return [job(operation, config.letters()) for operation in chosen(config.kernels)]
+
+
+def bench_jobs(config: BenchKernelsConfig) -> list[Job]:
+    """What `bench kernels` measures: each kernel at each scale."""
+    scales = [letters_of(**scale) for scale in SCALES.values()][: 1 if config.quick else None]
+    jobs = []
+    for operation in chosen(config.only or ("all",)):
+        jobs += [job(operation, letters) for letters in scales]
+    return list({(one.operation, one.size): one for one in jobs}.values())
+
+
+def measure(
+    jobs: Sequence[Job], backends: Sequence[str], threads: Sequence[int], dtype: str, rules: Rules,
+    progress: Progress | None = None,
+) -> list[KernelResult]:  # fmt: skip
+    """Time each job on each backend and number of threads, in turns, after they have been seen to agree.
+
+    Raises UserError for what cannot run here, StoppedRun where the backends disagree.
+    """
+    progress = progress or Progress()
+    for one in jobs:
+        refuse_too_large(int(max(one.memory(name, dtype) for name in backends)), f"Timing {one.operation}")
+    counts = list(dict.fromkeys(threads)) or [default_threads()]
+    results = []
+    with contextlib.ExitStack() as processes:
+        progress.stage("Measuring what this machine can do")
+        probes = {count: processes.enter_context(Competitor("peak", count)) for count in counts}
+        roofs = {count: Roofs(probe, dtype, rules.cold) for count, probe in probes.items()}
+        competitors = {
+            (name, count): processes.enter_context(Competitor(name, count))
+            for count in counts
+            for name in dict.fromkeys(backends)
+        }
+        for number, one in enumerate(jobs):
+            progress.stage(f"{one.operation} {one.size}  ({number + 1} of {len(jobs)})")
+            request = {"operation": one.operation, "dims": dict(one.dims), "given": list(one.given),
+                       "options": dict(one.options), "dtype": dtype}  # fmt: skip
+            verdict = probes[counts[0]].ask("agree", **request)
+            if not verdict["ok"]:
+                raise StoppedRun(f"The backends disagree, so nothing was timed: {verdict['worst']}.")
+            first = {}
+            for key, competitor in competitors.items():
+                answer = competitor.ask("kernel", rules=as_request(rules), **request)
+                first[key] = answer["first_call_s"]
+            times = interleaved(competitors, rules, progress)
+            for (name, count), summary in times.items():
+                results.append(
+                    _result(one, name, count, dtype, summary, roofs[count], first[name, count], rules.cold,
+                            competitors[name, count].ask("facts")["versions"])
+                )  # fmt: skip
+    return results
+
+
+class Roofs:
+    """What this machine reached, in the run, with so many threads."""
+
+    def __init__(self, probe: Competitor, dtype: str, cold: bool) -> None:
+        self.probe, self.dtype, self.cold = probe, dtype, cold
+        self.gflops: float = probe.ask("peak", dtype=dtype, repeats=7)["gflops"]
+        self._bandwidths: dict[int, float] = {}
+
+    def gbytes_per_s(self, nbytes: float) -> float:
+        """The bandwidth of whatever holds a working set of `nbytes`: a cache, or memory."""
+        wanted = EVICT_BYTES if self.cold else int(nbytes)
+        if wanted not in self._bandwidths:
+            answer = self.probe.ask("triad", nbytes=min(wanted, EVICT_BYTES), dtype=self.dtype)
+            self._bandwidths[wanted] = answer["gbytes_per_s"]
+        return self._bandwidths[wanted]
+
+
+def _result(
+    one: Job, backend: str, threads: int, dtype: str, times: Any, roofs: Roofs, first: float, cold: bool,
+    versions: dict[str, str],
+) -> KernelResult:  # fmt: skip
+    cost, bandwidth = one.cost(dtype), roofs.gbytes_per_s(one.cost(dtype).bytes)
+    gflops, fed = cost.flops / times.median, cost.intensity * bandwidth
+    roof = min(roofs.gflops, fed)
+    return KernelResult(
+        kernel=one.operation, backend=backend, threads=threads, dtype=dtype, size=one.size, dims=dict(one.dims),
+        ms_median=times.median / 1e6, ms_p20=times.p20 / 1e6, ms_p80=times.p80 / 1e6, flops=cost.flops,
+        bytes=cost.bytes, intensity=cost.intensity, gflops=gflops, gbytes_per_s=cost.bytes / times.median,
+        peak_gflops=roofs.gflops, peak_gbytes_per_s=bandwidth, roof_gflops=roof,
+        fraction_of_peak=gflops / roofs.gflops, fraction_of_roof=gflops / roof,
+        bound="compute" if fed >= roofs.gflops else "memory", first_call_s=first, cold=cold, versions=versions,
+        cpu=cpu_name(), date=today(),
+    )  # fmt: skip
+
+
+def formula_cost(entry: Operation) -> tuple[str, str]:
+    """Flops and bytes of an operation as they are listed: for the call that the model makes, in a small model."""
+    one = job(entry.name, letters_of(**SCALES["small"]))
+    cost = one.cost("float32")
+    return f"{cost.flops:,.0f}", f"{cost.bytes:,.0f}"

@@ -1,0 +1,217 @@
+"""Results of measuring: what is written, how it is read again, and two of them side by side."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import UserError
+
+CPUINFO = Path("/proc/cpuinfo")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """A training step of one competitor; a line of the table, and an object of the JSON file.
+
+    Times in milliseconds, `first_step_s` in seconds with compilation; `gflops` counts matrix products only, see
+    `bench_step.StepSize.flops`; `peak_gflops` is what the vector units reached in the same run, with these threads.
+    """
+
+    backend: str
+    threads: int
+    dtype: str
+    ctx: int
+    dim: int
+    layers: int
+    heads: int
+    batch: int
+    vocab: int
+    ms_median: float
+    ms_p20: float
+    ms_p80: float
+    tokens_per_s: float
+    flops_per_step: float
+    gflops: float
+    peak_gflops: float
+    fraction_of_peak: float
+    peak_rss_mb: float
+    first_step_s: float
+    versions: Mapping[str, str] = field(default_factory=dict)
+    cpu: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class KernelResult:
+    """A kernel of one backend at one size. Times in milliseconds, `first_call_s` in seconds with compilation.
+
+    `flops`, `bytes`: the contract's cost model. `roof_gflops`: the least of what the vector units reached, and what the
+    memory that holds this many bytes could have fed, both measured in the same run.
+    """
+
+    kernel: str
+    backend: str
+    threads: int
+    dtype: str
+    size: str
+    dims: Mapping[str, int]
+    ms_median: float
+    ms_p20: float
+    ms_p80: float
+    flops: float
+    bytes: float
+    intensity: float
+    gflops: float
+    gbytes_per_s: float
+    peak_gflops: float
+    peak_gbytes_per_s: float
+    roof_gflops: float
+    fraction_of_peak: float
+    fraction_of_roof: float
+    bound: str
+    first_call_s: float
+    cold: bool = False
+    versions: Mapping[str, str] = field(default_factory=dict)
+    cpu: str = ""
+    date: str = ""
+
+
+Result = StepResult | KernelResult
+
+# What two results must share to be the same measurement on two machines.
+IDENTITY = ("kernel", "size", "backend", "threads", "dtype", "ctx", "dim", "layers", "heads", "batch", "vocab", "cold")
+
+
+def cpu_name() -> str:
+    """The processor as it calls itself."""
+    try:
+        for line in CPUINFO.read_text("utf-8", "replace").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")
+
+
+def write_json(path: str, results: Sequence[Result] | Mapping[str, Any]) -> None:
+    """Raises UserError if the file cannot be written."""
+    data = results if isinstance(results, Mapping) else [asdict(result) for result in results]
+    _write(path, json.dumps(data, indent=1) + "\n", "w")
+
+
+def append_csv(path: str, results: Sequence[Result]) -> None:
+    """A line for each result, under a header where the file is new. Raises UserError if it cannot be written, or has
+    other columns."""
+    if not results:
+        return
+    names = [field.name for field in fields(results[0])]
+    header = ",".join(names)
+    new = True
+    try:
+        with open(path, encoding="utf-8", newline="") as existing:
+            first = existing.readline().rstrip("\r\n")
+        new = not first
+        if first and first != header:
+            raise UserError(f"{path} has other columns than these results; name another file.")
+    except FileNotFoundError:
+        pass
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}.") from None
+    try:
+        with open(path, "a", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            if new:
+                writer.writerow(names)
+            for result in results:
+                values = asdict(result)
+                writer.writerow([json.dumps(v) if isinstance(v, dict) else v for v in (values[n] for n in names)])
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from None
+
+
+def check_writable(*paths: str) -> None:
+    """Raises UserError before anything is measured if a result could not be written."""
+    for path in filter(None, paths):
+        folder = Path(path).parent
+        if Path(path).is_dir():
+            raise UserError(f"Cannot write {path}: it is a folder.")
+        if not folder.is_dir():
+            raise UserError(f"Cannot write {path}: there is no folder {folder}.")
+        if not os.access(path if Path(path).exists() else folder, os.W_OK):
+            raise UserError(f"Cannot write {path}: it is not permitted.")
+
+
+def _write(path: str, text: str, mode: str) -> None:
+    try:
+        with open(path, mode, encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}.") from None
+
+
+def read_json(path: str) -> list[dict[str, Any]]:
+    """The results in a file. Raises UserError if it is none."""
+    try:
+        data = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
+    except ValueError:
+        raise UserError(f"{path} is not a file of results: it is not JSON.") from None
+    needed = ("backend", "threads", "dtype", "ms_median", "fraction_of_peak", "cpu")
+    if not isinstance(data, list) or not data:
+        raise UserError(f"{path} is not a file of results: it is not a list of objects.")
+    for number, result in enumerate(data):
+        missing = needed if not isinstance(result, dict) else [name for name in needed if name not in result]
+        if missing:
+            raise UserError(f"{path} is not a file of results: object {number} has no {missing[0]!r}.")
+        for name in ("ms_median", "fraction_of_peak"):
+            if not isinstance(result[name], int | float) or not result[name] > 0:
+                raise UserError(f"{path} is not a file of results: {name!r} of object {number} is {result[name]!r}.")
+    return data
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same measurement in two files."""
+
+    what: str
+    a: Mapping[str, Any]
+    b: Mapping[str, Any]
+
+    @property
+    def ratio(self) -> float:
+        """Above 1: b is so many times as fast."""
+        return float(self.a["ms_median"]) / float(self.b["ms_median"])
+
+
+def pairs(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[list[Pair], int]:
+    """What stands in both, and how many results stand in one only. Of equal ones the last counts."""
+
+    def keyed(results: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+        return {tuple(result.get(name) for name in IDENTITY): result for result in results}
+
+    first, second = keyed(a), keyed(b)
+    found = [Pair(describe(first[key]), first[key], second[key]) for key in first if key in second]
+    return found, len(first) + len(second) - 2 * len(found)
+
+
+def describe(result: Mapping[str, Any]) -> str:
+    """A measurement in a few words, without the machine."""
+    threads = f"{result['threads']} thread{'s' if result['threads'] != 1 else ''}"
+    if "kernel" in result:
+        cold = ", cold" if result.get("cold") else ""
+        return f"{result['kernel']} {result['size']}, {result['backend']}, {threads}, {result['dtype']}{cold}"
+    size = " ".join(f"{name} {result.get(name)}" for name in ("ctx", "dim", "layers", "heads", "batch", "vocab"))
+    return f"{result['backend']}, {threads}, {result['dtype']}, {size}"

@@ -1,0 +1,112 @@
+"""A step taken apart, as tables, as JSON and as a trace."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from .bench_config import ProfileStepConfig
+from .bench_console import WideConsole, make_table, number, progress
+from .bench_results import check_writable, cpu_name, today, write_json
+from .errors import UserError
+from .profile_steps import Call, StepProfile
+from .profile_steps import profile_step as take_apart
+from .trace import trace_events
+
+PYTHON = "Python between kernels"
+
+
+def profile_step(config: ProfileStepConfig) -> int:
+    """Measure, print, write."""
+    check_writable(config.trace, config.json)
+    with progress() as shown:
+        profile = take_apart(config, shown)
+    console, size = WideConsole(), profile.size
+    title = (f"A training step by kernel: ctx {size.ctx}, dim {size.dim}, layers {size.layers}, heads {size.heads}, "
+             f"batch {size.batch}, vocab {size.vocab}, {size.dtype}; {profile.kernels}")  # fmt: skip
+    rows = []
+    for row in by_kernel(profile):
+        rates = [number(row["gflops"]), number(row["gbytes_per_s"])] if row["launches"] else ["", ""]
+        rows.append([row["kernel"], str(row["launches"] or ""), number(row["ms"]), f"{row['share']:.1%}", *rates])
+    rows.append(["all parts", str(len(profile.calls)), number(profile.whole / 1e6), "100.0%", "", ""])
+    console.show(make_table(title, ["kernel"], ["launches", "ms", "share", "GFLOP/s", "GB/s"], rows))
+    rows = [
+        [row["place"], *(number(row[phase]) if row[phase] else "" for phase in ("forward", "backward")),
+         number(row["ms"]), f"{row['share']:.1%}"]
+        for row in by_place(profile)
+    ]  # fmt: skip
+    console.show(make_table("The same by layer", ["layer"], ["forward ms", "backward ms", "ms", "share"], rows))
+    for line in notes(profile):
+        console.print(line, soft_wrap=True)
+    if config.json:
+        write_json(config.json, as_object(profile))
+    if config.trace:
+        try:
+            with open(config.trace, "w", encoding="utf-8") as file:
+                json.dump(trace_events(profile), file)
+        except OSError as error:
+            raise UserError(f"Cannot write {config.trace}: {error.strerror}.") from None
+        console.print(f"{config.trace}: open it at https://ui.perfetto.dev or https://speedscope.app", soft_wrap=True)
+    return 0
+
+
+def notes(profile: StepProfile) -> list[str]:
+    """How far the figures can be trusted."""
+    plain, noted = profile.plain.median / 1e6, profile.noted.median / 1e6
+    return [
+        f"{profile.steps} steps taken apart. Without the instruments a step takes {number(plain)} ms, with them "
+        f"{number(noted)} ms ({profile.slowdown:+.1%}); the parts are {profile.coverage:.1%} of a step without.",
+        f"The first step, with compilation, took {profile.first_s:.1f} s and does not count.",
+    ]
+
+
+def _sums(profile: StepProfile, key: Callable[[Call], Any]) -> dict[Any, dict[str, float]]:
+    """Launches, nanoseconds, flops and bytes of the calls with the same key."""
+    found: dict[Any, dict[str, float]] = {}
+    for call, duration in zip(profile.calls, profile.durations, strict=True):
+        sums = found.setdefault(key(call), {"launches": 0, "ns": 0.0, "flops": 0.0, "bytes": 0.0})
+        for name, value in (("launches", 1), ("ns", duration), ("flops", call.flops), ("bytes", call.bytes)):
+            sums[name] += value
+    return found
+
+
+def by_kernel(profile: StepProfile) -> list[dict[str, Any]]:
+    """A row for each kernel, the longest first, then one for Python's time between them; the shares sum to 1."""
+    rows = [
+        {"kernel": name, "launches": int(sums["launches"]), "ms": sums["ns"] / 1e6, "share": sums["ns"] / profile.whole,
+         "gflops": sums["flops"] / sums["ns"], "gbytes_per_s": sums["bytes"] / sums["ns"]}
+        for name, sums in _sums(profile, lambda call: call.operation).items()
+    ]  # fmt: skip
+    rows.sort(key=lambda row: -row["ms"])
+    python = sum(profile.gaps)
+    return [*rows, {"kernel": PYTHON, "launches": 0, "ms": python / 1e6, "share": python / profile.whole,
+                    "gflops": 0.0, "gbytes_per_s": 0.0}]  # fmt: skip
+
+
+def by_place(profile: StepProfile) -> list[dict[str, Any]]:
+    """A row for each layer, the embeddings, the head and the optimiser, in the order of the forward pass."""
+    sums = _sums(profile, lambda call: (call.place, "backward" if call.phase == "backward" else "forward"))
+    rows = []
+    for place in dict.fromkeys(place for place, _ in sums):
+        phases = {phase: sums[place, phase]["ns"] / 1e6 if (place, phase) in sums else 0.0
+                  for phase in ("forward", "backward")}  # fmt: skip
+        total = sum(phases.values())
+        if place in ("head", "optimizer"):  # the head goes forward and back at once; an update is neither
+            phases = dict.fromkeys(phases, 0.0)
+        rows.append({"place": place, **phases, "ms": total, "share": total * 1e6 / profile.whole})
+    python = sum(profile.gaps)
+    return [*rows, {"place": PYTHON, "forward": 0.0, "backward": 0.0, "ms": python / 1e6,
+                    "share": python / profile.whole}]  # fmt: skip
+
+
+def as_object(profile: StepProfile) -> dict[str, Any]:
+    """All figures, for a program."""
+    return {
+        **asdict(profile.size), "kernels_used": profile.kernels, "steps": profile.steps,
+        "whole_ms": profile.whole / 1e6,
+        "plain_ms_median": profile.plain.median / 1e6, "noted_ms_median": profile.noted.median / 1e6,
+        "slowdown": profile.slowdown, "coverage": profile.coverage, "first_step_s": profile.first_s,
+        "by_kernel": by_kernel(profile), "by_layer": by_place(profile), "cpu": cpu_name(), "date": today(),
+    }  # fmt: skip

@@ -1,0 +1,43 @@
+"""What is told about a run while it goes on."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from .config import TrainConfig
+from .run import Run
+
+Record = dict[str, Any]  # a line of metrics.jsonl
+
+
+class Reporter:
+    """What is told about a run while it goes on. This one keeps silent; see `console.ConsoleReporter`."""
+
+    def start(self, config: TrainConfig) -> None:
+        """All input is good."""
+
+    def fact(self, name: str, value: str) -> None:
+        """Something to know about the run."""
+
+    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
+        """Something takes a while."""
+        return contextlib.nullcontext()
+
+    def step(self, record: Record) -> None:
+        """A step is done; step 0 is the evaluation before the first."""
+
+    def sample(self, step: int, text: str) -> None:
+        """What the model writes after `step`."""
+
+    def note(self, text: str) -> None:
+        """Something is not as it should be, and the run goes on."""
+
+    def interrupted(self) -> None:
+        """Ctrl-C was pressed, or the like; the step in hand is being finished."""
+
+    def saved(self, count: int, size: int, seconds: float, of: float) -> None:
+        """The run was saved `count` times; a checkpoint has `size` bytes, all took `seconds` of `of` seconds."""
+
+    def end(self, run: Run | None) -> None:
+        """The run is over; None if it failed."""

@@ -1,0 +1,92 @@
+"""When a run is saved, and what happens when the disk does not take it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from . import files
+from .checkpoint import Progress, checkpoints, save_checkpoint, versions
+from .config import TrainConfig
+from .errors import CheckpointError
+from .modelfile import save_model
+from .parameters import Parameters
+from .tokenizer import Tokenizer
+
+SHARE = 25  # times as long as saving took, --save-seconds lets the training go on
+
+
+class Saver:
+    """Saves a run when it is time to. A failure is told and kept in `problem`; the next save tries again."""
+
+    def __init__(
+        self, folder: files.RunFolder, config: TrainConfig, tokenizer: Tokenizer, text: str, progress: Progress,
+        tensors: dict[str, Parameters], tell: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self.folder, self.config, self.tokenizer, self.text = folder, config, tokenizer, text
+        self.progress, self.tensors, self._tell = progress, tensors, tell
+        self.problem = ""
+        versions()  # looked up now, while all is well
+        self.count, self.seconds, self.size = 0, 0.0, 0
+        self._saved: tuple[int, bool] | None = None  # step, and whether its evaluation was still to be done
+        self._last, self._took = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        """Whether a checkpoint is to be written after the step that was just done."""
+        every, seconds = self.config.save_every, self.config.save_seconds
+        if every and self.progress.step % every == 0:
+            return True
+        return seconds > 0.0 and time.monotonic() - self._last >= max(seconds, SHARE * self._took)
+
+    def save(self) -> None:
+        """Write checkpoint and model, each whole or not at all; then remove older checkpoints."""
+        state = self.progress.step, self.progress.unfinished is not None
+        if state == self._saved:
+            return
+        began = time.monotonic()
+        try:
+            self._write()
+        except CheckpointError as error:
+            self.problem = str(error)
+            self._tell(f"step {state[0]:,} is not saved: {self.problem} Training goes on; the next save tries again.")
+        else:
+            if self.problem:
+                self._tell(f"step {state[0]:,} is saved; the disk takes it again.")
+            self.problem, self._saved = "", state
+            self.count += 1
+            self._remove_old()
+        self._last = time.monotonic()
+        self._took = self._last - began
+        self.seconds += self._took
+
+    def _write(self) -> None:
+        folder, progress = self.folder.path, self.progress
+        self.folder.sync()  # first, so that no line is missing that a resumed run would not write again
+        with files.writing(folder / files.CHECKPOINTS), contextlib.suppress(FileExistsError):
+            (folder / files.CHECKPOINTS).mkdir()
+            files.sync_folder(folder)
+        self.size = save_checkpoint(folder, self.config, self.tokenizer, progress, self.text, self.tensors)
+        save_model(folder / files.MODEL, self.tensors["weights"], self.tokenizer, progress.step)
+
+    def _remove_old(self) -> None:
+        """Keep the newest ones. Those of later steps are damaged, or the run would have gone on from them."""
+        try:
+            found = checkpoints(self.folder.path)
+            kept = [path for step, path in found if step <= self.progress.step][: self.config.keep]
+            for _, path in found:
+                if path not in kept:
+                    os.unlink(path)
+        except (CheckpointError, OSError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._tell(f"an old checkpoint cannot be removed: {reason}.")
+
+    def try_to(self, path: Path, data: bytes) -> None:
+        """Write a file that no resumed run needs; a failure is told, and a problem."""
+        try:
+            files.write_atomically(path, data)
+        except CheckpointError as error:
+            self.problem = self.problem or str(error)
+            self._tell(str(error))

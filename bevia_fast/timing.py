@@ -1,0 +1,126 @@
+"""How time is measured here: the one place where the rules stand, for every command and for `bench/`.
+
+1. The clock is `time.perf_counter_ns`: it never goes back and is not adjusted while we look.
+2. The first call, in which kernels are compiled or read from the cache, is timed apart and reported apart.
+3. Then come calls that are not counted, until they are stable: until the median of `window` calls is within `stable`
+   of the median of the `window` before, or `warmup_seconds` have passed.
+4. What is compared takes turns, A B A B ...: a machine that slows down half-way is then as unkind to one as to the
+   other. Each competitor is a process of its own that waits, without computing, while it is not its turn.
+5. A turn begins with a call that is not counted, for the others have had the caches. Then calls are counted until there
+   are `repeats` of them and the turn has its share of `seconds`.
+6. A sample is at least `shortest_ns` long; of a faster function several calls make one sample.
+7. Reported are the median over the samples of all turns, and the 20th and 80th percentile; never the mean, which one
+   interruption moves, and never the fastest, which nobody gets.
+8. Caches are warm: a call finds what the call before it left there. With `cold`, memory larger than the caches is
+   written before each call, outside of the clock.
+
+Only the standard library is used, for a peer's interpreter has nothing else of ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+clock = time.perf_counter_ns
+
+EVICT_BYTES = 256 << 20  # larger than the last cache of any laptop
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The numbers in the rules above."""
+
+    turns: int = 5
+    repeats: int = 3  # samples of a turn, at least
+    seconds: float = 3.0  # of all turns together, at least
+    warmup_seconds: float = 2.0
+    window: int = 3
+    stable: float = 0.05
+    shortest_ns: int = 100_000
+    cold: bool = False
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Percentiles of many samples, in nanoseconds a call."""
+
+    median: float
+    p20: float
+    p80: float
+    samples: int
+
+    @classmethod
+    def of(cls, samples: Sequence[float]) -> Summary:
+        """Raises ValueError without samples."""
+        if not samples:
+            raise ValueError("nothing was timed")
+        ordered = sorted(samples)
+        median, p20, p80 = (percentile(ordered, share) for share in (0.5, 0.2, 0.8))
+        return cls(median, p20, p80, len(ordered))
+
+
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The value below which `share` of the sorted values lie, on a straight line between neighbours."""
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+class Stopwatch:
+    """One function, timed by the rules."""
+
+    def __init__(self, function: Callable[[], object], rules: Rules | None = None) -> None:
+        """Makes the first call. `first_s` is what it took, in seconds; the caller may add what came before it."""
+        self.function, self.rules = function, rules or Rules()
+        self.first_s = self._once() / 1e9
+        self.calls = 1  # that make a sample
+        self._evicted = bytearray(EVICT_BYTES) if self.rules.cold else None
+
+    def _once(self) -> int:
+        before = clock()
+        self.function()
+        return clock() - before
+
+    def warm_up(self) -> int:
+        """Call until the times are stable; returns how many calls it took."""
+        rules, began = self.rules, clock()
+        times: list[int] = []
+        earlier = None
+        while True:
+            recent = [self._once() for _ in range(rules.window)]
+            times += recent
+            now = Summary.of(recent).median
+            settled = earlier is not None and abs(now - earlier) <= rules.stable * earlier
+            if settled or clock() - began > rules.warmup_seconds * 1e9:
+                break
+            earlier = now
+        self.calls = 1 if rules.cold else max(1, round(rules.shortest_ns / max(now, 1.0)))
+        return len(times)
+
+    def turn(self) -> list[float]:
+        """The samples of one turn, in nanoseconds a call."""
+        rules, function, calls = self.rules, self.function, self.calls
+        share = rules.seconds / rules.turns * 1e9
+        function()
+        samples: list[float] = []
+        began = clock()
+        while len(samples) < rules.repeats or clock() - began < share:
+            if self._evicted is not None:
+                self._evicted[:] = bytes(EVICT_BYTES)
+            before = clock()
+            for _ in range(calls):
+                function()
+            samples.append((clock() - before) / calls)
+        return samples
+
+
+def take_turns(competitors: Sequence[Stopwatch]) -> list[Summary]:
+    """Time functions of one process against each other by the rules of the first; all have been warmed up."""
+    samples: list[list[float]] = [[] for _ in competitors]
+    for _ in range(competitors[0].rules.turns):
+        for watch, found in zip(competitors, samples, strict=True):
+            found += watch.turn()
+    return [Summary.of(found) for found in samples]

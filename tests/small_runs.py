@@ -1,0 +1,59 @@
+"""Runs of a very small model, and what has to be equal when two of them are the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from bevia_fast.checkpoint import PARTS, Checkpoint, newest_good
+from bevia_fast.config import ModelConfig, TrainConfig
+from bevia_fast.files import read_metrics
+from bevia_fast.modelfile import load_model
+from bevia_fast.reporter import Record, Reporter
+
+TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
+TINY = ModelConfig(ctx=8, dim=8, layers=2, heads=2, dropout=0.1)
+
+
+def tiny_config(folder: Path, name: str = "run", **changes: Any) -> TrainConfig:
+    """Options of a run that takes milliseconds; its text is written into `folder`."""
+    text = folder / "text.txt"
+    if not text.exists():
+        text.write_text(TEXT)
+    options: dict[str, Any] = {
+        "data": [str(text)], "out": str(folder / name), "model": TINY, "steps": 10, "batch": 2, "warmup": 2,
+        "eval_every": 4, "eval_batches": 2, "sample_every": 0, "save_every": 3, "save_seconds": 0.0,
+        "backend": "numpy",
+    }  # fmt: skip
+    return TrainConfig(**{**options, **changes})
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """Of the bits of weights and moments."""
+    return hashlib.sha256(b"".join(checkpoint.tensors[part].flat.tobytes() for part in PARTS)).hexdigest()
+
+
+def result(run: str | Path) -> tuple[int, str, list[Record]]:
+    """All that an interruption must not change: step, bits, metrics. The model file has the checkpoint's weights."""
+    checkpoint, damaged = newest_good(run)
+    assert not damaged
+    assert load_model(run)[0].flat.tobytes() == checkpoint.tensors["weights"].flat.tobytes()
+    lines = [{key: value for key, value in line.items() if key != "tokens_per_s"} for line in read_metrics(Path(run))]
+    return checkpoint.progress.step, digest(checkpoint), lines
+
+
+class Acting(Reporter):
+    """Does something after a step, and remembers what it was told."""
+
+    def __init__(self, step: int = -1, act: Callable[[], object] = lambda: None) -> None:
+        self.when, self.act = step, act
+        self.notes: list[str] = []
+
+    def step(self, record: Record) -> None:
+        if record["step"] == self.when:
+            self.act()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)

@@ -1,0 +1,288 @@
+"""`bench`: timing rules, results, and the commands as a user calls them."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bevia_fast import cli, timing
+from bevia_fast.bench_client import Competitor, CompetitorError
+from bevia_fast.bench_config import BENCHES, PROFILES, BenchStepConfig, ProfileKernelConfig
+from bevia_fast.bench_kernels import chosen, families
+from bevia_fast.bench_results import StepResult, append_csv
+from bevia_fast.bench_steps import _Session, bench_steps
+from bevia_fast.errors import StoppedRun, UserError
+from bevia_fast.kernels.contract import OPERATIONS
+from bevia_fast.timing import Rules, Stopwatch, Summary, percentile, take_turns
+
+SMALL = [
+    "--ctx", "8", "--dim", "16", "--layers", "1", "--heads", "2", "--batch", "2", "--seconds", "0.05", "--turns", "2",
+]  # fmt: skip
+KEYS = [
+    "backend", "threads", "dtype", "ctx", "dim", "layers", "heads",
+    "batch", "vocab", "ms_median", "ms_p20", "ms_p80", "tokens_per_s", "flops_per_step",
+    "gflops", "peak_gflops", "fraction_of_peak", "peak_rss_mb", "first_step_s", "versions", "cpu",
+]  # fmt: skip
+
+# -------------------------------------------------------------------------------------------------------------- timing
+
+
+class FakeClock:
+    """Time passes only when a function says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0
+        monkeypatch.setattr(timing, "clock", lambda: self.now)
+
+
+def test_percentiles() -> None:
+    assert [percentile([1.0, 2.0, 3.0, 4.0, 5.0], share) for share in (0, 0.2, 0.5, 0.8, 1)] == [
+        1, pytest.approx(1.8), 3, pytest.approx(4.2), 5,
+    ]  # fmt: skip
+    assert Summary.of([3.0, 1.0, 2.0]) == Summary(2.0, pytest.approx(1.4), pytest.approx(2.6), 3)
+    with pytest.raises(ValueError, match="nothing was timed"):
+        Summary.of([])
+
+
+def test_the_first_call_and_the_warm_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeClock(monkeypatch)
+    costs = iter([9_000_000_000, 500_000_000, 400_000_000, 300_000_000, 200_000_000])
+
+    def function() -> None:
+        fake.now += next(costs, 1_000_000)
+
+    watch = Stopwatch(function, Rules(seconds=0.05, turns=1, warmup_seconds=5))
+    assert watch.first_s == 9.0
+    assert watch.warm_up() == 9  # windows of 400, 1 and 1 ms: the last two agree
+    assert set(watch.turn()) == {1_000_000}
+
+
+def test_short_functions_are_called_several_times_for_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeClock(monkeypatch)
+
+    def function() -> None:
+        fake.now += 1000
+
+    watch = Stopwatch(function, Rules(seconds=0.001, turns=1))
+    watch.warm_up()
+    assert watch.calls == 100
+    samples = watch.turn()
+    assert set(samples) == {1000.0}
+    assert len(samples) == 10
+
+
+def test_turns_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake, order = FakeClock(monkeypatch), []
+
+    def competitor(name: str, cost: int) -> Any:
+        def function() -> None:
+            order.append(name)
+            fake.now += cost
+
+        return function
+
+    rules = Rules(turns=3, seconds=0.006)
+    watches = [Stopwatch(competitor("a", 1_000_000), rules), Stopwatch(competitor("b", 2_000_000), rules)]
+    for watch in watches:
+        watch.warm_up()
+    order.clear()
+    a, b = take_turns(watches)
+    assert (a.median, b.median) == (1_000_000, 2_000_000)
+    assert [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name] == ["a", "b"] * 3
+    assert (a.samples, b.samples) == (9, 9)
+
+
+# ---------------------------------------------------------------------------------------------------------------- step
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with step.json and step.csv."""
+    folder = tmp_path_factory.mktemp("bench")
+    line = ["bench", "step", *SMALL, "--threads", "1", "--json", str(folder / "step.json"), "--csv",
+            str(folder / "step.csv")]  # fmt: skip
+    assert cli.main(line) == 0
+    return folder
+
+
+def test_step_results_have_all_keys_and_fit_together(measured: Path) -> None:
+    results = json.loads((measured / "step.json").read_text())
+    assert [result["backend"] for result in results] == ["numpy", "numba"]
+    for result in results:
+        assert set(KEYS) <= set(result)
+        assert 0 < result["ms_p20"] <= result["ms_median"] <= result["ms_p80"]
+        assert result["tokens_per_s"] == pytest.approx(16 / result["ms_median"] * 1e3)
+        assert result["gflops"] == pytest.approx(result["flops_per_step"] / result["ms_median"] / 1e6)
+        assert result["fraction_of_peak"] == pytest.approx(result["gflops"] / result["peak_gflops"])
+        assert 10 < result["peak_rss_mb"] < 2000
+        assert result["versions"]["numpy"] == np.__version__
+    assert "numba" not in results[0]["versions"]  # its own process, without the other's memory
+    assert results[0]["peak_rss_mb"] < results[1]["peak_rss_mb"]
+    with (measured / "step.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["backend"] for row in rows] == ["numpy", "numba"]
+
+
+def test_compare(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = json.loads((measured / "step.json").read_text())
+    other = [result | {"ms_median": result["ms_median"] / 2, "cpu": "another"} for result in results]
+    other[0]["threads"] = 77
+    (measured / "other.json").write_text(json.dumps(other))
+    assert cli.main(["bench", "compare", str(measured / "step.json"), str(measured / "other.json")]) == 0
+    out = capsys.readouterr().out
+    assert "numba, 1 thread, float32, ctx 8 dim 16" in out
+    assert "2.00" in out
+    assert "another" in out
+    assert "2 measurements stand in one of the files only." in out
+
+
+def test_csv_appends_and_refuses_other_columns(measured: Path, tmp_path: Path) -> None:
+    result = StepResult(**json.loads((measured / "step.json").read_text())[0])
+    path = tmp_path / "all.csv"
+    for _ in range(2):
+        append_csv(str(path), [result])
+    assert len(path.read_text().splitlines()) == 3
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="other columns"):
+        append_csv(str(path), [result])
+
+
+def test_nothing_is_timed_where_the_gradients_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = _Session._read
+
+    def wrong(self: _Session, path: Path) -> Any:
+        gradients, loss = read(self, path)
+        if path.name.startswith("numba"):
+            gradients["h.0.mlp.c_fc.weight"][3, 5] += 1.0
+        return gradients, loss
+
+    monkeypatch.setattr(_Session, "_read", wrong)
+    config = BenchStepConfig(ctx=8, dim=16, layers=1, heads=2, batch=2, seconds=0.05, turns=1, threads=(1,))
+    with pytest.raises(StoppedRun, match=r"numba differs from numpy, so nothing was timed: .*c_fc.weight\[3, 5\]"):
+        bench_steps(config)
+
+
+def test_scaling_draws_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    picture = tmp_path / "s.png"
+    line = ["bench", "scaling", *SMALL, "--over", "batch", "--values", "1", "2", "--threads", "1", "--backend", "numpy"]
+    assert cli.main([*line, "--out", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "A training step over batch" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="PyTorch is installed")
+def test_a_peer_that_is_not_installed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "step", *SMALL, "--threads", "1", "--peer", "torch"]) == 2
+    err = capsys.readouterr().err
+    assert "torch-eager: PyTorch is not installed in this interpreter" in err
+    assert err.count("\n") == 1
+
+
+def test_a_competitor_may_be_in_an_interpreter_without_this_package() -> None:
+    """As a peer's is: the package is loaded from its place, and nothing heavy with it."""
+    with Competitor("torch-eager", 1, sys.executable) as peer:
+        assert set(peer.ask("facts")["versions"]) == {"python"}
+        if importlib.util.find_spec("torch") is None:
+            with pytest.raises(CompetitorError, match="PyTorch is not installed"):
+                peer.ask("load")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("bench stop", "no command bevia-fast bench stop (did you mean step?)"),
+        ("bench step --ctxx 5", "no option '--ctxx' (did you mean --ctx?)"),
+        ("bench step --dim 10 --heads 3", "not divisible"),
+        ("bench step --backend jax", "jax"),
+        ("bench step --threads 4000", "--threads 4000"),
+        ("bench step --threads 0", "--threads is 0"),
+        ("bench step --seconds 0", "--seconds is 0.0"),
+        ("bench step --peer jax", "jax"),
+        ("bench step --peer torch --torch-python /nowhere", "Cannot start /nowhere"),
+        ("bench step --json /nowhere/x.json", "there is no folder"),
+        ("bench step --ctx 16000000 --batch 1000", "needs about"),
+        ("bench kernels --only atention", "no kernel 'atention' (did you mean attention?)"),
+        ("bench scaling --over vocab", "vocab"),
+        ("bench scaling --over dim --values 30 --heads 4", "not divisible"),
+        ("bench scaling --threads 1 2", "one number of --threads"),
+        ("bench compare a.json", "B.JSON"),
+        ("bench compare /nowhere/a.json b.json", "Cannot read /nowhere/a.json"),
+        ("profile", "KERNEL"),
+        ("profile atention", "no kernel 'atention' (did you mean attention?)"),
+        ("profile attention --heads 3 --dim 64", "--dim 64 is not divisible by --heads 3"),
+        ("profile attention --heads 4 --head-size 16 --dim 60", "--dim 60 is not --heads 4 times --head-size 16"),
+        ("profile attention --ctx 0", "--ctx is 0"),
+        ("profile attention --ctx 1000000", "needs about"),
+        ("profile attention --threads 4000", "--threads 4000"),
+        ("profile step --trace /nowhere/t.json", "there is no folder"),
+        ("profile step --backend jax", "jax"),
+        ("profile list --all", "no option '--all'"),
+    ],
+)
+def test_bad_requests_are_one_sentence(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if line == "profile":
+        assert cli.main(["profile"]) == 0  # the help
+        assert words in capsys.readouterr().out
+        return
+    assert cli.main(line.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("bevia-fast: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "[1]", '[{"backend": "numba"}]', "\x00"])
+def test_files_that_are_no_results(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    assert cli.main(["bench", "compare", str(path), str(path)]) == 2
+    assert "bad.json is not a file of results" in capsys.readouterr().err
+
+
+def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, kinds in (("bench", BENCHES), ("profile", PROFILES)):
+        for name, config in kinds.items():
+            assert cli.main([command, name, "--help"]) == 0
+            page = capsys.readouterr().out
+            for option in cli._options(config) - {"--a", "--b"}:
+                assert option in page
+    assert cli.main(["profile", "--help"]) == 0
+    page = capsys.readouterr().out
+    for option in cli._options(ProfileKernelConfig) - {"--kernels"}:
+        assert option in page
+
+
+def test_kernels_are_known_by_name() -> None:
+    assert chosen(["attention"]) == ["attention_forward", "attention_backward"]
+    assert chosen(["adamw", "gelu_backward", "adamw"]) == ["adamw", "gelu_backward"]
+    assert chosen(["all"]) == list(OPERATIONS)
+    assert [name for names in families().values() for name in names] == list(OPERATIONS)
+
+
+# ---------------------------------------------------------------------------------------------------------- the report
+
+
+def test_the_report_stands_at_its_marker(measured: Path, tmp_path: Path) -> None:
+    path = Path(__file__).parent.parent / "bench" / "report.py"
+    spec = importlib.util.spec_from_file_location("report", path)
+    assert spec is not None
+    assert spec.loader is not None
+    report = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(report)
+    readme = tmp_path / "README.md"
+    readme.write_text("# Title\n\n<!-- speed table -->\n\n## Next\n")
+    results = json.loads((measured / "step.json").read_text())
+    for _ in range(2):  # the second replaces the first
+        report.write(readme, report.table(results))
+    page = readme.read_text()
+    assert page.count("| bevia-fast, numba |") == 1
+    assert page.index("# Title") < page.index("| bevia-fast, numpy |") < page.index("## Next")
+    assert results[0]["cpu"] in page

@@ -1,0 +1,130 @@
+"""The trace against the rules of the Trace Event format, and the parts of a step against the whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from bevia_fast.bench_config import ProfileStepConfig
+from bevia_fast.bench_step import StepSize, TrainingStep
+from bevia_fast.kernels import get_backend
+from bevia_fast.kernels.contract import OPERATIONS
+from bevia_fast.profile_console import as_object, by_kernel, by_place
+from bevia_fast.profile_steps import RecordedStep, Recorder, StepProfile, profile_step
+from bevia_fast.trace import trace_events
+
+
+@pytest.fixture(scope="module", params=["numpy", "numba"])
+def profile(request: pytest.FixtureRequest) -> StepProfile:
+    backend: Any = request.param
+    return profile_step(ProfileStepConfig(ctx=32, dim=48, layers=3, heads=2, batch=6, backend=backend, seconds=1.0))
+
+
+def fastest(function: Callable[[], object], times: int) -> float:
+    """The least time of a call, in ns: what it costs on a machine that does nothing else, or nearly."""
+    found = []
+    for _ in range(times):
+        began = time.perf_counter_ns()
+        function()
+        found.append(time.perf_counter_ns() - began)
+    return min(found)
+
+
+def test_measuring_slows_a_step_by_less_than_two_percent() -> None:
+    """What the instruments cost, call by call, against the smallest preset, whose steps are the shortest."""
+    config = ProfileStepConfig(preset="seed")
+    step = TrainingStep(StepSize.of(config.model(), config.sequences()), get_backend("numba"))
+    calls = RecordedStep(step).calls
+    silent: Any = SimpleNamespace(name="silent", **{name: lambda *args, **kwargs: None for name in OPERATIONS})
+    recorder: Any = Recorder(silent)
+
+    def many(backend: Any) -> None:
+        for _ in range(1000):
+            backend.linear_forward(1, 2, 3, 4, residual=5)
+        recorder.times.clear()
+
+    cost = (fastest(lambda: many(recorder), 20) - fastest(lambda: many(silent), 20)) / 1000
+    assert len(calls) == 23
+    assert cost * len(calls) < 0.02 * fastest(step.run, 50)
+
+
+def assert_valid_trace(data: Any) -> dict[tuple[int, int], list[Any]]:
+    """JSON object form, complete and metadata events only, and on each thread spans strictly within each other or
+    apart. Returns the spans of each thread with their depth, in order of time."""
+    assert isinstance(data, dict)
+    assert data.get("displayTimeUnit", "ms") in ("ms", "ns")
+    threads: dict[tuple[int, int], list[Any]] = {}
+    for event in data["traceEvents"]:
+        assert event["ph"] in ("X", "M")
+        assert isinstance(event["name"], str)
+        assert event["name"]
+        assert type(event["pid"]) is int
+        assert type(event["tid"]) is int
+        assert isinstance(event.get("args", {}), dict)
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name")
+            assert isinstance(event["args"]["name"], str)
+            continue
+        for name in ("ts", "dur"):
+            assert type(event[name]) in (int, float)
+            assert event[name] >= 0
+        threads.setdefault((event["pid"], event["tid"]), []).append(event)
+    found = {}
+    for thread, events in threads.items():
+        in_ns = sorted(
+            (round(e["ts"] * 1000), -round((e["ts"] + e["dur"]) * 1000), e["name"], e["cat"]) for e in events
+        )
+        stack: list[int] = []
+        found[thread] = []
+        for begin, minus_end, name, category in in_ns:
+            end = -minus_end
+            while stack and stack[-1] <= begin:
+                stack.pop()
+            assert not stack or end < stack[-1], f"{name} goes beyond what holds it"
+            found[thread].append((len(stack), begin, end, name, category))
+            stack.append(end)
+        begins = [begin for _, begin, _, _, _ in found[thread]]
+        assert len(begins) == len(set(begins)), "two spans begin together"
+    return found
+
+
+def test_the_trace_is_valid_and_strictly_nested(profile: StepProfile) -> None:
+    data = json.loads(json.dumps(trace_events(profile)))
+    (spans,) = assert_valid_trace(data).values()
+    depths = {"step": 0, "phase": 1, "layer": 2, "kernel": 3}
+    assert all(depth == depths[category] for depth, _, _, _, category in spans)
+    steps = len(profile.recorded)
+    kernels = [name for _, _, _, name, category in spans if category == "kernel"]
+    assert kernels == [call.operation for call in profile.calls] * steps
+    phases = [name for _, _, _, name, category in spans if category == "phase"]
+    assert phases == ["forward", "head", "backward", "update"] * steps
+    layers = [name for _, _, _, name, category in spans if category == "layer"]
+    forward = ["embeddings", "layer 1", "layer 2", "layer 3", "final norm"]
+    assert layers == [*forward, "head", *reversed(forward), "optimizer"] * steps
+
+
+def test_a_trace_with_overlapping_spans_would_be_seen() -> None:
+    def event(name: str, ts: float, dur: float) -> dict[str, Any]:
+        return {"ph": "X", "name": name, "cat": "x", "pid": 1, "tid": 1, "ts": ts, "dur": dur}
+
+    assert_valid_trace({"traceEvents": [event("a", 0, 10), event("b", 1, 8), event("c", 10, 1)]})
+    for wrong in ([event("a", 0, 10), event("b", 5, 10)], [event("a", 0, 10), event("b", 1, 9)],
+                  [event("a", 0, 10), event("b", 0, 9)], [event("a", 0, -1)]):  # fmt: skip
+        with pytest.raises(AssertionError):
+            assert_valid_trace({"traceEvents": wrong})
+
+
+def test_the_parts_are_the_whole(profile: StepProfile) -> None:
+    assert len(profile.gaps) == len(profile.calls) + 1
+    assert sum(profile.durations) + sum(profile.gaps) == pytest.approx(profile.whole, rel=1e-9)
+    assert sum(row["share"] for row in by_kernel(profile)) == pytest.approx(1.0)
+    assert sum(row["share"] for row in by_place(profile)) == pytest.approx(1.0)
+    assert sum(row["launches"] for row in by_kernel(profile)) == len(profile.calls)
+    # nothing of a step is lost; how it compares with steps without instruments, the command itself reports
+    assert 0.9 * profile.noted.p20 < profile.whole < 1.1 * profile.noted.p80
+    json.dumps(as_object(profile))
