@@ -24,8 +24,3 @@ def scratch(purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
         buffers.pop((purpose, dtype), None)  # let the old one go before the new one comes
         buffer = buffers[purpose, dtype] = aligned_empty(size, dtype)
     return buffer
-
-
-def release() -> None:
-    """Give all working memory of this thread back."""
-    _local.__dict__.pop("buffers", None)

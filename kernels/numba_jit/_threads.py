@@ -6,8 +6,6 @@ import os
 
 import numba
 
-LAYERS = "omp tbb workqueue"  # by what a launch costs: 1 us, a few us, 70 us
-
 
 def physical_cores() -> int:
     """Cores that this process may run on, a core with two hardware threads counted once.

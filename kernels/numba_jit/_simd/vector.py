@@ -219,7 +219,6 @@ class Lanes:
 
 
 LOG2E = 1.4426950408889634
-LN2 = 0.6931471805599453
 
 
 def _exp2_polynomial(degree: int) -> list[float]:
