@@ -1,7 +1,23 @@
-"""The arrays of a forward and backward pass: what each layer keeps, and what the gradients pass through."""
+"""The arrays of a forward and backward pass: what each layer keeps, and what the numbers pass through.
+
+Only in attention do rows of a batch meet. All else is row by row, and done a chunk of rows at a time: what is needed
+within a chunk only is as large as a chunk, for all layers the same, and still in the cache when it is read.
+
+What a layer keeps for the way back, in units of N x C numbers, is chosen by what it costs to make it again:
+
+    kept                                             units   when
+    residual_in, qkv, attended                           5   always, but with recompute
+    residual_mid, preactivation                          5   if ctx < 8 dim; (mlp_sum, 1 more, with post-norm)
+    residual_in                                          1   with recompute
+    normalised rows, activated: 6 units, made again      -   always: element by element, nothing next to the products
+
+The two of the second line cost 10 C of the 72 C + 7 T multiplications (times C, forward and backward) of a token in
+a layer: one part in seven where T is small, one in thirteen at T = 8 C, and less and less beyond.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,49 +26,90 @@ from .config import ModelConfig
 from .kernels.memory import aligned_empty
 
 Array = NDArray[Any]
+Empty = Callable[[tuple[int, ...], str], Array]
 
-LOGITS_BYTES = 16 << 20  # the logits are made a block of rows at a time; one block is at most about this large
+CHUNK_BYTES = 4 << 20  # of the widest array of a chunk of rows, about: a few of them fit into the last cache
+LEAST_ROWS = 512  # of a chunk: packing the weights is then 2 % of multiplying with them
+LOGITS_BYTES = 16 << 20  # the head makes logits for so many rows at a time that they take at most about this much
+LONG = 8  # ctx / dim from which on attention's share is so large that less is kept
 
 
 class Block:
-    """What one layer keeps of its forward pass, and its weights by short names."""
+    """What one layer keeps of its forward pass. None: made again, a chunk at a time, when it is needed."""
 
-    def __init__(self, config: ModelConfig, B: int, T: int, residual_in: Array) -> None:
-        N, C, NH = B * T, config.dim, config.heads
+    residual_in: Array  # (N, C): the stream as it enters
+    qkv: Array  # (N, 3C)
+    lse: Array  # (B, NH, T)
+    attended: Array  # (N, C)
+    residual_mid: Array | None  # (N, C): the stream between attention and MLP; with post-norm before normalisation
+    preactivation: Array | None  # (N, 4C)
+    mlp_sum: Array | None  # (N, C): with post-norm, what the second normalisation receives
+    residual_out: Array  # (N, C): the next layer's residual_in
 
-        def rows(width: int) -> Array:
-            return aligned_empty((N, width), config.dtype)
-
-        self.residual_in = residual_in  # the stream as it enters
-        self.normed_1, self.mean_1, self.rstd_1 = rows(C), *aligned_empty((2, N), config.dtype)
-        self.qkv = rows(3 * C)
-        self.lse = aligned_empty((B, NH, T), config.dtype)
-        self.attended = rows(C)
-        self.residual_mid = rows(C)  # the stream between attention and MLP
-        self.normed_2, self.mean_2, self.rstd_2 = rows(C), *aligned_empty((2, N), config.dtype)
-        self.preactivation, self.activated = rows(4 * C), rows(4 * C)
-        self.residual_out = rows(C)
+    def __init__(self, layer: int) -> None:
+        self.layer = layer
 
 
 class Activations:
-    """All arrays of a forward and backward pass over a batch of B x T tokens, allocated once."""
+    """All arrays of a forward and backward pass over a batch of B x T tokens, allocated once.
 
-    def __init__(self, config: ModelConfig, B: int, T: int) -> None:
-        N, C, V = B * T, config.dim, config.vocab_size
+    `empty` makes the arrays; with one that only has shapes, sizes can be asked for without taking memory.
+    """
+
+    def __init__(
+        self, config: ModelConfig, B: int, T: int, *, recompute: bool = False, empty: Empty = aligned_empty
+    ) -> None:
+        N, C, V, NH = B * T, config.dim, config.vocab_size, config.heads
 
         def rows(width: int, count: int = N) -> Array:
-            return aligned_empty((count, width), config.dtype)
+            return empty((count, width), config.dtype)
 
         self.shape = (B, T)
-        self.embedded = rows(C)
+        self.recompute = recompute
+        self.keeps_rows = not recompute and LONG * C > T
+        post = config.norm == "post"
+
+        # what layers keep; with recompute all but residual_in are the same arrays for all of them
         self.blocks: list[Block] = []
-        for _ in range(config.layers):
-            stream = self.blocks[-1].residual_out if self.blocks else self.embedded
-            self.blocks.append(Block(config, B, T, stream))
-        self.final, self.mean_f, self.rstd_f = rows(C), *aligned_empty((2, N), config.dtype)
-        self.head_rows = max(1, min(N, LOGITS_BYTES // (V * self.final.itemsize)))
-        self.logits = rows(V, self.head_rows)
-        self.losses = aligned_empty(N, config.dtype)
-        # gradients with respect to activations; each is used again in every layer
-        self.dstream, self.dbranch, self.dnarrow = rows(C), rows(C), rows(C)
-        self.dwide, self.dqkv = rows(4 * C), rows(3 * C)
+        self.embedded = stream = rows(C)
+        for layer in range(config.layers):
+            block = Block(layer)
+            if recompute and self.blocks:
+                first = self.blocks[0]
+                block.qkv, block.lse, block.attended = first.qkv, first.lse, first.attended
+            else:
+                block.qkv, block.lse, block.attended = rows(3 * C), empty((B, NH, T), config.dtype), rows(C)
+            block.residual_mid = rows(C) if self.keeps_rows else None
+            block.preactivation = rows(4 * C) if self.keeps_rows else None
+            block.mlp_sum = rows(C) if self.keeps_rows and post else None
+            block.residual_in, stream = stream, rows(C)
+            block.residual_out = stream
+            self.blocks.append(block)
+
+        # what passes through a chunk of rows
+        size = self.embedded.itemsize
+        most = min(N, max(LEAST_ROWS, CHUNK_BYTES // (4 * C * size)))
+        count = -(-N // most)
+        most = min(N, -(-N // count // 16) * 16)  # even chunks, in whole tiles
+        self.chunks = chunks(N, most)
+        self.head_chunks = chunks(N, max(1, min(most, LOGITS_BYTES // (V * size))))
+        self.normed, self.dnormed, self.dbranch = rows(C, most), rows(C, most), rows(C, most)
+        self.mean, self.rstd = empty((most,), config.dtype), empty((most,), config.dtype)
+        self.activated, self.dwide = rows(4 * C, most), rows(4 * C, most)
+        remade = 0 if self.keeps_rows else most
+        self.mid, self.preactivation, self.mlp_sum = rows(C, remade), rows(4 * C, remade), rows(C, remade * post)
+        self.logits = rows(V, self.head_chunks[0].stop)
+        self.losses = empty((N,), config.dtype)
+
+        # gradients of whole batches; each is used again in every layer
+        self.dstream, self.dattended, self.dqkv = rows(C), rows(C), rows(3 * C)
+
+
+def part(kept: Array | None, shared: Array, rows: slice) -> Array:
+    """Some rows of what a layer keeps, or, if it does not, as many of what all layers share."""
+    return shared[: rows.stop - rows.start] if kept is None else kept[rows]
+
+
+def chunks(count: int, most: int) -> list[slice]:
+    """0 .. count - 1, cut into slices of `most` and a last one of what is left."""
+    return [slice(start, min(start + most, count)) for start in range(0, count, most)]

@@ -64,7 +64,9 @@ class StepSize:
 class TrainingStep:
     """A model on one of our backends, ready to be stepped."""
 
-    def __init__(self, size: StepSize, backend: Backend, weights: Mapping[str, Array] | None = None) -> None:
+    def __init__(
+        self, size: StepSize, backend: Backend, weights: Mapping[str, Array] | None = None, *, recompute: bool = False
+    ) -> None:
         """`weights` by name, or else the usual initial ones."""
         config = size.model
         self.size, self.backend = size, backend
@@ -73,7 +75,7 @@ class TrainingStep:
             self.weights[name][...] = array
         self.initial = self.weights.flat.copy()
         self.gradients, self.first, self.second = (Parameters(config) for _ in range(3))
-        self.model = GPT(config, backend, self.weights)
+        self.model = GPT(config, backend, self.weights, recompute=recompute)
         (self.tokens, self.targets), self.checked = batches(size.ctx, size.batch, size.vocab)
         self.count = 0
 

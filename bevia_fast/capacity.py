@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
-from .activations import LOGITS_BYTES
+import numpy as np
+from numpy.typing import NDArray
+
+from .activations import Activations, Block
 from .config import ModelConfig
 from .errors import ConfigError
 from .parameters import parameter_specs
@@ -13,22 +17,36 @@ from .parameters import parameter_specs
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def training_bytes(config: ModelConfig, batch: int, backends: tuple[str, ...]) -> int:
+def training_bytes(config: ModelConfig, batch: int, backends: tuple[str, ...], *, recompute: bool = False) -> int:
     """Bytes that training takes at its peak: weights, gradients, two moments and the file to be saved, and for each
     backend the activations. The NumPy one also holds a few arrays of T x T for each head, as the mathematics has them.
     """
     weights = sum(spec.count for spec in parameter_specs(config))
-    C, V, T, N = config.dim, config.vocab_size, config.ctx, batch * config.ctx
-    size = 4 if config.dtype == "float32" else 8
-    # the arrays of `activations.Block` and `activations.Activations`, in channels
-    activations = N * (16 * C + config.heads + 4) * config.layers + N * (12 * C + 3)
-    logits = max(V, min(N * V, LOGITS_BYTES // size))
-    total = 5 * weights
+    C, T, N = config.dim, config.ctx, batch * config.ctx
+    size = np.dtype(config.dtype).itemsize
+    total = 5 * weights * size
     for number, name in enumerate(backends):
-        total += activations + logits + (weights if number else 0)
+        total += sum(activation_bytes(config, batch, recompute=recompute)) + (weights * size if number else 0)
         if name == "numpy":
-            total += 5 * batch * config.heads * T * T + 8 * N * C
-    return total * size
+            total += (5 * batch * config.heads * T * T + 8 * N * C) * size
+    return total
+
+
+def activation_bytes(config: ModelConfig, batch: int, *, recompute: bool = False) -> tuple[int, int]:
+    """Bytes of the arrays that layers keep for the way back, and of all others of `Activations`."""
+    acts = Activations(config, batch, config.ctx, recompute=recompute, empty=_shape_only)
+    kept = {id(array): array.nbytes for block in acts.blocks for array in _arrays(block)}
+    others = {id(array): array.nbytes for array in _arrays(acts) if id(array) not in kept}
+    return sum(kept.values()), sum(others.values())
+
+
+def _shape_only(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """An array of this shape that takes no memory."""
+    return np.broadcast_to(np.empty((), dtype), shape)
+
+
+def _arrays(owner: Block | Activations) -> list[NDArray[Any]]:
+    return [value for value in vars(owner).values() if isinstance(value, np.ndarray)]
 
 
 def map_bytes(config: ModelConfig, length: int) -> int:

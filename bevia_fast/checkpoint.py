@@ -34,7 +34,7 @@ NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 # come; `data` may have moved, the text itself is compared.
 MAY_CHANGE = {
     "data", "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
-    "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "on_nan",
+    "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "on_nan", "recompute",
 }  # fmt: skip
 
 

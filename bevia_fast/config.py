@@ -123,6 +123,9 @@ class TrainConfig:
     """Checkpoints to keep; older ones are removed when a new one is whole."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do when loss or gradient are not finite: stop, or skip the step and count it."""
+    recompute: bool = False
+    """Keep only the input of each layer, and compute layers again on the way back: larger contexts fit into memory, a
+    step takes up to a third longer, and every bit stays the same."""
     backend: BackendName = "numba"
     """Kernels to compute with: numba is compiled and parallel, numpy is the readable reference."""
     threads: int = 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .activations import Activations, Block
+from .activations import Activations
 from .kernels.memory import aligned_empty
 from .model import GPT
 
@@ -27,9 +27,7 @@ class Decoder:
         shape = (1, config.heads, config.ctx, config.head_size)
         self.keys = [aligned_empty(shape, config.dtype) for _ in range(config.layers)]
         self.values = [aligned_empty(shape, config.dtype) for _ in range(config.layers)]
-        self._block = Block(config, 1, 1, aligned_empty((1, config.dim), config.dtype))
-        self._mean, self._rstd = aligned_empty((2, 1), config.dtype)
-        self._final = aligned_empty((1, config.dim), config.dtype)
+        self._one = Activations(config, 1, 1, recompute=True)
         self._logits = aligned_empty((1, config.vocab_size), config.dtype)
         self._reading: Activations | None = None
 
@@ -45,7 +43,8 @@ class Decoder:
             self.keys[layer][0, :, :T] = qkv[:, 1].swapaxes(0, 1)
             self.values[layer][0, :, :T] = qkv[:, 2].swapaxes(0, 1)
         self.position = T
-        model.backend.linear_forward(self._logits, self._reading.final[-1:], model.parameters.head.T)
+        final = model._norm(self._one, self._reading.blocks[-1].residual_out[-1:], "ln_f")
+        model.backend.linear_forward(self._logits, final, model.parameters.head.T)
         logits: Array = self._logits[0]
         return logits
 
@@ -54,38 +53,28 @@ class Decoder:
 
         Raises ValueError when the context is full.
         """
-        model, block, position = self.model, self._block, self.position
+        model, acts, position = self.model, self._one, self.position
         kernels, weights, config = model.backend, model.parameters, model.config
         if position == config.ctx:
             raise ValueError(f"the context of {config.ctx} tokens is full")
-        x, mid, out = block.residual_in, block.residual_mid, block.residual_out
         kernels.embedding_forward(
-            x.reshape(1, 1, -1), np.array([[token]], np.int32), weights["wte.weight"],
+            acts.embedded.reshape(1, 1, -1), np.array([[token]], np.int32), weights["wte.weight"],
             weights["wpe.weight"][position : position + 1],
         )  # fmt: skip
-        for layer in range(config.layers):
-            pre, attn, mlp = config.norm == "pre", f"h.{layer}.attn", f"h.{layer}.mlp"
-            inp = x
-            if pre:
-                inp = block.normed_1
-                model._norm(inp, block.mean_1, block.rstd_1, x, f"h.{layer}.ln_1")
-            kernels.linear_forward(block.qkv, inp, weights[f"{attn}.c_attn.weight"], weights.get(f"{attn}.c_attn.bias"))
-            kernels.attention_decode(block.attended, self.keys[layer], self.values[layer], block.qkv, position)
-            model._residual(mid, block.attended, f"{attn}.c_proj", x, None)
-            inp = block.normed_2 if pre else block.normed_1
-            model._norm(inp, block.mean_2, block.rstd_2, mid, f"h.{layer}.ln_2" if pre else f"h.{layer}.ln_1")
+        row = slice(0, 1)
+        for block in acts.blocks:
+            attn = f"h.{block.layer}.attn"
             kernels.linear_forward(
-                block.activated, inp, weights[f"{mlp}.c_fc.weight"], weights.get(f"{mlp}.c_fc.bias"),
-                activation=config.activation,
+                block.qkv, model._attention_input(acts, block, row), weights[f"{attn}.c_attn.weight"],
+                weights.get(f"{attn}.c_attn.bias"),
             )  # fmt: skip
-            if pre:
-                model._residual(out, block.activated, f"{mlp}.c_proj", mid, None)
-                x, out = out, x
-            else:
-                model._residual(block.normed_2, block.activated, f"{mlp}.c_proj", inp, None)
-                model._norm(x, block.mean_2, block.rstd_2, block.normed_2, f"h.{layer}.ln_2")
-        model._norm(self._final, self._mean, self._rstd, x, "ln_f")
-        kernels.linear_forward(self._logits, self._final, weights.head.T)
+            kernels.attention_decode(
+                block.attended, self.keys[block.layer], self.values[block.layer], block.qkv, position
+            )
+            model._attention_branch(acts, block, row, None)
+            model._mlp_branch(acts, block, row, None)
+        final = model._norm(acts, acts.blocks[-1].residual_out, "ln_f")
+        kernels.linear_forward(self._logits, final, weights.head.T)
         self.position += 1
         logits: Array = self._logits[0]
         return logits

@@ -1,24 +1,26 @@
 """The transformer: forward and backward, as a sequence of kernel calls.
 
-Read `forward` and `backward` side by side: one is the other upside down. Arithmetic happens in the kernels only; here
-it is decided what is computed from what, and what is kept for the way back.
+Read `_forward` and `_backward` side by side: one is the other upside down. Arithmetic happens in the kernels only; here
+it is decided what is computed from what, and what is kept for the way back. Attention takes whole sequences; all else
+is done a chunk of rows at a time, see `activations`.
 
 Letters: B batch · T time · C channels · NH heads · V vocabulary · N = B·T rows.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .activations import Activations, Block
+from .activations import Activations, Block, part
 from .config import ModelConfig
 from .kernels import Backend
 from .kernels.memory import aligned_empty
-from .kernels.rng import stream_key
+from .kernels.rng import from_row, stream_key
 from .parameters import Parameters
 
 Array = NDArray[Any]
@@ -31,20 +33,26 @@ class DropoutStream:
     seed: int
     step: int  # counts micro-batches, so that accumulated ones differ
 
-    def key(self, place: str, layer: int = 0) -> int:
-        return stream_key(self.seed, place, self.step, layer)
+    def key(self, place: str, layer: int = 0, row: int = 0) -> int:
+        """The key of the mask at a place, from some row of the batch on."""
+        return from_row(stream_key(self.seed, place, self.step, layer), row)
 
 
 class GPT:
     """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2019) on one of the two backends.
 
-    `parameters` may be shared between models, so that two backends can look at the same weights.
+    `parameters` may be shared between models, so that two backends can look at the same weights. With `recompute`,
+    layers keep their input only and are computed again on the way back (Chen et al. 2016): the same bits, more slowly,
+    in less memory.
     """
 
-    def __init__(self, config: ModelConfig, backend: Backend, parameters: Parameters) -> None:
+    def __init__(
+        self, config: ModelConfig, backend: Backend, parameters: Parameters, *, recompute: bool = False
+    ) -> None:
         self.config = config
         self.backend = backend
         self.parameters = parameters
+        self.recompute = recompute
         self._activations: Activations | None = None
 
     # ------------------------------------------------------------------------------------------------ what it is for
@@ -82,80 +90,107 @@ class GPT:
         acts = self._buffers(*tokens.shape)
         self._forward(acts, tokens, None)
         logits = aligned_empty((tokens.size, self.config.vocab_size), self.config.dtype)
-        self.backend.linear_forward(logits, acts.final, self.parameters.head.T)
+        for rows in acts.chunks:
+            final = self._norm(acts, acts.blocks[-1].residual_out[rows], "ln_f")
+            self.backend.linear_forward(logits[rows], final, self.parameters.head.T)
         return logits.reshape(*tokens.shape, self.config.vocab_size)
 
     def attention_maps(self, tokens: Array) -> Array:
         """The attention weights (layers, NH, T, T) of every layer and head for one sequence `tokens` (T,)."""
         T, NH = tokens.size, self.config.heads
-        acts = self._buffers(1, T)
-        self._forward(acts, tokens.reshape(1, T), None)
         maps = aligned_empty((self.config.layers, 1, NH, T, T), self.config.dtype)
-        for layer, block in enumerate(acts.blocks):
-            self.backend.attention_weights(maps[layer], block.qkv.reshape(1, T, -1))
+
+        def look(block: Block) -> None:
+            self.backend.attention_weights(maps[block.layer], block.qkv.reshape(1, T, -1))
+
+        self._forward(self._buffers(1, T), tokens.reshape(1, T), None, look)
         return maps[:, 0]
 
     # ------------------------------------------------------------------------------------------------------- forward
 
-    def _forward(self, acts: Activations, tokens: Array, dropout: DropoutStream | None) -> None:
-        """Fill `acts` up to the final normalisation."""
+    def _forward(
+        self, acts: Activations, tokens: Array, dropout: DropoutStream | None,
+        look: Callable[[Block], None] = lambda block: None,
+    ) -> None:  # fmt: skip
+        """Fill `acts` up to the last layer's residual_out. `look` is shown each layer after its attention."""
         kernels, weights = self.backend, self.parameters
-        (B, T), rate = acts.shape, self.config.dropout
+        B, T = acts.shape
         kernels.embedding_forward(
             acts.embedded.reshape(B, T, -1), tokens, weights["wte.weight"], weights["wpe.weight"][:T]
         )
         if dropout:
-            kernels.dropout_forward(acts.embedded, acts.embedded, rate, dropout.key("embedding dropout"))
-        for layer, block in enumerate(acts.blocks):
-            if self.config.norm == "pre":  # x + f(norm(x))
-                self._norm(block.normed_1, block.mean_1, block.rstd_1, block.residual_in, f"h.{layer}.ln_1")
-                self._attention(acts, block, layer, block.normed_1, block.residual_mid, dropout)
-                self._norm(block.normed_2, block.mean_2, block.rstd_2, block.residual_mid, f"h.{layer}.ln_2")
-                self._mlp(acts, block, layer, block.normed_2, block.residual_mid, block.residual_out, dropout)
-            else:  # norm(x + f(x)): here residual_mid and normed_2 hold the sums, before their normalisation
-                self._attention(acts, block, layer, block.residual_in, block.residual_mid, dropout)
-                self._norm(block.normed_1, block.mean_1, block.rstd_1, block.residual_mid, f"h.{layer}.ln_1")
-                self._mlp(acts, block, layer, block.normed_1, block.normed_1, block.normed_2, dropout)
-                self._norm(block.residual_out, block.mean_2, block.rstd_2, block.normed_2, f"h.{layer}.ln_2")
-        self._norm(acts.final, acts.mean_f, acts.rstd_f, acts.blocks[-1].residual_out, "ln_f")
+            kernels.dropout_forward(
+                acts.embedded, acts.embedded, self.config.dropout, dropout.key("embedding dropout")
+            )
+        for block in acts.blocks:
+            self._attention(acts, block, dropout)
+            look(block)
+            for rows in acts.chunks:
+                self._attention_branch(acts, block, rows, dropout)
+                self._mlp_branch(acts, block, rows, dropout)
 
-    def _attention(
-        self, acts: Activations, block: Block, layer: int, inp: Array, out: Array, dropout: DropoutStream | None
-    ) -> None:
-        """out = residual_in + dropout(projection(attention(qkv(inp))))"""
-        kernels, weights, name = self.backend, self.parameters, f"h.{layer}.attn"
-        (B, T), rate = acts.shape, self.config.dropout
-        kernels.linear_forward(block.qkv, inp, weights[f"{name}.c_attn.weight"], weights.get(f"{name}.c_attn.bias"))
+    def _attention(self, acts: Activations, block: Block, dropout: DropoutStream | None) -> None:
+        """attended = attention(qkv(norm(residual_in)))"""
+        kernels, weights, name = self.backend, self.parameters, f"h.{block.layer}.attn"
+        B, T = acts.shape
+        for rows in acts.chunks:
+            kernels.linear_forward(
+                block.qkv[rows], self._attention_input(acts, block, rows), weights[f"{name}.c_attn.weight"],
+                weights.get(f"{name}.c_attn.bias"),
+            )  # fmt: skip
         kernels.attention_forward(
             block.attended.reshape(B, T, -1),
             block.lse,
             block.qkv.reshape(B, T, -1),
-            dropout_rate=rate if dropout else 0.0,
-            dropout_key=dropout.key("attention dropout", layer) if dropout else 0,
+            dropout_rate=self.config.dropout if dropout else 0.0,
+            dropout_key=dropout.key("attention dropout", block.layer) if dropout else 0,
         )
-        self._residual(
-            out, block.attended, f"{name}.c_proj", block.residual_in,
-            dropout.key("attention residual dropout", layer) if dropout else None,
-        )  # fmt: skip
 
-    def _mlp(
-        self, acts: Activations, block: Block, layer: int, inp: Array, residual: Array, out: Array,
-        dropout: DropoutStream | None,
-    ) -> None:  # fmt: skip
-        """out = residual + dropout(projection(activation(expansion(inp))))"""
-        kernels, weights, name = self.backend, self.parameters, f"h.{layer}.mlp"
-        kernels.linear_forward(
-            block.activated,
-            inp,
-            weights[f"{name}.c_fc.weight"],
-            weights.get(f"{name}.c_fc.bias"),
-            activation=self.config.activation,
-            preactivation=block.preactivation,
-        )
-        self._residual(
-            out, block.activated, f"{name}.c_proj", residual,
-            dropout.key("mlp residual dropout", layer) if dropout else None,
-        )  # fmt: skip
+    def _attention_input(self, acts: Activations, block: Block, rows: slice) -> Array:
+        if self.config.norm == "pre":  # x + f(norm(x))
+            return self._norm(acts, block.residual_in[rows], f"h.{block.layer}.ln_1")
+        return block.residual_in[rows]  # norm(x + f(x))
+
+    def _attention_branch(
+        self, acts: Activations, block: Block, rows: slice, dropout: DropoutStream | None
+    ) -> Array:
+        """residual_mid = residual_in + dropout(projection(attended)), of some rows"""
+        out = part(block.residual_mid, acts.mid, rows)
+        key = dropout.key("attention residual dropout", block.layer, rows.start) if dropout else None
+        self._residual(out, block.attended[rows], f"h.{block.layer}.attn.c_proj", block.residual_in[rows], key)
+        return out
+
+    def _mlp_branch(self, acts: Activations, block: Block, rows: slice, dropout: DropoutStream | None) -> None:
+        """residual_out = residual_mid + dropout(projection(activated)), of some rows; with post-norm both normalised"""
+        mid, out = part(block.residual_mid, acts.mid, rows), block.residual_out[rows]
+        inp, activated = self._mlp_hidden(acts, block, rows, mid)
+        key = dropout.key("mlp residual dropout", block.layer, rows.start) if dropout else None
+        name = f"h.{block.layer}"
+        if self.config.norm == "pre":
+            self._residual(out, activated, f"{name}.mlp.c_proj", mid, key)
+        else:
+            mlp_sum = part(block.mlp_sum, acts.mlp_sum, rows)
+            self._residual(mlp_sum, activated, f"{name}.mlp.c_proj", inp, key)
+            self._norm(acts, mlp_sum, f"{name}.ln_2", out)
+
+    def _mlp_hidden(
+        self, acts: Activations, block: Block, rows: slice, mid: Array, *, again: bool = False
+    ) -> tuple[Array, Array]:
+        """(inp, activated) of some rows: inp = norm(mid), activated = activation(expansion(inp)); the latter from the
+        preactivation if it is there already, `again` on the way back."""
+        kernels, weights, name = self.backend, self.parameters, f"h.{block.layer}.mlp"
+        inp = self._norm(acts, mid, f"h.{block.layer}.{'ln_2' if self.config.norm == 'pre' else 'ln_1'}")
+        preactivation = part(block.preactivation, acts.preactivation, rows)
+        activated = acts.activated[: len(mid)]
+        if again and (acts.keeps_rows or self.config.norm == "post"):
+            activate = kernels.gelu_forward if self.config.activation == "gelu" else kernels.relu_forward
+            activate(activated, preactivation)
+        else:
+            kernels.linear_forward(
+                activated, inp, weights[f"{name}.c_fc.weight"], weights.get(f"{name}.c_fc.bias"),
+                activation=self.config.activation, preactivation=preactivation,
+            )  # fmt: skip
+        return inp, activated
 
     def _residual(self, out: Array, inp: Array, name: str, residual: Array, dropout_key: int | None) -> None:
         """out = residual + dropout(inp @ weight + bias): where a branch joins the stream again."""
@@ -166,97 +201,124 @@ class GPT:
             kernels.linear_forward(out, inp, weight, bias)
             kernels.dropout_forward(out, out, self.config.dropout, dropout_key, residual=residual)
 
-    def _norm(self, out: Array, mean: Array, rstd: Array, inp: Array, name: str) -> None:
-        weights = self.parameters
-        self.backend.layernorm_forward(out, mean, rstd, inp, weights[f"{name}.weight"], weights.get(f"{name}.bias"))
+    def _norm(self, acts: Activations, inp: Array, name: str, out: Array | None = None) -> Array:
+        """The normalised rows, in acts.normed unless told otherwise; acts.mean and acts.rstd belong to them."""
+        weights, N = self.parameters, len(inp)
+        out = acts.normed[:N] if out is None else out
+        self.backend.layernorm_forward(
+            out, acts.mean[:N], acts.rstd[:N], inp, weights[f"{name}.weight"], weights.get(f"{name}.bias")
+        )
+        return out
 
     def _head(self, acts: Activations, targets: Array, gradients: Parameters | None, scale: float) -> None:
-        """Fill `acts.losses`, a block of rows at a time so that N x V is never held; with `gradients` also go back
-        through the head at once: acts.dnarrow = d(scale * mean loss) / d(acts.final)."""
+        """Fill `acts.losses`, some rows at a time so that N x V is never held; with `gradients` also go back through
+        the head at once: acts.dstream = d(scale * mean loss) / d(the last layer's residual_out)."""
         kernels, head, N = self.backend, self.parameters.head.T, targets.size
-        for start in range(0, N, acts.head_rows):
-            rows = slice(start, min(start + acts.head_rows, N))
-            logits = acts.logits[: rows.stop - rows.start]
-            kernels.linear_forward(logits, acts.final[rows], head)
+        for rows in acts.head_chunks:
+            stream = acts.blocks[-1].residual_out[rows]
+            logits, dfinal = acts.logits[: len(stream)], acts.dnormed[: len(stream)]
+            final = self._norm(acts, stream, "ln_f")
+            kernels.linear_forward(logits, final, head)
             if gradients is None:
                 kernels.cross_entropy(acts.losses[rows], None, logits, targets[rows])
             else:
                 kernels.cross_entropy(acts.losses[rows], logits, logits, targets[rows], scale=scale / N)
-                kernels.linear_backward(
-                    acts.dnarrow[rows], gradients.head.T, None, logits, acts.final[rows], head
-                )
+                kernels.linear_backward(dfinal, gradients.head.T, None, logits, final, head)
+                self._norm_backward(acts, acts.dstream[rows], dfinal, stream, "ln_f", gradients)
 
     # ------------------------------------------------------------------------------------------------------ backward
 
     def _backward(
         self, acts: Activations, tokens: Array, gradients: Parameters, dropout: DropoutStream | None
     ) -> None:
-        """From acts.dnarrow, the gradient of the final normalisation's output, down to the embeddings."""
-        kernels, (B, T), rate = self.backend, acts.shape, self.config.dropout
-        dstream = acts.dstream  # the gradient of the residual stream, at the place where the loop stands
-        stream = acts.blocks[-1].residual_out
-        self._norm_backward(dstream, acts.dnarrow, stream, acts.mean_f, acts.rstd_f, "ln_f", gradients)
-        for layer in reversed(range(self.config.layers)):
-            block = acts.blocks[layer]
-            norm_1, norm_2 = f"h.{layer}.ln_1", f"h.{layer}.ln_2"
-            if self.config.norm == "pre":
-                self._mlp_backward(acts, block, layer, acts.dnarrow, block.normed_2, None, gradients, dropout)
-                self._norm_backward(
-                    dstream, acts.dnarrow, block.residual_mid, block.mean_2, block.rstd_2, norm_2, gradients, dstream
-                )
-                self._attention_backward(acts, block, layer, acts.dnarrow, block.normed_1, None, gradients, dropout)
-                self._norm_backward(
-                    dstream, acts.dnarrow, block.residual_in, block.mean_1, block.rstd_1, norm_1, gradients, dstream
-                )
-            else:
-                self._norm_backward(dstream, dstream, block.normed_2, block.mean_2, block.rstd_2, norm_2, gradients)
-                self._mlp_backward(acts, block, layer, dstream, block.normed_1, dstream, gradients, dropout)
-                self._norm_backward(dstream, dstream, block.residual_mid, block.mean_1, block.rstd_1, norm_1, gradients)
-                self._attention_backward(acts, block, layer, dstream, block.residual_in, dstream, gradients, dropout)
+        """From acts.dstream, the gradient of the last layer's output, down to the embeddings."""
+        kernels, (B, T) = self.backend, acts.shape
+        for block in reversed(acts.blocks):
+            if acts.recompute and block is not acts.blocks[-1]:  # the last one's is still there
+                self._attention(acts, block, dropout)
+            for rows in acts.chunks:
+                self._mlp_branch_backward(acts, block, rows, gradients, dropout)
+                self._attention_branch_backward(acts, block, rows, gradients, dropout)
+            self._attention_backward(acts, block, gradients, dropout)
         if dropout:
-            kernels.dropout_backward(dstream, dstream, rate, dropout.key("embedding dropout"))
+            kernels.dropout_backward(
+                acts.dstream, acts.dstream, self.config.dropout, dropout.key("embedding dropout")
+            )
         kernels.embedding_backward(
-            gradients["wte.weight"], gradients["wpe.weight"][:T], dstream.reshape(B, T, -1), tokens
+            gradients["wte.weight"], gradients["wpe.weight"][:T], acts.dstream.reshape(B, T, -1), tokens
         )
 
-    def _mlp_backward(
-        self, acts: Activations, block: Block, layer: int, dinp: Array, inp: Array, dresidual: Array | None,
-        gradients: Parameters, dropout: DropoutStream | None,
-    ) -> None:  # fmt: skip
-        """dinp = gradient of the branch's input, from acts.dstream, the gradient of its output (+ dresidual)"""
-        dbranch = self._dropped(acts, dropout.key("mlp residual dropout", layer) if dropout else None)
-        name = f"h.{layer}.mlp"
+    def _mlp_branch_backward(
+        self, acts: Activations, block: Block, rows: slice, gradients: Parameters, dropout: DropoutStream | None
+    ) -> None:
+        """acts.dstream of some rows, from the gradient of residual_out to that of residual_mid"""
+        name, dstream = f"h.{block.layer}", acts.dstream[rows]
+        mid = part(block.residual_mid, acts.mid, rows)
+        if not acts.keeps_rows:
+            self._attention_branch(acts, block, rows, dropout)
+        if self.config.norm == "post":
+            if not acts.keeps_rows:
+                self._mlp_branch(acts, block, rows, dropout)
+            mlp_sum = part(block.mlp_sum, acts.mlp_sum, rows)
+            self._norm(acts, mlp_sum, f"{name}.ln_2")
+            self._norm_backward(acts, dstream, dstream, mlp_sum, f"{name}.ln_2", gradients)
+        inp, activated = self._mlp_hidden(acts, block, rows, mid, again=True)
+        dbranch = self._dropped(acts, rows, dropout, "mlp residual dropout", block)
+        dwide, dinp = acts.dwide[: len(mid)], acts.dnormed[: len(mid)]
         self._linear_backward(
-            acts.dwide, dbranch, block.activated, f"{name}.c_proj", gradients,
-            activation=self.config.activation, preactivation=block.preactivation,
+            dwide, dbranch, activated, f"{name}.mlp.c_proj", gradients,
+            activation=self.config.activation, preactivation=part(block.preactivation, acts.preactivation, rows),
         )  # fmt: skip
-        self._linear_backward(dinp, acts.dwide, inp, f"{name}.c_fc", gradients, dresidual=dresidual)
+        if self.config.norm == "pre":
+            self._linear_backward(dinp, dwide, inp, f"{name}.mlp.c_fc", gradients)
+            self._norm_backward(acts, dstream, dinp, mid, f"{name}.ln_2", gradients, dstream)
+        else:
+            self._linear_backward(dstream, dwide, inp, f"{name}.mlp.c_fc", gradients, dresidual=dstream)
+            self._norm_backward(acts, dstream, dstream, mid, f"{name}.ln_1", gradients)
+
+    def _attention_branch_backward(
+        self, acts: Activations, block: Block, rows: slice, gradients: Parameters, dropout: DropoutStream | None
+    ) -> None:
+        """acts.dattended of some rows, from acts.dstream, there the gradient of residual_mid"""
+        dbranch = self._dropped(acts, rows, dropout, "attention residual dropout", block)
+        name = f"h.{block.layer}.attn.c_proj"
+        self._linear_backward(acts.dattended[rows], dbranch, block.attended[rows], name, gradients)
 
     def _attention_backward(
-        self, acts: Activations, block: Block, layer: int, dinp: Array, inp: Array, dresidual: Array | None,
-        gradients: Parameters, dropout: DropoutStream | None,
-    ) -> None:  # fmt: skip
-        """dinp = gradient of the branch's input, from acts.dstream, the gradient of its output (+ dresidual)"""
-        (B, T), rate, name = acts.shape, self.config.dropout, f"h.{layer}.attn"
-        dbranch = self._dropped(acts, dropout.key("attention residual dropout", layer) if dropout else None)
-        self._linear_backward(acts.dnarrow, dbranch, block.attended, f"{name}.c_proj", gradients)
+        self, acts: Activations, block: Block, gradients: Parameters, dropout: DropoutStream | None
+    ) -> None:
+        """acts.dstream, from the gradient of residual_mid to that of residual_in, which is also attention's input"""
+        (B, T), name = acts.shape, f"h.{block.layer}"
         self.backend.attention_backward(
             acts.dqkv.reshape(B, T, -1),
-            acts.dnarrow.reshape(B, T, -1),
+            acts.dattended.reshape(B, T, -1),
             block.qkv.reshape(B, T, -1),
             block.attended.reshape(B, T, -1),
             block.lse,
-            dropout_rate=rate if dropout else 0.0,
-            dropout_key=dropout.key("attention dropout", layer) if dropout else 0,
+            dropout_rate=self.config.dropout if dropout else 0.0,
+            dropout_key=dropout.key("attention dropout", block.layer) if dropout else 0,
         )
-        self._linear_backward(dinp, acts.dqkv, inp, f"{name}.c_attn", gradients, dresidual=dresidual)
+        for rows in acts.chunks:
+            dstream, stream, dqkv = acts.dstream[rows], block.residual_in[rows], acts.dqkv[rows]
+            inp, dinp = self._attention_input(acts, block, rows), acts.dnormed[: len(stream)]
+            if self.config.norm == "pre":
+                self._linear_backward(dinp, dqkv, inp, f"{name}.attn.c_attn", gradients)
+                self._norm_backward(acts, dstream, dinp, stream, f"{name}.ln_1", gradients, dstream)
+            else:
+                self._linear_backward(dstream, dqkv, inp, f"{name}.attn.c_attn", gradients, dresidual=dstream)
 
-    def _dropped(self, acts: Activations, dropout_key: int | None) -> Array:
+    def _dropped(
+        self, acts: Activations, rows: slice, dropout: DropoutStream | None, place: str, block: Block
+    ) -> Array:
         """The gradient that a branch receives from acts.dstream, through the branch's dropout."""
-        if dropout_key is None:
-            return acts.dstream
-        self.backend.dropout_backward(acts.dbranch, acts.dstream, self.config.dropout, dropout_key)
-        return acts.dbranch
+        dstream = acts.dstream[rows]
+        if not dropout:
+            return dstream
+        dbranch = acts.dbranch[: len(dstream)]
+        self.backend.dropout_backward(
+            dbranch, dstream, self.config.dropout, dropout.key(place, block.layer, rows.start)
+        )
+        return dbranch
 
     def _linear_backward(
         self, dinp: Array, dout: Array, inp: Array, name: str, gradients: Parameters, **options: Any
@@ -267,13 +329,14 @@ class GPT:
         )
 
     def _norm_backward(
-        self, dinp: Array, dout: Array, inp: Array, mean: Array, rstd: Array, name: str, gradients: Parameters,
+        self, acts: Activations, dinp: Array, dout: Array, inp: Array, name: str, gradients: Parameters,
         dresidual: Array | None = None,
     ) -> None:  # fmt: skip
-        weight, bias = f"{name}.weight", f"{name}.bias"
+        """`inp` are the rows that `_norm` had last."""
+        weight, bias, N = f"{name}.weight", f"{name}.bias", len(inp)
         self.backend.layernorm_backward(
-            dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight], mean, rstd,
-            dresidual=dresidual,
+            dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight],
+            acts.mean[:N], acts.rstd[:N], dresidual=dresidual,
         )  # fmt: skip
 
     def _buffers(self, B: int, T: int) -> Activations:
@@ -282,5 +345,5 @@ class GPT:
             raise ValueError(f"{T} tokens are more than the model's context of {self.config.ctx}")
         if self._activations is None or self._activations.shape != (B, T):
             self._activations = None  # let the old ones go before the new ones come
-            self._activations = Activations(self.config, B, T)
+            self._activations = Activations(self.config, B, T, recompute=self.recompute)
         return self._activations

@@ -168,7 +168,9 @@ def _homes(step: TrainingStep) -> list[tuple[int, int, str]]:
     acts = step.model._buffers(*step.tokens.shape)
     add(acts.logits, "head")
     for layer, block in enumerate(acts.blocks):
-        add(block.qkv, f"layer {layer + 1}")
+        for array in (block.qkv, block.preactivation):
+            if array is not None:
+                add(array, f"layer {layer + 1}")
     for parameters in (step.weights, step.gradients):
         for name, view in parameters.items():
             if name.startswith("h."):

@@ -40,7 +40,7 @@ class Trainer:
         }  # fmt: skip
         self.weights, self.first, self.second = (self.tensors[name] for name in ("weights", "first", "second"))
         self.gradients = Parameters(model)
-        self.model = GPT(model, backend, self.weights)
+        self.model = GPT(model, backend, self.weights, recompute=config.recompute)
         self.batches = Batches(tokens, model.ctx, config.batch, config.seed)
 
     def microbatches(self, step: int) -> Iterator[tuple[Array, Array, DropoutStream]]:

@@ -51,6 +51,11 @@ def uniform(key: int, index: int) -> float:
     return (mix64(key + GOLDEN64 * (index + 1)) >> 11) / (1 << 53)
 
 
+def from_row(key: int, row: int) -> int:
+    """The key of the dropout mask that begins at row `row` of the mask of `key`: a row's hash counts the key up."""
+    return (key + GOLDEN64 * row) & MASK64
+
+
 def keep_threshold(rate: float) -> int:
     """Dropout keeps an element whose 32 random bits are at least this: P(keep) = 1 - rate, to within 2^-32."""
     return min(round(rate * (1 << 32)), (1 << 32) - 1)

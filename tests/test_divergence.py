@@ -53,7 +53,7 @@ def poison(
     ("operation", "call", "argument", "words"),
     [
         ("embedding_forward", 1, 0, "embedded[1, 7, 7], which is nan after embedding_forward"),
-        ("layernorm_forward", 3, 0, "normed_1 of layer 1 (h.1)"),
+        ("layernorm_forward", 3, 0, "normed[15, 7], which is nan after layernorm_forward with h.1.ln_1.weight"),
         ("linear_forward", 1, 0, "qkv of layer 0 (h.0)[15, 23], which is nan after linear_forward with h.0.attn"),
         ("attention_forward", 2, 0, "attended of layer 1 (h.1)"),
         ("linear_forward", 8, 0, "residual_out of layer 1 (h.1)"),
