@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bevia_fast import cli, timing
+from bevia_fast.arguments import options
 from bevia_fast.bench_client import Competitor, CompetitorError
 from bevia_fast.bench_config import BENCHES, PROFILES, BenchStepConfig, ProfileKernelConfig
 from bevia_fast.bench_kernels import chosen, families
@@ -252,11 +253,11 @@ def test_every_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
         for name, config in kinds.items():
             assert cli.main([command, name, "--help"]) == 0
             page = capsys.readouterr().out
-            for option in cli._options(config) - {"--a", "--b"}:
+            for option in options(config) - {"--a", "--b"}:
                 assert option in page
     assert cli.main(["profile", "--help"]) == 0
     page = capsys.readouterr().out
-    for option in cli._options(ProfileKernelConfig) - {"--kernels"}:
+    for option in options(ProfileKernelConfig) - {"--kernels"}:
         assert option in page
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bevia_fast import cli
+from bevia_fast.arguments import COMMANDS, options, parse
 from bevia_fast.config import ConfigError, GenerateConfig, ModelConfig, TrainConfig
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 40
@@ -70,8 +71,8 @@ def test_train_with_numba_from_standard_input(tmp_path: Path, trained: Path) -> 
 def test_generate(trained: Path) -> None:
     arguments = ["generate", "run", "--backend", "numpy", "--length", "50"]  # three times the context
     texts = []
-    for options in ([], ["--seed", "2"], ["--temperature", "0"], ["--temperature", "0", "--top-k", "3"]):
-        done = bevia(*arguments, "--prompt", "the ", *options, folder=trained)
+    for drawing in ([], ["--seed", "2"], ["--temperature", "0"], ["--temperature", "0", "--top-k", "3"]):
+        done = bevia(*arguments, "--prompt", "the ", *drawing, folder=trained)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("the ")
         assert len(done.stdout) == 4 + 50 + 1
@@ -116,7 +117,7 @@ def test_help_is_quick_and_complete(tmp_path: Path) -> None:
         done = bevia("--help", folder=tmp_path)
         fastest = min(fastest, time.perf_counter() - began)
     assert done.returncode == 0
-    for command in cli.COMMANDS:
+    for command in COMMANDS:
         assert command in done.stdout
     assert fastest < 0.6  # 0.3 s on a machine that does nothing else
     assert bevia(folder=tmp_path).stdout == done.stdout
@@ -141,16 +142,16 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
 
 def test_options_reach_the_configuration() -> None:
     line = "train --data a b --preset seed --steps 5 --heads 2 --no-tie --min-lr 1e-5"
-    config = cli.parse(line.split())
+    config = parse(line.split())
     assert config == TrainConfig(
         data=("a", "b"), steps=5, batch=8, min_lr=1e-5,
         model=ModelConfig(dim=64, layers=1, heads=2, tie=False),
     )  # fmt: skip
-    assert cli.parse(["train", "--steps", "5", "--preset=baby"]).model.dim == 384
-    assert cli.parse(["generate", "runs/1", "--prompt=--x", "--top-p", "0.5"]) == GenerateConfig(
+    assert parse(["train", "--steps", "5", "--preset=baby"]).model.dim == 384
+    assert parse(["generate", "runs/1", "--prompt=--x", "--top-p", "0.5"]) == GenerateConfig(
         "runs/1", prompt="--x", top_p=0.5
     )
-    assert cli.parse(["train"]) == TrainConfig()
+    assert parse(["train"]) == TrainConfig()
 
 
 @pytest.mark.parametrize(
@@ -188,10 +189,10 @@ def test_bad_arguments_are_one_sentence(line: str, words: str, capsys: pytest.Ca
 
 
 def test_each_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in cli.COMMANDS:
+    for command in COMMANDS:
         assert cli.main([command, "--help"]) == 0
         page = capsys.readouterr().out
-        for option in cli._options(cli.COMMANDS[command]) - {"--run"}:
+        for option in options(COMMANDS[command]) - {"--run"}:
             assert option in page
     assert cli.main(["--version"]) == 0
 
@@ -310,4 +311,4 @@ def test_ctrl_c_elsewhere_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 def test_config_errors_pass_tyro_unharmed() -> None:
     with pytest.raises(ConfigError, match=r"^--heads is 0; it must be from 1 to 4,096\.$"):
-        cli.parse(["parameters", "--heads", "0"])
+        parse(["parameters", "--heads", "0"])

@@ -18,18 +18,19 @@ from hypothesis import strategies as st
 from small_runs import TEXT, tiny_config
 
 from bevia_fast import cli, train, training
+from bevia_fast.arguments import COMMANDS, options
 from bevia_fast.checkpoint import checkpoints
 
 SIZES = ["--ctx", "4", "--dim", "4", "--layers", "1", "--heads", "1", "--batch", "1", "--steps", "1", "--backend",
          "numpy", "--eval-batches", "1", "--sample-every", "0"]  # fmt: skip
-OPTIONS = sorted({option for command in cli.COMMANDS.values() for option in cli._options(command)})
+OPTIONS = sorted({option for command in COMMANDS.values() for option in options(command)})
 VALUES = st.one_of(
     st.sampled_from(["0", "1", "-1", "2.5", "nan", "inf", "-inf", "1e999", "1_000", "0x10", "", " ", "None", "True",
                      "-", "--", "-h1", "numpy", "numba", "baby", "relu", "skip", "..", ".", "/", "\0", "~", "*"]),
     st.integers().map(str), st.floats().map(str), st.text(max_size=20),
 )  # fmt: skip
 WORDS = st.one_of(
-    st.sampled_from(OPTIONS), VALUES, st.sampled_from(list(cli.COMMANDS)),
+    st.sampled_from(OPTIONS), VALUES, st.sampled_from(list(COMMANDS)),
     st.builds("{}={}".format, st.sampled_from(OPTIONS), VALUES),
     st.sampled_from(OPTIONS).map(lambda option: "--no-" + option[2:]),
     st.sampled_from(OPTIONS).map(lambda option: option[:-1]),
@@ -79,7 +80,7 @@ def copy_of(run: Path) -> Iterator[Path]:
 
 
 @examples(100)
-@given(command=st.sampled_from([*cli.COMMANDS, "", "x"]), words=st.lists(WORDS, max_size=6))
+@given(command=st.sampled_from([*COMMANDS, "", "x"]), words=st.lists(WORDS, max_size=6))
 def test_any_options(run: Path, command: str, words: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.chdir(folder)
