@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.rule import Rule
 from rich.text import Text
 
@@ -34,6 +41,33 @@ class PlainConsole(Console):
         raise BrokenPipeError
 
 
+class CompileBar:
+    """Shows that kernels are being compiled: a bar on a terminal, one line elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.started, self.count, self.seconds = time.perf_counter(), 0, 0.0
+        self._last = ""
+        self.progress = Progress(
+            SpinnerColumn(), TextColumn("compiling"), BarColumn(bar_width=20), MofNCompleteColumn(),
+            TextColumn("{task.description}"), TimeElapsedColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.progress.start()
+        self.task = self.progress.add_task("")
+        if not console.is_terminal:
+            console.print(Text("compiling kernels for this CPU; the next start finds them ..."), soft_wrap=True)
+
+    def show(self, operation: str, number: int, total: int) -> None:
+        """`operation` is being compiled, the one number `number` of `total`."""
+        self.count += operation != self._last
+        self._last = operation
+        self.progress.update(self.task, description=operation, completed=number - 1, total=total)
+
+    def stop(self) -> None:
+        self.seconds = time.perf_counter() - self.started
+        self.progress.stop()
+
+
 class ConsoleReporter(Reporter):
     """Shows a run on `console`."""
 
@@ -41,6 +75,7 @@ class ConsoleReporter(Reporter):
         self.console = console
         self.live = console.is_terminal
         self.progress: Progress | None = None
+        self.compiler: CompileBar | None = None
         self.steps = 1
         self.val_loss: float | None = None
         self.started = self.timed = 0.0
@@ -55,11 +90,16 @@ class ConsoleReporter(Reporter):
     def fact(self, name: str, value: str) -> None:
         self._say(f"{name:<9}{value}")
 
-    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
-        if self.live:
-            return self.console.status(f"{what}; they are kept for the next time ...")
-        self._say(f"{what} ...")
-        return contextlib.nullcontext()
+    def compiling(self, operation: str, number: int, total: int) -> None:
+        if self.compiler is None:
+            self.compiler = CompileBar(self.console)
+        self.compiler.show(operation, number, total)
+
+    def compiled(self) -> None:
+        if self.compiler is not None:
+            self.compiler.stop()
+            self.fact("compiled", f"{self.compiler.count} kernels for this CPU, in {self.compiler.seconds:.1f} s")
+            self.compiler = None
 
     def _open_bar(self) -> None:
         self.started = time.perf_counter()
@@ -120,6 +160,8 @@ class ConsoleReporter(Reporter):
         self.fact("saving", f"{times}, {readable(size)} each; {seconds:.2f} s, {share:.1%} of the time")
 
     def end(self, run: Run | None) -> None:
+        if self.compiler is not None:
+            self.compiler.stop()
         if self.progress is not None:
             self.progress.stop()
             self.progress = None

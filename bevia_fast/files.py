@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import CheckpointError
-from .lock import take_lock
+from .kernels.lock import take_lock
 
 MODEL, CONFIG, METRICS, LOSS, SAMPLE = "model.safetensors", "config.json", "metrics.jsonl", "loss.png", "sample.txt"
 CHECKPOINTS = "checkpoints"  # a folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from .config import TrainConfig
@@ -20,9 +19,11 @@ class Reporter:
     def fact(self, name: str, value: str) -> None:
         """Something to know about the run."""
 
-    def busy(self, what: str) -> contextlib.AbstractContextManager[object]:
-        """Something takes a while."""
-        return contextlib.nullcontext()
+    def compiling(self, operation: str, number: int, total: int) -> None:
+        """An operation is being compiled for this CPU, the one number `number` of `total`: half a minute in all."""
+
+    def compiled(self) -> None:
+        """All that training needs is compiled. Told even if it was before."""
 
     def step(self, record: Record) -> None:
         """A step is done; step 0 is the evaluation before the first."""

@@ -52,9 +52,18 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
 
         try:
             _threads.set_threads(threads or None)
+        except _threads.LayerError as error:
+            raise ConfigError(f"{error}.") from None
         except ValueError as error:
             raise ConfigError(f"--threads {threads} cannot be had: {str(error).rstrip('.')}.") from None
     return backend
+
+
+def cache_folder() -> Path:
+    """Where the numba backend keeps its compiled code."""
+    from .kernels.numba_jit import _cache
+
+    return _cache.FOLDER
 
 
 def describe_backend(backend: Backend) -> str:

@@ -5,7 +5,6 @@ The module has not the name of the function, for `bevia_fast.train` can be only 
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from .diagnosis import first_not_finite
 from .errors import ConfigError, DataError, StoppedRun
 from .parameters import Parameters
 from .reporter import Record, Reporter
-from .run import Run, describe_backend, open_backend
+from .run import Run, cache_folder, describe_backend, open_backend
 from .sample import stream
 from .saving import Saver
 from .signals import finish_on_signal
@@ -96,9 +95,11 @@ def _train(
         facts = {"text": _describe_text(corpus), "model": _describe_model(trainer.weights)}
         for name, value in facts.items():
             reporter.fact(name, value)
-        with reporter.busy("Compiling kernels") if "numba" in used else contextlib.nullcontext():
-            for each in backends:
-                warm_up(model_config, each)
+        for each in backends:
+            problem = warm_up(model_config, each, reporter.compiling)
+            if problem:
+                reporter.note(f"compiled kernels are not kept for the next time: {problem} ({cache_folder()}).")
+        reporter.compiled()
         facts["kernels"] = describe_backend(backend)
         reporter.fact("kernels", facts["kernels"])
         with finish_on_signal(reporter.interrupted) as stop:

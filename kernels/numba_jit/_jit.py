@@ -5,9 +5,10 @@ to reassociate sums or to contract a*b + c would let LLVM choose differently for
 fresh from the compiler and code from the cache then differ in the last bit. Sums and products that should be
 vectorised or fused are written so, in `_simd`.
 
-Cache. Numba notices a change of a cached function's own file only, so a stale callee could run. Here the cache folder
-is named after a hash of all kernel sources, the versions of numba, llvmlite and numpy, and the CPU compiled for; it
-stands in the user's cache folder, so that a read-only install works and an uninstall leaves nothing in the package.
+Cache. Machine code is kept on disk; see `_cache`.
+
+Threads. See `_threads` for the layer that runs them. One of the layers ends the process when two Python threads start
+parallel kernels at once; with that one, and with no other, kernels wait for each other.
 
 Waiting. At the end of a parallel loop GNU's OpenMP lets threads spin for milliseconds before they sleep. When another
 program has one of the cores, the thread that is waited for cannot run while the others spin in its place, and training
@@ -16,69 +17,65 @@ becomes a hundred times slower. So they spin briefly here, unless the user says 
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sys
+import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
-
-import llvmlite
-import numba
-import numpy
-import platformdirs
-from numba import config as numba_config
 
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")  # read when the first parallel kernel loads OpenMP
 
-from ._simd.target import TARGET
+import numba
+from numba.core import sigutils
+from numba.core.ccallback import CFunc
 
-
-def _source_hash() -> str:
-    digest = hashlib.sha256()
-    folder = Path(__file__).parent.parent
-    for path in sorted(folder.rglob("*.py")):
-        digest.update(path.relative_to(folder).as_posix().encode())
-        digest.update(path.read_bytes())
-    versions = (sys.version, numba.__version__, llvmlite.__version__, numpy.__version__)
-    digest.update(repr((versions, TARGET, numba_config.CPU_NAME, numba_config.CPU_FEATURES)).encode())
-    return digest.hexdigest()[:20]
-
-
-def cache_folder() -> Path:
-    """Where compiled code is kept; BEVIA_FAST_CACHE_DIR overrides the place."""
-    base = os.environ.get("BEVIA_FAST_CACHE_DIR") or platformdirs.user_cache_dir("bevia-fast")
-    return Path(base) / "kernels" / _source_hash()
-
-
-CACHE_FOLDER = cache_folder()
+from . import _cache, _threads
 
 
 def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function on first use for each combination of dtypes, and keep the machine code on disk."""
-    return lambda function: _cached(
-        lambda cache: numba.njit(
-            parallel=parallel, error_model="numpy", nogil=True, cache=cache
-        )(function)
-    )  # fmt: skip
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(parallel=parallel, error_model="numpy", nogil=True)(function)
+        dispatcher._cache = _cache.Cache(function)
+        compile_it = dispatcher.compile
+
+        def compile_alone(signature: Any) -> Any:
+            with _cache.one_process_at_a_time():
+                return compile_it(signature)
+
+        dispatcher.compile = compile_alone
+        return _OneAtATime(dispatcher) if parallel and _threads.layer() == "workqueue" else dispatcher
+
+    return decorate
+
+
+class _OneAtATime:
+    """A kernel that waits until no other runs: what Numba's own layer, workqueue, has to be protected by."""
+
+    _running = threading.Lock()  # of all kernels
+
+    def __init__(self, dispatcher: Any) -> None:
+        self.dispatcher = dispatcher
+
+    def __call__(self, *arguments: Any) -> Any:
+        with self._running:
+            return self.dispatcher(*arguments)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.dispatcher, name)
 
 
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function now, with a fixed address that machine code can call, and keep it on disk."""
-    return lambda function: _cached(
-        lambda cache: numba.cfunc(signature, error_model="numpy", cache=cache)(function)
-    )
 
+    def decorate(function: Callable[..., Any]) -> Any:
+        compiled = CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"})
+        compiled._cache = _cache.Cache(function)
+        with _cache.one_process_at_a_time():
+            compiled.compile()
+        return compiled
 
-def _cached(compile_it: Callable[[bool], Any]) -> Any:
-    """Run a Numba decorator with our cache folder; other users of Numba in this process keep theirs. Where the folder
-    cannot be written, code is compiled anew in each process."""
-    before = numba_config.CACHE_DIR
-    numba_config.CACHE_DIR = str(CACHE_FOLDER)
-    try:
-        return compile_it(_cache_is_writable())
-    finally:
-        numba_config.CACHE_DIR = before
+    return decorate
 
 
 def device(function: Callable[..., Any]) -> Any:
@@ -87,17 +84,3 @@ def device(function: Callable[..., Any]) -> Any:
     return numba.njit(
         error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
     )(function)
-
-
-def _cache_is_writable() -> bool:
-    global _writable
-    if _writable is None:
-        try:
-            CACHE_FOLDER.mkdir(parents=True, exist_ok=True)
-            _writable = os.access(CACHE_FOLDER, os.W_OK)
-        except OSError:
-            _writable = False
-    return _writable
-
-
-_writable: bool | None = None

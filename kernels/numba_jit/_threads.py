@@ -1,10 +1,84 @@
-"""How many threads the kernels use, and through which threading layer."""
+"""How many threads the kernels use, and which of Numba's threading layers runs them.
+
+OpenMP comes first: its threads wait for each other in the least time, and several Python threads may use it. Intel's
+TBB is next. Numba's own layer, workqueue, is everywhere, but starts one parallel loop at a time. With
+NUMBA_THREADING_LAYER one can be asked for by name.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import importlib
 import os
+import sys
+import sysconfig
+from pathlib import Path
 
 import numba
+from numba import config as numba_config
+from numba.np.ufunc import parallel as numba_parallel
+
+LAYERS = ("omp", "tbb", "workqueue")
+if list(numba_config.THREADING_LAYER_PRIORITY) == ["tbb", "omp", "workqueue"]:  # Numba's own order: nobody chose it
+    numba_config.THREADING_LAYER_PRIORITY = list(LAYERS)
+
+
+class LayerError(RuntimeError):
+    """The threading layer that was asked for cannot be had."""
+
+
+def loads(layer: str) -> bool:
+    """Whether a layer's libraries are there."""
+    if layer == "tbb":
+        _find_tbb()
+        try:
+            numba_parallel._check_tbb_version_compatible()
+        except ImportError:
+            return False
+    with contextlib.suppress(ImportError):
+        importlib.import_module("numba.np.ufunc." + {"omp": "omppool", "tbb": "tbbpool"}.get(layer, layer))
+        return True
+    return False
+
+
+def _find_tbb() -> None:
+    """The package `tbb` puts its library where the system does not look; once loaded, it is found by its name."""
+    if sys.platform == "linux":
+        path = Path(sysconfig.get_path("data")) / "lib" / "libtbb.so.12"
+        if path.exists():
+            with contextlib.suppress(OSError):
+                ctypes.CDLL(str(path))
+
+
+def layer() -> str:
+    """The layer in use, or the one that will be. It is not started: a process can be forked until then."""
+    with contextlib.suppress(ValueError):  # not started yet
+        return str(numba.threading_layer())
+    wanted = str(numba_config.THREADING_LAYER).lower()
+    if wanted in LAYERS:
+        return wanted
+    order = {"safe": ["tbb"], "threadsafe": ["tbb", "omp"], "forksafe": ["tbb", "workqueue"]}.get(
+        wanted, numba_config.THREADING_LAYER_PRIORITY
+    )
+    return next((name for name in order if name in LAYERS and loads(name)), "workqueue")
+
+
+def start() -> str:
+    """Start the threads, unless they are running; returns the layer. Raises LayerError, in one sentence."""
+    wanted = str(numba_config.THREADING_LAYER).lower()
+    if wanted == "tbb":
+        _find_tbb()
+    try:
+        numba.get_num_threads()
+    except ValueError as error:
+        if "PRIORITY" in str(error):
+            raise LayerError(
+                f"NUMBA_THREADING_LAYER_PRIORITY must hold {', '.join(LAYERS)}, in any order"
+            ) from None
+        advice = "pip install tbb may help" if wanted == "tbb" else f"there are {', '.join(filter(loads, LAYERS))}"
+        raise LayerError(f"NUMBA_THREADING_LAYER is {wanted}, which does not load here; {advice}") from None
+    return str(numba.threading_layer())
 
 
 def physical_cores() -> int:
@@ -12,9 +86,8 @@ def physical_cores() -> int:
 
     Two threads of one core share its arithmetic units: they add nothing to a product that keeps these busy.
     """
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = set()
-    for cpu in allowed:
+    for cpu in allowed_cpus():
         try:
             with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as siblings:
                 cores.add(siblings.read().strip())
@@ -23,25 +96,29 @@ def physical_cores() -> int:
     return max(1, len(cores))
 
 
+def allowed_cpus() -> set[int]:
+    """The hardware threads that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return set(os.sched_getaffinity(0))
+    return set(range(os.cpu_count() or 1))
+
+
 def set_threads(count: int | None = None) -> int:
     """Use `count` threads from here on, or as many as there are physical cores; returns the number in use.
 
-    Raises ValueError if there are not so many.
+    Raises ValueError if there are not so many, LayerError if there are none at all.
     """
     most = numba.config.NUMBA_NUM_THREADS
     if count is None:
         count = min(physical_cores(), most)
     if not 1 <= count <= most:
         raise ValueError(f"{count} threads are asked for; this machine offers from 1 to {most}")
+    start()
     numba.set_num_threads(count)
     return count
 
 
 def describe() -> str:
-    """The threading layer and the number of threads, for people: "2 threads (omp)"."""
-    try:
-        layer = numba.threading_layer()
-    except ValueError:  # no parallel kernel has run yet
-        layer = "layer not started"
+    """The number of threads and the threading layer, for people: "2 threads (omp)"."""
     count = numba.get_num_threads()
-    return f"{count} thread{'s' if count != 1 else ''} ({layer})"
+    return f"{count} thread{'s' if count != 1 else ''} ({layer()})"
