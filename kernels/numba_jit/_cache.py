@@ -80,6 +80,9 @@ class _CompileLock:
             file.close()
             return True
         self.file = file
+        for leftover in FOLDER.glob("*/*.tmp.*"):  # of a process that was killed
+            with contextlib.suppress(OSError):
+                leftover.unlink()
         return True
 
     def release(self) -> None:
