@@ -20,6 +20,7 @@ from .config import (
     PRESETS,
     AttentionConfig,
     CheckConfig,
+    DoctorConfig,
     GenerateConfig,
     ParametersConfig,
     PresetName,
@@ -56,6 +57,7 @@ COMMANDS: dict[str, type] = {
     "check": CheckConfig,
     "bench": BenchCommand,
     "profile": ProfileCommand,
+    "doctor": DoctorConfig,
     "attention": AttentionConfig,
     "parameters": ParametersConfig,
 }

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from .arguments import PROG, parse
-from .config import AttentionConfig, CheckConfig, GenerateConfig, ParametersConfig, TrainConfig
+from .config import AttentionConfig, CheckConfig, DoctorConfig, GenerateConfig, ParametersConfig, TrainConfig
 from .errors import StoppedRun, UserError
 
 if TYPE_CHECKING:
@@ -142,6 +142,12 @@ def _print_check(console: Console, rows: list[Any]) -> None:
     console.print(table)
 
 
+def _doctor(config: DoctorConfig) -> int:
+    from .doctor import doctor
+
+    return doctor(config)
+
+
 def _attention(config: AttentionConfig) -> int:
     from pathlib import Path
 
@@ -184,6 +190,7 @@ _COMMANDS: dict[type, Callable[[Any], int]] = {
     TrainConfig: _train,
     GenerateConfig: _generate,
     CheckConfig: _check,
+    DoctorConfig: _doctor,
     AttentionConfig: _attention,
     ParametersConfig: _parameters,
 }

@@ -16,8 +16,8 @@ from tyro.conf import Positional, Suppress, arg
 from .errors import ConfigError
 
 __all__ = [
-    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "GenerateConfig", "ModelConfig", "ParametersConfig",
-    "PresetName", "TrainConfig", "preset",
+    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "GenerateConfig", "ModelConfig",
+    "ParametersConfig", "PresetName", "TrainConfig", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -204,6 +204,23 @@ class CheckConfig:
 
     quick: bool = False
     """Fewer shapes and fewer training steps."""
+    threads: int = 0
+    """Threads of the numba backend. 0: one for each physical core."""
+
+    def __post_init__(self) -> None:
+        _check_range(self, "threads", 0, 4096)
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Look at this machine and this installation, measure what the machine can do, and compile the kernels."""
+
+    measure: bool = True
+    """Measure what arithmetic and memory reach, which takes some seconds."""
+    float64: bool = False
+    """Compile the kernels for float64 as well."""
+    clean: bool = False
+    """Remove what was compiled by other versions, or for another CPU."""
     threads: int = 0
     """Threads of the numba backend. 0: one for each physical core."""
 

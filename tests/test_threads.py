@@ -17,6 +17,7 @@ from bevia_fast.comparison import Case, make_arguments, run
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.kernels.memory import CACHE_LINE, aligned_empty
+from bevia_fast.kernels.numba_jit import _threads
 
 # Large enough that every thread gets a part, and no part is like another.
 _ADAMW = {"step": 2, "decayed": 600_001, "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8,
@@ -174,3 +175,51 @@ def test_numba_gives_the_same_bits_wherever_the_arrays_lie(operation: str, dtype
         for offset in (1, 3):
             for output, array in run(backend, case, moved(make_arguments(case, dtype), offset)).items():
                 assert array.tobytes() == expected[output].tobytes(), f"{case}: {output} at offset {offset}"
+
+
+TWO_THREADS = """
+import hashlib, json, sys, threading
+import numba
+import numpy as np
+from bevia_fast.config import ModelConfig, TrainConfig
+from bevia_fast.kernels import get_backend
+from bevia_fast.kernels.numba_jit import _threads
+from bevia_fast.training import Trainer
+
+model = ModelConfig(ctx=37, dim=48, layers=1, heads=3, vocab_size=41)
+tokens = np.random.default_rng(0).integers(0, 41, 5000, dtype=np.int32)
+found = {}
+
+def train(seed):
+    trainer = Trainer(TrainConfig(model=model, batch=5, steps=50, seed=seed), model, get_backend("numba"), tokens)
+    for step in range(1, 51):
+        trainer.update(step, trainer.backward(step))
+    found[seed] = hashlib.sha1(trainer.weights.flat.tobytes()).hexdigest()
+
+for seed in (1, 2):
+    train(seed)
+alone = dict(found)
+found.clear()
+threads = [threading.Thread(target=train, args=[seed]) for seed in (1, 2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(json.dumps([_threads.layer(), found == alone]))
+"""
+
+
+@pytest.mark.parametrize("layer", ["omp", "tbb", "workqueue"])
+def test_two_models_can_be_trained_at_once_with_each_layer(layer: str) -> None:
+    """Workqueue ends a process that starts two parallel loops; there, kernels wait for each other."""
+    if not _threads.loads(layer):
+        pytest.skip(f"{layer} is not installed")
+    assert in_a_process(TWO_THREADS, None, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2") == [layer, True]
+
+
+@pytest.mark.parametrize("layer", ["tbb", "workqueue"])
+def test_other_layers_give_the_same_bits(layer: str, with_four_threads: dict[str, list[str]]) -> None:
+    if not _threads.loads(layer):
+        pytest.skip(f"{layer} is not installed")
+    found = digests([2, 1], list(range(len(LARGE))), NUMBA_THREADING_LAYER=layer)
+    assert_same(found, with_four_threads, f"the threading layer, here {layer}")

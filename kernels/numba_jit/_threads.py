@@ -57,6 +57,7 @@ def layer() -> str:
         return str(numba.threading_layer())
     wanted = str(numba_config.THREADING_LAYER).lower()
     if wanted in LAYERS:
+        loads(wanted)  # so that Numba finds it
         return wanted
     order = {"safe": ["tbb"], "threadsafe": ["tbb", "omp"], "forksafe": ["tbb", "workqueue"]}.get(
         wanted, numba_config.THREADING_LAYER_PRIORITY
@@ -66,9 +67,7 @@ def layer() -> str:
 
 def start() -> str:
     """Start the threads, unless they are running; returns the layer. Raises LayerError, in one sentence."""
-    wanted = str(numba_config.THREADING_LAYER).lower()
-    if wanted == "tbb":
-        _find_tbb()
+    layer()  # loads what Numba would not find
     try:
         numba.get_num_threads()
     except ValueError as error:
@@ -76,8 +75,10 @@ def start() -> str:
             raise LayerError(
                 f"NUMBA_THREADING_LAYER_PRIORITY must hold {', '.join(LAYERS)}, in any order"
             ) from None
-        advice = "pip install tbb may help" if wanted == "tbb" else f"there are {', '.join(filter(loads, LAYERS))}"
-        raise LayerError(f"NUMBA_THREADING_LAYER is {wanted}, which does not load here; {advice}") from None
+        asked = str(numba_config.THREADING_LAYER).lower()
+        there = f"there are {', '.join(filter(loads, LAYERS))}"
+        advice = "pip install tbb may help" if asked in ("tbb", "safe") else there
+        raise LayerError(f"NUMBA_THREADING_LAYER is {asked}, which does not load here; {advice}") from None
     return str(numba.threading_layer())
 
 

@@ -1,0 +1,92 @@
+"""A training step takes no memory after the first ones: nothing stays, and what is taken meanwhile is small."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from bevia_fast.config import ModelConfig, TrainConfig
+from bevia_fast.kernels import Backend, get_backend
+from bevia_fast.trainer import Trainer
+
+SETTLED, STEPS = 30, 50  # an epoch's order is drawn for 1,024 windows at once: 128 steps
+
+
+def make_trainer(backend: Backend, accumulate: int = 1) -> Trainer:
+    model = ModelConfig(ctx=32, dim=32, layers=2, heads=2, dropout=0.1, vocab_size=65)
+    tokens = np.random.default_rng(0).integers(0, 65, 50_000, dtype=np.int32)
+    return Trainer(TrainConfig(model=model, batch=8, accumulate=accumulate, steps=1000), model, backend, tokens)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_of_the_numba_backend_allocates_nothing(accumulate: int) -> None:
+    """Apart from a batch of tokens and Python's own small objects, which go again."""
+    trainer = make_trainer(get_backend("numba"), accumulate)
+    count = STEPS // accumulate
+    for step in range(1, SETTLED + 1):
+        trainer.update(step, trainer.backward(step))
+    tracemalloc.start()
+    try:
+        trainer.update(SETTLED + 1, trainer.backward(SETTLED + 1))  # what tracemalloc sees for the first time
+        first = traced()
+        for step in range(SETTLED + 2, SETTLED + 2 + count):
+            trainer.update(step, trainer.backward(step))
+        last = traced()
+        tracemalloc.reset_peak()
+        trainer.update(step + 1, trainer.backward(step + 1))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    print(f"kept {last - first} bytes in {count} steps; at most {peak - last} bytes in use during one")
+    assert last - first < 512  # in all, not for each step: numbers and tuples that take the place of others
+    assert peak - last < 16_000  # places, tokens and targets of a batch; one array of (N, C) alone has 32,768 bytes
+
+
+def traced() -> int:
+    """Bytes in use. Without what CPython keeps for later: 3.11 puts tuples of 20 elements aside, up to 2,000 of them,
+    and takes none of them out again until the collector comes by."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+RESIDENT = """
+import os, sys
+import numpy as np
+from bevia_fast.config import preset
+from dataclasses import replace
+from bevia_fast.run import open_backend
+from bevia_fast.trainer import Trainer
+
+config = preset("seed", steps=10_000, dropout=0.1)
+model = replace(config.model, vocab_size=65)
+tokens = np.random.default_rng(0).integers(0, 65, 200_000, dtype=np.int32)
+trainer = Trainer(config, model, open_backend(sys.argv[1]), tokens)
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+found = []
+for step in range(1, int(sys.argv[2]) + 1):
+    trainer.update(step, trainer.backward(step))
+    if step >= 100 and step % 50 == 0:
+        found.append(resident())
+print(len(found), max(found) - found[0])
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="the system does not say what is resident")
+def test_memory_stays_within_a_megabyte_over_1000_steps() -> None:
+    command = [sys.executable, "-c", RESIDENT, "numba", "1100"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    count, growth = map(int, done.stdout.split())
+    print(f"{growth / 1024:.0f} KiB more than after 100 steps")
+    assert count == 21
+    assert growth < 1 << 20
