@@ -16,6 +16,11 @@ Laws:
 - An output may share memory with an input only where the operation says "in place".
 - A wrong shape, dtype or layout is refused with a `ContractError` naming operation and argument; nothing is written.
 
+Costs are the least that a call must do. What an operation does to an element counts: an addition, multiplication,
+division, square root, comparison or maximum is one operation, one of exp, log and tanh is `FUNCTION` of them, about
+what its polynomial takes. What is done once a row does not count, nor does dropout's integer arithmetic; of matrix
+products, only the products count. Arrays count whole, once if they are read or written, twice if both.
+
 Shape notation: `"B T 3*C"` floats · `"int32<V B T"` token ids below V · `?` may be None · `~` either memory order.
 """
 
@@ -36,6 +41,7 @@ Array = NDArray[Any]
 Activation = Literal["relu", "gelu"]
 P = ParamSpec("P")
 R = TypeVar("R")
+FUNCTION = 8  # operations that exp, log or tanh counts as
 
 
 class ContractError(ValueError):
@@ -94,7 +100,7 @@ class Operation:
     name: str
     signature: inspect.Signature
     arrays: tuple[ArraySpec, ...]
-    flops: Callable[[dict[str, int]], float]
+    flops: Callable[[dict[str, int]], float]  # of the letters, the options, and 1 or 0 for arrays that may be None
     twice: frozenset[str]  # arrays both read and written
     gathered: frozenset[str]  # tables of which a row is taken for each token
     divides: tuple[str, str] | None  # (divisor, dividend)
@@ -170,10 +176,10 @@ class Operation:
     def cost_of(
         self, letters: Mapping[str, int], given: Collection[str], dtype: DTypeLike, options: Mapping[str, Any]
     ) -> Cost:
-        """The same from sizes alone. `given`: the arrays that may be None and are not.
+        """The same from sizes alone. `given`: the arrays that may be None and are not; `options`: the numbers among
+        the arguments.
 
-        Each array crosses memory once, a `+=` one twice. Of a table from which rows are taken, no more rows cross than
-        there are, or than are asked for. Matrix products count as products only, without what is done on the way.
+        Of a table from which rows are taken, no more rows cross memory than there are, or than are asked for.
         """
         itemsize, nbytes = np.dtype(dtype).itemsize, 0
         for spec in self.arrays:
@@ -185,7 +191,8 @@ class Operation:
             size = math.prod(shape) * (4 if spec.below else itemsize)
             nbytes += size * (2 if spec.name in self.twice else 1)
         numbers = {name: value for name, value in options.items() if isinstance(value, int)}
-        return Cost(float(self.flops({**numbers, **letters})), float(nbytes))
+        present = {spec.name: int(spec.name in given) for spec in self.arrays if spec.optional}
+        return Cost(float(self.flops({**numbers, **present, **letters})), float(nbytes))
 
 
 OPERATIONS: dict[str, Operation] = {}
@@ -306,7 +313,7 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
 
 
 @operation(
-    lambda d: 8 * d["N"] * d["C"],
+    lambda d: (6 + d["bias"]) * d["N"] * d["C"],
     out="N C", mean="N", rstd="N", inp="N C", weight="C", bias="C?",
 )  # fmt: skip
 def layernorm_forward(
@@ -319,7 +326,7 @@ def layernorm_forward(
 
 
 @operation(
-    lambda d: 15 * d["N"] * d["C"],
+    lambda d: (12 + d["dbias"] + d["dresidual"]) * d["N"] * d["C"],
     twice=("dweight", "dbias"),
     dinp="N C", dweight="C", dbias="C?", dout="N C", inp="N C", weight="C", mean="N", rstd="N", dresidual="N C?",
 )  # fmt: skip
@@ -379,7 +386,7 @@ def relu_backward(dinp: Array, dout: Array, inp: Array) -> None:
     """dinp = dout where inp > 0, else 0.  In place: dinp may be dout."""
 
 
-@operation(lambda d: 20 * d["N"] * d["C"], out="N C", inp="N C")
+@operation(lambda d: (8 + FUNCTION) * d["N"] * d["C"], out="N C", inp="N C")
 def gelu_forward(out: Array, inp: Array) -> None:
     """out = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))),  x = inp  (Hendrycks & Gimpel 2016, the form of GPT-2)
 
@@ -387,7 +394,7 @@ def gelu_forward(out: Array, inp: Array) -> None:
     """
 
 
-@operation(lambda d: 30 * d["N"] * d["C"], dinp="N C", dout="N C", inp="N C")
+@operation(lambda d: (18 + FUNCTION) * d["N"] * d["C"], dinp="N C", dout="N C", inp="N C")
 def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
     """dinp = dout * d/dx [ x/2 (1 + tanh(u)) ],  u = sqrt(2/pi) (x + 0.044715 x^3),  x = inp
 
@@ -454,7 +461,7 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     """
 
 
-@operation(lambda d: 2 * d["N"] * d["C"], out="N C", inp="N C", residual="N C?")
+@operation(lambda d: (2 + d["residual"]) * d["N"] * d["C"], out="N C", inp="N C", residual="N C?")
 def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: Array | None = None) -> None:
     """out = inp * mask / (1 - rate) + residual;  mask[n,c] is 0 with probability `rate`, else 1 (Srivastava et al.)
 
@@ -469,7 +476,7 @@ def dropout_backward(dinp: Array, dout: Array, rate: float, key: int) -> None:
 
 
 @operation(
-    lambda d: 5 * d["N"] * d["V"],
+    lambda d: (3 + FUNCTION + 2 * d["dlogits"]) * d["N"] * d["V"],
     losses="N", dlogits="N V?", logits="N V", targets="int32<V N",
 )  # fmt: skip
 def cross_entropy(
@@ -489,7 +496,7 @@ def squared_norm(gradients: Array) -> float:
 
 
 @operation(
-    lambda d: 16 * d["P"],
+    lambda d: 15 * d["P"] + 2 * d["decayed"],
     twice=("parameters", "gradients", "first_moment", "second_moment"),
     parameters="P", gradients="P", first_moment="P", second_moment="P",
 )  # fmt: skip
