@@ -110,26 +110,38 @@ class Progress:
     def stage(self, what: str) -> None:
         """Something begins that may take a while."""
 
-    def advance(self, done: float, total: float) -> None:
-        """How much of the stage is done."""
+    def advance(self, done: float, total: float, what: str = "") -> None:
+        """How much of the stage is done, and what is on its turn."""
+
+    def part(self, index: int, count: int, what: str) -> None:
+        """What follows is one of `count` parts, the first of which is 0; `what` says which."""
 
 
 def interleaved(
     competitors: Mapping[Any, Competitor], rules: Rules, progress: Progress,
-    between: Callable[[], None] = lambda: None,
+    between: Callable[[], None] = lambda: None, failed: Callable[[Any, CompetitorError], None] | None = None,
 ) -> dict[Any, Summary]:  # fmt: skip
-    """Warm all of them up, then let them take turns; `between` is called once a round."""
-    for done, competitor in enumerate(competitors.values()):
-        progress.advance(done, len(competitors) * (rules.turns + 1))
-        competitor.ask("warm")
-    samples: dict[Any, list[float]] = {key: [] for key in competitors}
-    for turn in range(rules.turns):
-        between()
-        for number, (key, competitor) in enumerate(competitors.items()):
-            progress.advance((turn + 1) * len(competitors) + number, len(competitors) * (rules.turns + 1))
-            time.sleep(SETTLE)
-            samples[key] += competitor.ask("turn")["samples"]
-    return {key: Summary.of(found) for key, found in samples.items()}
+    """Warm all of them up, then let them take turns; `between` is called once a round. One that fails is left out if
+    there is a `failed`, which is told and may raise."""
+    left, samples = dict(competitors), {key: list[float]() for key in competitors}
+    count, total = len(competitors), len(competitors) * (rules.turns + 1)
+    for turn in range(rules.turns + 1):  # the first to warm up
+        if turn:
+            between()
+        for number, (key, competitor) in enumerate(list(left.items())):
+            progress.advance(turn * count + number, total, competitor.name)
+            try:
+                if turn:
+                    time.sleep(SETTLE)
+                    samples[key] += competitor.ask("turn")["samples"]
+                else:
+                    competitor.ask("warm")
+            except CompetitorError as error:
+                if failed is None:
+                    raise
+                failed(key, error)
+                del left[key]
+    return {key: Summary.of(samples[key]) for key in left}
 
 
 def as_request(rules: Rules) -> dict[str, Any]:

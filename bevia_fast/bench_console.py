@@ -33,12 +33,25 @@ class ShownProgress(bench_client.Progress):
 
     def __init__(self, bar: Progress) -> None:
         self.bar, self.task = bar, bar.add_task("Starting", total=None)
+        self.words, self.index, self.count = ["", "Starting", ""], 0, 1
 
     def stage(self, what: str) -> None:
-        self.bar.reset(self.task, description=what, total=None)
+        self._show(["", what, ""] if self.count == 1 else [self.words[0], what, ""])
+        if self.count == 1:
+            self.bar.update(self.task, total=None)
 
-    def advance(self, done: float, total: float) -> None:
-        self.bar.update(self.task, completed=done, total=total)
+    def advance(self, done: float, total: float, what: str = "") -> None:
+        self._show([*self.words[:2], what])
+        self.bar.update(self.task, completed=(self.index + done / total) / self.count, total=1)
+
+    def part(self, index: int, count: int, what: str) -> None:
+        self.index, self.count = index, count
+        self._show([what, "", ""])
+        self.bar.update(self.task, completed=index / count, total=1)
+
+    def _show(self, words: list[str]) -> None:
+        self.words = words
+        self.bar.update(self.task, description=": ".join(filter(None, words)))
 
 
 @contextmanager
@@ -68,6 +81,9 @@ class WideConsole(PlainConsole):
     """A table is never cut off or folded: where the terminal is narrower, or there is none, lines are longer."""
 
     def show(self, table: Table) -> None:
+        if table.title is not None:
+            self.print(table.title, style="italic", soft_wrap=True)  # rich would fold it to the width of the table
+            table.title = None
         before = self.width
         self.width = 1000
         self.width = max(before, self.measure(table).maximum)
@@ -143,25 +159,55 @@ def bench_kernels(config: BenchKernelsConfig) -> int:
     with progress() as shown:
         results = measure(bench_jobs(config), config.backend, config.threads, config.dtype, rules, shown)
     console = WideConsole()
-    console.show(kernel_table(f"Kernels, {config.dtype}, caches {'cold' if config.cold else 'warm'}", results))
+    show_kernels(console, f"Kernels, {config.dtype}, caches {'cold' if config.cold else 'warm'}", results)
+    for note in kernel_notes(results):
+        console.print(note, soft_wrap=True)
     console.print(machine(results), soft_wrap=True)
     save(config, results)
     return 0
 
 
-def kernel_table(title: str, results: Sequence[KernelResult]) -> Table:
-    rows = [
-        [result.kernel, result.size, result.backend, str(result.threads), number(result.ms_median),
-         f"{number(result.ms_p20)} - {number(result.ms_p80)}", number(result.flops / 1e6), number(result.bytes / 1e6),
-         number(result.intensity), number(result.gflops), number(result.gbytes_per_s),
-         f"{result.fraction_of_peak:.1%}", f"{result.fraction_of_roof:.0%}", result.bound]
-        for result in results
-    ]  # fmt: skip
-    return make_table(
-        title, ["kernel", "size", "backend"],
-        ["threads", "ms", "p20 - p80", "MFLOP", "MB", "FLOP/byte", "GFLOP/s", "GB/s", "of peak", "of roof", "bound by"],
-        rows,
-    )  # fmt: skip
+KERNEL_COLUMNS = ("", "threads", "ms", "p20 - p80", "GFLOP/s", "GB/s", "of peak", "of roof", "bound by", "MB",
+                  "first s")  # fmt: skip
+
+
+def show_kernels(console: Console, title: str, results: Sequence[KernelResult]) -> None:
+    """A block for each kernel and size, with a line for each backend; narrow enough for most terminals."""
+    blocks: dict[str, list[list[str]]] = {}
+    for result in results:
+        heading = (f"{result.kernel}  {result.size}: {number(result.flops / 1e6)} MFLOP, "
+                   f"{number(result.bytes / 1e6)} MB, {number(result.intensity)} FLOP/byte")  # fmt: skip
+        blocks.setdefault(heading, []).append([
+            f"  {result.backend}", str(result.threads), number(result.ms_median),
+            f"{number(result.ms_p20)} - {number(result.ms_p80)}", number(result.gflops), number(result.gbytes_per_s),
+            f"{result.fraction_of_peak:.1%}", f"{result.fraction_of_roof:.0%}", result.bound,
+            number(result.peak_rss_mb), f"{result.first_call_s:.1f}",
+        ])  # fmt: skip
+    rows = [list(KERNEL_COLUMNS), *(row for block in blocks.values() for row in block)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
+
+    console.print(title, style="italic", soft_wrap=True)
+    console.print(line(KERNEL_COLUMNS), style="bold", soft_wrap=True)
+    for heading, block in blocks.items():
+        console.print(heading, style="cyan", soft_wrap=True)
+        for cells in block:
+            console.print(line(cells), soft_wrap=True)
+    console.print()
+
+
+def kernel_notes(results: Sequence[KernelResult]) -> list[str]:
+    """What the columns are held against."""
+    peaks = {result.threads: result.peak_gflops for result in results}
+    peak = ", ".join(f"{peak:.0f} GFLOP/s with {count} thread{'s' * (count > 1)}" for count, peak in peaks.items())
+    return [
+        f"The peak: {peak}, the most that the vector units reached in this run. The roof: the peak, or what feeds it, "
+        "memory or cache at the size of the kernel's arrays, measured in this run too.",
+        "MB: the most memory of the process. First s: the first call, with compilation, which does not count.",
+    ]
 
 
 def bench_scaling(config: BenchScalingConfig) -> int:
@@ -233,11 +279,9 @@ def profile_kernels(config: ProfileKernelConfig) -> int:
     with progress() as shown:
         results = measure(jobs, config.backend, threads, config.dtype, rules, shown)
     console = WideConsole()
-    console.show(kernel_table(f"Kernels, {config.dtype}, caches {'cold' if config.cold else 'warm'}", results))
-    console.print(
-        f"The roof: {results[0].peak_gflops:.0f} GFLOP/s of the vector units, or what feeds them: memory or cache at "
-        "the size of the kernel's arrays. Both were measured in this run.", soft_wrap=True,
-    )  # fmt: skip
+    show_kernels(console, f"Kernels, {config.dtype}, caches {'cold' if config.cold else 'warm'}", results)
+    for note in kernel_notes(results):
+        console.print(note, soft_wrap=True)
     console.print(machine(results), soft_wrap=True)
     if config.json:
         write_json(config.json, results)

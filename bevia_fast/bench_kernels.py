@@ -17,7 +17,7 @@ from .capacity import refuse_too_large
 from .comparison import Case
 from .errors import ConfigError, StoppedRun
 from .kernels.contract import OPERATIONS, Cost, Operation
-from .timing import EVICT_BYTES, Rules
+from .timing import EVICT_BYTES, Rules, Summary
 
 _USUAL_ADAMW = {
     # decays so near to 1 that no moment fades to a denormal number over thousands of calls; exact in float32
@@ -143,7 +143,7 @@ def measure(
     for one in jobs:
         refuse_too_large(int(max(one.memory(name, dtype) for name in backends)), f"Timing {one.operation}")
     counts = list(dict.fromkeys(threads)) or [default_threads()]
-    results = []
+    measured: list[tuple[Job, str, int, Summary, float, dict[str, Any]]] = []
     with contextlib.ExitStack() as processes:
         progress.stage("Measuring what this machine can do")
         probes = {count: processes.enter_context(Competitor("peak", count)) for count in counts}
@@ -154,7 +154,7 @@ def measure(
             for name in dict.fromkeys(backends)
         }
         for number, one in enumerate(jobs):
-            progress.stage(f"{one.operation} {one.size}  ({number + 1} of {len(jobs)})")
+            progress.part(number, len(jobs), f"{number + 1} of {len(jobs)}, {one.operation} {one.size}")
             request = {"operation": one.operation, "dims": dict(one.dims), "given": list(one.given),
                        "options": dict(one.options), "dtype": dtype}  # fmt: skip
             verdict = probes[counts[0]].ask("agree", **request)
@@ -165,12 +165,16 @@ def measure(
                 answer = competitor.ask("kernel", rules=as_request(rules), **request)
                 first[key] = answer["first_call_s"]
             times = interleaved(competitors, rules, progress)
+            for roof in roofs.values():
+                roof.measure(one.cost(dtype).bytes)
             for (name, count), summary in times.items():
-                results.append(
-                    _result(one, name, count, dtype, summary, roofs[count], first[name, count], rules.cold,
-                            competitors[name, count].ask("facts")["versions"])
-                )  # fmt: skip
-    return results
+                facts = competitors[name, count].ask("facts")
+                measured.append((one, name, count, summary, first[name, count], facts))
+        # at last, for the roofs are the highest of the run
+        return [
+            _result(one, name, count, dtype, summary, roofs[count], first_s, rules.cold, facts)
+            for one, name, count, summary, first_s, facts in measured
+        ]
 
 
 class Roofs:
@@ -178,21 +182,27 @@ class Roofs:
 
     def __init__(self, probe: Competitor, dtype: str, cold: bool) -> None:
         self.probe, self.dtype, self.cold = probe, dtype, cold
-        self.gflops: float = probe.ask("peak", dtype=dtype, repeats=7)["gflops"]
+        self.gflops: float = probe.ask("peak", dtype=dtype, repeats=7)["gflops"]  # refuses more threads than there are
         self._bandwidths: dict[int, float] = {}
+
+    def measure(self, nbytes: float) -> None:
+        """Once more, beside a kernel that moves `nbytes`: a machine that was busy before may not be now."""
+        self.gflops = max(self.gflops, self.probe.ask("peak", dtype=self.dtype, repeats=3)["gflops"])
+        answer = self.probe.ask("triad", nbytes=min(self._working_set(nbytes), EVICT_BYTES), dtype=self.dtype)
+        known = self._bandwidths.get(self._working_set(nbytes), 0.0)
+        self._bandwidths[self._working_set(nbytes)] = max(known, answer["gbytes_per_s"])
 
     def gbytes_per_s(self, nbytes: float) -> float:
         """The bandwidth of whatever holds a working set of `nbytes`: a cache, or memory."""
-        wanted = EVICT_BYTES if self.cold else int(nbytes)
-        if wanted not in self._bandwidths:
-            answer = self.probe.ask("triad", nbytes=min(wanted, EVICT_BYTES), dtype=self.dtype)
-            self._bandwidths[wanted] = answer["gbytes_per_s"]
-        return self._bandwidths[wanted]
+        return self._bandwidths[self._working_set(nbytes)]
+
+    def _working_set(self, nbytes: float) -> int:
+        return EVICT_BYTES if self.cold else int(nbytes)
 
 
 def _result(
-    one: Job, backend: str, threads: int, dtype: str, times: Any, roofs: Roofs, first: float, cold: bool,
-    versions: dict[str, str],
+    one: Job, backend: str, threads: int, dtype: str, times: Summary, roofs: Roofs, first: float, cold: bool,
+    facts: dict[str, Any],
 ) -> KernelResult:  # fmt: skip
     cost, bandwidth = one.cost(dtype), roofs.gbytes_per_s(one.cost(dtype).bytes)
     gflops, fed = cost.flops / times.median, cost.intensity * bandwidth
@@ -203,8 +213,8 @@ def _result(
         bytes=cost.bytes, intensity=cost.intensity, gflops=gflops, gbytes_per_s=cost.bytes / times.median,
         peak_gflops=roofs.gflops, peak_gbytes_per_s=bandwidth, roof_gflops=roof,
         fraction_of_peak=gflops / roofs.gflops, fraction_of_roof=gflops / roof,
-        bound="compute" if fed >= roofs.gflops else "memory", first_call_s=first, cold=cold, versions=versions,
-        cpu=cpu_name(), date=today(),
+        bound="compute" if fed >= roofs.gflops else "memory", first_call_s=first, cold=cold,
+        peak_rss_mb=facts["peak_rss_mb"], versions=facts["versions"], cpu=cpu_name(), date=today(),
     )  # fmt: skip
 
 

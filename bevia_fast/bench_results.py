@@ -54,7 +54,8 @@ class KernelResult:
     """A kernel of one backend at one size. Times in milliseconds, `first_call_s` in seconds with compilation.
 
     `flops`, `bytes`: the contract's cost model. `roof_gflops`: the least of what the vector units reached, and what the
-    memory that holds this many bytes could have fed, both measured in the same run.
+    memory that holds this many bytes could have fed, both the most that was measured in the same run. `peak_rss_mb`:
+    the most memory that the process had from making the arguments on.
     """
 
     kernel: str
@@ -78,6 +79,7 @@ class KernelResult:
     fraction_of_roof: float
     bound: str
     first_call_s: float
+    peak_rss_mb: float = 0.0
     cold: bool = False
     versions: Mapping[str, str] = field(default_factory=dict)
     cpu: str = ""

@@ -81,8 +81,12 @@ class TrainingStep:
 
     def run(self) -> None:
         """One step."""
-        self.count += 1
         self.model.loss_and_gradients(self.tokens, self.targets, self.gradients)
+        self.update()
+
+    def update(self) -> None:
+        """What follows when the gradients are there."""
+        self.count += 1
         backend, flat = self.backend, self.gradients.flat
         norm = backend.squared_norm(flat) ** 0.5
         backend.adamw(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .bench_client import Competitor, CompetitorError, Progress, as_request, interleaved
-from .bench_config import BenchScalingConfig, BenchStepConfig, PeerName
+from .bench_config import BenchScalingConfig, BenchStepConfig
 from .bench_results import StepResult, cpu_name, today
 from .bench_step import StepSize
 from .capacity import refuse_too_large, training_bytes
@@ -24,6 +24,7 @@ from .parameters import Parameters
 from .timing import Rules, Summary
 
 BFLOAT16_TOLERANCE = 0.1  # of the gradient's norm: numbers with 8 bits, summed over layers
+Key = tuple[str, int]  # a competitor's name and threads
 
 
 @dataclass
@@ -33,6 +34,10 @@ class StepReport:
     results: list[StepResult]
     checked: str = ""  # how the competitors were held against each other
     notes: list[str] = field(default_factory=list)
+
+
+def _is_peer(key: Key) -> bool:
+    return key[0].startswith("torch")
 
 
 def default_threads() -> int:
@@ -62,7 +67,7 @@ def bench_steps(config: BenchStepConfig | BenchScalingConfig, progress: Progress
 
         progress.stage("Measuring what the vector units reach")
         measure_peak()  # the first: it refuses more threads than there are
-        competitors: dict[tuple[str, int], Competitor] = {}
+        competitors: dict[Key, Competitor] = {}
         for count in threads:
             for name in names:
                 python = config.torch_python if name.startswith("torch") else ""
@@ -70,16 +75,23 @@ def bench_steps(config: BenchStepConfig | BenchScalingConfig, progress: Progress
         progress.stage("Loading the competitors")
         for competitor in competitors.values():
             competitor.ask("load")
-        session = _Session(size, rules, Path(folder), progress)
         report = StepReport([])
-        session.prepare(competitors, config.peers(), report)
-        reference = competitors.get(("numpy", next(iter(threads))))
-        if reference is None:
+
+        def leave_out(key: Key, error: CompetitorError) -> None:
+            """One way to run a peer that fails is no reason to lose the others; that the last one fails is an error."""
+            if not any(other != key and _is_peer(other) for other in competitors):
+                raise error
+            report.notes.append(f"Left out: {error}")
+            del competitors[key]
+
+        session = _Session(size, rules, Path(folder), progress, leave_out)
+        session.prepare(competitors)
+        if not any(name == "numpy" for name, _ in competitors):
             reference = processes.enter_context(Competitor("numpy", next(iter(threads))))
-            session.start(("numpy", 0), reference)
-        report.checked = session.check(competitors, reference)
+            session.start(("numpy", reference.threads), reference, timed=False)
+        report.checked = session.check(competitors)
         progress.stage("Timing in turns")
-        times = interleaved(competitors, rules, progress, measure_peak)
+        times = interleaved(competitors, rules, progress, measure_peak, leave_out)
         for key, competitor in competitors.items():
             peak = statistics.median(peaks[key[1]])
             report.results.append(_result(key, size, times[key], peak, session.first[key], competitor.ask("facts")))
@@ -89,51 +101,51 @@ def bench_steps(config: BenchStepConfig | BenchScalingConfig, progress: Progress
 class _Session:
     """One size: competitors are made ready for it, and held against each other."""
 
-    def __init__(self, size: StepSize, rules: Rules, folder: Path, progress: Progress) -> None:
-        self.size, self.rules, self.folder, self.progress = size, rules, folder, progress
+    def __init__(
+        self, size: StepSize, rules: Rules, folder: Path, progress: Progress,
+        leave_out: Callable[[Key, CompetitorError], None],
+    ) -> None:  # fmt: skip
+        self.size, self.rules, self.folder, self.progress, self.leave_out = size, rules, folder, progress, leave_out
         self.weights = Parameters.initial(size.model, 0)
         arrays: dict[str, Any] = dict(self.weights)
         np.savez(folder / "weights.npz", **arrays)
-        self.first: dict[tuple[str, int], float] = {}
-        self.gradients: dict[tuple[str, int], Path] = {}
+        self.first: dict[Key, float] = {}
+        self.gradients: dict[Key, Path] = {}
 
-    def start(self, key: tuple[str, int], competitor: Competitor) -> None:
-        """The first step, with compilation."""
-        self.progress.stage(f"First step of {competitor.name}, with compilation")
+    def start(self, key: Key, competitor: Competitor, timed: bool = True) -> None:
+        """The first step, with compilation, if it is to be timed; and the gradients."""
+        self.progress.stage(f"First step of {competitor.name}, with compilation" if timed else "Gradients of numpy")
         path = self.folder / f"{key[0]}-{key[1]}.npz"
         answer = competitor.ask(
             "step", size=asdict(self.size), rules=as_request(self.rules), weights=str(self.folder / "weights.npz"),
-            gradients=str(path),
+            gradients=str(path), timed=timed,
         )  # fmt: skip
         self.first[key] = answer["build_s"] + answer["first_step_s"]
         self.gradients[key] = path
 
-    def prepare(
-        self, competitors: dict[tuple[str, int], Competitor], peers: Sequence[PeerName], report: StepReport
-    ) -> None:
-        """Of several kinds of a peer, one that does not run here is left out with a note; the only one is an error."""
+    def prepare(self, competitors: dict[Key, Competitor]) -> None:
+        """The first step of each."""
         for key, competitor in list(competitors.items()):
             try:
                 self.start(key, competitor)
             except CompetitorError as error:
-                optional = key[0] == "torch-compile" and len(peers) > 1
-                if not optional:
+                if not _is_peer(key):
                     raise
-                report.notes.append(f"Left out: {error}")
-                del competitors[key]
+                self.leave_out(key, error)
 
-    def check(self, competitors: dict[tuple[str, int], Competitor], reference: Competitor) -> str:
+    def check(self, competitors: dict[Key, Competitor]) -> str:
         """Loss and gradients of each against NumPy's. Raises StoppedRun, naming the tensor."""
         self.progress.stage("Comparing loss and gradients")
         key = next(k for k, path in self.gradients.items() if k[0] == "numpy")
         expected, expected_loss = self._read(self.gradients[key])
         worst, limit = 0.0, gradient_tolerance(self.size.model)
-        for name, threads in competitors:
+        for name, threads in list(competitors):
             found, loss = self._read(self.gradients[name, threads])
             if name == "torch-bf16":
                 error = float(np.linalg.norm(found.flat - expected.flat) / np.linalg.norm(expected.flat))
                 if not error <= BFLOAT16_TOLERANCE:
-                    raise StoppedRun(f"{name} has another gradient than numpy: they differ by {error:.2g} of its norm.")
+                    sentence = f"{name} has another gradient than numpy: they differ by {error:.2g} of its norm."
+                    self.leave_out((name, threads), CompetitorError(sentence))
                 continue
             compared = [
                 difference("loss", np.array([loss]), np.array([expected_loss]), limit),
@@ -154,7 +166,7 @@ class _Session:
 
 
 def _result(
-    key: tuple[str, int], size: StepSize, times: Summary, peak: float, first: float, facts: dict[str, Any]
+    key: Key, size: StepSize, times: Summary, peak: float, first: float, facts: dict[str, Any]
 ) -> StepResult:
     gflops = size.flops / times.median
     dtype = "bfloat16" if key[0] == "torch-bf16" else size.dtype
@@ -183,8 +195,8 @@ def bench_scaling(config: BenchScalingConfig, progress: Progress | None = None) 
     progress = progress or Progress()
     report = StepReport([])
     values = scaling_values(config)
-    for value in values:
-        progress.stage(f"{config.over} {value}")
+    for number, value in enumerate(values):
+        progress.part(number, len(values), f"{config.over} {value}")
         one = bench_steps(config.at(value), progress)
         report.results += one.results
         report.notes += one.notes

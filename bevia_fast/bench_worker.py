@@ -23,6 +23,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,8 +76,11 @@ class Worker:
         self._backend()
         return {}
 
-    def step(self, size: dict[str, Any], rules: dict[str, Any], weights: str, gradients: str) -> dict[str, Any]:
-        """`weights` is a file that the parent wrote, `gradients` one that is written here."""
+    def step(
+        self, size: dict[str, Any], rules: dict[str, Any], weights: str, gradients: str, timed: bool
+    ) -> dict[str, Any]:
+        """`weights` is a file that the parent wrote, `gradients` one that is written here; if only these are wanted,
+        not `timed`, no step of the whole batch is made."""
         import numpy as np
 
         began = time.perf_counter()
@@ -90,9 +94,10 @@ class Worker:
         else:
             step = self._own_step(size, arrays)
         built = time.perf_counter() - began
-        self.watch = Stopwatch(step.run, Rules(**rules))
+        if timed:
+            self.watch = Stopwatch(step.run, Rules(**rules))
         np.savez(gradients, **step.check())
-        return {"first_step_s": self.watch.first_s, "build_s": built}
+        return {"first_step_s": self.watch.first_s if self.watch else 0.0, "build_s": built}
 
     def _backend(self) -> Any:
         from .run import open_backend
@@ -112,6 +117,7 @@ class Worker:
         from .comparison import Case, make_arguments
 
         self.watch = None
+        forget_peak_rss()
         function = getattr(self._backend(), operation)
         arguments = make_arguments(Case(operation, dims, tuple(given), options), dtype)
         self.watch = Stopwatch(lambda: function(**arguments), Rules(**rules))
@@ -175,6 +181,12 @@ def peak_rss_bytes() -> float:
     except ImportError:  # Windows
         return 0.0
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS: in bytes
+
+
+def forget_peak_rss() -> None:
+    """So that what is asked for next began now; where the system cannot do that, it is the most since the start."""
+    with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as request:
+        request.write("5")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,7 +11,7 @@ from .bench_config import ProfileStepConfig
 from .bench_console import WideConsole, make_table, number, progress
 from .bench_results import check_writable, cpu_name, today, write_json
 from .errors import UserError
-from .profile_steps import Call, StepProfile
+from .profile_steps import NARROW, Call, StepProfile
 from .profile_steps import profile_step as take_apart
 from .trace import trace_events
 
@@ -55,11 +55,19 @@ def profile_step(config: ProfileStepConfig) -> int:
 def notes(profile: StepProfile) -> list[str]:
     """How far the figures can be trusted."""
     plain, noted = profile.plain.median / 1e6, profile.noted.median / 1e6
-    return [
-        f"{profile.steps} steps taken apart. Without the instruments a step takes {number(plain)} ms, with them "
-        f"{number(noted)} ms ({profile.slowdown:+.1%}); the parts are {profile.coverage:.1%} of a step without.",
+    slowdown, coverage = profile.slowdown, profile.coverage
+    found = [
+        f"{profile.steps} steps were taken apart, each beside one without the instruments: {number(noted)} and "
+        f"{number(plain)} ms. Intervals are those of 95 %.",
+        f"The parts add up to {profile.covered.median:.2%} of the same steps seen from outside, and to "
+        f"{coverage.median:.1%} of those without the instruments ({coverage.low:.1%} to {coverage.high:.1%}).",
+        f"Measuring slows a step by {slowdown.median - 1:.1%} ({slowdown.low - 1:+.1%} to {slowdown.high - 1:+.1%}); "
+        f"by themselves, the instruments cost {profile.instruments:.2%} of a step.",
         f"The first step, with compilation, took {profile.first_s:.1f} s and does not count.",
     ]
+    if slowdown.width > NARROW:
+        found.append("The machine was too busy for narrower intervals: measure when it is not, or with more --seconds.")
+    return found
 
 
 def _sums(profile: StepProfile, key: Callable[[Call], Any]) -> dict[Any, dict[str, float]]:
@@ -70,6 +78,12 @@ def _sums(profile: StepProfile, key: Callable[[Call], Any]) -> dict[Any, dict[st
         for name, value in (("launches", 1), ("ns", duration), ("flops", call.flops), ("bytes", call.bytes)):
             sums[name] += value
     return found
+
+
+def direction(call: Call) -> str:
+    """The head goes forward and back at once."""
+    back = call.phase == "backward" or (call.phase == "head" and call.operation.endswith("_backward"))
+    return "backward" if back else "forward"
 
 
 def by_kernel(profile: StepProfile) -> list[dict[str, Any]]:
@@ -87,13 +101,13 @@ def by_kernel(profile: StepProfile) -> list[dict[str, Any]]:
 
 def by_place(profile: StepProfile) -> list[dict[str, Any]]:
     """A row for each layer, the embeddings, the head and the optimiser, in the order of the forward pass."""
-    sums = _sums(profile, lambda call: (call.place, "backward" if call.phase == "backward" else "forward"))
+    sums = _sums(profile, lambda call: (call.place, direction(call)))
     rows = []
     for place in dict.fromkeys(place for place, _ in sums):
         phases = {phase: sums[place, phase]["ns"] / 1e6 if (place, phase) in sums else 0.0
                   for phase in ("forward", "backward")}  # fmt: skip
         total = sum(phases.values())
-        if place in ("head", "optimizer"):  # the head goes forward and back at once; an update is neither
+        if place == "optimizer":  # neither
             phases = dict.fromkeys(phases, 0.0)
         rows.append({"place": place, **phases, "ms": total, "share": total * 1e6 / profile.whole})
     python = sum(profile.gaps)
@@ -107,6 +121,9 @@ def as_object(profile: StepProfile) -> dict[str, Any]:
         **asdict(profile.size), "kernels_used": profile.kernels, "steps": profile.steps,
         "whole_ms": profile.whole / 1e6,
         "plain_ms_median": profile.plain.median / 1e6, "noted_ms_median": profile.noted.median / 1e6,
-        "slowdown": profile.slowdown, "coverage": profile.coverage, "first_step_s": profile.first_s,
+        "slowdown": profile.slowdown.median - 1, "slowdown_low": profile.slowdown.low - 1,
+        "slowdown_high": profile.slowdown.high - 1, "instruments": profile.instruments,
+        "coverage": profile.coverage.median, "coverage_low": profile.coverage.low,
+        "coverage_high": profile.coverage.high, "covered": profile.covered.median, "first_step_s": profile.first_s,
         "by_kernel": by_kernel(profile), "by_layer": by_place(profile), "cpu": cpu_name(), "date": today(),
     }  # fmt: skip

@@ -7,9 +7,11 @@ every step makes the same calls in the same order.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -21,10 +23,12 @@ from .capacity import refuse_too_large, training_bytes
 from .kernels import Backend
 from .kernels.contract import OPERATIONS
 from .run import describe_backend, open_backend
-from .timing import Rules, Stopwatch, Summary, clock, percentile, take_turns
+from .timing import Ratio, Stopwatch, Summary, clock, percentile
 
 KEPT = 2000  # steps whose times are kept, at most
-TURN_STEPS = 3
+LEAST = 8  # steps to be taken apart
+NARROW = 0.01  # how well the cost of measuring is to be known, before the time is over
+PATIENCE = 4  # times the seconds asked for, at most, until it is
 TRACED = 5  # steps that a trace shows
 
 
@@ -60,7 +64,6 @@ class Recorder:
         return noting
 
 
-
 class Listener:
     """A backend that notes what each call of another is given."""
 
@@ -84,7 +87,7 @@ class StepProfile:
     to the 60th percentile, for medians of parts would not add up.
 
     `durations` belong to `calls`; `gaps` is one longer: Python's time before each call and after the last. Together
-    they are `whole`. `plain` and `noted` are the medians without and with the instruments, taken in turns.
+    they are `whole`. The rest are ratios, of steps that were taken apart and steps without the instruments beside them.
     """
 
     size: StepSize
@@ -93,21 +96,15 @@ class StepProfile:
     durations: tuple[float, ...]
     gaps: tuple[float, ...]
     whole: float
-    plain: Summary
-    noted: Summary
+    plain: Summary  # steps without the instruments
+    noted: Summary  # steps with them, seen from outside
+    covered: Ratio  # the parts of a step, as a share of the same step seen from outside
+    coverage: Ratio  # the parts of a step, as a share of one without the instruments
+    slowdown: Ratio  # a step with the instruments, as a multiple of one without
+    instruments: float  # what the instruments cost by themselves, as a share of a step
     first_s: float
     steps: int
     recorded: tuple[tuple[int, ...], ...]  # the last steps: begin, each call's begin and end, end; for a trace
-
-    @property
-    def slowdown(self) -> float:
-        """By how much measuring slows the step: 0.01 is 1 %."""
-        return self.noted.median / self.plain.median - 1.0
-
-    @property
-    def coverage(self) -> float:
-        """The parts together, as a share of the step without the instruments."""
-        return (sum(self.durations) + sum(self.gaps)) / self.plain.median
 
 
 class RecordedStep:
@@ -136,63 +133,77 @@ class RecordedStep:
         step.backend = step.model.backend = self.plain
 
     def _label(self) -> tuple[Call, ...]:
-        """What each call of a step belongs to: found from the memory that it works on."""
-        listener = Listener(self.plain)
+        """What each call of a step belongs to: found from the parameters that it works with, or else, as of attention,
+        from the call before it. The head is what lies between its first call and its last."""
+        listener, step = Listener(self.plain), self.step
         self._run_with(listener)
-        home = _homes(self.step)
-        calls: list[Call] = []
-        phase = "forward"
+        home = _homes(step)
+        found: list[tuple[str, str, Any]] = []
+        place = "embeddings"
         for operation, args, kwargs in listener.called:
             entry = OPERATIONS[operation]
             bound = entry.signature.bind(*args, **kwargs).arguments
-            place = _place(bound, home)
-            if operation in ("squared_norm", "adamw"):
+            place = _place(bound, home) or place
+            found.append((operation, place, entry.cost(**bound)))
+        updates = self._updates()
+        heads = [number for number, (_, place, _) in enumerate(found[:-updates]) if place == "head"]
+        calls = []
+        for number, (operation, place, cost) in enumerate(found):
+            phase = "forward" if number < heads[0] else "head" if number <= heads[-1] else "backward"
+            if number >= len(found) - updates:
                 phase, place = "update", "optimizer"
-            elif place == "head" and phase == "forward":
-                phase = "head"
-            elif phase == "head" and place != "head":
-                phase = "backward"
-            cost = entry.cost(**bound)
             calls.append(Call(operation, phase, place, cost.flops, cost.bytes))
         return tuple(calls)
 
+    def _updates(self) -> int:
+        """How many calls an update makes."""
+        listener = Listener(self.plain)
+        self.step.backend = cast(Backend, listener)
+        self.step.update()
+        self.step.backend = self.plain
+        return len(listener.called)
+
 
 def _homes(step: TrainingStep) -> list[tuple[int, int, str]]:
-    """(first byte, last byte, place) of the arrays that belong to one place only."""
+    """(first byte, last byte, place) of the parameters and their gradients."""
     found = []
-
-    def add(array: Any, place: str) -> None:
-        start = array.__array_interface__["data"][0]
-        found.append((start, start + array.nbytes, place))
-
-    acts = step.model._buffers(*step.tokens.shape)
-    add(acts.logits, "head")
-    for layer, block in enumerate(acts.blocks):
-        for array in (block.qkv, block.preactivation):
-            if array is not None:
-                add(array, f"layer {layer + 1}")
     for parameters in (step.weights, step.gradients):
         for name, view in parameters.items():
+            place = "final norm" if name.startswith("ln_f") else "embeddings" if name == "wpe.weight" else "head"
             if name.startswith("h."):
-                add(view, f"layer {int(name.split('.')[1]) + 1}")
-            elif name == "wpe.weight":
-                add(view, "embeddings")
-            elif name.startswith("ln_f"):
-                add(view, "final norm")
-    add(acts.embedded, "embeddings")
-    return found
+                place = f"layer {int(name.split('.')[1]) + 1}"
+            start = view.__array_interface__["data"][0]
+            found.append((start, start + view.nbytes, place))
+    return sorted(found, key=lambda home: home[2] == "head")  # last: the embeddings and the head share a table
 
 
 def _place(arguments: dict[str, Any], homes: Sequence[tuple[int, int, str]]) -> str:
-    """The place of the first argument that has one; earlier homes go first, for the embedded tokens are also the input
-    of the first layer."""
+    """The place of the parameters among the arguments; "" if there are none."""
     starts = [
         array.__array_interface__["data"][0] for array in arguments.values() if isinstance(array, np.ndarray)
     ]
     for first, last, place in homes:
         if any(first <= start < last for start in starts):
             return place
-    return "dropout"
+    return ""
+
+
+def instruments_ns(rounds: int = 20, calls: int = 500) -> float:
+    """What the instruments cost a call: calls of a backend that does nothing, with them and without, the least of some
+    rounds, for whatever else the machine does can only add to it."""
+    silent: Any = SimpleNamespace(name="silent", **{name: lambda *args, **kwargs: None for name in OPERATIONS})
+    recorder: Any = Recorder(silent)
+    least = []
+    for backend in (recorder, silent):
+        found = []
+        for _ in range(rounds):
+            before = clock()
+            for _ in range(calls):
+                backend.linear_forward(1, 2, 3, 4, residual=5)
+            found.append(clock() - before)
+            recorder.times.clear()
+        least.append(min(found) / calls)
+    return least[0] - least[1]
 
 
 def profile_step(config: ProfileStepConfig, progress: Progress | None = None) -> StepProfile:
@@ -205,23 +216,50 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
     step = TrainingStep(size, backend)
     plain = Stopwatch(step.run)
     noting = RecordedStep(step)
-    noted = Stopwatch(noting.run)
-    progress.stage("Timing with and without the instruments, in turns")
+    progress.stage("Warming up")
     plain.warm_up()
-    noted.warm_up()
-    # the difference is small, so the turns are short; a sample is one step
-    often = config.seconds / 2 / (TURN_STEPS * Summary.of(plain.turn()).median / 1e9)
-    rules = Rules(turns=max(5, min(200, round(often))), seconds=config.seconds / 2)
-    for watch in (plain, noted):
-        watch.rules, watch.calls = rules, 1
+    noting.run()
     noting.recorded.clear()
-    times = take_turns([plain, noted])
-    return _parts(size, describe_backend(backend), noting, times[0], times[1], plain.first_s)
+    progress.stage("Timing with and without the instruments, in turns")
+    without, outside, inside = _in_turns(step, noting, config.seconds, progress)
+    return _parts(size, describe_backend(backend), noting, without, outside, inside, plain.first_s)
+
+
+def _in_turns(
+    step: TrainingStep, noting: RecordedStep, seconds: float, progress: Progress
+) -> tuple[list[int], list[int], list[int]]:
+    """Times of steps without the instruments; with them, seen from outside; and of the same ones from begin to end of
+    their parts. A step of the one kind, a step of the other, and the next two the other way round: A B B A. For as many
+    seconds as are asked for, and more, but not for ever, if the machine is so busy that the ratio is not known yet.
+    """
+    without: list[int] = []
+    outside: list[int] = []
+    inside: list[int] = []
+    began = time.perf_counter()
+    while True:
+        for noted in ((False, True), (True, False))[len(without) % 2]:
+            before = clock()
+            (noting if noted else step).run()
+            (outside if noted else without).append(clock() - before)
+        inside.append(noting.recorded[-1][-1] - noting.recorded[-1][0])
+        passed, pairs = time.perf_counter() - began, len(without)
+        progress.advance(min(passed, PATIENCE * seconds), PATIENCE * seconds, f"{pairs} steps")
+        if pairs >= LEAST and passed > seconds:
+            if passed > PATIENCE * seconds:
+                break
+            if pairs % 8 == 0 and _ratio(outside, without).width < NARROW:
+                break
+    return without, outside, inside
+
+
+def _ratio(times: Sequence[int], others: Sequence[int]) -> Ratio:
+    return Ratio.of([one / other for one, other in zip(times, others, strict=True)])
 
 
 def _parts(
-    size: StepSize, kernels: str, noting: RecordedStep, plain: Summary, noted: Summary, first_s: float
-) -> StepProfile:
+    size: StepSize, kernels: str, noting: RecordedStep, without: list[int], outside: list[int], inside: list[int],
+    first_s: float,
+) -> StepProfile:  # fmt: skip
     recorded = noting.recorded
     if {len(times) for times in recorded} != {2 * len(noting.calls) + 2}:
         raise RuntimeError("the steps did not all make the same calls")
@@ -229,7 +267,10 @@ def _parts(
     low, high = percentile(wholes, 0.4), percentile(wholes, 0.6)
     middle = np.array([times for times in recorded if low <= times[-1] - times[0] <= high], np.int64)
     spans = np.diff(middle, axis=1).mean(axis=0)  # gap, call, gap, call, ..., gap
+    plain = Summary.of(without)
     return StepProfile(
         size, kernels, noting.calls, tuple(map(float, spans[1::2])), tuple(map(float, spans[0::2])),
-        float(spans.sum()), plain, noted, first_s, len(recorded), tuple(recorded)[-TRACED:],
+        float(spans.sum()), plain, Summary.of(outside), _ratio(inside, outside), _ratio(inside, without),
+        _ratio(outside, without), instruments_ns() * len(noting.calls) / plain.median, first_s, len(without),
+        tuple(recorded)[-TRACED:],
     )  # fmt: skip

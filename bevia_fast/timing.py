@@ -11,8 +11,12 @@
 6. A sample is at least `shortest_ns` long; of a faster function several calls make one sample.
 7. Reported are the median over the samples of all turns, and the 20th and 80th percentile; never the mean, which one
    interruption moves, and never the fastest, which nobody gets.
-8. Caches are warm: a call finds what the call before it left there. With `cold`, memory larger than the caches is
-   written before each call, outside of the clock.
+8. Where two times differ by little, single calls of both take turns, and what is reported is the median of the ratios
+   of neighbours, with the interval in which it lies at 95 %.
+9. Of a function that takes longer than `slow_ns`, a call is a window of the warm-up, and a turn need not be more than
+   one call and begins with it: caches fill in a small part of such a call.
+10. Caches are warm: a call finds what the call before it left there. With `cold`, memory larger than the caches is
+    written before each call, outside of the clock.
 
 Only the standard library is used, for a peer's interpreter has nothing else of ours.
 """
@@ -39,6 +43,7 @@ class Rules:
     window: int = 3
     stable: float = 0.05
     shortest_ns: int = 100_000
+    slow_ns: int = 400_000_000
     cold: bool = False
 
 
@@ -69,6 +74,28 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
 
 
+@dataclass(frozen=True)
+class Ratio:
+    """The median of many ratios, and an interval that holds it with a probability of 95 % or more."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Ratio:
+        """The interval lies between two of the ratios: each is as likely to be below the median as above it, whatever
+        their distribution, so how many are below is binomial. Fewer than six ratios are too few: it is their range."""
+        ordered, n = sorted(ratios), len(ratios)
+        outside = max(0, int(n / 2 - 0.98 * n**0.5))  # 1.96 standard deviations of sqrt(n) / 2
+        return cls(percentile(ordered, 0.5), ordered[outside], ordered[-1 - outside])
+
+    @property
+    def width(self) -> float:
+        """Half the interval's."""
+        return (self.high - self.low) / 2
+
+
 class Stopwatch:
     """One function, timed by the rules."""
 
@@ -77,6 +104,7 @@ class Stopwatch:
         self.function, self.rules = function, rules or Rules()
         self.first_s = self._once() / 1e9
         self.calls = 1  # that make a sample
+        self.slow = False
         self._evicted = bytearray(EVICT_BYTES) if self.rules.cold else None
 
     def _once(self) -> int:
@@ -90,24 +118,28 @@ class Stopwatch:
         times: list[int] = []
         earlier = None
         while True:
-            recent = [self._once() for _ in range(rules.window)]
+            recent = [self._once()]
+            if recent[0] <= rules.slow_ns:
+                recent += [self._once() for _ in range(rules.window - 1)]
             times += recent
             now = Summary.of(recent).median
             settled = earlier is not None and abs(now - earlier) <= rules.stable * earlier
             if settled or clock() - began > rules.warmup_seconds * 1e9:
                 break
             earlier = now
+        self.slow = now > rules.slow_ns
         self.calls = 1 if rules.cold else max(1, round(rules.shortest_ns / max(now, 1.0)))
         return len(times)
 
     def turn(self) -> list[float]:
         """The samples of one turn, in nanoseconds a call."""
         rules, function, calls = self.rules, self.function, self.calls
-        share = rules.seconds / rules.turns * 1e9
-        function()
+        share, least = rules.seconds / rules.turns * 1e9, 1 if self.slow else rules.repeats
+        if not self.slow:
+            function()
         samples: list[float] = []
         began = clock()
-        while len(samples) < rules.repeats or clock() - began < share:
+        while len(samples) < least or clock() - began < share:
             if self._evicted is not None:
                 self._evicted[:] = bytes(EVICT_BYTES)
             before = clock()

@@ -21,7 +21,7 @@ from bevia_fast.bench_results import StepResult, append_csv
 from bevia_fast.bench_steps import _Session, bench_steps
 from bevia_fast.errors import StoppedRun, UserError
 from bevia_fast.kernels.contract import OPERATIONS
-from bevia_fast.timing import Rules, Stopwatch, Summary, percentile, take_turns
+from bevia_fast.timing import Ratio, Rules, Stopwatch, Summary, percentile, take_turns
 
 SMALL = [
     "--ctx", "8", "--dim", "16", "--layers", "1", "--heads", "2", "--batch", "2", "--seconds", "0.05", "--turns", "2",
@@ -54,14 +54,14 @@ def test_percentiles() -> None:
 
 def test_the_first_call_and_the_warm_up_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeClock(monkeypatch)
-    costs = iter([9_000_000_000, 500_000_000, 400_000_000, 300_000_000, 200_000_000])
+    costs = iter([9_000_000_000, 350_000_000, 250_000_000, 200_000_000, 150_000_000])
 
     def function() -> None:
         fake.now += next(costs, 1_000_000)
 
     watch = Stopwatch(function, Rules(seconds=0.05, turns=1, warmup_seconds=5))
     assert watch.first_s == 9.0
-    assert watch.warm_up() == 9  # windows of 400, 1 and 1 ms: the last two agree
+    assert watch.warm_up() == 9  # windows of 250, 1 and 1 ms: the last two agree
     assert set(watch.turn()) == {1_000_000}
 
 
@@ -98,6 +98,28 @@ def test_turns_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (a.median, b.median) == (1_000_000, 2_000_000)
     assert [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name] == ["a", "b"] * 3
     assert (a.samples, b.samples) == (9, 9)
+
+
+def test_slow_functions_are_called_no_more_than_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeClock(monkeypatch)
+
+    def function() -> None:
+        fake.now += 2_500_000_000
+
+    watch = Stopwatch(function, Rules(turns=3))
+    assert watch.warm_up() == 1
+    assert watch.turn() == [2_500_000_000]
+
+
+def test_the_interval_of_a_ratio() -> None:
+    assert Ratio.of([1.0, 3.0, 2.0]) == Ratio(2.0, 1.0, 3.0)
+    many = Ratio.of([number / 100 for number in range(101)])
+    assert (many.median, many.low, many.high) == (0.5, 0.4, 0.6)  # 95 %: 50 +- 1.96 * sqrt(101) / 2
+    assert many.width == pytest.approx(0.1)
+    # of samples that are drawn again and again, it misses the median about one time in twenty
+    generator = np.random.default_rng(1)
+    found = [Ratio.of(list(generator.lognormal(0.0, 0.3, 40))) for _ in range(1000)]
+    assert 0.93 < np.mean([one.low <= 1.0 <= one.high for one in found]) < 0.98
 
 
 # ---------------------------------------------------------------------------------------------------------------- step

@@ -98,7 +98,7 @@ def test_step_with_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     line = ["profile", "step", "--preset", "seed", "--backend", "numpy", "--seconds", "0.3"]
     assert cli.main([*line, "--trace", str(trace), "--json", str(figures)]) == 0
     out = capsys.readouterr().out
-    for words in ("attention_backward", "layer 1", "Python between kernels", "all parts", "of a step without"):
+    for words in ("attention_backward", "layer 1", "Python between kernels", "all parts", "without the instruments"):
         assert words in out
     assert json.loads(trace.read_text())["traceEvents"]
     found = json.loads(figures.read_text())
