@@ -167,7 +167,7 @@ def bench_kernels(config: BenchKernelsConfig) -> int:
     return 0
 
 
-KERNEL_COLUMNS = ("", "threads", "ms", "p20 - p80", "GFLOP/s", "GB/s", "of peak", "of roof", "bound by", "MB",
+KERNEL_COLUMNS = ("", "threads", "ms", "p20 - p80", "GFLOP/s", "GB/s", "of peak", "of roof", "bound by", "memory MB",
                   "first s")  # fmt: skip
 
 
@@ -206,7 +206,7 @@ def kernel_notes(results: Sequence[KernelResult]) -> list[str]:
     return [
         f"The peak: {peak}, the most that the vector units reached in this run. The roof: the peak, or what feeds it, "
         "memory or cache at the size of the kernel's arrays, measured in this run too.",
-        "MB: the most memory of the process. First s: the first call, with compilation, which does not count.",
+        "Memory: the most that the process had. First s: the first call, with compilation, which does not count.",
     ]
 
 

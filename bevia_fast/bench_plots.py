@@ -13,8 +13,10 @@ from .bench_results import KernelResult, StepResult
 from .plots import DPI
 
 # Okabe & Ito's colours, told apart with any colour vision; and a marker for each, for print
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+LOOKS = {
+    "numpy": ("#0072B2", "o"), "numba": ("#D55E00", "s"), "torch-eager": ("#009E73", "^"),
+    "torch-compile": ("#CC79A7", "D"), "torch-bf16": ("#E69F00", "v"),
+}  # fmt: skip
 UNITS = {"ctx": "context length (tokens)", "threads": "threads", "batch": "batch (sequences)", "dim": "channels (dim)"}
 Box = tuple[float, float, float, float]  # left, bottom, right, top on the page
 LABEL = 8.5  # points of type beside a point
@@ -26,8 +28,8 @@ def draw_scaling(results: Sequence[StepResult], over: str) -> Figure:
     """Time of a step, and fraction of the peak, over a size; a band from the 20th to the 80th percentile."""
     figure = Figure(figsize=(10, 4.6), dpi=DPI, layout="constrained")
     times, fractions = figure.subplots(1, 2)
-    names = list(dict.fromkeys(result.backend for result in results))
-    for name, colour, marker in zip(names, COLOURS, MARKERS, strict=False):
+    for name in dict.fromkeys(result.backend for result in results):
+        colour, marker = LOOKS[name]
         own = sorted((r for r in results if r.backend == name), key=lambda r: int(getattr(r, over)))
         xs = [getattr(r, over) for r in own]
         times.fill_between(xs, [r.ms_p20 for r in own], [r.ms_p80 for r in own], color=colour, alpha=0.2, linewidth=0)
@@ -67,20 +69,25 @@ def draw_roofline(results: Sequence[KernelResult]) -> Figure:
     axes = figure.add_subplot()
     axes.set_xscale("log")
     axes.set_yscale("log")
-    left = min(r.intensity for r in results) / 2.5
+    ridge = min(r.peak_gflops / r.peak_gbytes_per_s for r in results)  # left of it, memory is the roof
+    left = min(*(r.intensity for r in results), ridge) / 2.5
     right = max(*(r.intensity for r in results), 20.0) * 5
     _roofs(axes, results, left, right)
-    points, backends = [], list(dict.fromkeys(r.backend for r in results))
-    for name, colour, marker in zip(backends, COLOURS, MARKERS, strict=False):
+    points = []
+    for name in dict.fromkeys(r.backend for r in results):
+        colour, marker = LOOKS[name]
         own = [r for r in results if r.backend == name]
         xs, ys = [r.intensity for r in own], [r.gflops for r in own]
         axes.plot(xs, ys, marker, color=colour, markersize=7, label=name, zorder=3, linestyle="none")
         points += [(r.intensity, r.gflops, _short(r.kernel), colour) for r in own]
-    lowest = min(r.gflops for r in results)
+    highest = max(*(r.gflops for r in results), *(r.peak_gflops for r in results))
     axes.set_xlim(left, right)
-    axes.set_ylim(lowest / 2.5, max(*(r.gflops for r in results), *(r.peak_gflops for r in results)) * 2.2)
+    axes.set_ylim(min(*(r.gflops / 2.5 for r in results), highest / 50), highest * 2.2)
     axes.set(xlabel="arithmetic intensity (FLOP / byte)", ylabel="GFLOP/s")
     axes.grid(alpha=0.25, which="both", linewidth=0.5)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axis.set_minor_formatter(lambda value, _: "")
     first = results[0]
     threads = f"{first.threads} thread{'s' if first.threads != 1 else ''}"
     axes.set_title(f"Kernels under measured roofs: {first.dtype}, {threads}, caches {'cold' if first.cold else 'warm'}"

@@ -61,7 +61,7 @@ def notes(profile: StepProfile) -> list[str]:
         f"{number(plain)} ms. Intervals are those of 95 %.",
         f"The parts add up to {profile.covered.median:.2%} of the same steps seen from outside, and to "
         f"{coverage.median:.1%} of those without the instruments ({coverage.low:.1%} to {coverage.high:.1%}).",
-        f"Measuring slows a step by {slowdown.median - 1:.1%} ({slowdown.low - 1:+.1%} to {slowdown.high - 1:+.1%}); "
+        f"Measuring slows a step by {slowdown.median - 1:+.1%} ({slowdown.low - 1:+.1%} to {slowdown.high - 1:+.1%}); "
         f"by themselves, the instruments cost {profile.instruments:.2%} of a step.",
         f"The first step, with compilation, took {profile.first_s:.1f} s and does not count.",
     ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,7 +29,7 @@ KEPT = 2000  # steps whose times are kept, at most
 LEAST = 8  # steps to be taken apart
 NARROW = 0.01  # how well the cost of measuring is to be known, before the time is over
 PATIENCE = 4  # times the seconds asked for, at most, until it is
-TRACED = 5  # steps that a trace shows
+TRACED = 3  # steps that a trace shows
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class StepProfile:
     instruments: float  # what the instruments cost by themselves, as a share of a step
     first_s: float
     steps: int
-    recorded: tuple[tuple[int, ...], ...]  # the last steps: begin, each call's begin and end, end; for a trace
+    recorded: tuple[tuple[int, ...], ...]  # some steps more: begin, each call's begin and end, end; for a trace
 
 
 class RecordedStep:
@@ -222,7 +222,10 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
     noting.recorded.clear()
     progress.stage("Timing with and without the instruments, in turns")
     without, outside, inside = _in_turns(step, noting, config.seconds, progress)
-    return _parts(size, describe_backend(backend), noting, without, outside, inside, plain.first_s)
+    profile = _parts(size, describe_backend(backend), noting, without, outside, inside, plain.first_s)
+    for _ in range(TRACED):  # one after the other, as in training
+        noting.run()
+    return replace(profile, recorded=tuple(noting.recorded)[-TRACED:])
 
 
 def _in_turns(
@@ -271,6 +274,5 @@ def _parts(
     return StepProfile(
         size, kernels, noting.calls, tuple(map(float, spans[1::2])), tuple(map(float, spans[0::2])),
         float(spans.sum()), plain, Summary.of(outside), _ratio(inside, outside), _ratio(inside, without),
-        _ratio(outside, without), instruments_ns() * len(noting.calls) / plain.median, first_s, len(without),
-        tuple(recorded)[-TRACED:],
+        _ratio(outside, without), instruments_ns() * len(noting.calls) / plain.median, first_s, len(without), (),
     )  # fmt: skip

@@ -27,8 +27,10 @@ def trace_events(profile: StepProfile) -> dict[str, Any]:
     origin = profile.recorded[0][0]
     for index, times in enumerate(profile.recorded):
         for name, category, begin, end, arguments in spans(profile.calls, times, index + 1):
-            events.append({"ph": "X", "name": name, "cat": category, "pid": 1, "tid": 1, "ts": (begin - origin) / 1000,
-                           "dur": (end - begin) / 1000, "args": arguments})  # fmt: skip
+            event = {"ph": "X", "name": name, "cat": category, "pid": 1, "tid": 1, "ts": (begin - origin) / 1000,
+                     "dur": (end - begin) / 1000}  # fmt: skip
+            # speedscope takes spans for the same only if their arguments are: so none that is another each time
+            events.append(event | {"args": arguments} if arguments else event)
     other = {"ctx": size.ctx, "dim": size.dim, "layers": size.layers, "heads": size.heads, "batch": size.batch}
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
 
@@ -48,7 +50,7 @@ def spans(
             yield (place, "layer", *_around(times, placed[0][0], placed[-1][0], 2), {})
             for index, call in placed:
                 begin, end = times[1 + 2 * index], times[2 + 2 * index]
-                arguments = {"flops": call.flops, "bytes": call.bytes, "GFLOP/s": call.flops / max(1, end - begin)}
+                arguments = {"MFLOP": round(call.flops / 1e6, 3), "MB": round(call.bytes / 1e6, 3)}
                 yield call.operation, "kernel", begin, end, arguments
 
 
