@@ -50,7 +50,7 @@ def loops(text: str) -> list[Loop]:
         (start, end) for start, end in dict.fromkeys(spans)
         if not any((s, e) != (start, end) and start <= s and e <= end for s, e in spans)
     ]  # fmt: skip
-    found = [_read(tuple(lines[start : end + 1])) for start, end in innermost]
+    found = [_read(tuple(lines[start : end + 1]), _frame(lines, start)) for start, end in innermost]
     return sorted(found, key=lambda loop: (-loop.fmas, -loop.arithmetic, -loop.vector_bits))
 
 
@@ -62,7 +62,17 @@ def _clean(raw: str) -> str:
     return "" if line.startswith((".", "#", "//")) else re.sub(r"\s+", " ", line)
 
 
-def _read(lines: tuple[str, ...]) -> Loop:
+def _frame(lines: list[str], start: int) -> bool:
+    """Whether the function around a line keeps the stack's address in %rbp, else a register like others."""
+    for line in reversed(lines[:start]):
+        if re.match(r"movq %rsp, %rbp$", line):
+            return True
+        if line.endswith(":") and not _LABEL.match(line):  # where the function begins
+            return False
+    return False
+
+
+def _read(lines: tuple[str, ...], frame: bool) -> Loop:
     fmas = arithmetic = loads = stores = spills = 0
     vectors = " ".join(lines)
     arm = re.search(r"\bv\d+\.\d+[sdbh]\b|\[[xs]", vectors) is not None
@@ -71,8 +81,8 @@ def _read(lines: tuple[str, ...]) -> Loop:
             continue
         name, _, rest = line.partition(" ")
         fmas += bool((_ARM_FMA if arm else _X86_FMA).match(name))
-        arithmetic += bool((_ARM_ARITHMETIC if arm else _X86_ARITHMETIC).match(name))
-        reads, writes, stack = _arm_memory(name, rest) if arm else _x86_memory(name, rest)
+        arithmetic += bool((_ARM_ARITHMETIC if arm else _X86_ARITHMETIC).match(name) and not _clears(name, rest))
+        reads, writes, stack = _arm_memory(name, rest) if arm else _x86_memory(name, rest, frame)
         if stack:
             spills += 1
         else:
@@ -89,7 +99,12 @@ def _read(lines: tuple[str, ...]) -> Loop:
     return Loop(lines, "scalar", 0, fmas, arithmetic, loads, stores, spills)
 
 
-def _x86_memory(name: str, rest: str) -> tuple[int, int, bool]:
+def _clears(name: str, rest: str) -> bool:
+    """Whether an instruction is x86's way to set a register to 0."""
+    return "xor" in name and len(set(rest.replace(" ", "").split(","))) == 1
+
+
+def _x86_memory(name: str, rest: str, frame: bool) -> tuple[int, int, bool]:
     """(reads, writes, whether it is the stack) of an instruction; its last operand is where the result goes."""
     if name.startswith(("lea", "nop", "prefetch", "j", "call")):
         return 0, 0, False
@@ -97,7 +112,8 @@ def _x86_memory(name: str, rest: str) -> tuple[int, int, bool]:
     memory = ["(" in operand for operand in operands]
     if not any(memory):
         return 0, 0, False
-    stack = any("(" in operand and re.search(r"%r[sb]p", operand) for operand in operands)
+    bases = re.findall(r"\((%\w+)", rest)
+    stack = "%rsp" in bases or (frame and "%rbp" in bases)
     last = memory[-1]
     compares = name.startswith(("cmp", "test", "vucomi", "ucomi"))
     moves = name.startswith(("mov", "vmov", "vextract", "vpextr"))

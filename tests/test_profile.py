@@ -148,6 +148,13 @@ def test_loops_are_read() -> None:
     assert loop.instructions == 9
     (loop,) = loops(X86.replace("zmm", "ymm"))
     assert (loop.instruction_set, loop.vector_bits) == ("AVX2", 256)
+    # %rbp is the stack's only in a function that makes it so
+    indexed = X86.replace("(%rsi){1to16}", "(%rsi,%rbp){1to16}").replace("(%rdi,%rax,4)", "(%rbp,%rax,4)")
+    assert [(loop.loads, loop.spills) for loop in loops(indexed)] == [(2, 1)]
+    framed = indexed.replace("main:", "main:\n\tmovq\t%rsp, %rbp")
+    assert [(loop.loads, loop.spills) for loop in loops(framed)] == [(1, 2)]
+    zeroed = X86.replace("vaddps	%zmm0, %zmm1, %zmm2", "vxorps	%zmm2, %zmm2, %zmm2")
+    assert [loop.arithmetic for loop in loops(zeroed)] == [0]
     (loop,) = loops(ARM)
     assert (loop.instruction_set, loop.vector_bits) == ("NEON", 128)
     assert (loop.fmas, loop.arithmetic, loop.loads, loop.stores, loop.spills) == (1, 1, 1, 1, 1)
