@@ -71,9 +71,9 @@ class TimingOptions:
     turns: int = 5
     """How often the competitors take turns."""
     json: FileName = ""
-    """Write the results there, as a list with one object for each."""
+    """Add the results to the list in this file, one object for each."""
     csv: FileName = ""
-    """Append the results there, a line for each."""
+    """Add the results to this file, a line for each."""
 
     def check_timing(self) -> None:
         """Raises ConfigError for what cannot be measured."""
@@ -208,7 +208,7 @@ class ProfileKernelConfig:
     out: Annotated[str, arg(metavar="FILE")] = "roofline.png"
     """Picture to write."""
     json: FileName = ""
-    """Write the results there, as a list with one object for each."""
+    """Add the results to the list in this file, one object for each."""
 
     def __post_init__(self) -> None:
         if not self.kernels:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,17 @@ from .bench_config import (
     ProfileKernelConfig,
     ProfileStepConfig,
 )
-from .bench_results import KernelResult, Pair, StepResult, append_csv, check_writable, pairs, read_json, write_json
+from .bench_results import (
+    KernelResult,
+    Pair,
+    StepResult,
+    append_csv,
+    append_json,
+    check_results_files,
+    check_writable,
+    pairs,
+    read_json,
+)
 from .console import PlainConsole
 from .errors import UserError
 from .timing import Rules
@@ -94,7 +104,7 @@ class WideConsole(PlainConsole):
 def save(config: Any, results: Sequence[StepResult] | Sequence[KernelResult]) -> None:
     """To the files that were asked for."""
     if config.json:
-        write_json(config.json, results)
+        append_json(config.json, results)
     if getattr(config, "csv", ""):
         append_csv(config.csv, results)
 
@@ -110,7 +120,7 @@ def machine(results: Sequence[StepResult | KernelResult]) -> str:
 def bench_step(config: BenchStepConfig) -> int:
     from .bench_steps import bench_steps
 
-    check_writable(config.json, config.csv)
+    check_results_files(config.json, config.csv, StepResult)
     with progress() as shown:
         report = bench_steps(config, shown)
     console, results = WideConsole(), report.results
@@ -154,7 +164,7 @@ def step_table(title: str, results: Sequence[StepResult], varying: str = "") -> 
 def bench_kernels(config: BenchKernelsConfig) -> int:
     from .bench_kernels import bench_jobs, measure
 
-    check_writable(config.json, config.csv)
+    check_results_files(config.json, config.csv, KernelResult)
     rules = Rules(turns=config.turns, seconds=config.seconds, cold=config.cold)
     with progress() as shown:
         results = measure(bench_jobs(config), config.backend, config.threads, config.dtype, rules, shown)
@@ -183,7 +193,14 @@ def show_kernels(console: Console, title: str, results: Sequence[KernelResult]) 
             f"{result.fraction_of_peak:.1%}", f"{result.fraction_of_roof:.0%}", result.bound,
             number(result.peak_rss_mb), f"{result.first_call_s:.1f}",
         ])  # fmt: skip
-    rows = [list(KERNEL_COLUMNS), *(row for block in blocks.values() for row in block)]
+    show_blocks(console, title, KERNEL_COLUMNS, blocks)
+
+
+def show_blocks(
+    console: Console, title: str, columns: Sequence[str], blocks: Mapping[str, Sequence[Sequence[str]]]
+) -> None:
+    """A table in which a heading stands above each block of rows, and takes no column from them."""
+    rows = [columns, *(row for block in blocks.values() for row in block)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -191,7 +208,7 @@ def show_kernels(console: Console, title: str, results: Sequence[KernelResult]) 
         return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
 
     console.print(title, style="italic", soft_wrap=True)
-    console.print(line(KERNEL_COLUMNS), style="bold", soft_wrap=True)
+    console.print(line(columns), style="bold", soft_wrap=True)
     for heading, block in blocks.items():
         console.print(heading, style="cyan", soft_wrap=True)
         for cells in block:
@@ -215,7 +232,8 @@ def bench_scaling(config: BenchScalingConfig) -> int:
     from .bench_steps import bench_scaling as run
     from .plots import png
 
-    check_writable(config.json, config.csv, config.out)
+    check_results_files(config.json, config.csv, StepResult)
+    check_writable(config.out)
     with progress() as shown:
         report = run(config, shown)
     console = WideConsole()
@@ -236,7 +254,7 @@ def bench_compare(config: BenchCompareConfig) -> int:
     if not found:
         raise UserError(f"{config.a} and {config.b} have no measurement in common.")
     console = WideConsole()
-    console.show(compare_table(found))
+    show_pairs(console, found)
     for name, results in (("a", a), ("b", b)):
         cpus = ", ".join(dict.fromkeys(f"{r['cpu']} ({r.get('date', '')})" for r in results))
         console.print(f"{name}: {config.a if name == 'a' else config.b}, {cpus}", soft_wrap=True)
@@ -245,14 +263,15 @@ def bench_compare(config: BenchCompareConfig) -> int:
     return 0
 
 
-def compare_table(found: Sequence[Pair]) -> Table:
-    rows = [
-        [pair.what, number(pair.a["ms_median"]), number(pair.b["ms_median"]), f"{pair.ratio:.2f}",
-         f"{pair.a['fraction_of_peak']:.1%}", f"{pair.b['fraction_of_peak']:.1%}"]
-        for pair in found
-    ]  # fmt: skip
-    return make_table("Two files of results: b is `a/b` times as fast", ["measurement"],
-                      ["a ms", "b ms", "a/b", "a of its peak", "b of its peak"], rows)  # fmt: skip
+def show_pairs(console: Console, found: Sequence[Pair]) -> None:
+    blocks: dict[str, list[list[str]]] = {}
+    for pair in found:
+        blocks.setdefault(pair.what, []).append([
+            f"  {pair.who}", number(pair.a["ms_median"]), number(pair.b["ms_median"]), f"{pair.ratio:.2f}",
+            f"{pair.a['fraction_of_peak']:.1%}", f"{pair.b['fraction_of_peak']:.1%}",
+        ])  # fmt: skip
+    columns = ("", "a ms", "b ms", "a/b", "a of its peak", "b of its peak")
+    show_blocks(console, "Two files of results; where a/b is above 1, b is faster", columns, blocks)
 
 
 def write_picture(path: str, data: bytes) -> None:
@@ -273,7 +292,8 @@ def profile_kernels(config: ProfileKernelConfig) -> int:
 
         return show_asm(config, WideConsole())
     jobs = profile_jobs(config)
-    check_writable(config.json, config.out)
+    check_results_files(config.json, "", KernelResult)
+    check_writable(config.out)
     rules = Rules(seconds=config.seconds, cold=config.cold)
     threads = [config.threads] if config.threads else []
     with progress() as shown:
@@ -283,8 +303,7 @@ def profile_kernels(config: ProfileKernelConfig) -> int:
     for note in kernel_notes(results):
         console.print(note, soft_wrap=True)
     console.print(machine(results), soft_wrap=True)
-    if config.json:
-        write_json(config.json, results)
+    save(config, results)
     write_picture(config.out, png(draw_roofline(results)))
     console.print(config.out, soft_wrap=True)
     return 0

@@ -107,10 +107,43 @@ def today() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
-def write_json(path: str, results: Sequence[Result] | Mapping[str, Any]) -> None:
+def write_json(path: str, figures: Mapping[str, Any]) -> None:
     """Raises UserError if the file cannot be written."""
-    data = results if isinstance(results, Mapping) else [asdict(result) for result in results]
-    _write(path, json.dumps(data, indent=1) + "\n", "w")
+    _write(path, json.dumps(figures, indent=1) + "\n")
+
+
+def append_json(path: str, results: Sequence[Result]) -> None:
+    """Add the results to the list in a file, if there is one. Raises UserError if it cannot be written, or holds
+    something else."""
+    before = read_json(path) if _holds_something(path) else []
+    _write(path, json.dumps([*before, *(asdict(result) for result in results)], indent=1) + "\n")
+
+
+def check_results_files(json_path: str, csv_path: str, kind: type) -> None:
+    """Raises UserError before anything is measured if results of this kind could not be added to the files."""
+    check_writable(json_path, csv_path)
+    if _holds_something(json_path):
+        read_json(json_path)
+    if csv_path:
+        _is_new(csv_path, [field.name for field in fields(kind)])
+
+
+def _holds_something(path: str) -> bool:
+    return bool(path) and Path(path).is_file() and Path(path).stat().st_size > 0
+
+
+def _is_new(path: str, names: Sequence[str]) -> bool:
+    """Whether a CSV file is yet to get its header. Raises UserError if it has another one."""
+    try:
+        with open(path, encoding="utf-8", newline="") as existing:
+            first = existing.readline().rstrip("\r\n")
+    except FileNotFoundError:
+        return True
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}.") from None
+    if first and first != ",".join(names):
+        raise UserError(f"{path} has other columns than these results; name another file.")
+    return not first
 
 
 def append_csv(path: str, results: Sequence[Result]) -> None:
@@ -119,18 +152,7 @@ def append_csv(path: str, results: Sequence[Result]) -> None:
     if not results:
         return
     names = [field.name for field in fields(results[0])]
-    header = ",".join(names)
-    new = True
-    try:
-        with open(path, encoding="utf-8", newline="") as existing:
-            first = existing.readline().rstrip("\r\n")
-        new = not first
-        if first and first != header:
-            raise UserError(f"{path} has other columns than these results; name another file.")
-    except FileNotFoundError:
-        pass
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}.") from None
+    new = _is_new(path, names)
     try:
         with open(path, "a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -155,9 +177,9 @@ def check_writable(*paths: str) -> None:
             raise UserError(f"Cannot write {path}: it is not permitted.")
 
 
-def _write(path: str, text: str, mode: str) -> None:
+def _write(path: str, text: str) -> None:
     try:
-        with open(path, mode, encoding="utf-8") as file:
+        with open(path, "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from None
@@ -189,6 +211,7 @@ class Pair:
     """The same measurement in two files."""
 
     what: str
+    who: str
     a: Mapping[str, Any]
     b: Mapping[str, Any]
 
@@ -205,15 +228,15 @@ def pairs(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[list[Pair],
         return {tuple(result.get(name) for name in IDENTITY): result for result in results}
 
     first, second = keyed(a), keyed(b)
-    found = [Pair(describe(first[key]), first[key], second[key]) for key in first if key in second]
+    found = [Pair(*describe(first[key]), first[key], second[key]) for key in first if key in second]
     return found, len(first) + len(second) - 2 * len(found)
 
 
-def describe(result: Mapping[str, Any]) -> str:
-    """A measurement in a few words, without the machine."""
+def describe(result: Mapping[str, Any]) -> tuple[str, str]:
+    """A measurement in a few words, without the machine: what was measured, and by whom."""
     threads = f"{result['threads']} thread{'s' if result['threads'] != 1 else ''}"
+    who = f"{result['backend']}, {threads}, {result['dtype']}"
     if "kernel" in result:
-        cold = ", cold" if result.get("cold") else ""
-        return f"{result['kernel']} {result['size']}, {result['backend']}, {threads}, {result['dtype']}{cold}"
-    size = " ".join(f"{name} {result.get(name)}" for name in ("ctx", "dim", "layers", "heads", "batch", "vocab"))
-    return f"{result['backend']}, {threads}, {result['dtype']}, {size}"
+        return f"{result['kernel']}  {result['size']}", who + (", cold" if result.get("cold") else "")
+    size = ", ".join(f"{name} {result.get(name)}" for name in ("ctx", "dim", "layers", "heads", "batch", "vocab"))
+    return f"A training step: {size}", who

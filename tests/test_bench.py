@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from bevia_fast.arguments import options
 from bevia_fast.bench_client import Competitor, CompetitorError
 from bevia_fast.bench_config import BENCHES, PROFILES, BenchStepConfig, ProfileKernelConfig
 from bevia_fast.bench_kernels import chosen, families
-from bevia_fast.bench_results import StepResult, append_csv
+from bevia_fast.bench_results import StepResult, append_csv, append_json
 from bevia_fast.bench_steps import _Session, bench_steps
 from bevia_fast.errors import StoppedRun, UserError
 from bevia_fast.kernels.contract import OPERATIONS
@@ -160,7 +161,8 @@ def test_compare(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (measured / "other.json").write_text(json.dumps(other))
     assert cli.main(["bench", "compare", str(measured / "step.json"), str(measured / "other.json")]) == 0
     out = capsys.readouterr().out
-    assert "numba, 1 thread, float32, ctx 8 dim 16" in out
+    assert "A training step: ctx 8, dim 16, layers 1" in out
+    assert "  numba, 1 thread, float32  " in out
     assert "2.00" in out
     assert "another" in out
     assert "2 measurements stand in one of the files only." in out
@@ -175,6 +177,48 @@ def test_csv_appends_and_refuses_other_columns(measured: Path, tmp_path: Path) -
     path.write_text("a,b\n1,2\n")
     with pytest.raises(UserError, match="other columns"):
         append_csv(str(path), [result])
+
+
+def test_json_appends_and_refuses_what_is_no_list_of_results(
+    measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = json.loads((measured / "step.json").read_text())
+    path = tmp_path / "all.json"
+    for _ in range(2):
+        append_json(str(path), [StepResult(**result) for result in results])
+    assert json.loads(path.read_text()) == [*results, *results]
+    path.write_text('{"a": 1}')
+    assert cli.main(["bench", "step", *SMALL, "--json", str(path)]) == 2  # before anything is measured
+    assert "is not a file of results" in capsys.readouterr().err
+    path.write_text("a,b\n1,2\n")
+    assert cli.main(["bench", "kernels", "--csv", str(path)]) == 2
+    assert "other columns" in capsys.readouterr().err
+
+
+def test_one_way_to_run_a_peer_that_fails_does_not_spoil_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With numpy's kernels as two ways to run a peer: one fails to start, or in its turn."""
+    config = BenchStepConfig(ctx=8, dim=16, layers=1, heads=2, batch=2, seconds=0.05, turns=1, threads=(1,),
+                             backend=("numba",), peer=("torch-eager", "torch-compile"))  # fmt: skip
+    ask, start = Competitor.ask, Competitor.__init__
+    failing = ""
+
+    def started(self: Competitor, name: str, threads: int, python: str = "") -> None:
+        start(self, "numpy" if name.startswith("torch") else name, threads, python)
+        self.name = name
+
+    def asked(self: Competitor, do: str, **request: Any) -> Any:
+        if self.name == "torch-compile" and do == failing:
+            raise CompetitorError("torch-compile: no compiler.")
+        return ask(self, do, **request)
+
+    monkeypatch.setattr(Competitor, "__init__", started)
+    monkeypatch.setattr(Competitor, "ask", asked)
+    for failing in ("step", "turn"):  # noqa: B007
+        report = bench_steps(config)
+        assert [result.backend for result in report.results] == ["numba", "torch-eager"]
+        assert report.notes == ["Left out: torch-compile: no compiler."]
+    with pytest.raises(CompetitorError, match="no compiler"):
+        bench_steps(replace(config, peer=("torch-compile",)))
 
 
 def test_nothing_is_timed_where_the_gradients_differ(monkeypatch: pytest.MonkeyPatch) -> None:
