@@ -7,7 +7,6 @@ the alphabet, which text it was, and the versions that computed it.
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.metadata
 import math
 import platform
@@ -61,11 +60,6 @@ class Checkpoint:
     fingerprint: str
     versions: dict[str, str]
     tensors: dict[str, Parameters]  # by the names of PARTS
-
-
-def fingerprint(text: str) -> str:
-    """Tells one text from another."""
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 @functools.cache  # found on the disk, which may fail when a checkpoint is written

@@ -109,7 +109,8 @@ class TrainConfig:
     eval_every: int = 250
     """Steps between evaluations on the validation split, the last tenth of the text."""
     eval_batches: int = 0
-    """Batches of an evaluation, spread over the split. 0: the whole split."""
+    """Batches of an evaluation, spread over the split; a number that is too large means all of it. 0: the whole split,
+    or about 262,144 characters of a longer one."""
     sample_every: int = 500
     """Steps between short samples. 0: none but the one at the end."""
     crosscheck_every: int = 0

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 from rich.rule import Rule
 from rich.text import Text
@@ -24,6 +28,8 @@ from .reporter import Record, Reporter
 from .run import Run
 
 LINES = 10  # about as many lines for a run that is not watched
+LINE_EVERY = 10.0  # seconds, where something takes long
+UNSEEN = 1.0  # seconds that something may take before it is shown how far it is
 
 
 def printable(text: str) -> str:
@@ -100,6 +106,35 @@ class ConsoleReporter(Reporter):
             self.compiler.stop()
             self.fact("compiled", f"{self.compiler.count} kernels for this CPU, in {self.compiler.seconds:.1f} s")
             self.compiler = None
+
+    @contextlib.contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        began, lines = time.monotonic(), 0
+        with contextlib.ExitStack() as stack:
+            bar: Progress | None = None
+
+            def tell(done: int) -> None:
+                nonlocal bar, lines
+                seconds = time.monotonic() - began
+                if seconds < UNSEEN + (0.0 if self.live else LINE_EVERY * lines):
+                    return
+                if not self.live:
+                    self._say(f"{what}: {readable(done)}{f' of {readable(total)}' if total else ''} ...")
+                    lines += 1
+                    return
+                if bar is None:
+                    bar = stack.enter_context(self._bar_of_bytes(what, total))
+                bar.update(bar.task_ids[0], completed=done)
+
+            yield tell
+
+    def _bar_of_bytes(self, what: str, total: int) -> Progress:
+        bar = Progress(
+            TextColumn(what), BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+            console=self.console, transient=True,
+        )  # fmt: skip
+        bar.add_task("", total=total or None)
+        return bar
 
     def _open_bar(self) -> None:
         self.started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""From text files to batches of tokens.
+"""From a text as numbers to batches of tokens.
 
 Batches are drawn without replacement within an epoch, and are a pure function of (seed, number of the batch): nothing
 is remembered from one to the next, so that a run can be resumed, repeated, or looked at anywhere.
@@ -6,108 +6,42 @@ is remembered from one to the next, so that a run can be resumed, repeated, or l
 
 from __future__ import annotations
 
-import codecs
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+import mmap
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .capacity import refuse_too_large
 from .errors import DataError
 from .kernels.rng import mix64, stream_key
+from .tokenfile import CodedText
 from .tokenizer import Tokenizer
 
 Array = NDArray[Any]
 
 TRAINING_SHARE = 0.9
 ROUNDS = 4  # of the Feistel network; Luby & Rackoff 1988 prove four enough with ideal round functions
-READING = 16  # bytes of memory for a byte of text: itself, its string, its code points, its tokens
 DRAWN_AHEAD = 1024  # places in the order computed at a time
-
-
-# ---------------------------------------------------------------------------------------------------------------- text
-
-
-def read_text(paths: Sequence[str]) -> str:
-    """The text of files, of folders (every *.txt below, in sorted order) and of standard input ("-").
-
-    Kept as it is, but for a byte order mark; a newline is put between two files if the first does not end in one. No
-    path: the default text. Raises DataError naming the file, and the byte offset where it is not UTF-8.
-    """
-    if not paths:
-        return default_text()
-    parts = []
-    for path in paths:
-        texts = [_decode(data, name) for name, data in _sources(path)]
-        if not any(texts):
-            raise DataError(f"{_named(path)} is empty.")
-        parts += texts
-    text = ""
-    for part in filter(None, parts):
-        text += part if text.endswith("\n") or not text else "\n" + part
-    return text
-
-
-def default_text() -> str:
-    """The language reference that Python carries for its help(): about 465,000 characters of English."""
-    try:
-        from pydoc_data.topics import topics
-    except ImportError:
-        raise DataError("This Python lacks pydoc_data.topics, the default text; give a text with --data.") from None
-    return "\n".join(topics[name] for name in sorted(topics))
-
-
-def _named(path: str) -> str:
-    return "Standard input" if path == "-" else path
-
-
-def _sources(path: str) -> Iterator[tuple[str, bytes]]:
-    """Names and contents of the files that `path` stands for."""
-    if path == "-":
-        yield "Standard input", sys.stdin.buffer.read()
-        return
-    files = [Path(path)]
-    if os.path.isdir(path):
-        files = sorted(file for file in Path(path).rglob("*.txt") if file.is_file())
-        if not files:
-            raise DataError(f"The folder {path} has no *.txt file in it or below.")
-    for file in files:
-        try:
-            refuse_too_large(READING * file.stat().st_size, f"Reading {file}")
-            yield str(file), file.read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise DataError(f"Cannot read {file}: {reason}.") from None
-
-
-def _decode(data: bytes, name: str) -> str:
-    mark = len(codecs.BOM_UTF8) if data.startswith(codecs.BOM_UTF8) else 0
-    zero = data.find(0)
-    if zero >= 0:
-        raise DataError(f"{name} is not text: byte {zero} is 0, as in a binary or UTF-16 file.")
-    try:
-        return data[mark:].decode("utf-8")
-    except UnicodeDecodeError as error:
-        offset = mark + error.start
-        raise DataError(f"{name} is not UTF-8: byte {offset} is 0x{data[offset]:02x} ({error.reason}).") from None
-
+EVALUATED = 1 << 18  # characters of the validation split that an evaluation takes, if no number of batches is asked for
+SCANNED = 1 << 20  # characters looked at together
+ROWS_KEPT = 64  # rows looked up in a mapped file before its pages are given back; each may have brought a megabyte
 
 # --------------------------------------------------------------------------------------------------------------- splits
 
 
 class Corpus:
-    """A text as tokens, split by position: `training` is the first 90 %, `validation` the rest, both (N,) int32."""
+    """A text as tokens, split by position: `training` is the first 90 %, `validation` the rest."""
 
-    def __init__(self, text: str, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(self, text: CodedText, tokenizer: Tokenizer | None = None) -> None:
         """Without a tokenizer, the vocabulary is that of the text. Raises DataError if it lacks a character."""
-        self.tokenizer = tokenizer or Tokenizer.from_text(text)
-        tokens = self.tokenizer.encode(text)
-        cut = int(len(tokens) * TRAINING_SHARE)
-        self.training, self.validation = tokens[:cut], tokens[cut:]
+        self.tokenizer = tokenizer or Tokenizer("".join(sorted(text.characters)))
+        ids = self.tokenizer.find(text.characters)
+        if (ids < 0).any():
+            raise self.tokenizer.unseen(_unseen(text, ids), "The text")
+        cut = int(len(text.codes) * TRAINING_SHARE)
+        self.training = Tokens(text.codes[:cut], ids, text.mapping)
+        self.validation = Tokens(text.codes[cut:], ids, text.mapping)
 
     def check_length(self, ctx: int) -> None:
         """Raises DataError unless both splits hold at least one window of ctx tokens and the token after it."""
@@ -120,6 +54,42 @@ class Corpus:
                 )
 
 
+class Tokens:
+    """A part of a text, which may be larger than the memory: `tokens[places]` are the token ids at an array of places
+    or a slice, int32. Nothing else is read."""
+
+    def __init__(self, codes: Array, ids: Array, mapping: mmap.mmap | None = None) -> None:
+        """ids[codes] are the token ids; `mapping` is the file that `codes` (N,) lies in, if it lies in one."""
+        self._codes, self._ids, self._mapping = codes, ids, mapping
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, places: Array | slice) -> Array:
+        found: Array = self._ids[self._codes[places]]
+        if self._mapping is not None:
+            self._rows += len(found)
+            if self._rows >= ROWS_KEPT:
+                self._give_back(self._mapping)
+        return found
+
+    def _give_back(self, mapping: mmap.mmap) -> None:
+        """Have the system no longer count the file's pages as memory of this process, or all of it would be in the
+        end. They stay in its cache as long as nobody needs the room."""
+        self._rows = 0
+        if hasattr(mapping, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _unseen(text: CodedText, ids: Array) -> Iterator[tuple[str, int]]:
+    """The characters of a text that have no id, with their places."""
+    for start in range(0, len(text.codes), SCANNED):
+        codes = text.codes[start : start + SCANNED]
+        for place in np.flatnonzero(ids[codes] < 0).tolist():
+            yield text.characters[codes[place]], start + place
+
+
 # -------------------------------------------------------------------------------------------------------------- batches
 
 
@@ -130,7 +100,7 @@ class Batches:
     once in an order of its own.
     """
 
-    def __init__(self, tokens: Array, ctx: int, batch: int, seed: int) -> None:
+    def __init__(self, tokens: Tokens | Array, ctx: int, batch: int, seed: int) -> None:
         self.tokens, self.ctx, self.batch, self.seed = tokens, ctx, batch, seed
         # ctx - 1 tokens are left for the offset, so that over the epochs a window can start anywhere
         self.windows = max(1, (len(tokens) - ctx) // ctx)
@@ -195,20 +165,29 @@ def permuted(places: Array, size: int, key: int) -> Array:
     return result.astype(np.int64)
 
 
-def evaluation_batches(tokens: Array, ctx: int, batch: int, count: int = 0) -> Iterator[tuple[Array, Array]]:
+def evaluation_batches(
+    tokens: Tokens | Array, ctx: int, batch: int, count: int = 0
+) -> Iterator[tuple[Array, Array]]:
     """Batches that cover a split: windows of ctx one after the other, and a last shorter one by itself.
 
     Yields (tokens, targets), both (B, T) int32 with B <= batch and T <= ctx; every token but the first is a target
     once. With `count`, only that many batches of full windows, spread evenly over the split.
     """
     windows, rest = divmod(len(tokens) - 1, ctx)
-    full = windows * ctx
-    inputs, targets = tokens[:full].reshape(windows, ctx), tokens[1 : full + 1].reshape(windows, ctx)
-    chosen = np.arange(windows)
+    chosen = windows
     if count and count * batch < windows:
-        chosen, rest = chosen[np.arange(count * batch) * windows // (count * batch)], 0
-    for start in range(0, chosen.size, batch):
-        rows = chosen[start : start + batch]
-        yield inputs[rows], targets[rows]
+        chosen, rest = count * batch, 0
+    steps = np.arange(ctx)
+    for start in range(0, chosen, batch):
+        numbers = np.arange(start, min(start + batch, chosen)) * windows // max(chosen, 1)
+        places = numbers[:, None] * ctx + steps
+        yield tokens[places], tokens[places + 1]
     if rest:
-        yield tokens[None, full:-1].copy(), tokens[None, full + 1 :].copy()
+        places = np.arange(windows * ctx, windows * ctx + rest)[None]
+        yield tokens[places], tokens[places + 1]
+
+
+def usual_evaluation(tokens: Tokens | Array, ctx: int, batch: int) -> int:
+    """How many batches an evaluation takes if nobody says: 0, which is all, or as many as have EVALUATED characters."""
+    count = max(1, EVALUATED // (ctx * batch))
+    return count if len(tokens) > max(EVALUATED, count * ctx * batch) else 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 from .config import TrainConfig
@@ -24,6 +26,10 @@ class Reporter:
 
     def compiled(self) -> None:
         """All that training needs is compiled. Told even if it was before."""
+
+    def counting(self, what: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+        """Something takes a while for a large text: call the function with the bytes done of `total`; 0: not known."""
+        return contextlib.nullcontext(lambda done: None)
 
     def step(self, record: Record) -> None:
         """A step is done; step 0 is the evaluation before the first."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,28 @@ CODE_POINTS = 0x110000  # all of Unicode
 SHOWN = 5  # unseen characters that an error names
 
 
-def _code_points(text: str) -> Array:
+def code_points(text: str) -> Array:
     """Text as (N,) uint32 code points. Lone surrogates, which a shell can put into a prompt, pass through."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def distinct(points: Array) -> Array:
+    """The code points that occur among `points` (N,), in order: (V,) uint32."""
+    seen = np.zeros(CODE_POINTS, np.bool_)
+    seen[points] = True
+    return np.flatnonzero(seen).astype("<u4")
+
+
+def characters(points: Array) -> str:
+    """The text of code points (N,)."""
+    return points.astype("<u4", copy=False).tobytes().decode("utf-32-le", "surrogatepass")
 
 
 class Tokenizer:
     """Text to token ids and back. `alphabet` is a string of distinct characters in code point order."""
 
     def __init__(self, alphabet: str) -> None:
-        codes = _code_points(alphabet)
+        codes = code_points(alphabet)
         if not codes.size or (codes[1:] <= codes[:-1]).any():
             raise DataError("An alphabet is one or more distinct characters in code point order.")
         self.alphabet = alphabet
@@ -35,9 +48,7 @@ class Tokenizer:
     @classmethod
     def from_text(cls, text: str) -> Tokenizer:
         """The vocabulary of all characters that occur in `text`."""
-        seen = np.zeros(CODE_POINTS, np.bool_)
-        seen[_code_points(text)] = True
-        return cls(np.flatnonzero(seen).astype("<u4").tobytes().decode("utf-32-le", "surrogatepass"))
+        return cls(characters(distinct(code_points(text))))
 
     def __len__(self) -> int:
         return len(self.alphabet)
@@ -45,10 +56,14 @@ class Tokenizer:
     def encode(self, text: str, what: str = "The text") -> Array:
         """Token ids (len(text),) int32. Raises DataError, calling the text `what`, if a character is not in the
         alphabet."""
-        codes = _code_points(text)
-        ids: Array = self._ids[np.minimum(codes, self._ids.size - 1)]
+        ids = self.find(text)
         if (ids < 0).any():
-            raise DataError(self._unseen(text, np.flatnonzero(ids < 0), what))
+            raise self.unseen(((text[place], place) for place in np.flatnonzero(ids < 0).tolist()), what)
+        return ids
+
+    def find(self, text: str) -> Array:
+        """Token ids (len(text),) int32, -1 for a character that is not in the alphabet."""
+        ids: Array = self._ids[np.minimum(code_points(text), self._ids.size - 1)]
         return ids
 
     def decode(self, ids: Array) -> str:
@@ -56,19 +71,22 @@ class Tokenizer:
         ids = np.asarray(ids)
         if ids.size and int(ids.min()) < 0:
             raise IndexError(f"token id {int(ids.min())} is negative")
-        return self._codes[ids].tobytes().decode("utf-32-le", "surrogatepass")
+        return characters(self._codes[ids])
 
-    def _unseen(self, text: str, where: Array, what: str) -> str:
+    def unseen(self, found: Iterable[tuple[str, int]], what: str) -> DataError:
+        """The error for characters that are not in the alphabet, given each with its place, counted from 0."""
         first: dict[str, int] = {}
-        for position in where.tolist():
-            first.setdefault(text[position], position)
+        for char, position in found:
+            first.setdefault(char, position)
             if len(first) > SHOWN:
                 break
         named = [f"{visible(char)} (character {position + 1})" for char, position in first.items()]
         if len(named) > SHOWN:
             named[SHOWN:] = ["others"]
         listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
-        return f"{what} has {listed}, which the model never saw; its alphabet is {self.shown_alphabet()}"
+        return DataError(
+            f"{what} has {listed}, which the model never saw; its alphabet is {self.shown_alphabet()}"
+        )
 
     def shown_alphabet(self, most: int = 300) -> str:
         """The alphabet in one line; characters that cannot be seen are escaped, a long one is cut."""

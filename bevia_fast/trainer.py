@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import GenerateConfig, ModelConfig, TrainConfig
-from .corpus import DRAWN_AHEAD, Batches, evaluation_batches
+from .corpus import DRAWN_AHEAD, Batches, Tokens, evaluation_batches
 from .errors import StoppedRun
 from .kernels import Backend, get_backend
 from .kernels.contract import OPERATIONS
@@ -31,7 +31,7 @@ class Trainer:
     """Everything that changes during a run: weights, their gradients, and AdamW's two moments."""
 
     def __init__(
-        self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Array,
+        self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Tokens | Array,
         tensors: dict[str, Parameters] | None = None,
     ) -> None:  # fmt: skip
         """Begins with weights drawn by the seed and moments of 0, or with those of a checkpoint."""
@@ -91,7 +91,7 @@ def not_finite(loss: float, norm: float) -> str:
 
 
 def evaluate(
-    model: GPT, tokens: Array, batch: int, batches: int = 0, stop: Callable[[], bool] = lambda: False
+    model: GPT, tokens: Tokens | Array, batch: int, batches: int = 0, stop: Callable[[], bool] = lambda: False
 ) -> float | None:
     """Mean loss, in nats a character, over all targets of a split, or over `batches` batches spread over it.
 

@@ -9,16 +9,14 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from . import files
-from .capacity import refuse_too_large, training_bytes
-from .checkpoint import Checkpoint, Progress, fingerprint, newest_good, refuse_changes, versions
+from .capacity import readable, refuse_too_large, training_bytes
+from .checkpoint import Checkpoint, Progress, newest_good, refuse_changes, versions
 from .config import BackendName, GenerateConfig, TrainConfig
-from .corpus import Corpus, read_text
+from .corpus import Corpus, Tokens, usual_evaluation
 from .crosscheck import LiveCrosscheck
 from .diagnosis import first_not_finite
 from .errors import ConfigError, DataError, StoppedRun
@@ -28,11 +26,10 @@ from .run import Run, cache_folder, describe_backend, open_backend
 from .sample import stream
 from .saving import Saver
 from .signals import finish_on_signal
+from .tokenfile import CodedText, coded_text
 from .trainer import Trainer, evaluate, not_finite, warm_up
 
 __all__ = ["Record", "Reporter", "Trainer", "evaluate", "train", "warm_up"]
-
-Array = NDArray[Any]
 
 SAMPLE_LENGTH, FINAL_SAMPLE_LENGTH = 160, 500  # characters
 MOST_SKIPPED = 10  # steps in a row; more will not get better
@@ -73,7 +70,7 @@ def _train(
     config: TrainConfig, reporter: Reporter, folder: files.RunFolder, resumed: Checkpoint | None, damaged: list[str]
 ) -> Run:
     """A run, in a folder that is locked if it exists."""
-    corpus, text = _read_corpus(config, resumed)
+    corpus, text = _read_corpus(config, resumed, reporter)
     model_config = replace(config.model, vocab_size=len(corpus.tokenizer))
     config = replace(config, model=model_config)
     progress = resumed.progress if resumed else Progress(unfinished=dict(FIRST_RECORD))
@@ -81,7 +78,7 @@ def _train(
         raise ConfigError(f"--steps is {config.steps:,}; {config.resume} has done {progress.step:,} already.")
     other: BackendName = "numpy" if config.backend == "numba" else "numba"
     used = (config.backend, other) if config.crosscheck_every else (config.backend,)
-    refuse_too_large(training_bytes(model_config, config.batch, used), "Training this model")
+    refuse_too_large(training_bytes(model_config, config.batch, used, recompute=config.recompute), "Training this model")
     backend = open_backend(config.backend, config.threads)
     trainer = Trainer(config, model_config, backend, corpus.training, resumed.tensors if resumed else None)
     crosscheck = None
@@ -95,6 +92,8 @@ def _train(
         facts = {"text": _describe_text(corpus), "model": _describe_model(trainer.weights)}
         for name, value in facts.items():
             reporter.fact(name, value)
+        if text.path is not None:
+            reporter.fact("cache", f"{readable(text.codes.nbytes)} of tokens in {text.path}")
         for each in backends:
             problem = warm_up(model_config, each, reporter.compiling)
             if problem:
@@ -107,7 +106,7 @@ def _train(
             if resumed is None:
                 folder.create(written)
             reporter.fact("folder", str(folder.path))
-            saver = Saver(folder, config, corpus.tokenizer, text, progress, trainer.tensors, reporter.note)
+            saver = Saver(folder, config, corpus.tokenizer, text.fingerprint, progress, trainer.tensors, reporter.note)
             if resumed is not None:
                 _report_resumed(resumed, damaged, config, reporter)
                 folder.cut_back(progress.step - (progress.unfinished is not None))
@@ -121,17 +120,16 @@ def _train(
     return run
 
 
-def _read_corpus(config: TrainConfig, resumed: Checkpoint | None) -> tuple[Corpus, str]:
-    """The text as tokens, and its fingerprint. Raises DataError if it is not that of the resumed run."""
-    text = read_text(config.data)
-    found = fingerprint(text)
-    if resumed is not None and found != resumed.fingerprint and not config.allow_changed_text:
+def _read_corpus(config: TrainConfig, resumed: Checkpoint | None, reporter: Reporter) -> tuple[Corpus, CodedText]:
+    """The text as tokens, and as it was read. Raises DataError if it is not that of the resumed run."""
+    text = coded_text(config.data, reporter)
+    if resumed is not None and text.fingerprint != resumed.fingerprint and not config.allow_changed_text:
         raise DataError(
             f"The text is not the one that {config.resume} was begun with; --allow-changed-text goes on with this one."
         )
     corpus = Corpus(text, resumed.tokenizer if resumed else None)
     corpus.check_length(config.model.ctx)
-    return corpus, found
+    return corpus, text
 
 
 def _report_resumed(resumed: Checkpoint, damaged: list[str], config: TrainConfig, reporter: Reporter) -> None:
@@ -149,13 +147,20 @@ class _Session:
     """All steps of a run, with what is to be logged, saved and shown between them."""
 
     def __init__(
-        self, config: TrainConfig, trainer: Trainer, crosscheck: LiveCrosscheck | None, validation: Array, run: Run,
+        self, config: TrainConfig, trainer: Trainer, crosscheck: LiveCrosscheck | None, validation: Tokens, run: Run,
         saver: Saver, reporter: Reporter, stop: Callable[[], int],
     ) -> None:  # fmt: skip
         self.config, self.trainer, self.crosscheck, self.validation = config, trainer, crosscheck, validation
         self.run, self.saver, self.reporter, self.stop = run, saver, reporter, stop
         self.progress, self.folder = saver.progress, saver.folder
         self.skipped_in_a_row = 0
+        ctx, batch = config.model.ctx, config.batch
+        self.eval_batches = config.eval_batches or usual_evaluation(validation, ctx, batch)
+        if self.eval_batches and not config.eval_batches:
+            reporter.note(
+                f"an evaluation takes {self.eval_batches * batch * ctx:,} characters, spread over the validation "
+                f"split; --eval-batches changes that."
+            )
 
     def go_on(self) -> None:
         """From where the run stands to its last step, or until a signal comes."""
@@ -236,7 +241,7 @@ class _Session:
         config, step, progress = self.config, record["step"], self.progress
         if step == 0 or step % config.eval_every == 0 or step == config.steps:
             progress.unfinished = record
-            loss = evaluate(self.trainer.model, self.validation, config.batch, config.eval_batches, self._stopped)
+            loss = evaluate(self.trainer.model, self.validation, config.batch, self.eval_batches, self._stopped)
             if loss is None:
                 return
             record["val_loss"] = loss
