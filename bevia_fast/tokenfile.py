@@ -46,7 +46,6 @@ IN_MEMORY = 16 << 20  # bytes; reading and encoding so much takes a tenth of a s
 KEPT = 16 << 30  # bytes of the entries that are kept; the least recently used ones go first
 SAMPLES, PIECE = 64, 64 << 10  # pieces, and bytes of each
 CHUNK = 1 << 20  # numbers rewritten at a time
-SYNCED = 32 << 20  # bytes of text after which what was written of it is sent to the disk
 ENCODING = "Encoding the text"
 
 MAGIC = b"bevia-fast tokens 1\n"
@@ -171,7 +170,7 @@ def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: 
     size = sum(file.size for file in files)
     _make_room(path.parent, size)
     with _temporary(path.parent) as (file, temporary), reporter.counting(ENCODING, size) as tell:
-        about = encode(text_blocks(paths), file, _beginning_to_sync(file, tell))
+        about = encode(text_blocks(paths), file, tell)
         if sources(paths) != files:
             raise DataError("The text was changed while it was read; try again.")
         numbers = about["count"] * np.dtype(about["dtype"]).itemsize
@@ -189,24 +188,6 @@ def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: 
     if entry is None:
         raise OSError(errno.EIO, "what was written reads back differently")
     return entry
-
-
-def _beginning_to_sync(file: BinaryIO, tell: Callable[[int], None]) -> Callable[[int], None]:
-    """`tell`, and from time to time the wish that what was written should go to the disk, which takes as long as
-    encoding does: so both are done at the same time."""
-    if not hasattr(os, "posix_fadvise"):
-        return tell
-    last = place = 0
-
-    def and_sync(done: int) -> None:
-        nonlocal last, place
-        tell(done)
-        if done - last >= SYNCED:
-            last, start, place = done, place, file.tell()
-            with contextlib.suppress(OSError):  # Linux begins to write what it is told to forget and cannot yet
-                os.posix_fadvise(file.fileno(), start, max(1, place - start), os.POSIX_FADV_DONTNEED)
-
-    return and_sync
 
 
 def _open_entry(path: Path) -> CodedText | None:

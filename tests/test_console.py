@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -40,3 +41,26 @@ def test_a_run_is_shown(tmp_path: Path, live: bool) -> None:
 
 def test_control_characters_are_written_out() -> None:
     assert printable("a\x1b[2Jb\n\tc\x00é") == "a\\x1b[2Jb\n\tc\\x00é"
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_it_is_shown_how_far_it_is(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes long; a short thing is not mentioned."""
+    now = [100.0]
+    monkeypatch.setattr("bevia_fast.console.time", SimpleNamespace(monotonic=lambda: now[0]))
+    output = io.StringIO()
+    reporter = ConsoleReporter(Console(file=output, force_terminal=live, color_system=None, width=120))
+    with reporter.counting("Encoding the text", 4 << 20) as tell:
+        tell(1 << 10)
+    assert output.getvalue() == ""
+    with reporter.counting("Encoding the text", 4 << 20) as tell:
+        for done in range(1, 26):
+            now[0] += 1.0
+            tell(done << 17)
+    shown = output.getvalue()
+    if live:
+        assert "/4.2 MB" in shown
+    else:
+        assert shown.splitlines() == [
+            f"Encoding the text: {size} of 4.0 MiB ..." for size in ("128.0 KiB", "1.4 MiB", "2.6 MiB")
+        ]

@@ -1,106 +1,70 @@
-"""Reading text, splitting it, and drawing batches from it."""
+"""Splitting a text, and drawing batches from it."""
 
 from __future__ import annotations
 
-import io
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bevia_fast.corpus import Batches, Corpus, default_text, evaluation_batches, permuted, read_text
-from bevia_fast.errors import ConfigError, DataError
+from bevia_fast import corpus as module
+from bevia_fast import tokenfile
+from bevia_fast.corpus import Batches, Corpus, evaluation_batches, permuted, usual_evaluation
+from bevia_fast.errors import DataError
+from bevia_fast.tokenfile import CodedText, coded_text
+from bevia_fast.tokenizer import Tokenizer
 
-# ---------------------------------------------------------------------------------------------------------------- text
-
-
-def test_one_file_is_kept_as_it_is(tmp_path: Path) -> None:
-    path = tmp_path / "a.txt"
-    path.write_bytes("\ufeffein\r\nTäxt\n\n".encode())
-    assert read_text([str(path)]) == "ein\r\nTäxt\n\n"
+# -------------------------------------------------------------------------------------------------------------- splits
 
 
-def test_files_are_joined_in_order_and_folders_sorted(tmp_path: Path) -> None:
-    folder = tmp_path / "folder"
-    for name, text in (("b.txt", "2\n"), ("a/z.txt", "1"), ("c.md", "no"), ("d.txt", "")):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text)
-    first = tmp_path / "first.txt"
-    first.write_text("0")
-    assert read_text([str(first), str(folder)]) == "0\n1\n2\n"
-
-
-def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("über".encode())))
-    assert read_text(["-"]) == "über"
-
-
-def test_the_default_text_is_pythons_reference() -> None:
-    text = read_text([])
-    assert text == default_text()
-    assert len(text) > 300_000
-    assert "assignment" in text
-
-
-def test_a_python_without_the_default_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(DataError, match="give a text with --data"):
-        read_text([])
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", r"is empty\."),
-        (b"\xef\xbb\xbf", r"is empty\."),
-        (b"caf\xe9 au lait", "is not UTF-8: byte 3 is 0xe9"),
-        (b"\xef\xbb\xbfcaf\xe9", "is not UTF-8: byte 6 is 0xe9"),
-        (b"\xff\xfea\x00b\x00", "is not text: byte 3 is 0"),
-        (b"PK\x03\x04\x00", "is not text: byte 4 is 0"),
-    ],
-)
-def test_bad_files_are_named_with_the_byte(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "bad.txt"
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=message) as caught:
-        read_text([str(path)])
-    assert str(path) in str(caught.value)
-
-
-def test_missing_files_and_empty_folders(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"Cannot read .*nothing\.txt: No such file"):
-        read_text([str(tmp_path / "nothing.txt")])
-    with pytest.raises(DataError, match=r"has no \*\.txt file"):
-        read_text([str(tmp_path)])
-    with pytest.raises(DataError, match="null byte"):
-        read_text(["a\0b"])
-
-
-def test_a_file_too_large_for_the_memory_is_not_read(tmp_path: Path) -> None:
-    path = tmp_path / "large.txt"
-    with path.open("wb") as file:
-        file.truncate(1 << 42)  # takes no room on the disk
-    with pytest.raises(ConfigError, match=r"Reading .*large\.txt needs about 64\.0 TiB of memory"):
-        read_text([str(path)])
+def coded(text: str) -> CodedText:
+    """With characters in an order that is not the alphabet's."""
+    characters = "".join(sorted(set(text), reverse=True))
+    return CodedText(np.array([characters.index(char) for char in text], np.uint8), characters, "")
 
 
 def test_splits_are_by_position() -> None:
-    corpus = Corpus("0123456789" * 10)
-    assert corpus.tokenizer.decode(corpus.training) == "0123456789" * 9
-    assert corpus.tokenizer.decode(corpus.validation) == "0123456789"
+    corpus = Corpus(coded("0123456789" * 10))
+    assert corpus.tokenizer.alphabet == "0123456789"
+    assert (len(corpus.training), len(corpus.validation)) == (90, 10)
+    assert corpus.training[:].dtype == np.int32
+    assert corpus.training[:].tolist() == [*range(10)] * 9
+    assert corpus.validation[np.array([[1, 5], [9, 0]])].tolist() == [[1, 5], [9, 0]]
+
+
+def test_a_given_alphabet_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = Corpus(coded("acac" * 10), Tokenizer("abc"))
+    assert corpus.training[:4].tolist() == [0, 2, 0, 2]
+    for scanned in (1, 3, 100):  # the message is that of Tokenizer.encode
+        monkeypatch.setattr(module, "SCANNED", scanned)
+        with pytest.raises(DataError) as caught:
+            Corpus(coded("aébé≠c"), Tokenizer("abc"))
+        assert str(caught.value).startswith("The text has 'é' (character 2) and '≠' (character 5), which the model")
+
+
+def test_a_mapped_text_gives_its_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing depends on when: the same tokens come out."""
+    monkeypatch.setattr(tokenfile, "IN_MEMORY", 0)
+    monkeypatch.setattr(tokenfile, "cache_folder", lambda: tmp_path / "texts")
+    monkeypatch.setattr(module, "ROWS_KEPT", 3)
+    text = "to be or not to be\n" * 2000
+    (tmp_path / "text.txt").write_text(text)
+    corpus = Corpus(coded_text([str(tmp_path / "text.txt")]))
+    plain = corpus.tokenizer.encode(text)[: len(corpus.training)]
+    mapped, wanted = Batches(corpus.training, 8, 2, 1), Batches(plain, 8, 2, 1)
+    for index in range(200):
+        assert np.array_equal(mapped[index], wanted[index])
 
 
 def test_a_split_shorter_than_a_window_is_refused() -> None:
-    corpus = Corpus("abcdefghij" * 10)
+    corpus = Corpus(coded("abcdefghij" * 10))
     corpus.check_length(9)
     with pytest.raises(DataError, match="10 are in the validation split, and --ctx 10 needs at least 11"):
         corpus.check_length(10)
     with pytest.raises(DataError, match="training split"):
-        Corpus("a").check_length(1)
+        Corpus(coded("a")).check_length(1)
 
 
 # -------------------------------------------------------------------------------------------------------------- batches
@@ -189,3 +153,20 @@ def test_a_number_of_evaluation_batches_is_spread_over_the_split() -> None:
     assert np.array_equal(starts, np.arange(20) * 50)
     everything = list(evaluation_batches(np.arange(1003, dtype=np.int32), 10, 4, count=10**6))
     assert sum(inputs.size for inputs, _ in everything) == 1002
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 20000), st.integers(1, 50), st.integers(1, 50))
+def test_a_usual_evaluation_takes_no_more_than_so_many_characters(length: int, ctx: int, batch: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "EVALUATED", 1000)
+        tokens = np.zeros(length, np.int32)
+        count = usual_evaluation(tokens, ctx, batch)
+        seen = sum(targets.size for _, targets in evaluation_batches(tokens, ctx, batch, count))
+    if length <= 1000:
+        assert seen == length - 1
+    elif count:
+        assert seen == count * ctx * batch <= max(1000, ctx * batch)
+        assert seen > 500
+    else:
+        assert seen == length - 1 < ctx * batch  # not even one batch
