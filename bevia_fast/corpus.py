@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from .errors import DataError, StoppedRun
 from .kernels.rng import mix64, stream_key
-from .tokenfile import CodedText
+from .tokenfile import CodedText, cache_folder
 from .tokenizer import Tokenizer
 
 Array = NDArray[Any]
@@ -56,7 +56,7 @@ class Corpus:
 
 class Tokens:
     """A part of a text, which may be larger than the memory: `tokens[places]` are the token ids at an array of places
-    or a slice, int32. Nothing else is read."""
+    or a slice, int32. Nothing else is read. Raises StoppedRun if the file they lie in turns out to be damaged."""
 
     def __init__(self, codes: Array, ids: Array, mapping: mmap.mmap | None = None) -> None:
         """ids[codes] are the token ids; `mapping` is the file that `codes` (N,) lies in, if it lies in one."""
@@ -67,7 +67,10 @@ class Tokens:
         return len(self._codes)
 
     def __getitem__(self, places: Array | slice) -> Array:
-        found: Array = self._ids[self._codes[places]]
+        try:
+            found: Array = self._ids[self._codes[places]]
+        except IndexError:  # a number of no character, where no check of the file looked
+            raise StoppedRun(f"The file of the text's tokens is damaged; remove {cache_folder()} and go on.") from None
         if self._mapping is not None:
             self._rows += len(found)
             if self._rows >= ROWS_KEPT:

@@ -102,6 +102,8 @@ def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedT
                 about = encode(text_blocks(paths), stream, tell)
             stream.flush()
             return _mapped(stream, about)
+        except BrokenPipeError:  # nobody is shown any more how far it is
+            raise
         except OSError as error:  # what was read of the stream is gone
             raise DataError(f"Cannot write the tokens into {folder}: {error.strerror or error}.") from None
 

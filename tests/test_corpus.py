@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from bevia_fast import corpus as module
 from bevia_fast import tokenfile
 from bevia_fast.corpus import Batches, Corpus, evaluation_batches, permuted, usual_evaluation
-from bevia_fast.errors import DataError
+from bevia_fast.errors import DataError, StoppedRun
 from bevia_fast.tokenfile import CodedText, coded_text
 from bevia_fast.tokenizer import Tokenizer
 
@@ -56,6 +57,16 @@ def test_a_mapped_text_gives_its_pages_back(tmp_path: Path, monkeypatch: pytest.
     mapped, wanted = Batches(corpus.training, 8, 2, 1), Batches(plain, 8, 2, 1)
     for index in range(200):
         assert np.array_equal(mapped[index], wanted[index])
+
+
+def test_damage_that_no_check_saw_is_not_a_number_of_another_character() -> None:
+    text = coded("abcd" * 10)
+    codes = text.codes.copy()
+    codes[7] = 200
+    corpus = Corpus(replace(text, codes=codes))
+    assert len(corpus.training[:7]) == 7
+    with pytest.raises(StoppedRun, match="tokens is damaged; remove"):
+        corpus.training[:8]
 
 
 def test_a_split_shorter_than_a_window_is_refused() -> None:
