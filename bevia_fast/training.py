@@ -78,7 +78,8 @@ def _train(
         raise ConfigError(f"--steps is {config.steps:,}; {config.resume} has done {progress.step:,} already.")
     other: BackendName = "numpy" if config.backend == "numba" else "numba"
     used = (config.backend, other) if config.crosscheck_every else (config.backend,)
-    refuse_too_large(training_bytes(model_config, config.batch, used, recompute=config.recompute), "Training this model")
+    needed = training_bytes(model_config, config.batch, used, recompute=config.recompute)
+    refuse_too_large(needed, "Training this model")
     backend = open_backend(config.backend, config.threads)
     trainer = Trainer(config, model_config, backend, corpus.training, resumed.tensors if resumed else None)
     crosscheck = None
