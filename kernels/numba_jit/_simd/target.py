@@ -33,7 +33,7 @@ class Target:
     name: str
     vector_bytes: int
     fma: bool
-    scalef: bool  # an instruction for x * 2^n
+    scalef: bool  # instructions for x * 2^n, and for x less the nearest integer
     tile_rows: dict[int, int]
 
     def lanes(self, itemsize: int) -> int:

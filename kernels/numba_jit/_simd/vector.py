@@ -191,6 +191,10 @@ class Lanes:
 
         exp2(-inf) = 0, exp2(inf) = inf, NaN stays NaN, denormal results are right. Error: see EXP2_POLYNOMIAL.
         """
+        if TARGET.scalef:
+            fraction = self._avx512("reduce", x, ir.Constant(I32, 0))  # x less the nearest integer; 0 for infinities
+            power = self.polynomial(fraction, EXP2_POLYNOMIAL[self.bits])
+            return self._avx512("scalef", power, (x - fraction).value)
         b = self.builder
         mantissa, bias = (23, 127) if self.bits == 32 else (52, 1023)
         low, high = self.vec(-152.0 if self.bits == 32 else -1077.0), self.vec(129.0 if self.bits == 32 else 1025.0)
@@ -198,13 +202,7 @@ class Lanes:
         x = high.where(high.compare("<", x), x)
         shift = self.vec(1.5 * 2.0**mantissa)  # so large that adding it rounds to an integer, in the lowest bits
         shifted = x + shift
-        n = shifted - shift
-        power = self.polynomial(x - n, EXP2_POLYNOMIAL[self.bits])
-        if TARGET.scalef:
-            name, masks = f"llvm.x86.avx512.mask.scalef.p{'s' if self.bits == 32 else 'd'}.512", ir.IntType(self.count)
-            function = self._intrinsic(name, self.type, [self.type, self.type, self.type, masks, I32])
-            rounding = ir.Constant(I32, 4)  # as the mode of the thread says
-            return Vec(self, b.call(function, [power.value, n.value, power.value, ir.Constant(masks, -1), rounding]))
+        power = self.polynomial(x - (shifted - shift), EXP2_POLYNOMIAL[self.bits])
         # 2^n written into exponent bits, in two halves, so that neither overflows before the result does
         integer = b.sub(b.bitcast(shifted.value, self.integers), b.bitcast(shift.value, self.integers))
         half = b.ashr(integer, self.integer_constant(1))
@@ -212,6 +210,17 @@ class Lanes:
             exponent = b.shl(b.add(part, self.integer_constant(bias)), self.integer_constant(mantissa))
             power = power * Vec(self, b.bitcast(exponent, self.type))
         return power
+
+    def _avx512(self, name: str, x: Vec, argument: ir.Value) -> Vec:
+        """An AVX-512 instruction of two operands that LLVM offers with a mask and a rounding mode only."""
+        masks = ir.IntType(self.count)
+        function = self._intrinsic(
+            f"llvm.x86.avx512.mask.{name}.p{'s' if self.bits == 32 else 'd'}.512",
+            self.type, [self.type, argument.type, self.type, masks, I32],
+        )  # fmt: skip
+        rounding = ir.Constant(I32, 4)  # as the mode of the thread says
+        values = [x.value, argument, x.value, ir.Constant(masks, -1), rounding]
+        return Vec(self, self.builder.call(function, values))
 
     def _intrinsic(self, name: str, result: ir.Type, arguments: list[ir.Type]) -> ir.Function:
         # llvmlite's declare_intrinsic does not know vector types
