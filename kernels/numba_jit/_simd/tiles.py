@@ -20,9 +20,10 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ...memory import CACHE_LINE
 from .._jit import c_function
 from .target import TARGET
-from .vector import I64, Lanes, Vec
+from .vector import I8, I32, I64, Lanes, Vec
 
 
 @intrinsic
@@ -73,15 +74,18 @@ def make_tile(NV: int) -> Any:
 
             a_start, b_start = builder.gep(A_, [a_]), builder.gep(B_, [b_])
             a_rows = [builder.mul(index, a_row_) for index in indices]
-            accumulators = _multiply(builder, lanes, NV, a_start, a_rows, a_k_, b_start, b_k_, K_)
-
-            full = builder.icmp_signed(">=", columns_, ir.Constant(I64, NV * lanes.count))
             zero = ir.Constant(I64, 0)
             addends = [
                 (builder.gep(P_, [p_]), p_row_, builder.icmp_signed("!=", use_p_, zero)),
                 (builder.gep(Q_, [q_]), q_row_, builder.icmp_signed("!=", use_q_, zero)),
             ]
             out = builder.gep(C_, [c_])
+            _prefetch(builder, lanes, NV, out, c_row_, indices)
+            with builder.if_then(addends[1][2]):  # P is a single row, or C
+                _prefetch(builder, lanes, NV, addends[1][0], q_row_, indices)
+            accumulators = _multiply(builder, lanes, NV, a_start, a_rows, a_k_, b_start, b_k_, K_)
+
+            full = builder.icmp_signed(">=", columns_, ir.Constant(I64, NV * lanes.count))
             with builder.if_else(full) as (then, otherwise):
                 with then:
                     _finish(builder, lanes, accumulators, indices, out, c_row_, addends, [None] * NV)
@@ -95,6 +99,19 @@ def make_tile(NV: int) -> Any:
         return product_signature(A), codegen
 
     return tile
+
+
+def _prefetch(
+    builder: ir.IRBuilder, lanes: Lanes, NV: int, start: ir.Value, row: ir.Value, indices: list[ir.Value]
+) -> None:
+    """Have a tile of C or Q brought to the cache while k runs: its rows lie too far apart for the CPU to guess."""
+    kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    read, near, data = ir.Constant(I32, 0), ir.Constant(I32, 3), ir.Constant(I32, 1)
+    for index in indices:
+        for j in range(0, NV * lanes.count, CACHE_LINE // lanes.itemsize):
+            line = builder.gep(start, [builder.add(builder.mul(index, row), ir.Constant(I64, j))])
+            builder.call(function, [builder.bitcast(line, I8.as_pointer()), read, near, data])
 
 
 def _multiply(

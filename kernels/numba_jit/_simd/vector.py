@@ -15,7 +15,7 @@ from numba.core import cgutils, types
 
 from .target import TARGET
 
-I1, I32, I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 
 
 class Vec:
