@@ -1,13 +1,14 @@
 """Linear layers: the three products Y = X W, dX = dY W^T, dW = X^T dY, on register tiles.
 
-The weights are packed into panels first, so that the loop over k reads them as one stream; the rows of X and dY are
-read where they lie. How the work is split over threads changes no bit: each element of a result is one sum over k in
-one fixed order, wherever its tile stands.
+The right operand is packed into panels first, so that the loop over k reads it as one stream; the left one is read
+where it lies. How the work is split over threads changes no bit: each element of a result is a sum over k in one fixed
+order, wherever its tile stands.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -16,17 +17,21 @@ from .. import contract
 from ..contract import Activation, Array, implements
 from ._jit import device, kernel
 from ._scratch import scratch
+from ._simd.blocks import block_rows, pack_columns, product_block
 from ._simd.norm_spans import dot_span
-from ._simd.packing import column_sums, copy_span, pack_panel
+from ._simd.packing import column_sums
 from ._simd.rows import ROW_VECTORS, row_product
 from ._simd.spans import gelu_gradient_span, gelu_span
 from ._simd.target import TARGET, panel_vectors
-from ._simd.tiles import product, product_address
+from ._simd.tiles import product_address
 
 ROWS = 96  # of a block, at most: their part of the left operand stays in the L2 cache while all panels pass by
 BLOCK = 131072  # elements of the result in a block, about: they too should still be in the cache for the activation
 DEPTHS = ((256, 512), (768, 256))  # k in a block of dW for results up to so many columns wide: what is packed of dY
 DEEPEST = 128  # stays in the L2 cache. It splits a sum, so it may depend on the data only.
+# A large weight is not packed as a whole if only few rows pass by: each thread packs so much of it, uses it, forgets it
+STREAMED_ROWS, STREAMED_SIZE = 512, 1 << 19
+STREAMED_DEPTH, STREAMED_COLUMNS = 256, 512
 LINEAR, RELU, GELU = 0, 1, 2
 ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}
 
@@ -47,7 +52,7 @@ def linear_forward(
             scratch("row", OC, inp.dtype), ROW_VECTORS * TARGET.lanes(inp.itemsize),
         )  # fmt: skip
         return
-    NR, MR = tile_shape(OC, inp.dtype)
+    plan = plan_product(N, C, OC, inp.dtype, numba.get_num_threads())
     in_one_pass = activation is None and preactivation is None
     if in_one_pass:
         linear = out
@@ -59,8 +64,8 @@ def linear_forward(
         out.reshape(-1), linear.reshape(-1), inp.reshape(-1), *flat(weight), N, C, OC,
         inp.reshape(-1) if bias is None else bias, bias is not None,
         out.reshape(-1) if residual is None else residual.reshape(-1), residual is not None,
-        in_one_pass, ACTIVATIONS[activation], product_address(inp.dtype),
-        scratch("panels", panels_size(C, OC, NR), inp.dtype), NR, MR, *split(N, MR, OC, NR),
+        in_one_pass, ACTIVATIONS[activation],
+        product_address(inp.dtype), scratch("panels", plan.size, inp.dtype), *plan[1:],
     )  # fmt: skip
 
 
@@ -71,41 +76,81 @@ def linear_backward(
 ) -> None:  # fmt: skip
     # (N,OC), (N,C), (C,OC) -> (N,C), (C,OC), (OC)
     N, (C, OC) = len(inp), weight.shape
+    threads, dtype = numba.get_num_threads(), inp.dtype
     if dweight.flags.c_contiguous:  # dweight (C,OC) += inp^T dout
-        _weight_gradient_of(dweight, inp, dout)
+        left, right, R, M = inp, dout, C, OC
     else:  # dweight^T (OC,C) += dout^T inp
-        _weight_gradient_of(dweight.T, dout, inp)
-    if dbias is not None:
-        _bias_gradient(dbias, dout, 4 * TARGET.lanes(dout.itemsize))
-
-    NR, MR = tile_shape(C, inp.dtype)
+        dweight, left, right, R, M = dweight.T, dout, inp, OC, C
+        if dbias is not None:
+            _bias_gradient(dbias, dout, 4 * TARGET.lanes(dout.itemsize))
+            dbias = None
+    dweight_plan, plan = plan_weight_gradient(N, R, M, dtype, threads), plan_product(N, OC, C, dtype, threads)
     linear = dinp
     if activation is not None and dresidual is not None:  # dinp may be dresidual: keep it until it is added
-        linear = scratch("linear", N * C, dinp.dtype)[: N * C].reshape(N, C)
+        linear = scratch("linear", N * C, dtype)[: N * C].reshape(N, C)
     weights, w_row, w_column = flat(weight)
-    _input_gradient(
-        dinp.reshape(-1), linear.reshape(-1), dout.reshape(-1), weights, w_column, w_row, N, OC, C,
-        dout.reshape(-1) if preactivation is None else preactivation.reshape(-1), ACTIVATIONS[activation],
-        dinp.reshape(-1) if dresidual is None else dresidual.reshape(-1), dresidual is not None,
-        product_address(inp.dtype), scratch("panels", panels_size(OC, C, NR), inp.dtype), NR, MR, *split(N, MR, C, NR),
-    )  # fmt: skip
-
-
-def _weight_gradient_of(dweight: Array, left: Array, right: Array) -> None:
-    """dweight (R,M) += left (N,R)^T right (N,M)"""
-    N, (R, M) = len(left), dweight.shape
-    NR, MR = tile_shape(M, dweight.dtype)
-    row_blocks, column_blocks = split_among_threads(R, MR, M, NR)
-    depth = min(N, next((depth for columns, depth in DEPTHS if columns >= M), DEEPEST))
-    panels = -(-M // NR)
-    size = depth * -(-panels // column_blocks) * NR
-    _weight_gradient(
-        dweight.reshape(-1), left.reshape(-1), right.reshape(-1), N, R, M, depth, product_address(dweight.dtype),
-        scratch("columns", numba.get_num_threads() * size, dweight.dtype), size, NR, MR, row_blocks, column_blocks,
+    flat_dout = dout.reshape(-1)
+    _backward(
+        dweight.reshape(-1), left.reshape(-1), right.reshape(-1), R, M, flat_dout if dbias is None else dbias,
+        dbias is not None, scratch("columns", dweight_plan.size, dtype), *dweight_plan[1:],
+        dinp.reshape(-1), linear.reshape(-1), flat_dout, weights, w_column, w_row, N, OC, C,
+        flat_dout if preactivation is None else preactivation.reshape(-1), ACTIVATIONS[activation],
+        flat_dout if dresidual is None else dresidual.reshape(-1), dresidual is not None,
+        product_address(dtype), scratch("panels", plan.size, dtype), *plan[1:],
     )  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------- how work is split
+
+
+class ProductPlan(NamedTuple):
+    """How a product is cut."""
+
+    size: int  # elements that what is packed of the right operand takes
+    streamed: bool  # each thread packs a part of the right operand when it comes to it; else it is packed as a whole
+    part: int  # elements of such a part
+    depth: int  # k of such a part
+    width: int  # columns of such a part
+    NR: int  # columns of a panel
+    MR: int  # rows of a tile
+    row_blocks: int
+    column_blocks: int
+
+
+@functools.lru_cache(4096)
+def plan_product(rows: int, K: int, columns: int, dtype: np.dtype[Any], threads: int) -> ProductPlan:
+    """For Y = X W and dX = dY W^T, of so many rows and columns."""
+    NR, MR = tile_shape(columns, dtype)
+    if rows <= STREAMED_ROWS and K * columns >= STREAMED_SIZE:
+        row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
+        depth, width = min(K, STREAMED_DEPTH), STREAMED_COLUMNS // NR * NR
+        part = depth * width
+        return ProductPlan(threads * part, True, part, depth, width, NR, MR, row_blocks, column_blocks)
+    size = panels_size(K, columns, NR)
+    row_blocks, column_blocks = split(rows, MR, columns, NR, threads)
+    return ProductPlan(size, False, 0, K, columns, NR, MR, row_blocks, column_blocks)
+
+
+class WeightGradientPlan(NamedTuple):
+    """How dW = X^T dY is cut: the same, but that it is always streamed, and all columns of a thread at once."""
+
+    size: int
+    part: int
+    depth: int
+    NR: int
+    MR: int
+    row_blocks: int
+    column_blocks: int
+
+
+@functools.lru_cache(4096)
+def plan_weight_gradient(N: int, rows: int, columns: int, dtype: np.dtype[Any], threads: int) -> WeightGradientPlan:
+    """For dW of so many rows and columns, a sum over N."""
+    NR, MR = tile_shape(columns, dtype)
+    row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
+    depth = min(N, next((depth for widest, depth in DEPTHS if widest >= columns), DEEPEST))
+    part = depth * -(-(-(-columns // NR)) // column_blocks) * NR
+    return WeightGradientPlan(threads * part, part, depth, NR, MR, row_blocks, column_blocks)
 
 
 def tile_shape(columns: int, dtype: np.dtype[Any]) -> tuple[int, int]:
@@ -126,19 +171,19 @@ def flat(weight: Array) -> tuple[Array, int, int]:
     return weight.T.reshape(-1), 1, weight.shape[0]
 
 
-def split(rows: int, MR: int, columns: int, NR: int) -> tuple[int, int]:
+def split(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int, int]:
     """Into how many blocks of rows and of columns a result is cut: enough rows to fill the threads evenly, few enough
     to stay in the cache; columns only where there are not enough rows."""
-    threads, tiles, panels = numba.get_num_threads(), -(-rows // MR), -(-columns // NR)
+    tiles, panels = -(-rows // MR), -(-columns // NR)
     most = max(MR, min(ROWS, BLOCK // columns))
     row_blocks = min(tiles, -(-max(1, rows // most) // threads) * threads)
     column_blocks = min(panels, -(-threads // row_blocks))
     return row_blocks, column_blocks
 
 
-def split_among_threads(rows: int, MR: int, columns: int, NR: int) -> tuple[int, int]:
+def split_among_threads(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int, int]:
     """One block to a thread: by columns as far as that is even, for then no two threads pack the same; else by rows."""
-    threads, tiles, panels = numba.get_num_threads(), -(-rows // MR), -(-columns // NR)
+    tiles, panels = -(-rows // MR), -(-columns // NR)
     even = [c for c in range(1, threads + 1) if threads % c == 0 and (panels % c == 0 or panels >= 8 * c)]
     return min(tiles, threads // even[-1]), even[-1]
 
@@ -149,45 +194,49 @@ def split_among_threads(rows: int, MR: int, columns: int, NR: int) -> tuple[int,
 
 @kernel()
 def _forward(
-    out, linear, inp, weight, w_row, w_column, N, C, OC, bias, use_bias, residual, use_residual,
-    in_one_pass, activation, multiply, panels, NR, MR, row_blocks, column_blocks,
+    out, linear, inp, weight, w_row, w_column, N, C, OC, bias, use_bias, residual, use_residual, in_one_pass,
+    activation, multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
 ):  # fmt: skip
-    for p in numba.prange((OC + NR - 1) // NR):
-        pack_panel(panels, p * C * NR, NR, weight, p * NR * w_column, w_row, w_column, C, min(NR, OC - p * NR))
+    if not streamed:
+        for p in numba.prange((OC + NR - 1) // NR):
+            j = p * NR
+            pack_columns(panels, j * C, weight, w_row, w_column, 0, C, j, min(OC, j + NR), NR)
     for block in numba.prange(row_blocks * column_blocks):
         _forward_block(
-            block, out, linear, inp, N, C, OC, bias, use_bias, residual, use_residual,
-            in_one_pass, activation, multiply, panels, NR, MR, row_blocks, column_blocks,
+            block, numba.get_thread_id(), out, linear, inp, weight, w_row, w_column, N, C, OC, bias, use_bias,
+            residual, use_residual, in_one_pass, activation, multiply, panels, streamed, part, depth, width, NR, MR,
+            row_blocks, column_blocks,
         )  # fmt: skip
 
 
 @device
 def _forward_block(
-    block, out, linear, inp, N, C, OC, bias, use_bias, residual, use_residual,
-    in_one_pass, activation, multiply, panels, NR, MR, row_blocks, column_blocks,
+    block, thread, out, linear, inp, weight, w_row, w_column, N, C, OC, bias, use_bias, residual, use_residual,
+    in_one_pass, activation, multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
 ):  # fmt: skip
     first, last = block_rows(block // column_blocks, row_blocks, N, MR)
-    first_panel, last_panel = block_rows(block % column_blocks, column_blocks, (OC + NR - 1) // NR, 1)
-    for p in range(first_panel, last_panel):
-        j, columns = p * NR, min(NR, OC - p * NR)
-        at = first * OC + j
-        product(
-            multiply, inp, first * C, C, 1, panels, p * C * NR, NR, C, linear, at, OC, last - first, columns,
-            bias, j, 0, use_bias, residual, at, OC, use_residual and in_one_pass,
+    start, end = block_rows(block % column_blocks, column_blocks, OC, NR)
+    for j in range(start, end, width):
+        stop = min(end, j + width)
+        product_block(
+            first, last, j, stop, linear, OC, inp, C, 1, weight, w_row, w_column, C, depth, multiply,
+            panels, thread * part if streamed else j * C, streamed, NR, bias, use_bias, False,
+            residual, use_residual and in_one_pass, bias, False,
         )  # fmt: skip
-    if not in_one_pass:  # the rest while the block is in the cache, along the rows, as memory likes it best
-        j, columns = first_panel * NR, min(OC, last_panel * NR) - first_panel * NR
-        for at in range(first * OC + j, last * OC + j, OC):
+        if in_one_pass:
+            continue
+        for n in range(first, last):  # the rest while the block is in the cache, along the rows, as memory likes it
+            at = n * OC + j
             if activation == GELU:
-                gelu_span(out, at, linear, at, columns)
+                gelu_span(out, at, linear, at, stop - j)
             elif activation == RELU:
-                for i in range(at, at + columns):
+                for i in range(at, at + stop - j):
                     out[i] = linear[i] if not linear[i] <= 0 else 0  # so written, a NaN stays
             else:
-                for i in range(at, at + columns):
+                for i in range(at, at + stop - j):
                     out[i] = linear[i]
             if use_residual:
-                for i in range(at, at + columns):
+                for i in range(at, at + stop - j):
                     out[i] += residual[i]
 
 
@@ -219,82 +268,60 @@ def _forward_row(
 
 
 @kernel()
-def _input_gradient(
-    dinp, linear, dout, weight, w_row, w_column, N, OC, C, preactivation, activation, dresidual, use_dresidual,
-    multiply, panels, NR, MR, row_blocks, column_blocks,
+def _backward(
+    dweight, left, right, R, M, dbias, use_dbias,
+    columns, dw_part, dw_depth, dw_NR, dw_MR, dw_row_blocks, dw_column_blocks,
+    dinp, linear, dout, weight, w_column, w_row, N, OC, C, preactivation, activation, dresidual, use_dresidual,
+    multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
 ):  # fmt: skip
-    for p in numba.prange((C + NR - 1) // NR):
-        pack_panel(panels, p * OC * NR, NR, weight, p * NR * w_column, w_row, w_column, OC, min(NR, C - p * NR))
+    # dweight += left^T right;  dbias += sum of right's rows
+    for block in numba.prange(dw_row_blocks * dw_column_blocks):
+        first, last = block_rows(block // dw_column_blocks, dw_row_blocks, R, dw_MR)
+        start, end = block_rows(block % dw_column_blocks, dw_column_blocks, M, dw_NR)
+        product_block(
+            first, last, start, end, dweight, M, left, 1, R, right, M, 1, N, dw_depth, multiply,
+            columns, numba.get_thread_id() * dw_part, True, dw_NR, dweight, False, True, dweight, False,
+            dbias, use_dbias and first == 0,
+        )  # fmt: skip
+    # dinp = dout weight^T
+    if not streamed:
+        for p in numba.prange((C + NR - 1) // NR):
+            j = p * NR
+            pack_columns(panels, j * OC, weight, w_column, w_row, 0, OC, j, min(C, j + NR), NR)
     for block in numba.prange(row_blocks * column_blocks):
         _input_gradient_block(
-            block, dinp, linear, dout, N, OC, C, preactivation, activation, dresidual, use_dresidual,
-            multiply, panels, NR, MR, row_blocks, column_blocks,
-        )  # fmt: skip
-
-
-@device
-def _input_gradient_block(
-    block, dinp, linear, dout, N, OC, C, preactivation, activation, dresidual, use_dresidual,
-    multiply, panels, NR, MR, row_blocks, column_blocks,
-):  # fmt: skip
-    first, last = block_rows(block // column_blocks, row_blocks, N, MR)
-    first_panel, last_panel = block_rows(block % column_blocks, column_blocks, (C + NR - 1) // NR, 1)
-    for p in range(first_panel, last_panel):
-        j, columns = p * NR, min(NR, C - p * NR)
-        at = first * C + j
-        product(
-            multiply, dout, first * OC, OC, 1, panels, p * OC * NR, NR, OC, linear, at, C, last - first, columns,
-            dresidual, at, C, use_dresidual and activation == LINEAR, dout, 0, 0, False,
-        )  # fmt: skip
-    if activation != LINEAR:  # the rest while the block is in the cache
-        j, columns = first_panel * NR, min(C, last_panel * NR) - first_panel * NR
-        for at in range(first * C + j, last * C + j, C):
-            if activation == GELU:
-                gelu_gradient_span(linear, at, linear, at, preactivation, at, columns)
-            else:
-                for i in range(at, at + columns):
-                    linear[i] = linear[i] if preactivation[i] > 0 else 0
-            if use_dresidual:
-                for i in range(at, at + columns):
-                    dinp[i] = linear[i] + dresidual[i]
-
-
-@kernel()
-def _weight_gradient(
-    dweight, left, right, N, R, M, deepest, multiply, buffers, size, NR, MR, row_blocks, column_blocks
-):
-    for block in numba.prange(row_blocks * column_blocks):
-        _weight_gradient_block(
-            block, dweight, left, right, N, R, M, deepest, multiply, buffers, numba.get_thread_id() * size, NR, MR,
+            block, numba.get_thread_id(), dinp, linear, dout, weight, w_column, w_row, N, OC, C, preactivation,
+            activation, dresidual, use_dresidual, multiply, panels, streamed, part, depth, width, NR, MR,
             row_blocks, column_blocks,
         )  # fmt: skip
 
 
 @device
-def _weight_gradient_block(
-    block, dweight, left, right, N, R, M, deepest, multiply, buffers, buffer, NR, MR, row_blocks, column_blocks
-):
-    first, last = block_rows(block // column_blocks, row_blocks, R, MR)
-    start, end = block_rows(block % column_blocks, column_blocks, M, NR)
-    for k in range(0, N, deepest):
-        depth = min(deepest, N - k)
-        for i in range(depth):  # row by row, as memory likes it best
-            for j in range(start, end, NR):
-                packed = buffer + (j - start) * depth + i * NR
-                copy_span(buffers, packed, right, (k + i) * M + j, min(NR, M - j))
-        for j in range(start, end, NR):
-            at = first * M + j
-            product(
-                multiply, left, k * R + first, 1, R, buffers, buffer + (j - start) * depth, NR, depth,
-                dweight, at, M, last - first, min(NR, M - j), dweight, at, M, True, dweight, 0, 0, False,
-            )  # fmt: skip
-
-
-@device
-def block_rows(block, blocks, rows, MR):
-    """First and last row of a block, when all tiles of MR rows are dealt out evenly."""
-    tiles = (rows + MR - 1) // MR
-    return block * tiles // blocks * MR, min(rows, (block + 1) * tiles // blocks * MR)
+def _input_gradient_block(
+    block, thread, dinp, linear, dout, weight, w_column, w_row, N, OC, C, preactivation, activation,
+    dresidual, use_dresidual, multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
+):  # fmt: skip
+    first, last = block_rows(block // column_blocks, row_blocks, N, MR)
+    start, end = block_rows(block % column_blocks, column_blocks, C, NR)
+    for j in range(start, end, width):
+        stop = min(end, j + width)
+        product_block(
+            first, last, j, stop, linear, C, dout, OC, 1, weight, w_column, w_row, OC, depth, multiply,
+            panels, thread * part if streamed else j * OC, streamed, NR, dout, False, False,
+            dresidual, use_dresidual and activation == LINEAR, dout, False,
+        )  # fmt: skip
+        if activation == LINEAR:
+            continue
+        for n in range(first, last):  # the rest while the block is in the cache
+            at = n * C + j
+            if activation == GELU:
+                gelu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
+            else:
+                for i in range(at, at + stop - j):
+                    linear[i] = linear[i] if preactivation[i] > 0 else 0
+            if use_dresidual:
+                for i in range(at, at + stop - j):
+                    dinp[i] = linear[i] + dresidual[i]
 
 
 @kernel()

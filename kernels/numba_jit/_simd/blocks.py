@@ -1,0 +1,63 @@
+"""A block of a large product: the right operand packed into panels, a part at a time or as a whole, and multiplied."""
+
+from __future__ import annotations
+
+from .._jit import device
+from .packing import column_sums, copy_span, pack_panel
+from .tiles import product
+
+ROWS = 96  # that meet all panels before the next come: a multiple of the tiles' heights
+
+
+@device
+def block_rows(block, blocks, rows, MR):
+    """First and last row (or column) of a block, when all tiles of MR rows are dealt out evenly."""
+    tiles = (rows + MR - 1) // MR
+    return block * tiles // blocks * MR, min(rows, (block + 1) * tiles // blocks * MR)
+
+
+@device
+def pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR):
+    """Columns start to end of `depth` rows of B from row k on, as panels [panel][k][NR] from `at` on."""
+    if b_column == 1:  # row by row, as memory likes it best
+        for i in range(depth):
+            for j in range(start, end, NR):
+                copy_span(panels, at + (j - start) * depth + i * NR, B, (k + i) * b_k + j, min(NR, end - j))
+    else:
+        for j in range(start, end, NR):
+            packed = at + (j - start) * depth
+            pack_panel(panels, packed, NR, B, k * b_k + j * b_column, b_k, b_column, depth, min(NR, end - j))
+
+
+@device
+def product_block(
+    first, last, start, end, C, c_row, A, a_row, a_k, B, b_k, b_column, K, deepest, multiply,
+    panels, at, streamed, NR, bias, use_bias, accumulate, addend, use_addend, sums, use_sums,
+):  # fmt: skip
+    """For rows first to last and columns start to end:  C = A B + bias (or + C if `accumulate`) + addend
+
+    The sum over k is cut into pieces of `deepest`. If `streamed`, each piece of B is packed here, to `at`; else the
+    columns lie packed there already, in one piece. `addend` has C's shape; sums[j] += the sum of B's column j.
+    """
+    for k in range(0, K, deepest):
+        depth = min(deepest, K - k)
+        if streamed:
+            pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR)
+        if use_sums:
+            for j in range(start, end, NR):
+                column_sums(sums, j, panels, at + (j - start) * depth, NR, depth, min(NR, end - j))
+        add = use_addend and k + depth == K
+        for i in range(first, last, ROWS):
+            rows = min(ROWS, last - i)
+            for j in range(start, end, NR):
+                c, packed = i * c_row + j, at + (j - start) * depth
+                if k == 0 and not accumulate:
+                    product(
+                        multiply, A, i * a_row, a_row, a_k, panels, packed, NR, depth,
+                        C, c, c_row, rows, min(NR, end - j), bias, j, 0, use_bias, addend, c, c_row, add,
+                    )  # fmt: skip
+                else:
+                    product(
+                        multiply, A, i * a_row + k * a_k, a_row, a_k, panels, packed, NR, depth,
+                        C, c, c_row, rows, min(NR, end - j), C, c, c_row, True, addend, c, c_row, add,
+                    )  # fmt: skip
