@@ -17,6 +17,7 @@ from .. import contract
 from ..contract import Array, ContractError, implements
 from ._jit import device, kernel
 from ._scratch import scratch
+from ._simd.blocks import causal_product
 from ._simd.norm_spans import dot_span
 from ._simd.packing import pack_panel
 from ._simd.softmax_spans import exp_span, max_span, softmax_gradient_span
@@ -66,8 +67,7 @@ def attention_backward(
         dqkv.reshape(-1), dout.reshape(-1), qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), B, T, C, NH, parts,
         k_width, c_width, c_rows, keys, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
         product_address(dtype),
-        scratch("dqueries", B * NH * parts * T * HS, dtype),
-        scratch("dweights means", B * NH * T, dtype),
+        scratch("dqueries", B * NH * parts * T * HS if parts > 1 else 0, dtype),
         scratch("scores", threads * BACKWARD_QUERIES * keys, dtype),
         scratch("dscores", threads * BACKWARD_QUERIES * keys, dtype),
         scratch("keys", threads * transposed, dtype),
@@ -155,10 +155,9 @@ def _forward_block(
         width = min(keys, q0 + rows - k0)
         # scores = q . k
         for j in range(0, width, k_width):
-            top = max(0, k0 + j - q0)  # rows above look at none of these keys
-            product(
-                multiply, qkv, q_at + top * 3 * C, 3 * C, 1, k_panels, (bh * k_size + k0 + j) * HS, k_width, HS,
-                all_scores, s_at + top * keys + j, keys, rows - top, k_width, qkv, 0, 0, False, qkv, 0, 0, False,
+            causal_product(
+                multiply, qkv, q_at, 3 * C, k_panels, (bh * k_size + k0 + j) * HS, k_width, HS,
+                all_scores, s_at + j, keys, rows, k0 + j - q0,
             )  # fmt: skip
         # weights = exp(scores - largest)
         for r in range(rows):
@@ -178,7 +177,7 @@ def _forward_block(
                         all_scores, row, all_scores, row, out, 0, False, n, row_hash(key, bh * T + q0 + r), k0,
                         threshold, keep_scale,
                     )  # fmt: skip
-            zero_span(all_scores, row + n, width - n)
+            zero_span(all_scores, row + n, min(v_rows, width - n))  # as far as the row's tile will read
         # out += weights v
         step = v_rows if k0 + width > q0 + 1 else rows  # on the diagonal, tile by tile: each has keys of its own
         for r in range(0, rows, step):
@@ -199,26 +198,17 @@ def _forward_block(
 def _backward(
     dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, c_rows, keys,
     key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
 ):  # fmt: skip
-    for row in numba.prange(B * NH * T):
-        means[row] = _mean_dweight(row, dout, out, T, C, NH)
     for item in numba.prange(B * NH * parts):
         _backward_part(
             item, numba.get_thread_id(), dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
             key, use_dropout, threshold, keep_scale,
-            multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+            multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
         )  # fmt: skip
-    for row in numba.prange(B * NH * T):
-        _add_parts(row, dqkv, dqueries, parts, T, C, NH)
-
-
-@device
-def _mean_dweight(row, dout, out, T, C, NH):
-    """The mean of a row of dweights under the weights, which is dout . out."""
-    HS, bh, t = C // NH, row // T, row % T
-    at = (bh // NH * T + t) * C + bh % NH * HS
-    return dot_span(dout, at, out, at, HS)
+    if parts > 1:
+        for row in numba.prange(B * NH * T):
+            _add_parts(row, dqkv, dqueries, parts, T, C, NH)
 
 
 @device
@@ -236,13 +226,14 @@ def _add_parts(row, dqkv, dqueries, parts, T, C, NH):
 def _backward_part(
     item, thread, dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
     key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
 ):  # fmt: skip
     """Every `parts`-th block of keys of one head: over the blocks of queries from the first that may look at it."""
     bh, part, HS = item // parts, item % parts, C // NH
     c_count = (HS + c_width - 1) // c_width
     kt_at, k_at = thread * keys * HS, thread * keys * c_count * c_width
-    zero_span(dqueries, item * T * HS, T * HS)
+    if parts > 1:
+        zero_span(dqueries, item * T * HS, min(T, part * keys) * HS)  # queries that look at none of the part's keys
     for k0 in range(part * keys, T, parts * keys):
         k_number = min(keys, T - k0)
         k_start = (bh // NH * T + k0) * 3 * C + C + bh % NH * HS
@@ -256,23 +247,20 @@ def _backward_part(
                 k_rows, k_at + c * keys * c_width, c_width, qkv, k_start + c * c_width, 3 * C, 1, k_number,
                 min(c_width, HS - c * c_width),
             )  # fmt: skip
-        for j in range(k_number):
-            zero_span(dqkv, k_start + j * 3 * C, HS)
-            zero_span(dqkv, v_start + j * 3 * C, HS)
         first = k0 // BACKWARD_QUERIES * BACKWARD_QUERIES
         for q0 in range(first, T, BACKWARD_QUERIES):
             _backward_block(
-                bh, q0, k0, k_number, item, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
+                bh, q0, k0, k_number, part, parts, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
                 key, use_dropout, threshold, keep_scale,
-                multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+                multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
             )  # fmt: skip
 
 
 @device
 def _backward_block(
-    bh, q0, k0, k_number, item, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
+    bh, q0, k0, k_number, part, parts, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
     key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, means, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
 ):  # fmt: skip
     """What one block of queries and one block of keys add to the gradients of both."""
     HS = C // NH
@@ -293,16 +281,13 @@ def _backward_block(
         pack_panel(dout_rows, packed, c_width, dout, o_start + c * c_width, C, 1, rows, columns)
     # scores = q . k;  dweights = dout . v
     for j in range(0, width, k_width):
-        top = max(0, k0 + j - q0)  # rows above look at none of these keys
-        packed, at = kt_at + j * HS, s_at + top * keys + j
-        product(
-            multiply, qkv, q_start + top * 3 * C, 3 * C, 1, k_panels, packed, k_width, HS,
-            all_scores, at, keys, rows - top, k_width, qkv, 0, 0, False, qkv, 0, 0, False,
-        )  # fmt: skip
-        product(
-            multiply, dout, o_start + top * C, C, 1, v_panels, packed, k_width, HS,
-            all_dscores, at, keys, rows - top, k_width, qkv, 0, 0, False, qkv, 0, 0, False,
-        )  # fmt: skip
+        packed, at, below = kt_at + j * HS, s_at + j, k0 + j - q0
+        causal_product(
+            multiply, qkv, q_start, 3 * C, k_panels, packed, k_width, HS, all_scores, at, keys, rows, below
+        )
+        causal_product(
+            multiply, dout, o_start, C, v_panels, packed, k_width, HS, all_dscores, at, keys, rows, below
+        )
     # weights = exp(scores - lse);  dscores = weights * (dweights - their mean) / sqrt(HS)
     for r in range(rows):
         n = max(0, min(width, q0 + r - k0 + 1))
@@ -312,16 +297,18 @@ def _backward_block(
             if use_dropout:
                 bits = row_hash(key, t)
                 dropout_span(all_dscores, row, all_dscores, row, out, 0, False, n, bits, k0, threshold, keep_scale)
-            softmax_gradient_span(all_dscores, row, all_scores, row, n, means[t], scale)
+            mean = dot_span(dout, o_start + r * C, out, o_start + r * C, HS)  # of dweights under the weights
+            softmax_gradient_span(all_dscores, row, all_scores, row, n, mean, scale)
             if use_dropout:
                 dropout_span(all_scores, row, all_scores, row, out, 0, False, n, bits, k0, threshold, keep_scale)
-        zero_span(all_scores, row + n, width - n)
-        zero_span(all_dscores, row + n, width - n)
+        zero_span(all_scores, row + n, min(c_rows, width - n))  # as far as the row's tiles will read
+        zero_span(all_dscores, row + n, min(c_rows, width - n))
     # On the diagonal, tile by tile: queries before a key and keys behind a query give nothing.
-    diagonal = k0 + width > q0 + 1
+    diagonal = k0 + width > q0
     step = c_rows if diagonal else width
     for j in range(0, width, step):
         number, r = min(step, width - j), max(0, k0 + j - q0)
+        seen = q0 > k0 + j  # by queries before these
         for c in range(c_count):
             columns, packed = min(c_width, HS - c * c_width), q_at + (c * BACKWARD_QUERIES + r) * c_width
             dk = k_start + j * 3 * C + c * c_width
@@ -329,21 +316,25 @@ def _backward_block(
             # dv += weights^T dout;  dk += dscores^T q
             product(
                 multiply, all_scores, at, 1, keys, dout_rows, packed, c_width, rows - r,
-                dqkv, dv, 3 * C, number, columns, dqkv, dv, 3 * C, True, dqkv, 0, 0, False,
+                dqkv, dv, 3 * C, number, columns, dqkv, dv, 3 * C, seen, dqkv, 0, 0, False,
             )  # fmt: skip
             product(
                 multiply, all_dscores, at, 1, keys, q_rows, packed, c_width, rows - r,
-                dqkv, dk, 3 * C, number, columns, dqkv, dk, 3 * C, True, dqkv, 0, 0, False,
+                dqkv, dk, 3 * C, number, columns, dqkv, dk, 3 * C, seen, dqkv, 0, 0, False,
             )  # fmt: skip
-    step = c_rows if diagonal else rows
+    # dq goes to where it belongs at once, or to the sum of the part
+    dq_rows, dq_start, dq_stride = (dqkv, q_start, 3 * C) if parts == 1 else (
+        dqueries, ((bh * parts + part) * T + q0) * HS, HS
+    )  # fmt: skip
+    step, seen = c_rows if diagonal else rows, k0 > part * keys
     for r in range(max(0, k0 - q0), rows, step):
         number, depth = min(step, rows - r), min(width, q0 + r + step - k0)
         for c in range(c_count):
-            columns, dq = min(c_width, HS - c * c_width), (item * T + q0 + r) * HS + c * c_width
+            columns, dq = min(c_width, HS - c * c_width), dq_start + r * dq_stride + c * c_width
             # dq += dscores k
             product(
                 multiply, all_dscores, s_at + r * keys, keys, 1, k_rows, k_at + c * keys * c_width, c_width, depth,
-                dqueries, dq, HS, number, columns, dqueries, dq, HS, True, dqueries, 0, 0, False,
+                dq_rows, dq, dq_stride, number, columns, dq_rows, dq, dq_stride, seen, dq_rows, 0, 0, False,
             )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .._jit import device
 from .packing import column_sums, copy_span, pack_panel
-from .tiles import product
+from .tiles import lanes_of, product
 
 ROWS = 96  # that meet all panels before the next come: a multiple of the tiles' heights
 
@@ -61,3 +61,19 @@ def product_block(
                         multiply, A, i * a_row + k * a_k, a_row, a_k, panels, packed, NR, depth,
                         C, c, c_row, rows, min(NR, end - j), C, c, c_row, True, addend, c, c_row, add,
                     )  # fmt: skip
+
+
+@device
+def causal_product(multiply, A, a, a_row, panels, at, NR, K, C, c, c_row, rows, diagonal):
+    """C = A B for one panel of B, as far as it counts: row r needs the columns up to r - diagonal. A little more is
+    computed, for tiles are of whole vectors; what lies beyond them is not written."""
+    lanes = lanes_of(panels)
+    r = max(0, diagonal)
+    while r < rows:
+        columns = min(NR, (r - diagonal) // lanes * lanes + lanes)
+        end = rows if columns == NR else min(rows, diagonal + columns)
+        product(
+            multiply, A, a + r * a_row, a_row, 1, panels, at, NR, K, C, c + r * c_row, c_row, end - r, columns,
+            A, 0, 0, False, A, 0, 0, False,
+        )  # fmt: skip
+        r = end
