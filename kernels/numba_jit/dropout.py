@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numba
 import numpy as np
 
@@ -27,6 +29,7 @@ def dropout_backward(dinp: Array, dout: Array, rate: float, key: int) -> None:
     _apply(dinp, dout, np.uint64(key), *mask_numbers(rate), dout, False)
 
 
+@functools.lru_cache(256)
 def mask_numbers(rate: float) -> tuple[np.uint64, float]:
     """What a kernel needs to know of the rate: the threshold of the random bits, and 1/(1 - rate)."""
     return np.uint64(keep_threshold(rate)), 1.0 / (1.0 - rate)
