@@ -7,7 +7,7 @@ import numba
 from .. import contract
 from ..contract import Array, implements
 from ._jit import kernel
-from ._simd.spans import gelu_gradient_span, gelu_span
+from ._simd.spans import gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
 
 BLOCK = 4096  # elements; fixed, so that the split of the work does not depend on the number of threads
 
@@ -39,15 +39,15 @@ def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
 @kernel()
 def _relu_forward(out, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
-        for i in range(block * BLOCK, min(inp.size, (block + 1) * BLOCK)):
-            out[i] = inp[i] if not inp[i] <= 0 else 0  # so written, a NaN stays
+        start = block * BLOCK
+        relu_span(out, start, inp, start, min(BLOCK, inp.size - start))
 
 
 @kernel()
 def _relu_backward(dinp, dout, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
-        for i in range(block * BLOCK, min(inp.size, (block + 1) * BLOCK)):
-            dinp[i] = dout[i] if inp[i] > 0 else 0
+        start = block * BLOCK
+        relu_gradient_span(dinp, start, dout, start, inp, start, min(BLOCK, inp.size - start))
 
 
 @kernel()

@@ -10,6 +10,7 @@ from .. import contract
 from ..contract import Array, implements
 from ._jit import kernel
 from ._simd.softmax_spans import exp_span, exp_sum_span, max_span
+from ._simd.spans import scale_span
 from ._simd.vector import LOG2E
 
 
@@ -29,9 +30,7 @@ def _cross_entropy(losses, dlogits, use_dlogits, logits, targets, scale):
         wanted = logits[n, targets[n]] - largest  # read before dlogits, which may be logits, is written
         if use_dlogits:
             total = exp_span(dlogits, n * V, logits, n * V, V, log2e, largest)
-            factor = real(scale) / total
-            for v in range(V):
-                dlogits[n, v] *= factor
+            scale_span(dlogits, n * V, V, real(scale) / total)
             dlogits[n, targets[n]] -= real(scale)
         else:
             total = exp_sum_span(logits, n * V, V, log2e, largest)

@@ -8,8 +8,9 @@ import numba
 from .. import contract
 from ..contract import Array, implements
 from ._jit import kernel
-
-CHANNELS = 32  # of a block in the backward pass: two cache lines of float32
+from ._simd.blocks import block_rows
+from ._simd.spans import add_span
+from ._simd.target import TARGET
 
 
 @implements(contract.embedding_forward)
@@ -21,7 +22,8 @@ def embedding_forward(out: Array, tokens: Array, token_table: Array, position_ta
 @implements(contract.embedding_backward)
 def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
     # (B,T,C), (B,T) -> (V,C), (T,C)
-    _backward(dtoken_table, dposition_table, dout, tokens)
+    C, lanes = dout.shape[2], TARGET.lanes(dout.itemsize)
+    _backward(dtoken_table, dposition_table, dout, tokens, min(numba.get_num_threads(), -(-C // lanes)), lanes)
 
 
 @kernel()
@@ -29,19 +31,16 @@ def _forward(out, tokens, token_table, position_table):
     B, T, C = out.shape
     for n in numba.prange(B * T):
         b, t = n // T, n % T
-        token = tokens[b, t]
-        for c in range(C):
-            out[b, t, c] = token_table[token, c] + position_table[t, c]
+        add_span(out, n * C, token_table, tokens[b, t] * C, position_table, t * C, C)
 
 
 @kernel()
-def _backward(dtoken_table, dposition_table, dout, tokens):
+def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
     B, T, C = dout.shape
-    for block in numba.prange((C + CHANNELS - 1) // CHANNELS):
-        first, last = block * CHANNELS, min(C, (block + 1) * CHANNELS)
+    for block in numba.prange(blocks):
+        first, last = block_rows(block, blocks, C, lanes)
         for b in range(B):
             for t in range(T):
-                token = tokens[b, t]
-                for c in range(first, last):
-                    dtoken_table[token, c] += dout[b, t, c]
-                    dposition_table[t, c] += dout[b, t, c]
+                at, token, position = (b * T + t) * C + first, tokens[b, t] * C + first, t * C + first
+                add_span(dtoken_table, token, dtoken_table, token, dout, at, last - first)
+                add_span(dposition_table, position, dposition_table, position, dout, at, last - first)

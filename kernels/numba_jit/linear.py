@@ -21,7 +21,7 @@ from ._simd.blocks import block_rows, pack_columns, product_block
 from ._simd.norm_spans import dot_span
 from ._simd.packing import column_sums
 from ._simd.rows import ROW_VECTORS, row_product
-from ._simd.spans import gelu_gradient_span, gelu_span
+from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product_address
 
@@ -230,14 +230,12 @@ def _forward_block(
             if activation == GELU:
                 gelu_span(out, at, linear, at, stop - j)
             elif activation == RELU:
-                for i in range(at, at + stop - j):
-                    out[i] = linear[i] if not linear[i] <= 0 else 0  # so written, a NaN stays
+                relu_span(out, at, linear, at, stop - j)
             else:
                 for i in range(at, at + stop - j):
                     out[i] = linear[i]
             if use_residual:
-                for i in range(at, at + stop - j):
-                    out[i] += residual[i]
+                add_span(out, at, out, at, residual, at, stop - j)
 
 
 @kernel(parallel=False)
@@ -261,8 +259,7 @@ def _forward_row(
     if activation == GELU:
         gelu_span(linear, 0, linear, 0, OC)
     elif activation == RELU:
-        for j in range(OC):
-            linear[j] = linear[j] if not linear[j] <= 0 else 0
+        relu_span(linear, 0, linear, 0, OC)
     for j in range(OC):
         out[j] = linear[j] + residual[j] if use_residual else linear[j]
 
@@ -317,11 +314,9 @@ def _input_gradient_block(
             if activation == GELU:
                 gelu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
             else:
-                for i in range(at, at + stop - j):
-                    linear[i] = linear[i] if preactivation[i] > 0 else 0
+                relu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
             if use_dresidual:
-                for i in range(at, at + stop - j):
-                    dinp[i] = linear[i] + dresidual[i]
+                add_span(dinp, at, linear, at, dresidual, at, stop - j)
 
 
 @kernel()

@@ -1,4 +1,4 @@
-"""Passes over a span of consecutive elements: the loop that they share, GELU and dropout.
+"""Passes over a span of consecutive elements: the loop that they share, ReLU, GELU and dropout.
 
 Each is a loop over whole vectors and one masked vector for the rest, so that a span of any length has the same code for
 each of its elements. Arrays are given with an offset in elements; results may overwrite their input.
@@ -144,6 +144,71 @@ def gelu_gradient_span(typingctx, DINP, dinp, DOUT, dout, INP, inp, n):
 
     n64 = types.int64
     return types.void(DINP, n64, DOUT, n64, INP, n64, n64), codegen
+
+
+@intrinsic
+def relu_span(typingctx, OUT, out, INP, inp, n):
+    """OUT[out + i] = INP[inp + i] where that is positive or NaN, else 0, for i < n"""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = Lanes(builder, INP.dtype)
+        target = place(context, builder, OUT, arguments[0], arguments[1])
+        source = place(context, builder, INP, arguments[2], arguments[3])
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            x = lanes.load(builder.gep(source, [offset]), mask)
+            lanes.store(lanes.vec(0.0).where(x.compare("<=", 0.0), x), builder.gep(target, [offset]), mask)
+            return []
+
+        span_loop(lanes, arguments[4], [], body)
+        return context.get_dummy_value()
+
+    return types.void(OUT, types.int64, INP, types.int64, types.int64), codegen
+
+
+@intrinsic
+def relu_gradient_span(typingctx, DINP, dinp, DOUT, dout, INP, inp, n):
+    """DINP[dinp + i] = DOUT[dout + i] where INP[inp + i] is positive, else 0, for i < n"""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = Lanes(builder, INP.dtype)
+        target = place(context, builder, DINP, arguments[0], arguments[1])
+        gradient = place(context, builder, DOUT, arguments[2], arguments[3])
+        source = place(context, builder, INP, arguments[4], arguments[5])
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            positive = lanes.load(builder.gep(source, [offset]), mask).compare(">", 0.0)
+            dy = lanes.load(builder.gep(gradient, [offset]), mask)
+            lanes.store(dy.where(positive, 0.0), builder.gep(target, [offset]), mask)
+            return []
+
+        span_loop(lanes, arguments[6], [], body)
+        return context.get_dummy_value()
+
+    n64 = types.int64
+    return types.void(DINP, n64, DOUT, n64, INP, n64, n64), codegen
+
+
+@intrinsic
+def add_span(typingctx, OUT, out, X, x, Y, y, n):
+    """OUT[out + i] = X[x + i] + Y[y + i] for i < n"""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = Lanes(builder, X.dtype)
+        target = place(context, builder, OUT, arguments[0], arguments[1])
+        left = place(context, builder, X, arguments[2], arguments[3])
+        right = place(context, builder, Y, arguments[4], arguments[5])
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            total = lanes.load(builder.gep(left, [offset]), mask) + lanes.load(builder.gep(right, [offset]), mask)
+            lanes.store(total, builder.gep(target, [offset]), mask)
+            return []
+
+        span_loop(lanes, arguments[6], [], body)
+        return context.get_dummy_value()
+
+    n64 = types.int64
+    return types.void(OUT, n64, X, n64, Y, n64, n64), codegen
 
 
 @intrinsic
