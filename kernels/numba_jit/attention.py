@@ -250,8 +250,8 @@ def _backward_part(
         first = k0 // BACKWARD_QUERIES * BACKWARD_QUERIES
         for q0 in range(first, T, BACKWARD_QUERIES):
             _backward_block(
-                bh, q0, k0, k_number, part, parts, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
-                key, use_dropout, threshold, keep_scale,
+                bh, q0, k0, k_number, part, parts, thread, dqkv, dout, qkv, out, lse, T, C, NH,
+                k_width, c_width, c_rows, keys, key, use_dropout, threshold, keep_scale,
                 multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
             )  # fmt: skip
 

@@ -149,7 +149,8 @@ def plan_weight_gradient(N: int, rows: int, columns: int, dtype: np.dtype[Any], 
     NR, MR = tile_shape(columns, dtype)
     row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
     depth = min(N, next((depth for widest, depth in DEPTHS if widest >= columns), DEEPEST))
-    part = depth * -(-(-(-columns // NR)) // column_blocks) * NR
+    panels = -(-columns // NR)
+    part = depth * -(-panels // column_blocks) * NR
     return WeightGradientPlan(threads * part, part, depth, NR, MR, row_blocks, column_blocks)
 
 
