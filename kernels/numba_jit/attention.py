@@ -41,12 +41,14 @@ def attention_forward(
     (B, T, C), NH, dtype, threads = out.shape, lse.shape[1], out.dtype, numba.get_num_threads()
     k_width, (v_width, v_rows) = tile_shape(min(T, KEYS), dtype)[0], tile_shape(C // NH, dtype)
     keys = -(-KEYS // k_width) * k_width
+    k_size, v_size = B * NH * panels_size(C // NH, T, k_width), B * NH * panels_size(T, C // NH, v_width)
+    panels = scratch("whole heads", k_size + v_size, dtype)  # the backward pass has other use for it
     _forward(
         out.reshape(-1), lse.reshape(-1), qkv.reshape(-1), B, T, C, NH, k_width, v_width, v_rows, keys,
         np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
         product_address(dtype),
-        scratch("keys", B * NH * panels_size(C // NH, T, k_width), dtype),
-        scratch("values", B * NH * panels_size(T, C // NH, v_width), dtype),
+        panels[:k_size],
+        panels[k_size:],
         scratch("scores", threads * QUERIES * keys, dtype),
         scratch("sums", threads * 2 * QUERIES, dtype),
     )  # fmt: skip
@@ -67,7 +69,7 @@ def attention_backward(
         dqkv.reshape(-1), dout.reshape(-1), qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), B, T, C, NH, parts,
         k_width, c_width, c_rows, keys, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
         product_address(dtype),
-        scratch("dqueries", B * NH * parts * T * HS if parts > 1 else 0, dtype),
+        scratch("whole heads", B * NH * parts * T * HS if parts > 1 else 0, dtype),
         scratch("scores", threads * BACKWARD_QUERIES * keys, dtype),
         scratch("dscores", threads * BACKWARD_QUERIES * keys, dtype),
         scratch("keys", threads * transposed, dtype),
