@@ -6,10 +6,11 @@ went away · 143 asked to end by a signal (128 + its number).
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .arguments import PROG, parse
@@ -83,11 +84,29 @@ def _generate(config: GenerateConfig) -> int:
     show = printable if sys.stdout.isatty() else str
     characters = stream(trained.model, trained.tokenizer, config)
     sys.stdout.write(show(config.prompt))
-    for character in characters:
-        sys.stdout.write(show(character))
-        sys.stdout.flush()
+    with _compiling_said() if config.backend == "numba" else contextlib.nullcontext():
+        for character in characters:
+            sys.stdout.write(show(character))
+            sys.stdout.flush()
     sys.stdout.write("\n")
     return 0
+
+
+@contextlib.contextmanager
+def _compiling_said() -> Iterator[None]:
+    """Someone who waits at a terminal is told why, once."""
+    from .kernels.numba_jit import _cache
+
+    said = not sys.stderr.isatty()
+
+    def say(_: str) -> None:
+        nonlocal said
+        if not said:
+            print("compiling kernels for this CPU; the next start finds them ...", file=sys.stderr)
+        said = True
+
+    with _cache.telling(say):
+        yield
 
 
 def _check(config: CheckConfig) -> int:

@@ -10,13 +10,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from small_runs import TINY, tiny_config
 
 import bevia_fast
 from bevia_fast import kernels
+from bevia_fast.config import GenerateConfig
+from bevia_fast.kernels import get_backend
+from bevia_fast.kernels.contract import OPERATIONS
+from bevia_fast.kernels.numba_jit import _cache
+from bevia_fast.sample import stream
+from bevia_fast.tokenizer import Tokenizer
+from bevia_fast.trainer import Trainer, warm_up
 
 # Three functions are enough to meet at the lock, and compile in seconds.
 COMPILE = """
@@ -209,3 +219,38 @@ def test_a_read_only_install_trains_and_says_that_nothing_is_kept(tmp_path: Path
     assert len(notes) == 1
     assert "compiled kernels are not kept for the next time: Permission denied" in notes[0]
     assert (runs / "run" / "model.safetensors").exists()
+
+
+def test_after_the_warm_up_nothing_is_compiled(tmp_path: Path) -> None:
+    """Neither in steps nor when text is written, whatever the options."""
+    told: list[tuple[str, int, int]] = []
+    for changes in ({}, {"dropout": 0.1, "tie": False}, {"norm": "post", "activation": "relu", "bias": False}):
+        config = tiny_config(tmp_path, model=replace(TINY, **changes), backend="numba", steps=4)
+        model = replace(config.model, vocab_size=20)
+        assert warm_up(model, get_backend("numba"), lambda *what: told.append(what)) == ""
+        before = len(_cache.compiled)
+        trainer = Trainer(config, model, get_backend("numba"), np.arange(200, dtype=np.int32) % 20)
+        for step in (1, 2):
+            trainer.update(step, trainer.backward(step))
+        trainer.model.loss(*trainer.batches[0])
+        alphabet = Tokenizer("abcdefghijklmnopqrst")
+        assert len(list(stream(trainer.model, alphabet, GenerateConfig(run="", length=20)))) == 20
+        assert _cache.compiled[before:] == []
+    assert all(1 <= number <= total and operation in OPERATIONS for operation, number, total in told)
+
+
+def test_what_is_compiled_is_told_once_and_counted(tmp_path: Path) -> None:
+    """As training does it in a new installation; told here by a process of its own, where everything is new."""
+    code = (
+        "import json, sys\nfrom bevia_fast.config import ModelConfig\nfrom bevia_fast.kernels import get_backend\n"
+        "from bevia_fast.trainer import warm_up\nfrom bevia_fast.kernels.numba_jit import _cache\ntold = []\n"
+        "def tell(*what):\n    told.append(what)\n    if len(told) == 2: print(json.dumps(told)); sys.exit(0)\n"
+        "warm_up(ModelConfig(vocab_size=5), get_backend('numba'), tell)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "BEVIA_FAST_CACHE_DIR": str(tmp_path)},
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first, second = json.loads(done.stdout)
+    assert first[:2] == ["embedding_forward", 1]
+    assert second[1:] == [2, first[2]]
+    assert 10 < first[2] < len(OPERATIONS)
