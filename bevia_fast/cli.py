@@ -83,11 +83,12 @@ def _generate(config: GenerateConfig) -> int:
     trained = Run.load(config.run, config.backend, config.threads)
     show = printable if sys.stdout.isatty() else str
     characters = stream(trained.model, trained.tokenizer, config)
-    sys.stdout.write(show(config.prompt))
+    before = show(config.prompt)
     with _compiling_said() if config.backend == "numba" else contextlib.nullcontext():
         for character in characters:
-            sys.stdout.write(show(character))
+            sys.stdout.write(before + show(character))
             sys.stdout.flush()
+            before = ""
     sys.stdout.write("\n")
     return 0
 
