@@ -99,10 +99,12 @@ def _parse_measuring(name: str, arguments: list[str]) -> Any:
 
     first, kinds = arguments[0], configs.PROFILES if name == "profile" else configs.BENCHES
     prog = f"{PROG} {name}"
-    if first in kinds:
-        return _fill(kinds[first], f"{prog} {first}", arguments[1:], f"{prog} {first}", kinds[first])
-    if name == "profile":
-        return _fill(configs.ProfileKernelConfig, prog, arguments, prog, configs.ProfileKernelConfig)
+    if first in kinds or name == "profile":
+        kind = kinds.get(first, configs.ProfileKernelConfig)
+        asked, rest = (f"{prog} {first}", arguments[1:]) if first in kinds else (prog, arguments)
+        config = _fill(kind, asked, rest, asked, kind)
+        configs.refuse_empty(rest, config)
+        return config
     if not first.startswith("-"):
         raise UserError(f"There is no command {prog} {first}{_meant(first, kinds)}; there are {', '.join(kinds)}.")
     choices = tuple(Annotated[config, subcommand(key)] for key, config in kinds.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
@@ -164,10 +165,14 @@ class BenchScalingConfig(SizeOptions, TimingOptions, PeerOptions):
 class BenchCompareConfig:
     """Lay two files of results side by side, such as from two machines."""
 
-    a: Positional[Annotated[str, arg(metavar="A.JSON")]]
+    a: Positional[Annotated[str, arg(metavar="A.JSON", help_behavior_hint="(required)")]] = ""
     """Results to compare with."""
-    b: Positional[Annotated[str, arg(metavar="B.JSON")]]
+    b: Positional[Annotated[str, arg(metavar="B.JSON", help_behavior_hint="(required)")]] = ""
     """Results to compare."""
+
+    def __post_init__(self) -> None:
+        if not self.a or not self.b:
+            raise ConfigError("Name two files of results, as in: bevia-fast bench compare a.json b.json")
 
 
 @dataclass(frozen=True)
@@ -211,6 +216,8 @@ class ProfileKernelConfig:
     """Add the results to the list in this file, one object for each."""
 
     def __post_init__(self) -> None:
+        if self.asm and "numba" not in self.backend:
+            raise ConfigError("--asm shows what Numba compiles; it does not go with --backend numpy.")
         if not self.kernels:
             raise ConfigError("Name a kernel, such as attention; bevia-fast profile list has them all.")
         most = 1 << 24
@@ -276,6 +283,13 @@ BENCHES: dict[str, type] = {
     "compare": BenchCompareConfig,
 }
 PROFILES: dict[str, type] = {"step": ProfileStepConfig, "list": ProfileListConfig}  # anything else is a kernel
+
+
+def refuse_empty(arguments: Sequence[str], config: object) -> None:
+    """Raises ConfigError for an option that takes any number of values and was given none."""
+    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+        if following.startswith("--") and getattr(config, argument[2:].replace("-", "_"), None) == ():
+            raise ConfigError(f"{argument} is given, and nothing follows it.")
 
 
 def _check(config: object, name: str, least: int, most: int) -> None:

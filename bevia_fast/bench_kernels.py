@@ -86,6 +86,8 @@ def chosen(names: Sequence[str]) -> list[str]:
             found.append(name)
         elif name in known:
             found += known[name]
+        elif name in ("step", "list"):
+            raise ConfigError(f"{name} is no kernel; bevia-fast profile {name} stands by itself.")
         else:
             close = difflib.get_close_matches(name, [*known, *OPERATIONS, "step", "list"], 1)
             meant = f" (did you mean {close[0]}?)" if close else ""
