@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import UserError
-from .timing import Rules, Summary
+from .timing import Rules, Summary, is_done
 
 # NumPy's matrix products come from a library that reads its number of threads from here. A build machine may also have
 # told it to use the instructions of an older CPU; a comparison with it should be with its best.
@@ -130,6 +130,8 @@ def interleaved(
             between()
         for number, (key, competitor) in enumerate(list(left.items())):
             progress.advance(turn * count + number, total, competitor.name)
+            if is_done(samples[key], rules):
+                continue
             try:
                 if turn:
                     time.sleep(SETTLE)

@@ -14,7 +14,8 @@
 8. Where two times differ by little, single calls of both take turns, and what is reported is the median of the ratios
    of neighbours, with the interval in which it lies at 95 %.
 9. Of a function that takes longer than `slow_ns`, a call is a window of the warm-up, and a turn need not be more than
-   one call and begins with it: caches fill in a small part of such a call.
+   one call and begins with it: caches fill in a small part of such a call. With `repeats` samples, and its share of
+   `seconds`, it leaves the further turns to the others.
 10. Caches are warm: a call finds what the call before it left there. With `cold`, memory larger than the caches is
     written before each call, outside of the clock.
 
@@ -147,6 +148,12 @@ class Stopwatch:
                 function()
             samples.append((clock() - before) / calls)
         return samples
+
+
+def is_done(samples: Sequence[float], rules: Rules) -> bool:
+    """Whether a slow function, timed in turns, needs no more of them."""
+    enough = len(samples) >= rules.repeats and sum(samples) >= rules.seconds * 1e9
+    return enough and min(samples) > rules.slow_ns
 
 
 def take_turns(competitors: Sequence[Stopwatch]) -> list[Summary]:

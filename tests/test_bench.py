@@ -22,7 +22,7 @@ from bevia_fast.bench_results import StepResult, append_csv, append_json
 from bevia_fast.bench_steps import _Session, bench_steps
 from bevia_fast.errors import StoppedRun, UserError
 from bevia_fast.kernels.contract import OPERATIONS
-from bevia_fast.timing import Ratio, Rules, Stopwatch, Summary, percentile, take_turns
+from bevia_fast.timing import Ratio, Rules, Stopwatch, Summary, is_done, percentile, take_turns
 
 SMALL = [
     "--ctx", "8", "--dim", "16", "--layers", "1", "--heads", "2", "--batch", "2", "--seconds", "0.05", "--turns", "2",
@@ -110,6 +110,10 @@ def test_slow_functions_are_called_no_more_than_is_needed(monkeypatch: pytest.Mo
     watch = Stopwatch(function, Rules(turns=3))
     assert watch.warm_up() == 1
     assert watch.turn() == [2_500_000_000]
+    assert is_done([2.5e9] * 3, Rules(turns=5))
+    assert not is_done([2.5e9] * 2, Rules(turns=5))
+    assert not is_done([0.5e9] * 3, Rules(turns=5, seconds=3))
+    assert not is_done([1e6] * 10_000, Rules(turns=5, seconds=3))  # fast ones take all turns
 
 
 def test_the_interval_of_a_ratio() -> None:
