@@ -287,7 +287,7 @@ PROFILES: dict[str, type] = {"step": ProfileStepConfig, "list": ProfileListConfi
 
 def refuse_empty(arguments: Sequence[str], config: object) -> None:
     """Raises ConfigError for an option that takes any number of values and was given none."""
-    for argument, following in zip(arguments, [*arguments[1:], "--"], strict=True):
+    for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         if following.startswith("--") and getattr(config, argument[2:].replace("-", "_"), None) == ():
             raise ConfigError(f"{argument} is given, and nothing follows it.")
 
