@@ -16,7 +16,7 @@ from .bench_client import Competitor, CompetitorError, Progress, as_request, int
 from .bench_config import BenchScalingConfig, BenchStepConfig
 from .bench_results import StepResult, cpu_name, today
 from .bench_step import StepSize
-from .capacity import refuse_too_large, training_bytes
+from .capacity import refuse_too_large, training_memory
 from .comparison import difference
 from .crosscheck import compare_gradients, gradient_tolerance
 from .errors import ConfigError, StoppedRun
@@ -56,7 +56,8 @@ def bench_steps(config: BenchStepConfig | BenchScalingConfig, progress: Progress
     names = [*dict.fromkeys(config.backend), *config.peers()]
     if size.dtype != "float32" and "torch-bf16" in names:
         raise ConfigError("--peer torch-bf16 goes with --dtype float32; take torch-eager.")
-    refuse_too_large(training_bytes(size.model, size.batch, config.backend), "Training this model")
+    needed = sum(training_memory(size.model, size.batch, name).total for name in config.backend)
+    refuse_too_large(needed, "Training this model")
     with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder, contextlib.ExitStack() as processes:
         probes = {count: processes.enter_context(Competitor("peak", count)) for count in threads}
         peaks: dict[int, list[float]] = {count: [] for count in threads}

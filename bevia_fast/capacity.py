@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,43 +11,114 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .activations import Activations, Block
-from .config import ModelConfig
+from .config import BackendName, ModelConfig, TrainConfig
 from .errors import ConfigError
-from .parameters import parameter_specs
+from .kernels.contract import OPERATIONS
+from .rehearsal import Call, Rehearsed, rehearse
 
 CGROUP = Path("/sys/fs/cgroup")
 
 
-def training_bytes(config: ModelConfig, batch: int, backends: tuple[str, ...], *, recompute: bool = False) -> int:
-    """Bytes that training takes at its peak: weights, gradients, two moments and the file to be saved, and for each
-    backend the activations. The NumPy one also holds a few arrays of T x T for each head, as the mathematics has them.
-    """
-    weights = sum(spec.count for spec in parameter_specs(config))
-    C, T, N = config.dim, config.ctx, batch * config.ctx
-    size = np.dtype(config.dtype).itemsize
-    total = 5 * weights * size
-    for number, name in enumerate(backends):
-        total += sum(activation_bytes(config, batch, recompute=recompute)) + (weights * size if number else 0)
-        if name == "numpy":
-            total += (5 * batch * config.heads * T * T + 8 * N * C) * size
-    return total
+# What NumPy's kernels take for a moment, in arrays as large as N x OC, N x C, or the weights that meet in attention,
+# B x NH x T x T, and as rows of as many numbers as there are channels; see `numpy_bytes`. Counted by tests/test_plan.py.
+NUMPY_ATTENTION = {("attention_forward", False): (3, 1), ("attention_forward", True): (3.1, 1),
+                   ("attention_backward", False): (3, 4), ("attention_backward", True): (5, 4)}  # fmt: skip
+NUMPY_ARRAYS = {
+    "layernorm_forward": 4.1, "layernorm_backward": 4.1, "gelu_forward": 4, "gelu_backward": 9, "relu_forward": 1,
+    "relu_backward": 1, "dropout_forward": 2.1, "dropout_backward": 2.1, "embedding_forward": 2,
+    "embedding_backward": 1, "cross_entropy": 4, "adamw": 5, "squared_norm": 2,
+}  # fmt: skip
+CTX_STEP, MOST_CTX = 64, 1 << 24  # a largest context is looked for in such steps; --ctx may not be more
 
 
-def activation_bytes(config: ModelConfig, batch: int, *, recompute: bool = False) -> tuple[int, int]:
-    """Bytes of the arrays that layers keep for the way back, and of all others of `Activations`."""
-    acts = Activations(config, batch, config.ctx, recompute=recompute, empty=_shape_only)
-    kept = {id(array): array.nbytes for block in acts.blocks for array in _arrays(block)}
-    others = {id(array): array.nbytes for array in _arrays(acts) if id(array) not in kept}
+@dataclass(frozen=True)
+class Memory:
+    """Bytes that training takes beside what the process has without it, by what they are for."""
+
+    weights: int
+    gradients: int
+    moments: int
+    kept: int  # what layers keep of the forward pass for the backward pass
+    passing: int  # what the numbers pass through, the same for all layers
+    scratch: int  # working memory of the kernels
+    crosscheck: int = 0  # gradients, activations and working memory of the other backend, where one looks on
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+
+def training_memory(
+    config: ModelConfig, batch: int, backend: BackendName, *, recompute: bool = False, crosscheck: bool = False
+) -> Memory:
+    """What training takes, without taking it. Of numba's kernels, with as many threads as are set."""
+    rehearsed = rehearse(config, batch, recompute=recompute, counted=False)
+    weights = rehearsed.weights.flat.nbytes
+    kept, passing = activation_bytes(rehearsed.activations)
+    other = 0
+    if crosscheck:
+        again = rehearse(config, batch, counted=False)
+        other = weights + sum(activation_bytes(again.activations))
+        other += scratch_bytes(again, "numpy" if backend == "numba" else "numba")
+    return Memory(weights, weights, 2 * weights, kept, passing, scratch_bytes(rehearsed, backend), other)
+
+
+def activation_bytes(activations: Activations) -> tuple[int, int]:
+    """Bytes of the arrays that layers keep for the way back, and of all others."""
+    kept = {id(array): array.nbytes for block in activations.blocks for array in _arrays(block)}
+    others = {id(array): array.nbytes for array in _arrays(activations) if id(array) not in kept}
     return sum(kept.values()), sum(others.values())
-
-
-def _shape_only(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """An array of this shape that takes no memory."""
-    return np.broadcast_to(np.empty((), dtype), shape)
 
 
 def _arrays(owner: Block | Activations) -> list[NDArray[Any]]:
     return [value for value in vars(owner).values() if isinstance(value, np.ndarray)]
+
+
+def scratch_bytes(rehearsed: Rehearsed, backend: BackendName) -> int:
+    """Bytes of the working memory of a backend's kernels in a step: numba's keep theirs, NumPy's take and give back."""
+    if backend == "numpy":
+        return max(numpy_bytes(call) for call, _ in rehearsed.calls)
+    from .kernels.numba_jit._rehearsal import Rehearsal
+
+    rehearsal = Rehearsal()
+    for call, _ in rehearsed.calls:
+        rehearsal.run(call.operation, call.arguments)
+    return sum(rehearsal.sizes.values())
+
+
+def numpy_bytes(call: Call) -> int:
+    """Bytes that a call of a NumPy kernel has in arrays of its own, at most at a time."""
+    operation, given = call.operation, call.arguments
+    dims = OPERATIONS[operation].dims(given)
+    size = next(value.itemsize for value in given.values() if isinstance(value, np.ndarray) and value.dtype != np.int32)
+    rows = dims.get("N", dims.get("B", 0) * dims.get("T", 0))
+    if operation in ("attention_forward", "attention_backward"):
+        squares, widths = NUMPY_ATTENTION[operation, given.get("dropout_rate", 0.0) > 0.0]
+        return int((squares * dims["B"] * dims["NH"] * dims["T"] ** 2 + widths * rows * dims["C"]) * size)
+    if operation == "linear_forward":
+        arrays = 5 if given.get("activation") == "gelu" else 2
+        return arrays * rows * dims["OC"] * size
+    if operation == "linear_backward":
+        arrays = {"gelu": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
+        return int((arrays * rows + dims["OC"]) * dims["C"] * size)
+    numbers = dims["P"] if "P" in dims else rows * dims.get("C", dims.get("V", 0))
+    return int(NUMPY_ARRAYS[operation] * numbers * size)
+
+
+def largest_ctx(
+    config: ModelConfig, batch: int, backend: BackendName, available: int, *, recompute: bool, crosscheck: bool = False
+) -> int:
+    """The largest context, in steps of CTX_STEP, with which training takes no more than `available`; 0 if none does."""
+
+    def fits(ctx: int) -> bool:
+        other = replace(config, ctx=ctx)
+        return training_memory(other, batch, backend, recompute=recompute, crosscheck=crosscheck).total <= available
+
+    low, high = 0, MOST_CTX // CTX_STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle * CTX_STEP) else (low, middle - 1)
+    return low * CTX_STEP
 
 
 def map_bytes(config: ModelConfig, length: int) -> int:
@@ -72,6 +144,46 @@ def available_bytes() -> int | None:
         except (OSError, ValueError):
             return None
     return min(found) if found else None
+
+
+def refuse_training(config: TrainConfig, model: ModelConfig) -> None:
+    """Raises ConfigError, with the figures of the plan and what would fit, if training takes more memory than there is
+    and the options do not say that it shall begin all the same."""
+    available = None if config.ignore_memory else available_bytes()
+    if available is None:
+        return
+    crosscheck = config.crosscheck_every > 0
+    memory = training_memory(model, config.batch, config.backend, recompute=config.recompute, crosscheck=crosscheck)
+    if memory.total > available:
+        raise ConfigError(_refusal(config, model, memory, available))
+
+
+def _refusal(config: TrainConfig, model: ModelConfig, memory: Memory, available: int) -> str:
+    crosscheck = config.crosscheck_every > 0
+    fitting = []
+    if not config.recompute:
+        less = training_memory(model, config.batch, config.backend, recompute=True, crosscheck=crosscheck).total
+        if less <= available:
+            fitting.append(f"with --recompute it is {readable(less)}")
+    ctx = largest_ctx(model, config.batch, config.backend, available, recompute=config.recompute, crosscheck=crosscheck)
+    if ctx:
+        fitting.append(f"--ctx {ctx} would fit")
+    ways = "; ".join([*fitting, "--ignore-memory begins all the same"])
+    return (
+        f"Training this model needs about {readable(memory.total)} of memory ({described(memory)}), and "
+        f"{readable(available)} are free: {ways}."
+    )
+
+
+def described(memory: Memory) -> str:
+    """The parts in a few words."""
+    parts = [
+        ("for weights, gradients and moments", memory.weights + memory.gradients + memory.moments),
+        ("kept for the backward pass", memory.kept),
+        ("of working arrays", memory.passing + memory.scratch),
+        ("to cross-check", memory.crosscheck),
+    ]  # fmt: skip
+    return ", ".join(f"{readable(size)} {what}" for what, size in parts if size)
 
 
 def refuse_too_large(needed: int, what: str) -> None:

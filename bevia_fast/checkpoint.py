@@ -34,6 +34,7 @@ NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 MAY_CHANGE = {
     "data", "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
     "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "on_nan", "recompute",
+    "ignore_memory",
 }  # fmt: skip
 
 

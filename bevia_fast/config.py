@@ -127,6 +127,8 @@ class TrainConfig:
     recompute: bool = False
     """Keep only the input of each layer, and compute layers again on the way back: larger contexts fit into memory, a
     step takes up to a third longer, and every bit stays the same."""
+    ignore_memory: bool = False
+    """Begin although less memory is free than `bevia-fast plan` says that this takes."""
     backend: BackendName = "numba"
     """Kernels to compute with: numba is compiled and parallel, numpy is the readable reference."""
     threads: int = 0

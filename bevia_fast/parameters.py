@@ -7,7 +7,7 @@ vectors last, so that weight decay is a prefix. Names, shapes and layouts are GP
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,7 +70,8 @@ class Parameters(Mapping[str, NDArray[Any]]):
     `decayed` is how many leading elements belong to matrices. `parameters["wte.weight"]` is a view of shape (V, C).
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, empty: Callable[[int, Any], NDArray[Any]] = aligned_zeros) -> None:
+        """Filled with 0. `empty` makes the buffer."""
         self.config = config
         self.specs = parameter_specs(config)
         dtype = np.dtype(config.dtype)
@@ -81,7 +82,7 @@ class Parameters(Mapping[str, NDArray[Any]]):
             end += -(-spec.count // line) * line
             if len(spec.shape) == 2:
                 self.decayed = end
-        self.flat = aligned_zeros(end, dtype)
+        self.flat = empty(end, dtype)
         self._views = {
             spec.name: self.flat[start : start + spec.count].reshape(spec.shape)
             for spec, start in zip(self.specs, offsets, strict=True)

@@ -19,7 +19,7 @@ import numpy as np
 from .bench_client import Progress
 from .bench_config import ProfileStepConfig
 from .bench_step import StepSize, TrainingStep
-from .capacity import refuse_too_large, training_bytes
+from .capacity import refuse_too_large, training_memory
 from .kernels import Backend
 from .kernels.contract import OPERATIONS
 from .run import describe_backend, open_backend
@@ -210,7 +210,7 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
     """Take a step apart. Raises UserError for what cannot run here."""
     progress = progress or Progress()
     size = StepSize.of(config.model(), config.sequences())
-    refuse_too_large(training_bytes(size.model, size.batch, (config.backend,)), "Training this model")
+    refuse_too_large(training_memory(size.model, size.batch, config.backend).total, "Training this model")
     progress.stage("First step, with compilation")
     backend = open_backend(config.backend, config.threads)
     step = TrainingStep(size, backend)

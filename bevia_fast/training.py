@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from . import files
-from .capacity import readable, refuse_too_large, training_bytes
+from .capacity import readable, refuse_training
 from .checkpoint import Checkpoint, Progress, newest_good, refuse_changes, versions
 from .config import BackendName, GenerateConfig, TrainConfig
 from .corpus import Corpus, Tokens, usual_evaluation
@@ -78,9 +78,8 @@ def _train(
         raise ConfigError(f"--steps is {config.steps:,}; {config.resume} has done {progress.step:,} already.")
     other: BackendName = "numpy" if config.backend == "numba" else "numba"
     used = (config.backend, other) if config.crosscheck_every else (config.backend,)
-    needed = training_bytes(model_config, config.batch, used, recompute=config.recompute)
-    refuse_too_large(needed, "Training this model")
     backend = open_backend(config.backend, config.threads)
+    refuse_training(config, model_config)
     trainer = Trainer(config, model_config, backend, corpus.training, resumed.tensors if resumed else None)
     crosscheck = None
     if config.crosscheck_every:

@@ -28,3 +28,14 @@ def aligned_zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any
     array = aligned_empty(shape, dtype)
     array.fill(0)
     return array
+
+
+def outline(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array of this shape, C-contiguous, that takes no memory: it has sizes and views, but no numbers. Reading one
+    would read memory of others; writing raises ValueError."""
+    shape = (shape,) if isinstance(shape, int) else tuple(shape)
+    element = np.zeros(1, dtype)
+    strides = [element.itemsize]
+    for size in reversed(shape[1:]):
+        strides.insert(0, strides[0] * max(1, size))
+    return np.lib.stride_tricks.as_strided(element, shape, strides[: len(shape)], writeable=False)

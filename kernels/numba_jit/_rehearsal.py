@@ -1,0 +1,61 @@
+"""How much working memory calls of the kernels take, without making them.
+
+The functions of the kernels' modules are run with nothing behind them: launches do nothing, and where they take working
+memory, the size is noted. So it comes from the lines that take it, and there is no second formula beside them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Mapping
+from types import FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+from numba.core.dispatcher import Dispatcher
+
+from ..contract import OPERATIONS, Array
+from ..memory import outline
+
+
+class Rehearsal:
+    """Runs operations on arrays that may be outlines (see `memory.outline`). `sizes`: the bytes that each purpose has
+    needed at most, for the number of threads that is set."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[tuple[str, np.dtype[Any]], int] = {}
+        self._operations: dict[str, Any] = {}
+        backend = sys.modules[__package__]
+        for module in {getattr(backend, operation).__module__ for operation in OPERATIONS}:
+            shadow = self._shadow(sys.modules[module])
+            self._operations |= {name: shadow[name] for name in shadow.keys() & OPERATIONS.keys()}
+
+    def run(self, operation: str, arguments: Mapping[str, Any]) -> None:
+        """As if the operation were called."""
+        self._operations[operation](**arguments)
+
+    def _shadow(self, module: ModuleType) -> dict[str, Any]:
+        """The names of a module: its functions without the contract's checks, its kernels without effect."""
+        shadow = dict(vars(module))
+        for name, value in vars(module).items():
+            function = inspect.unwrap(value) if callable(value) else value
+            if isinstance(value, Dispatcher):
+                shadow[name] = _nothing
+            elif isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                copy = FunctionType(function.__code__, shadow, name, function.__defaults__)
+                copy.__kwdefaults__ = function.__kwdefaults__
+                shadow[name] = copy
+        if "scratch" in shadow:
+            shadow["scratch"] = self._scratch
+        return shadow
+
+    def _scratch(self, purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
+        key = purpose, np.dtype(dtype)
+        self.sizes[key] = max(self.sizes.get(key, 0), size * key[1].itemsize)
+        return outline(size, dtype)
+
+
+def _nothing(*arguments: Any) -> float:
+    """In the place of a kernel."""
+    return 0.0
