@@ -42,6 +42,15 @@ class TrainCommand:
 
 
 @dataclass(frozen=True)
+class PlanCommand(TrainCommand):
+    """Say what training with these options would take, without training: memory, arithmetic, time, and the largest
+    context that fits."""
+
+    json: Annotated[str, arg(metavar="FILE", help_behavior_hint="(default: none)")] = ""
+    """Write the plan there, as one object."""
+
+
+@dataclass(frozen=True)
 class BenchCommand:
     """Time the backends against each other: training steps, kernels, growing sizes."""
 
@@ -53,6 +62,7 @@ class ProfileCommand:
 
 COMMANDS: dict[str, type] = {
     "train": TrainCommand,
+    "plan": PlanCommand,
     "generate": GenerateConfig,
     "check": CheckConfig,
     "bench": BenchCommand,
@@ -76,7 +86,8 @@ def parse(arguments: list[str]) -> Any:
         raise UserError(f"There is no command {name!r}{_meant(name, COMMANDS)}; there are {', '.join(COMMANDS)}.")
     if name in ("bench", "profile"):
         return _parse_measuring(name, arguments[1:] or ["--help"])
-    defaults = {"train": TrainCommand(_resumed(arguments) or preset(_preset(arguments)), _preset(arguments))}
+    started = _resumed(arguments) or preset(_preset(arguments)), _preset(arguments)
+    defaults = {"train": TrainCommand(*started), "plan": PlanCommand(*started)}
     choices = tuple(
         Annotated[config, subcommand(key, default=defaults[key]) if key in defaults else subcommand(key)]
         for key, config in COMMANDS.items()
@@ -88,7 +99,7 @@ def parse(arguments: list[str]) -> Any:
     if isinstance(config, TrainCommand):
         if "--data" in arguments and not config.config.data:
             raise UserError("--data names no file; leave it out to train on the default text.")
-        return config.config
+        return config if isinstance(config, PlanCommand) else config.config
     return config
 
 
@@ -157,7 +168,7 @@ def _preset(arguments: list[str]) -> PresetName:
 
 def _resumed(arguments: list[str]) -> TrainConfig | None:
     """The options of the run to go on with, if that is asked for: other arguments change them."""
-    if arguments[0] != "train" or {"--help", "-h"} & set(arguments):
+    if arguments[0] not in ("train", "plan") or {"--help", "-h"} & set(arguments):
         return None
     run = ""
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):

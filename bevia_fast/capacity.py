@@ -186,6 +186,17 @@ def described(memory: Memory) -> str:
     return ", ".join(f"{readable(size)} {what}" for what, size in parts if size)
 
 
+def resident_bytes() -> int:
+    """Memory that this process has in RAM; 0 where the system does not say."""
+    try:
+        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
 def refuse_too_large(needed: int, what: str) -> None:
     """Raises ConfigError, with both figures, if `what` needs more memory than there is."""
     available = available_bytes()

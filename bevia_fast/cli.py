@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from .arguments import PROG, parse
+from .arguments import PROG, PlanCommand, parse
 from .config import AttentionConfig, CheckConfig, DoctorConfig, GenerateConfig, ParametersConfig, TrainConfig
 from .errors import StoppedRun, UserError
 
@@ -73,6 +73,14 @@ def _train(config: TrainConfig) -> int:
 
     result = train(config, ConsoleReporter(PlainConsole()))
     return 128 + result.interrupted if result.interrupted else 0
+
+
+def _plan(command: PlanCommand) -> int:
+    from .bench_client import limit_blas_threads
+    from .plan_console import show_plan
+
+    limit_blas_threads(command.config)
+    return show_plan(command.config, command.json)
 
 
 def _generate(config: GenerateConfig) -> int:
@@ -208,6 +216,7 @@ def _parameters(config: ParametersConfig) -> int:
 
 _COMMANDS: dict[type, Callable[[Any], int]] = {
     TrainConfig: _train,
+    PlanCommand: _plan,
     GenerateConfig: _generate,
     CheckConfig: _check,
     DoctorConfig: _doctor,
