@@ -162,6 +162,51 @@ class BenchScalingConfig(SizeOptions, TimingOptions, PeerOptions):
 
 
 @dataclass(frozen=True)
+class BenchContextsConfig(SizeOptions, TimingOptions, PeerOptions):
+    """Measure memory and time of a training step while the context grows, with --recompute too: a table and a
+    picture. Each point is a process of its own."""
+
+    dim: int = 128
+    """Channels of the residual stream. 0: the preset's."""
+    layers: int = 2
+    """Transformer blocks. 0: the preset's."""
+    heads: int = 2
+    """Attention heads; dim must be divisible by it. 0: the preset's."""
+    batch: int = 1
+    """Sequences in a batch. 0: the preset's."""
+    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=_NONE)] = ()
+    """Contexts. Without it: 512, 1,024, ... 65,536."""
+    limit: float = 120.0
+    """Seconds that a step may take, at most; what would take longer is left out."""
+    seconds: float = 2.0
+    """Seconds of measuring for each point, at least one step."""
+    out: Annotated[str, arg(metavar="FILE")] = "contexts.png"
+    """Picture to write."""
+
+    def __post_init__(self) -> None:
+        self.check_sizes()
+        self.check_timing()
+        if len(self.threads) > 1:
+            raise ConfigError(f"bench contexts goes with one number of --threads; there are {len(self.threads)}.")
+        if self.dtype != "float32" and "torch-bf16" in self.peers():
+            raise ConfigError("--peer torch-bf16 goes with --dtype float32; take torch-eager.")
+        if not 0.0 < self.limit <= 86400.0:
+            raise ConfigError(f"--limit is {self.limit}; it must be greater than 0 and at most 86,400.")
+        for value in self.values:
+            if value < 1:
+                raise ConfigError(f"--values has {value}; each must be at least 1.")
+            self.at(value)  # raises ConfigError where no model has that size
+
+    def contexts(self) -> tuple[int, ...]:
+        """From the shortest to the longest."""
+        return tuple(sorted(set(self.values))) or tuple(512 << power for power in range(8))
+
+    def at(self, ctx: int) -> ModelConfig:
+        """The model of one point."""
+        return replace(self.model(), ctx=ctx)
+
+
+@dataclass(frozen=True)
 class BenchCompareConfig:
     """Lay two files of results side by side, such as from two machines."""
 
@@ -280,6 +325,7 @@ BENCHES: dict[str, type] = {
     "step": BenchStepConfig,
     "kernels": BenchKernelsConfig,
     "scaling": BenchScalingConfig,
+    "contexts": BenchContextsConfig,
     "compare": BenchCompareConfig,
 }
 PROFILES: dict[str, type] = {"step": ProfileStepConfig, "list": ProfileListConfig}  # anything else is a kernel

@@ -16,6 +16,7 @@ from rich.table import Table
 from . import bench_client
 from .bench_config import (
     BenchCompareConfig,
+    BenchContextsConfig,
     BenchKernelsConfig,
     BenchScalingConfig,
     BenchStepConfig,
@@ -25,6 +26,7 @@ from .bench_config import (
 from .bench_results import (
     KernelResult,
     Pair,
+    Result,
     StepResult,
     append_csv,
     append_json,
@@ -101,7 +103,7 @@ class WideConsole(PlainConsole):
         self.width = before
 
 
-def save(config: Any, results: Sequence[StepResult] | Sequence[KernelResult]) -> None:
+def save(config: Any, results: Sequence[Result]) -> None:
     """To the files that were asked for."""
     if config.json:
         append_json(config.json, results)
@@ -109,7 +111,7 @@ def save(config: Any, results: Sequence[StepResult] | Sequence[KernelResult]) ->
         append_csv(config.csv, results)
 
 
-def machine(results: Sequence[StepResult | KernelResult]) -> str:
+def machine(results: Sequence[Result]) -> str:
     """Where the results come from."""
     versions: dict[str, str] = {}
     for result in results:
@@ -248,6 +250,34 @@ def bench_scaling(config: BenchScalingConfig) -> int:
     return 0
 
 
+def bench_contexts(config: BenchContextsConfig) -> int:
+    from .bench_contexts import bench_contexts as run
+    from .bench_plots import draw_contexts
+    from .plots import png
+
+    check_writable(config.json, config.csv, config.out)
+    with progress() as shown:
+        report = run(config, shown)
+    first, rows = report.results[0], []
+    for result in report.results:
+        rows.append([
+            result.backend, f"{result.ctx:,}", number(result.ms_median), number(result.ms_per_token),
+            f"{result.tokens_per_s:,.0f}", number(result.over_bare_mb), number(result.peak_rss_mb),
+        ])  # fmt: skip
+    console = WideConsole()
+    title = (f"A training step over the context: dim {first.dim}, layers {first.layers}, heads {first.heads}, "
+             f"batch {first.batch}, {first.threads} threads, {first.dtype}")  # fmt: skip
+    console.show(make_table(title, ["backend"], ["ctx", "ms/step", "ms/token", "tokens/s", "MB", "MB of process"], rows))
+    for note in report.notes:
+        console.print(note, soft_wrap=True)
+    console.print("MB: the most memory of the process, less what it had before the model.", soft_wrap=True)
+    console.print(machine(report.results), soft_wrap=True)
+    save(config, report.results)
+    write_picture(config.out, png(draw_contexts(report.results)))
+    console.print(config.out, soft_wrap=True)
+    return 0
+
+
 def bench_compare(config: BenchCompareConfig) -> int:
     a, b = read_json(config.a), read_json(config.b)
     found, rest = pairs(a, b)
@@ -331,6 +361,8 @@ def run_measuring(config: Any) -> int:
         return bench_kernels(config)
     if isinstance(config, BenchScalingConfig):
         return bench_scaling(config)
+    if isinstance(config, BenchContextsConfig):
+        return bench_contexts(config)
     if isinstance(config, BenchCompareConfig):
         return bench_compare(config)
     if isinstance(config, ProfileKernelConfig):

@@ -9,13 +9,13 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .bench_results import KernelResult, StepResult
+from .bench_results import ContextResult, KernelResult, StepResult
 from .plots import DPI
 
 # Okabe & Ito's colours, told apart with any colour vision; and a marker for each, for print
 LOOKS = {
     "numpy": ("#0072B2", "o"), "numba": ("#D55E00", "s"), "torch-eager": ("#009E73", "^"),
-    "torch-compile": ("#CC79A7", "D"), "torch-bf16": ("#E69F00", "v"),
+    "torch-compile": ("#CC79A7", "D"), "torch-bf16": ("#E69F00", "v"), "numba --recompute": ("#000000", "P"),
 }  # fmt: skip
 UNITS = {"ctx": "context length (tokens)", "threads": "threads", "batch": "batch (sequences)", "dim": "channels (dim)"}
 Box = tuple[float, float, float, float]  # left, bottom, right, top on the page
@@ -53,6 +53,38 @@ def draw_scaling(results: Sequence[StepResult], over: str) -> Figure:
     fixed = [f"{name} {getattr(first, name)}" for name in ("ctx", "dim", "layers", "heads", "batch", "threads")
              if name != over]  # fmt: skip
     figure.suptitle(f"A training step over {UNITS[over]}\n{', '.join(fixed)}, {first.dtype}; {first.cpu}", fontsize=11)
+    return figure
+
+
+def draw_contexts(results: Sequence[ContextResult]) -> Figure:
+    """Memory of a training step, and time of a token, over the length of the context."""
+    figure = Figure(figsize=(10, 4.6), dpi=DPI, layout="constrained")
+    memory, times = figure.subplots(1, 2)
+    for name in dict.fromkeys(result.backend for result in results):
+        colour, marker = LOOKS[name]
+        own = sorted((r for r in results if r.backend == name), key=lambda r: r.ctx)
+        style = "--" if "recompute" in name else "-"
+        xs = [r.ctx for r in own]
+        memory.plot(xs, [r.over_bare_mb for r in own], style, color=colour, marker=marker, label=name)
+        times.plot(xs, [r.ms_per_token for r in own], style, color=colour, marker=marker, label=name)
+    values = sorted({r.ctx for r in results})
+    for axes in (memory, times):
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(values, [f"{value:,}" for value in values], rotation=30 if len(values) > 5 else 0)
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        axes.set_xlabel(UNITS["ctx"])
+        axes.grid(alpha=0.25)
+        low, high = axes.get_ylim()
+        if high < 12 * low:  # so that at least two powers of ten are named
+            axes.set_ylim(10.0 ** np.floor(np.log10(low)), 10.0 ** np.ceil(np.log10(high)))
+    memory.set(title="Memory of training", ylabel="MB over the process without the model")
+    times.set(title="Time", ylabel="ms a token of a training step")
+    memory.legend()
+    first = results[0]
+    fixed = ", ".join(f"{name} {getattr(first, name)}" for name in ("dim", "layers", "heads", "batch", "threads"))
+    figure.suptitle(f"Training as the context grows\n{fixed}, {first.dtype}; {first.cpu}", fontsize=11)
     return figure
 
 

@@ -86,7 +86,33 @@ class KernelResult:
     date: str = ""
 
 
-Result = StepResult | KernelResult
+@dataclass(frozen=True)
+class ContextResult:
+    """A training step at one length of the context. `over_bare_mb`: the most memory, less what the process had with
+    everything loaded, before the model."""
+
+    backend: str
+    threads: int
+    dtype: str
+    ctx: int
+    dim: int
+    layers: int
+    heads: int
+    batch: int
+    vocab: int
+    ms_median: float
+    ms_per_token: float
+    tokens_per_s: float
+    gflops: float
+    steps: int
+    peak_rss_mb: float
+    over_bare_mb: float
+    versions: Mapping[str, str] = field(default_factory=dict)
+    cpu: str = ""
+    date: str = ""
+
+
+Result = StepResult | KernelResult | ContextResult
 
 # What two results must share to be the same measurement on two machines.
 IDENTITY = ("kernel", "size", "backend", "threads", "dtype", "ctx", "dim", "layers", "heads", "batch", "vocab", "cold")

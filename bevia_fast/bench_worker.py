@@ -10,6 +10,7 @@ lines of JSON on standard input, answers leave as lines of JSON on standard outp
     {"do": "warm"}         call until the times are stable
     {"do": "turn"}         the samples of one turn, in nanoseconds
     {"do": "peak", ...}    GFLOP/s that the vector units reach; {"do": "triad", ...} the same for memory, in GB/s
+    {"do": "context", ...} build a model, make steps, and look at time and memory
     {"do": "facts"}        versions and peak memory
 
 With a peer's interpreter only the standard library, NumPy and the peer are there; see `bench_torch`.
@@ -17,6 +18,7 @@ With a peer's interpreter only the standard library, NumPy and the peer are ther
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -63,7 +65,7 @@ class Worker:
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         answers: dict[str, Callable[..., dict[str, Any]]] = {
             "load": self.load, "step": self.step, "kernel": self.kernel, "agree": self.agree, "warm": self.warm,
-            "turn": self.turn, "peak": self.peak, "triad": self.triad, "facts": self.facts,
+            "turn": self.turn, "peak": self.peak, "triad": self.triad, "facts": self.facts, "context": self.context,
         }  # fmt: skip
         return answers[request.pop("do")](**request)
 
@@ -99,15 +101,43 @@ class Worker:
         np.savez(gradients, **step.check())
         return {"first_step_s": self.watch.first_s if self.watch else 0.0, "build_s": built}
 
+    def context(
+        self, small: dict[str, Any], large: dict[str, Any], recompute: bool, seconds: float
+    ) -> dict[str, Any]:
+        """Seconds of steps of the large model, and the memory before it and at most; each is a size and a file of
+        weights. A step of the small one comes first, so that all is loaded. The first step does not count."""
+        self._made(small, recompute).run()
+        gc.collect()
+        forget_peak_rss()
+        bare = peak_rss_bytes()
+        step, times = self._made(large, recompute), list[float]()
+        step.run()
+        while not times or sum(times) < seconds:
+            began = time.perf_counter()
+            step.run()
+            times.append(time.perf_counter() - began)
+        return {"seconds": times, "bare": bare, "peak": peak_rss_bytes()}
+
+    def _made(self, model: dict[str, Any], recompute: bool) -> Step:
+        import numpy as np
+
+        with np.load(model["weights"]) as archive:
+            arrays = dict(archive)
+        if not self.name.startswith("torch"):
+            return self._own_step(model["size"], arrays, recompute)
+        from .bench_torch import torch_step
+
+        return torch_step(model["size"], arrays, self.threads, self.name.removeprefix("torch-"))
+
     def _backend(self) -> Any:
         from .run import open_backend
 
         return open_backend("numpy" if self.name == "numpy" else "numba", self.threads)
 
-    def _own_step(self, size: dict[str, Any], arrays: dict[str, Any]) -> Step:
+    def _own_step(self, size: dict[str, Any], arrays: dict[str, Any], recompute: bool = False) -> Step:
         from .bench_step import StepSize, TrainingStep
 
-        training = TrainingStep(StepSize(**size), self._backend(), arrays)
+        training = TrainingStep(StepSize(**size), self._backend(), arrays, recompute=recompute)
         return Step(training.run, training.check)
 
     def kernel(

@@ -77,7 +77,6 @@ def _train(
     if config.steps < progress.step:
         raise ConfigError(f"--steps is {config.steps:,}; {config.resume} has done {progress.step:,} already.")
     other: BackendName = "numpy" if config.backend == "numba" else "numba"
-    used = (config.backend, other) if config.crosscheck_every else (config.backend,)
     backend = open_backend(config.backend, config.threads)
     refuse_training(config, model_config)
     trainer = Trainer(config, model_config, backend, corpus.training, resumed.tensors if resumed else None)
