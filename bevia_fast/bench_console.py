@@ -267,7 +267,8 @@ def bench_contexts(config: BenchContextsConfig) -> int:
     console = WideConsole()
     title = (f"A training step over the context: dim {first.dim}, layers {first.layers}, heads {first.heads}, "
              f"batch {first.batch}, {first.threads} threads, {first.dtype}")  # fmt: skip
-    console.show(make_table(title, ["backend"], ["ctx", "ms/step", "ms/token", "tokens/s", "MB", "MB of process"], rows))
+    heads = ["ctx", "ms/step", "ms/token", "tokens/s", "MB", "MB of process"]
+    console.show(make_table(title, ["backend"], heads, rows))
     for note in report.notes:
         console.print(note, soft_wrap=True)
     console.print("MB: the most memory of the process, less what it had before the model.", soft_wrap=True)

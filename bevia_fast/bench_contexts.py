@@ -81,8 +81,8 @@ def _too_much(name: str, size: StepSize, last: ContextResult | None, limit: floa
 
 def _measure(name: str, size: StepSize, threads: int, config: BenchContextsConfig) -> ContextResult:
     """A point, in a process that does nothing else."""
-    python = config.torch_python if name.startswith("torch") else ""
-    with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder, Competitor(name.split()[0], threads, python) as one:
+    program, python = name.split()[0], config.torch_python if name.startswith("torch") else ""
+    with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder, Competitor(program, threads, python) as one:
         files = {}
         for key, sized in (("small", replace(size, ctx=min(size.ctx, WARM), batch=1)), ("large", size)):
             arrays: dict[str, Any] = dict(Parameters.initial(sized.model, 0))
@@ -93,11 +93,11 @@ def _measure(name: str, size: StepSize, threads: int, config: BenchContextsConfi
         found = one.ask("context", **files, recompute=name == RECOMPUTE, seconds=config.seconds)
         versions = one.ask("facts")["versions"]
     median = statistics.median(found["seconds"])
-    gflops = size.flops / median / 1e9
+    peak, over = found["peak"] / 1e6, (found["peak"] - found["bare"]) / 1e6
     return ContextResult(
         backend=name, threads=threads, dtype="bfloat16" if name == "torch-bf16" else size.dtype, ctx=size.ctx,
         dim=size.dim, layers=size.layers, heads=size.heads, batch=size.batch, vocab=size.vocab, ms_median=1e3 * median,
-        ms_per_token=1e3 * median / size.tokens, tokens_per_s=size.tokens / median, gflops=gflops,
-        steps=len(found["seconds"]), peak_rss_mb=found["peak"] / 1e6, over_bare_mb=(found["peak"] - found["bare"]) / 1e6,
+        ms_per_token=1e3 * median / size.tokens, tokens_per_s=size.tokens / median,
+        gflops=size.flops / median / 1e9, steps=len(found["seconds"]), peak_rss_mb=peak, over_bare_mb=over,
         versions=versions, cpu=cpu_name(), date=today(),
     )  # fmt: skip

@@ -72,16 +72,17 @@ def draw_contexts(results: Sequence[ContextResult]) -> Figure:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(values, [f"{value:,}" for value in values], rotation=30 if len(values) > 5 else 0)
-        axes.minorticks_off()
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+        low, high = axes.get_ylim()
+        if high > 200 * low:  # else a few numbers between the powers of ten help
+            axes.minorticks_off()
+        axes.set_xticks([], minor=True)
+        _plain_ticks(axes)
         axes.set_xlabel(UNITS["ctx"])
         axes.grid(alpha=0.25)
-        low, high = axes.get_ylim()
-        if high < 12 * low:  # so that at least two powers of ten are named
-            axes.set_ylim(10.0 ** np.floor(np.log10(low)), 10.0 ** np.ceil(np.log10(high)))
     memory.set(title="Memory of training", ylabel="MB over the process without the model")
     times.set(title="Time", ylabel="ms a token of a training step")
-    memory.legend()
+    handles, labels = memory.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels))
     first = results[0]
     fixed = ", ".join(f"{name} {getattr(first, name)}" for name in ("dim", "layers", "heads", "batch", "threads"))
     figure.suptitle(f"Training as the context grows\n{fixed}, {first.dtype}; {first.cpu}", fontsize=11)
@@ -90,8 +91,8 @@ def draw_contexts(results: Sequence[ContextResult]) -> Figure:
 
 def _plain_ticks(axes: Any) -> None:
     """Numbers, not powers of ten."""
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:.0e}"[0] in "25" else "")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:,g}")
+    axes.yaxis.set_minor_formatter(lambda value, _: f"{value:,g}" if f"{value:.0e}"[0] in "25" else "")
 
 
 def draw_roofline(results: Sequence[KernelResult]) -> Figure:

@@ -19,8 +19,8 @@ from .rehearsal import Call, Rehearsed, rehearse
 CGROUP = Path("/sys/fs/cgroup")
 
 
-# What NumPy's kernels take for a moment, in arrays as large as N x OC, N x C, or the weights that meet in attention,
-# B x NH x T x T, and as rows of as many numbers as there are channels; see `numpy_bytes`. Counted by tests/test_plan.py.
+# What NumPy's kernels have of their own at a time; see `numpy_bytes`. In attention, with and without dropout: arrays of
+# B x NH x T x T, and of N x C; elsewhere arrays of the operation's size. Held against calls by tests/test_plan.py.
 NUMPY_ATTENTION = {("attention_forward", False): (3, 1), ("attention_forward", True): (3.1, 1),
                    ("attention_backward", False): (3, 4), ("attention_backward", True): (5, 4)}  # fmt: skip
 NUMPY_ARRAYS = {
@@ -96,8 +96,7 @@ def numpy_bytes(call: Call) -> int:
         squares, widths = NUMPY_ATTENTION[operation, given.get("dropout_rate", 0.0) > 0.0]
         return int((squares * dims["B"] * dims["NH"] * dims["T"] ** 2 + widths * rows * dims["C"]) * size)
     if operation == "linear_forward":
-        arrays = 5 if given.get("activation") == "gelu" else 2
-        return arrays * rows * dims["OC"] * size
+        return (5 if given.get("activation") == "gelu" else 2) * rows * dims["OC"] * size
     if operation == "linear_backward":
         arrays = {"gelu": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
         return int((arrays * rows + dims["OC"]) * dims["C"] * size)

@@ -9,6 +9,7 @@ so holds on machines that nobody has seen; what it sees of memory is a layer tha
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections import defaultdict
@@ -80,7 +81,7 @@ class Forecast:
         step()  # compiles, and touches memory for the first time
         kinds, costs = [kind_of(call, self.small) for call in noting.calls], [call.cost.flops for call in noting.calls]
         noting.note = False
-        began, gaps, spent = time.perf_counter(), [], [list[float]() for _ in kinds]
+        began, gaps, spent = time.perf_counter(), list[float](), [list[float]() for _ in kinds]
         while len(gaps) < LEAST_TIMES or time.perf_counter() - began < SECONDS:
             noting.times.clear()
             started = time.perf_counter()
@@ -124,12 +125,12 @@ class Forecast:
             qkv, dqkv = (aligned_zeros((1, length, 3 * C), config.dtype) for _ in range(2))
             qkv[...] = np.random.default_rng(0).normal(size=qkv.shape)
             out, lse = aligned_zeros((1, length, C), config.dtype), aligned_zeros((1, heads, length), config.dtype)
-            options = {"dropout_rate": config.dropout, "dropout_key": 1}
+            options: dict[str, Any] = {"dropout_rate": config.dropout, "dropout_key": 1}
             for operation, arguments in (
                 ("attention_forward", (out, lse, qkv)), ("attention_backward", (dqkv, out, qkv, out, lse)),
             ):  # fmt: skip
-                function: Callable[..., Any] = getattr(self.backend, operation)
-                taken = _median_seconds(lambda f=function, a=arguments: f(*a, **options))  # type: ignore[misc]
+                function = functools.partial(getattr(self.backend, operation), *arguments, **options)
+                taken = _median_seconds(function)
                 points[operation].append((length, taken / (heads * length)))
         for operation, ((t1, s1), (t2, s2)) in points.items():
             each_key = max(0.0, (s2 - s1) / (t2 - t1))

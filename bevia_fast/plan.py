@@ -1,4 +1,4 @@
-"""What a training run will take, before it takes it: memory by what it is for, arithmetic, time, the largest context."""
+"""What a run will take, before it takes it: memory by what it is for, arithmetic, time, the largest context."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from .bench_client import Progress
 from .capacity import Memory, available_bytes, largest_ctx, resident_bytes, training_memory
 from .config import ModelConfig, TrainConfig
-from .corpus import TRAINING_SHARE, read_text
+from .corpus import TRAINING_SHARE
 from .forecast import Forecast, products
 from .parameters import parameter_specs
 from .rehearsal import rehearse
 from .run import describe_backend, open_backend
-from .tokenizer import Tokenizer
+from .tokenfile import coded_text
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     """Look, reckon and time. Raises UserError for a text or options that cannot work."""
     progress = progress or Progress()
     progress.stage("Reading the text")
-    text = read_text(config.data)
-    model = replace(config.model, vocab_size=len(Tokenizer.from_text(text)))
+    text = coded_text(config.data)
+    model = replace(config.model, vocab_size=len(text.characters))
     available = available_bytes()
     progress.stage("Loading the kernels")
     backend = open_backend(config.backend, config.threads)
@@ -75,7 +75,7 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     ways = tuple(_way(config, model, forecast, recompute, available) for recompute in (False, True))
     count = sum(spec.count for spec in parameter_specs(model))
     return Plan(
-        replace(config, model=model), describe_backend(backend), len(text), model.vocab_size, count, available,
+        replace(config, model=model), describe_backend(backend), len(text.codes), model.vocab_size, count, available,
         resident_bytes(), ways,
     )  # fmt: skip
 
