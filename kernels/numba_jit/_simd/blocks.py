@@ -37,7 +37,8 @@ def product_block(
     """For rows first to last and columns start to end:  C = A B + bias (or + C if `accumulate`) + addend
 
     The sum over k is cut into pieces of `deepest`. If `streamed`, each piece of B is packed here, to `at`; else the
-    columns lie packed there already, in one piece. `addend` has C's shape; sums[j] += the sum of B's column j.
+    columns lie packed there already, in one piece. `addend` has C's shape and may be C: it is added by the first
+    piece, before C is written; it does not go with `accumulate`. sums[j] += the sum of B's column j.
     """
     for k in range(0, K, deepest):
         depth = min(deepest, K - k)
@@ -46,7 +47,6 @@ def product_block(
         if use_sums:
             for j in range(start, end, NR):
                 column_sums(sums, j, panels, at + (j - start) * depth, NR, depth, min(NR, end - j))
-        add = use_addend and k + depth == K
         for i in range(first, last, ROWS):
             rows = min(ROWS, last - i)
             for j in range(start, end, NR):
@@ -54,12 +54,12 @@ def product_block(
                 if k == 0 and not accumulate:
                     product(
                         multiply, A, i * a_row, a_row, a_k, panels, packed, NR, depth,
-                        C, c, c_row, rows, min(NR, end - j), bias, j, 0, use_bias, addend, c, c_row, add,
+                        C, c, c_row, rows, min(NR, end - j), bias, j, 0, use_bias, addend, c, c_row, use_addend,
                     )  # fmt: skip
                 else:
                     product(
                         multiply, A, i * a_row + k * a_k, a_row, a_k, panels, packed, NR, depth,
-                        C, c, c_row, rows, min(NR, end - j), C, c, c_row, True, addend, c, c_row, add,
+                        C, c, c_row, rows, min(NR, end - j), C, c, c_row, True, C, c, c_row, False,
                     )  # fmt: skip
 
 
