@@ -27,8 +27,12 @@ _USUAL_ADAMW = {
 GIVEN: dict[str, tuple[str, ...]] = {
     "layernorm_forward": ("bias",), "layernorm_backward": ("dbias", "dresidual"), "linear_forward": ("bias",),
     "linear_backward": ("dbias",), "cross_entropy": ("dlogits",),
+    "decode_tokens": (
+        "ln_1_bias", "qkv_bias", "attn_proj_bias", "ln_2_bias", "fc_bias", "mlp_proj_bias", "ln_f_bias",
+    ),
 }  # fmt: skip
 DROPOUT = {"rate": 0.1, "key": 1}
+_USUAL_SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 1.0}
 
 SCALES: dict[str, dict[str, int]] = {
     "small": {"ctx": 64, "batch": 12, "heads": 4, "dim": 128, "vocab": 65},  # the laptop preset
@@ -99,7 +103,7 @@ def letters_of(ctx: int, batch: int, heads: int, dim: int, vocab: int) -> dict[s
     """What the letters of the contract's shapes stand for in a model of these sizes."""
     return {
         "B": batch, "T": ctx, "N": batch * ctx, "C": dim, "NH": heads, "HS": dim // heads, "OC": 4 * dim, "V": vocab,
-        "P": 12 * dim * dim, "S": ctx, "R": ctx,
+        "P": 12 * dim * dim, "S": ctx, "R": ctx, "D": 8, "L": 4, "G": 4, "M": dim,
     }  # fmt: skip
 
 
@@ -116,6 +120,12 @@ def job(operation: str, letters: Mapping[str, int]) -> Job:
         options = _USUAL_ADAMW | {"decayed": letters["P"]}
     elif operation == "attention_decode":
         options = {"position": letters["S"] - 1}
+    elif operation == "decode_tokens":
+        options = _USUAL_SAMPLING | {
+            "token": 0, "index": letters["S"] // 4, "norm": "pre", "activation": "gelu", "key": 1, "draw": 0,
+        }  # fmt: skip
+    elif operation == "sample_token":
+        options = _USUAL_SAMPLING | {"noise": 0.5}
     return Job(operation, {name: letters[name] for name in letters if name in used}, GIVEN.get(operation, ()), options)
 
 

@@ -102,6 +102,40 @@ def _weights_cases() -> list[Case]:
     ]
 
 
+def _decoding_cases() -> list[Case]:
+    """Tokens before the context is full, while the next window is filled, and where it takes over."""
+    sizes = [(1, 1, 1, 1, 1, 1, 1, 1, 1, 0), (2, 2, 1, 2, 2, 3, 1, 2, 5, 0), (7, 5, 2, 2, 5, 3, 2, 5, 11, 3),
+             (9, 65, 1, 3, 8, 17, 3, 33, 51, 100), (3, 17, 2, 1, 33, 64, 2, 128, 64, 31),
+             (40, 31, 3, 4, 16, 16, 2, 128, 64, 7),
+             (5, 300, 1, 2, 130, 31, 1, 31, 20, 140), (20, 13, 2, 3, 4, 8, 3, 32, 24, 1_000_000)]  # fmt: skip
+    biases = ("ln_1_bias", "qkv_bias", "attn_proj_bias", "ln_2_bias", "fc_bias", "mlp_proj_bias", "ln_f_bias")
+    usual = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "key": (1 << 63) + 5, "draw": 3}
+    variants: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+        (biases, {"norm": "pre", "activation": "gelu"}),
+        (biases, {"norm": "post", "activation": "relu", "top_k": 3}),
+        ((), {"norm": "pre", "activation": "relu", "top_p": 0.7}),
+        (biases[1:3], {"norm": "post", "activation": "gelu", "temperature": 0.0}),
+    ]
+    found = []
+    for i, (D, V, L, NH, S, HS, G, M, C, index) in enumerate(sizes):
+        dims = {"D": D, "V": V, "L": L, "NH": NH, "S": S, "HS": HS, "G": G, "M": M, "C": C}
+        for given, options in (variants[i % 4], variants[(i + 1) % 4]):
+            call = {"token": V // 2, "index": index, **usual, **options}
+            found.append(Case("decode_tokens", dims, given, call, spread=0.3))
+    return found
+
+
+def _sampling_cases() -> list[Case]:
+    sizes = [(1, 1.0, 0, 1.0, 0.5), (2, 1.0, 0, 1.0, 0.999), (65, 0.0, 0, 1.0, 0.3), (65, 0.8, 0, 1.0, 0.7),
+             (65, 0.8, 5, 1.0, 0.7), (65, 2.0, 0, 0.9, 0.99), (300, 5.0, 100, 0.5, 0.6), (1025, 100.0, 0, 1.0, 0.99),
+             (50_257, 1.0, 40, 0.9, 0.5)]  # fmt: skip
+    found = []
+    for V, temperature, top_k, top_p, noise in sizes:
+        options = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "noise": noise}
+        found += [Case("sample_token", {"V": V}, options=options, spread=spread) for spread in (1.0, 1e-12, 10.0)]
+    return found
+
+
 def _cross_entropy_cases() -> list[Case]:
     sizes = [{"N": N, "V": V} for N, V in [(1, 1), (5, 1), (1, 2), (7, 3), (13, 17), (33, 65), (64, 96), (3, 383),
                                            (257, 65), (2, 1025), (130, 31)]]  # fmt: skip
@@ -163,6 +197,10 @@ def cases(operation: str) -> list[Case]:
         return _decode_cases()
     if operation == "attention_weights":
         return _weights_cases()
+    if operation == "decode_tokens":
+        return _decoding_cases()
+    if operation == "sample_token":
+        return _sampling_cases()
     if operation == "dropout_forward":
         rates = [{"rate": rate, "key": DROPOUT_KEY} for rate in _DROPOUT_RATES]
         variants: list[dict[str, Any]] = [{"options": options} for options in rates]

@@ -112,6 +112,13 @@ BOUNDS: dict[tuple[str, str], Bound] = {
     ("attention_decode", "out"): Bound(8, lambda d: d["HS"] + d["S"], _largest_of("values")),
     ("attention_decode", "keys"): Bound(0),
     ("attention_decode", "values"): Bound(0),
+    # a token that was drawn is this one or another; the arrays are those of a whole model, layer upon layer
+    ("decode_tokens", "drawn"): Bound(0),
+    ("decode_tokens", "logits"): Bound(64, lambda d: d["C"] + d["S"]),
+    ("decode_tokens", "keys"): Bound(64, lambda d: d["C"] + d["S"]),
+    ("decode_tokens", "values"): Bound(64, lambda d: d["C"] + d["S"]),
+    ("decode_tokens", "return"): Bound(0),
+    ("sample_token", "return"): Bound(0),
     ("attention_weights", "weights"): Bound(8, lambda d: d["HS"] + d["T"], lambda a: 1.0),  # a row sums to 1
     # the scale of 1/(1 - rate) and the residual's addition, with or without a rounding between them
     ("dropout_forward", "out"): Bound(4),

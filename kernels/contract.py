@@ -4,7 +4,8 @@ Each operation stands here once, as a function without a body; `numpy_ref` and `
 under `@implements(contract.<operation>)`, which gives both the same argument checks.
 
 Letters:  B batch · T time (context) · C channels · NH heads · HS = C/NH head size · V vocabulary · N = B·T rows ·
-          OC output channels · P parameters · R rows asked for · S slots of a key/value cache
+          OC output channels · P parameters · R rows asked for · S slots of a key/value cache · L layers ·
+          G groups of M hidden units · D tokens to draw
 
 Order of arguments: outputs, then inputs, then what the forward pass saved; options are keywords.
 
@@ -37,8 +38,11 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .windows import places_of
+
 Array = NDArray[Any]
 Activation = Literal["relu", "gelu"]
+Norm = Literal["pre", "post"]
 P = ParamSpec("P")
 R = TypeVar("R")
 FUNCTION = 8  # operations that exp, log or tanh counts as
@@ -242,7 +246,7 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
                     bound = entry.signature.bind(*args, **kwargs)
                 except TypeError as error:
                     raise TypeError(f"{entry.name}: {error}") from None
-                _check_activation(entry.name, bound.arguments)
+                _check_words(entry.name, bound.arguments)
                 letters = entry.dims(bound.arguments)
                 if len(seen) >= 4096:  # many shapes, as in a test: forget rather than grow
                     seen.clear()
@@ -268,9 +272,11 @@ def _fingerprints(arguments: Any) -> Iterator[Any]:
             yield type(argument)
 
 
-def _check_activation(operation_name: str, arguments: dict[str, Any]) -> None:
-    activation = arguments.get("activation")
-    if activation is None:
+def _check_words(operation_name: str, arguments: dict[str, Any]) -> None:
+    activation, norm = arguments.get("activation"), arguments.get("norm", "pre")
+    if norm not in ("pre", "post"):
+        raise ContractError(f"{operation_name}: norm is {norm!r}; wanted 'pre' or 'post'")
+    if activation is None and operation_name != "decode_tokens":
         return
     if activation not in ("relu", "gelu"):
         raise ContractError(f"{operation_name}: activation is {activation!r}; wanted None, 'relu' or 'gelu'")
@@ -283,6 +289,14 @@ def check_ids(operation_name: str, argument: str, tokens: Array, below: int) -> 
     if int(tokens.min()) < 0 or int(tokens.max()) >= below:
         where = tuple(int(i) for i in np.argwhere((tokens < 0) | (tokens >= below))[0])
         raise ContractError(f"{operation_name}: {argument}{list(where)} is {tokens[where]}; wanted 0 <= id < {below}")
+
+
+def check_decoding(V: int, token: int, index: int) -> None:
+    """Raises ContractError if the first token of `decode_tokens` is not in the vocabulary, or its number negative."""
+    if not 0 <= token < V:
+        raise ContractError(f"decode_tokens: token is {token}; wanted 0 <= token < {V}")
+    if index < 0:
+        raise ContractError(f"decode_tokens: index is {index}; wanted index >= 0")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -461,6 +475,72 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     """
 
 
+def _decoding(d: dict[str, int]) -> float:
+    """Multiply-adds of `decode_tokens`, twice: each weight for each place of each token, each pair of places that see
+    each other, and the head."""
+    weights = d["L"] * d["C"] * (4 * d["NH"] * d["HS"] + 2 * d["G"] * d["M"])
+    total = 0
+    for index in range(d["index"], d["index"] + d["D"]):
+        places = [place for _, place in places_of(index, d["S"])]
+        total += len(places) * weights + 2 * d["L"] * d["NH"] * d["HS"] * sum(place + 1 for place in places)
+    return 2 * (total + d["D"] * d["C"] * d["V"])
+
+
+@operation(
+    _decoding,
+    drawn="int32<V D", logits="V", keys="2 L NH S HS", values="2 L NH S HS",
+    token_table="V C", position_table="S C",
+    ln_1_weight="L C", ln_1_bias="L C?", qkv_weight="L NH C 3*HS", qkv_bias="L NH 3*HS?",
+    attn_proj_weight="L NH HS C", attn_proj_bias="L C?",
+    ln_2_weight="L C", ln_2_bias="L C?", fc_weight="L G C M", fc_bias="L G M?",
+    mlp_proj_weight="L G M C", mlp_proj_bias="L C?",
+    ln_f_weight="C", ln_f_bias="C?", head="V C",
+)  # fmt: skip
+def decode_tokens(
+    drawn: Array, logits: Array, keys: Array, values: Array, token: int, index: int,
+    token_table: Array, position_table: Array,
+    ln_1_weight: Array, ln_1_bias: Array | None, qkv_weight: Array, qkv_bias: Array | None,
+    attn_proj_weight: Array, attn_proj_bias: Array | None,
+    ln_2_weight: Array, ln_2_bias: Array | None, fc_weight: Array, fc_bias: Array | None,
+    mlp_proj_weight: Array, mlp_proj_bias: Array | None,
+    ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
+    *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
+) -> int:  # fmt: skip
+    """Generation: read token number `index` of a text, draw the next one, read that, ..., until D are drawn.
+
+    A token goes through the whole transformer, one row of activations. The weights lie as a head, or a group of hidden
+    units, needs them: each adds its share to the stream.
+        x += sum_h attend_h(ln_1(x) qkv_weight[h] + qkv_bias[h]) attn_proj_weight[h] + attn_proj_bias
+        x += sum_g activation(ln_2(x) fc_weight[g] + fc_bias[g]) mlp_proj_weight[g] + mlp_proj_bias
+    with "pre" norm; with "post" norm x = ln_1(x + ...), x = ln_2(x + ...). Then logits = ln_f(x) head^T, and a token is
+    drawn from them as `sample_token` does, with random number `draw` of stream `key`, `draw` + 1, ....
+
+    A key and a value are written for each layer, head and place of the token in a window of S places, see
+    `kernels.windows`: window k has cache k mod 2. What these tokens look at must be there from before. `logits` are
+    those that the last token was drawn from.
+
+    Returns how many tokens were drawn: less than D where the logits of the next one are not finite.
+    Raises ContractError if token is not in [0, V) or index < 0.
+    """
+    raise NotImplementedError
+
+
+@operation(lambda d: 10 * d["V"], logits="V")
+def sample_token(logits: Array, *, temperature: float, top_k: int, top_p: float, noise: float) -> int:
+    """One token, drawn by `noise`, uniform in [0, 1): inverse transform sampling, likeliest token first, the first of
+    equal ones. All in float64:
+
+    weight[v] = exp((logits[v] - max logits) / temperature) of the `top_k` likeliest, or of all if top_k = 0; else 0
+    total = sum of weights, in the order of v;  running[i] = sum of the i + 1 largest weights, largest first
+    top_p < 1: total = the first of running that is at least top_p * total (Holtzman et al. 2020)
+    The token drawn is the first in that order with running > noise * total; the last that is left if rounding leaves
+    none. Temperature 0 takes the largest logit.
+
+    Returns -1 where a logit is not finite.
+    """
+    raise NotImplementedError
+
+
 @operation(lambda d: (2 + d["residual"]) * d["N"] * d["C"], out="N C", inp="N C", residual="N C?")
 def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: Array | None = None) -> None:
     """out = inp * mask / (1 - rate) + residual;  mask[n,c] is 0 with probability `rate`, else 1 (Srivastava et al.)
@@ -533,6 +613,8 @@ class Backend:
     attention_backward = staticmethod(attention_backward)
     attention_decode = staticmethod(attention_decode)
     attention_weights = staticmethod(attention_weights)
+    decode_tokens = staticmethod(decode_tokens)
+    sample_token = staticmethod(sample_token)
     dropout_forward = staticmethod(dropout_forward)
     dropout_backward = staticmethod(dropout_backward)
     cross_entropy = staticmethod(cross_entropy)

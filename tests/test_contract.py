@@ -37,6 +37,13 @@ CALLS = {
         Case("attention_backward", {"B": 2, "T": 5, "NH": 2, "HS": 3, "C": 6}, options={"dropout_rate": 0.5}),
         Case("attention_decode", {"B": 2, "NH": 2, "HS": 3, "S": 5}, options={"position": 3}),
         Case("attention_weights", {"B": 2, "NH": 2, "C": 6, "T": 5, "R": 2}, options={"first": 1}),
+        Case(
+            "decode_tokens", {"D": 2, "V": 5, "L": 2, "NH": 2, "HS": 3, "S": 4, "C": 6, "G": 2, "M": 7},
+            ("ln_1_bias", "qkv_bias", "attn_proj_bias", "ln_2_bias", "fc_bias", "mlp_proj_bias", "ln_f_bias"),
+            {"token": 1, "index": 2, "norm": "pre", "activation": "gelu", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+             "key": 1, "draw": 0},
+        ),
+        Case("sample_token", {"V": 7}, options={"temperature": 1.0, "top_k": 0, "top_p": 1.0, "noise": 0.5}),
         Case("dropout_forward", {"N": 6, "C": 4}, ("residual",), {"rate": 0.5, "key": 1}),
         Case("dropout_backward", {"N": 6, "C": 4}, (), {"rate": 0.5, "key": 1}),
         Case("cross_entropy", {"N": 6, "V": 5}, ("dlogits",)),
@@ -90,7 +97,9 @@ def test_wrong_size(backend: Backend, operation: str, spec: ArraySpec) -> None:
     arguments = call(operation)
     array = arguments[spec.name]
     arguments[spec.name] = np.concatenate([array, array[:1]])
-    if operation == "squared_norm" or (operation, spec.name) == ("embedding_forward", "token_table"):
+    if operation in ("squared_norm", "sample_token") or (operation, spec.name) in {
+        ("embedding_forward", "token_table"), ("decode_tokens", "drawn"),
+    }:  # fmt: skip
         return  # its size is its own
     if (operation, spec.name) == ("embedding_backward", "dtoken_table"):
         return
@@ -186,6 +195,11 @@ def test_id_out_of_range(backend: Backend, operation: str, spec: ArraySpec, bad:
     [
         ("attention_decode", "position", -1),
         ("attention_decode", "position", 5),
+        ("decode_tokens", "token", -1),
+        ("decode_tokens", "token", 5),
+        ("decode_tokens", "index", -1),
+        ("decode_tokens", "activation", "swish"),
+        ("decode_tokens", "norm", "both"),
         ("attention_weights", "first", -1),
         ("attention_weights", "first", 4),
         ("linear_forward", "activation", "swish"),

@@ -152,6 +152,16 @@ def test_attention_counts_the_pairs_that_see_each_other(T: int, first: int, R: i
     assert flops("attention_decode", position=first) == 2 * 2 * B * NH * (first + 1) * HS
 
 
+def test_decoding_counts_each_place_of_each_token() -> None:
+    """With 4 slots a window begins 3 tokens behind the one before; tokens 2 to 4 stand at 2, at 3 and 0, at 1."""
+    L, NH, HS, C, G, M, V, D = 2, 3, 5, 7, 2, 11, 13, 3
+    dims = {"D": D, "V": V, "L": L, "NH": NH, "HS": HS, "S": 4, "C": C, "G": G, "M": M}
+    places = [2, 3, 0, 1]
+    layer = sum(4 * NH * HS * C + 2 * C * G * M + 2 * NH * HS * (place + 1) for place in places)
+    cost = OPERATIONS["decode_tokens"].cost_of(dims, (), "float32", {"index": 2, "token": 0})
+    assert cost.flops == 2 * (L * layer + D * C * V)
+
+
 def moved(case: Case, dtype: str) -> int:
     """Bytes of the arrays that a call reads and of those that it writes, found out by trying: an array is read if
     results are others where it holds other numbers, and written if most of it has changed. (Most, for the one slot of
@@ -205,7 +215,7 @@ def test_of_a_large_table_only_the_rows_asked_for_are_moved() -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_twice_as_many_rows_cost_twice_as_much(operation: str) -> None:
-    if operation in ("attention_decode", "squared_norm", "adamw"):
+    if operation in ("attention_decode", "decode_tokens", "sample_token", "squared_norm", "adamw"):
         return
     letters = letters_of(**SCALES["small"])
     double = letters | {"N": 2 * letters["N"], "B": 2 * letters["B"]}

@@ -23,6 +23,8 @@ from bevia_fast.kernels.numba_jit import _threads
 _ADAMW = {"step": 2, "decayed": 600_001, "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8,
           "weight_decay": 0.1}  # fmt: skip
 _HEADS = {"B": 3, "T": 197, "NH": 3, "HS": 31, "C": 93}
+_DECODING = {"token": 3, "index": 7, "norm": "pre", "activation": "gelu", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+             "key": 5, "draw": 0}  # fmt: skip
 _DROPOUT = {"dropout_rate": 0.1, "dropout_key": 3}
 LARGE = [
     Case("embedding_forward", {"B": 7, "T": 211, "V": 61, "C": 131}),
@@ -44,6 +46,9 @@ LARGE = [
     Case("attention_backward", _HEADS, options=_DROPOUT),
     Case("attention_decode", {"B": 5, "NH": 7, "HS": 31, "S": 300}, options={"position": 290}),
     Case("attention_weights", _HEADS | {"R": 101}, options={"first": 50}),
+    Case("decode_tokens", {"D": 60, "V": 131, "L": 2, "NH": 5, "HS": 31, "S": 50, "C": 93, "G": 5, "M": 127},
+         ("ln_1_bias", "qkv_bias", "fc_bias"), _DECODING, spread=0.3),
+    Case("sample_token", {"V": 1999}, options={"temperature": 3.0, "top_k": 0, "top_p": 1.0, "noise": 0.9}),
     Case("dropout_forward", {"N": 1999, "C": 131}, ("residual",), {"rate": 0.1, "key": 7}),
     Case("dropout_backward", {"N": 1999, "C": 131}, (), {"rate": 0.1, "key": 7}),
     Case("cross_entropy", {"N": 1999, "V": 131}, ("dlogits",)),

@@ -1,16 +1,19 @@
 """The fast backend: each kernel compiled by Numba for the CPU at hand, parallel over its cores.
 
-Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `cross_entropy`, `dropout`, `adamw`.
+Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `cross_entropy`, `dropout`, `adamw`,
+`decode`, `sampling`.
 """
 
 from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
 from .adamw import adamw, squared_norm
 from .attention import attention_backward, attention_decode, attention_forward, attention_weights
 from .cross_entropy import cross_entropy
+from .decode import decode_tokens
 from .dropout import dropout_backward, dropout_forward
 from .embedding import embedding_backward, embedding_forward
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
+from .sampling import sample_token
 
 name = "numba"
 
@@ -21,6 +24,7 @@ __all__ = [
     "attention_forward",
     "attention_weights",
     "cross_entropy",
+    "decode_tokens",
     "dropout_backward",
     "dropout_forward",
     "embedding_backward",
@@ -34,5 +38,6 @@ __all__ = [
     "name",
     "relu_backward",
     "relu_forward",
+    "sample_token",
     "squared_norm",
 ]

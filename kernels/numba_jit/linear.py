@@ -20,7 +20,7 @@ from ._scratch import scratch
 from ._simd.blocks import block_rows, pack_columns, product_block
 from ._simd.norm_spans import dot_span
 from ._simd.packing import column_sums
-from ._simd.rows import ROW_VECTORS, row_product
+from ._simd.rows import rows_product, rows_product_address
 from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product_address
@@ -49,7 +49,7 @@ def linear_forward(
             *flat(weight), C, OC, inp.reshape(-1) if bias is None else bias, bias is not None,
             out.reshape(-1) if residual is None else residual.reshape(-1), residual is not None,
             preactivation is not None, ACTIVATIONS[activation],
-            scratch("row", OC, inp.dtype), ROW_VECTORS * TARGET.lanes(inp.itemsize),
+            scratch("row", OC, inp.dtype), rows_product_address(inp.dtype),
         )  # fmt: skip
         return
     plan = plan_product(N, C, OC, inp.dtype, numba.get_num_threads())
@@ -242,12 +242,11 @@ def _forward_block(
 @kernel(parallel=False)
 def _forward_row(
     out, preactivation, inp, weight, w_row, w_column, C, OC, bias, use_bias, residual, use_residual,
-    use_preactivation, activation, linear, width,
+    use_preactivation, activation, linear, multiply,
 ):  # fmt: skip
     """A single row, as when text is generated. One core reads weights about as fast as a launch would take longer."""
     if w_column == 1:
-        for j in range(0, OC, width):
-            row_product(linear, j, inp, 0, weight, j, w_row, C, min(width, OC - j))
+        rows_product(multiply, linear, 0, OC, inp, 0, C, 1, weight, 0, w_row, C, OC)
     else:
         for j in range(OC):
             linear[j] = dot_span(inp, 0, weight, j * w_column, C)

@@ -20,8 +20,10 @@ GELU_SCALE = 0.7978845608028654  # sqrt(2/pi)
 GELU_CUBIC = 0.044715
 
 
-def place(context: Any, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value, offset: ir.Value) -> ir.Value:
-    """The address of an array's element at `offset`, counted from its first."""
+def place(context: Any, builder: ir.IRBuilder, array_type: types.Type, array: ir.Value, offset: ir.Value) -> ir.Value:
+    """The address of an array's element at `offset`, counted from its first; a pointer does as well."""
+    if isinstance(array_type, types.CPointer):
+        return builder.gep(array, [offset])
     data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
     return builder.gep(data, [offset])
 
@@ -115,6 +117,26 @@ def gelu_span(typingctx, OUT, out, INP, inp, n):
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
             x = lanes.load(builder.gep(source, [offset]), mask)
             lanes.store(gelu(lanes, x), builder.gep(target, [offset]), mask)
+            return []
+
+        span_loop(lanes, arguments[4], [], body)
+        return context.get_dummy_value()
+
+    return types.void(OUT, types.int64, INP, types.int64, types.int64), codegen
+
+
+@intrinsic
+def relu_span(typingctx, OUT, out, INP, inp, n):
+    """OUT[out + i] = max(INP[inp + i], 0) for i < n; NaN stays NaN"""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = Lanes(builder, INP.dtype)
+        target = place(context, builder, OUT, arguments[0], arguments[1])
+        source = place(context, builder, INP, arguments[2], arguments[3])
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            x = lanes.load(builder.gep(source, [offset]), mask)
+            lanes.store(lanes.vec(0.0).where(x.compare("<=", 0.0), x), builder.gep(target, [offset]), mask)
             return []
 
         span_loop(lanes, arguments[4], [], body)
@@ -228,6 +250,28 @@ def scale_span(typingctx, X, x, n, factor):
         return context.get_dummy_value()
 
     return types.void(X, types.int64, types.int64, X.dtype), codegen
+
+
+@intrinsic
+def add_span(typingctx, OUT, out, X, x, Y, y, n):
+    """OUT[out + i] = X[x + i] + Y[y + i] for i < n"""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = Lanes(builder, X.dtype)
+        target = place(context, builder, OUT, arguments[0], arguments[1])
+        left = place(context, builder, X, arguments[2], arguments[3])
+        right = place(context, builder, Y, arguments[4], arguments[5])
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            total = lanes.load(builder.gep(left, [offset]), mask) + lanes.load(builder.gep(right, [offset]), mask)
+            lanes.store(total, builder.gep(target, [offset]), mask)
+            return []
+
+        span_loop(lanes, arguments[6], [], body)
+        return context.get_dummy_value()
+
+    n64 = types.int64
+    return types.void(OUT, n64, X, n64, Y, n64, n64), codegen
 
 
 @intrinsic

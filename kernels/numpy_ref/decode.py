@@ -1,0 +1,81 @@
+"""Generation with a key/value cache: only the newest token goes through the transformer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import contract
+from ..contract import Activation, Array, Norm, implements
+from ..rng import uniform
+from ..windows import places_of
+from .attention import softmax
+from .layernorm import layernorm_forward
+from .linear import ACTIVATIONS
+from .sampling import sample_token
+
+
+@implements(contract.decode_tokens)
+def decode_tokens(
+    drawn: Array, logits: Array, keys: Array, values: Array, token: int, index: int,
+    token_table: Array, position_table: Array,
+    ln_1_weight: Array, ln_1_bias: Array | None, qkv_weight: Array, qkv_bias: Array | None,
+    attn_proj_weight: Array, attn_proj_bias: Array | None,
+    ln_2_weight: Array, ln_2_bias: Array | None, fc_weight: Array, fc_bias: Array | None,
+    mlp_proj_weight: Array, mlp_proj_bias: Array | None,
+    ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
+    *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
+) -> int:  # fmt: skip
+    # keys and values (2,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
+    contract.check_decoding(len(token_table), token, index)
+    L, NH, S, HS = keys.shape[1:]
+    for number in range(drawn.size):
+        # The place that the next token is drawn from comes last; a place in the next window is filled for later.
+        for window, place in reversed(places_of(index + number, S)):
+            k_cache, v_cache = keys[window % 2], values[window % 2]  # (L,NH,S,HS)
+            x = token_table[token] + position_table[place]  # (C,)
+            for layer in range(L):
+                normed = x if norm == "post" else _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
+
+                # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), and the heads' sum
+                qkv = normed @ qkv_weight[layer] + _of(qkv_bias, layer, 0)
+                q, k, v = qkv.reshape(NH, 3, HS).swapaxes(0, 1)
+                k_cache[layer, :, place], v_cache[layer, :, place] = k, v
+                seen = slice(place + 1)
+                scores = q[:, None] @ k_cache[layer, :, seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,place+1)
+                attended = softmax(scores)[0] @ v_cache[layer, :, seen]
+                branch = (attended @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
+                x = x + branch
+                if norm == "post":
+                    x = _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
+                normed = x if norm == "post" else _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
+
+                # groups of hidden units: (C,) @ (G,C,M) -> (G,M);  (G,1,M) @ (G,M,C), and the groups' sum
+                hidden = ACTIVATIONS[activation](normed @ fc_weight[layer] + _of(fc_bias, layer, 0))
+                branch = (hidden[:, None] @ mlp_proj_weight[layer]).sum(axis=0)[0] + _of(mlp_proj_bias, layer, 0)
+                x = x + branch
+                if norm == "post":
+                    x = _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
+        logits[...] = head @ _norm(x, ln_f_weight, ln_f_bias)
+        token = sample_token(
+            logits, temperature=temperature, top_k=top_k, top_p=top_p, noise=uniform(key, draw + number)
+        )
+        if token < 0:
+            return number
+        drawn[number] = token
+    return drawn.size
+
+
+def _norm(x: Array, weight: Array, bias: Array | None) -> Array:
+    """Layer normalisation of a single row (C,)."""
+    out = np.empty_like(x)
+    mean, rstd = np.empty((2, 1), x.dtype)
+    layernorm_forward(out[None], mean, rstd, x[None], weight, bias)
+    return out
+
+
+def _of(bias: Array | None, layer: int, missing: int | None = None) -> Any:
+    """A layer's part of an array that may be None."""
+    return missing if bias is None else bias[layer]
