@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -91,12 +92,14 @@ def _generate(config: GenerateConfig) -> int:
     trained = Run.load(config.run, config.backend, config.threads)
     show = printable if sys.stdout.isatty() else str
     characters = stream(trained.model, trained.tokenizer, config)
-    before = show(config.prompt)
+    sys.stdout.write(show(config.prompt))
+    shown = 0.0
     with _compiling_said() if config.backend == "numba" else contextlib.nullcontext():
         for character in characters:
-            sys.stdout.write(before + show(character))
-            sys.stdout.flush()
-            before = ""
+            sys.stdout.write(show(character))
+            if time.monotonic() - shown > 1 / 60:  # more often nobody sees, and each time takes some microseconds
+                sys.stdout.flush()
+                shown = time.monotonic()
     sys.stdout.write("\n")
     return 0
 

@@ -1,12 +1,12 @@
 """Writing text with a model, a character at a time.
 
-The context may fill up. Then the model starts again from the last half of it, and goes on: so the text can be as long
-as one likes, each character is drawn from at least ctx/2 characters before it, and most of the work of the
-key/value cache is kept.
+The context may fill up. Then the model goes on with the last half of it as its past: so the text can be as long as one
+likes, and each character but the first few is drawn from at least ctx/2 characters before it; see `kernels.windows`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from .run import Run
 
 Array = NDArray[Any]
+
+LARGEST_BLOCK = 512  # characters drawn in one call at most; the first call draws one, the next two, four, ...
+BLOCK_SECONDS = 1 / 60  # that a call should take: Ctrl-C waits for its end
+NOT_FINITE = "The model's logits are not finite; its weights are of no use."
 
 
 def generate(run: Run | str | Path, prompt: str = "", **options: Any) -> str:
@@ -50,71 +54,54 @@ def stream(model: GPT, tokenizer: Tokenizer, config: GenerateConfig, *, use_cach
     its window again for each character: slow, and the same text.
     """
     text = config.prompt or ("\n" if "\n" in tokenizer.alphabet else tokenizer.alphabet[0])
-    tokens = tokenizer.encode(text, "The prompt").tolist()[-model.config.ctx :]
-    return _stream(_cached(model) if use_cache else _uncached(model), tokens, tokenizer, config)
+    tokens = tokenizer.encode(text, "The prompt")[-model.config.ctx :]
+    return _characters(_cached if use_cache else _uncached, model, tokens, tokenizer, config)
 
 
-def _stream(
-    feed: Callable[[list[int]], Array], tokens: list[int], tokenizer: Tokenizer, config: GenerateConfig
-) -> Iterator[str]:
-    key = stream_key(config.seed, "sampling")
-    logits = feed(tokens)
-    for index in range(config.length):
-        token = choose(logits, config.temperature, config.top_k, config.top_p, uniform(key, index))
+def _characters(
+    draw: Callable[[GPT, Array, GenerateConfig], Iterator[int]], model: GPT, tokens: Array, tokenizer: Tokenizer,
+    config: GenerateConfig,
+) -> Iterator[str]:  # fmt: skip
+    for token in draw(model, tokens, config):
         yield tokenizer.alphabet[token]
-        if index + 1 < config.length:
-            logits = feed([token])
 
 
-def _restart(window: list[int]) -> list[int]:
-    """What is read again when the context is full, the newest token included."""
-    return window[-max(1, (len(window) - 1) // 2) :]
+def _cached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
+    """The tokens that follow, computing the newest one only: a block of them at a time, about as many as fit between
+    two pictures on a screen."""
+    decoder = Decoder(model)
+    token = choose(model, decoder.read(tokens), config, 0)
+    yield token
+    done, size = 1, 1
+    while done < config.length:
+        drawn = np.zeros(min(size, config.length - done), np.int32)
+        start = time.perf_counter()
+        count = decoder.write(drawn, token, config, done)
+        speed = drawn.size / max(time.perf_counter() - start, 1e-9)
+        size = max(1, min(2 * size, int(speed * BLOCK_SECONDS), LARGEST_BLOCK))
+        yield from drawn[:count].tolist()
+        if count < drawn.size:
+            raise StoppedRun(NOT_FINITE)
+        token, done = int(drawn[-1]), done + count
 
 
-def _cached(model: GPT) -> Callable[[list[int]], Array]:
-    """Takes in tokens and returns the next one's logits (V,), computing the newest position only where it can."""
-    decoder, window = Decoder(model), list[int]()
-
-    def feed(tokens: list[int]) -> Array:
-        window.extend(tokens)
-        if len(window) > model.config.ctx:
-            window[:] = _restart(window)
-        elif len(tokens) == 1 and decoder.position:
-            return decoder.feed(tokens[0])
-        return decoder.read(np.array(window, np.int32))
-
-    return feed
+def _uncached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
+    """The same, computing the whole window for each of them."""
+    window, ctx = tokens.tolist(), model.config.ctx
+    for number in range(config.length):
+        if len(window) > ctx:
+            window = window[-max(1, ctx // 2) :]
+        token = choose(model, model.logits(np.array([window], np.int32))[0, -1], config, number)
+        yield token
+        window.append(token)
 
 
-def _uncached(model: GPT) -> Callable[[list[int]], Array]:
-    """The same, computing all positions."""
-    window = list[int]()
-
-    def feed(tokens: list[int]) -> Array:
-        window.extend(tokens)
-        if len(window) > model.config.ctx:
-            window[:] = _restart(window)
-        logits: Array = model.logits(np.array([window], np.int32))[0, -1]
-        return logits
-
-    return feed
-
-
-def choose(logits: Array, temperature: float, top_k: int, top_p: float, noise: float) -> int:
-    """One token from logits (V,) with `noise` uniform in [0, 1): inverse transform sampling, likeliest token first.
-
-    Temperature 0 takes the largest logit, the first of equal ones. `top_k` > 0 keeps the k largest; `top_p` keeps the
-    fewest that together have at least this probability (Holtzman et al. 2020).
-    """
-    if not np.isfinite(logits).all():
-        raise StoppedRun("The model's logits are not finite; its weights are of no use.")
-    if temperature == 0.0:
-        return int(logits.argmax())
-    order = np.argsort(-logits, kind="stable")[: top_k or None]
-    with np.errstate(over="ignore"):  # a tiny temperature sends all but the largest to exp(-inf) = 0
-        scores = (logits[order].astype(np.float64) - float(logits[order[0]])) / temperature
-    cumulative = np.cumsum(np.exp(scores))
-    cumulative /= cumulative[-1]
-    kept = min(int(np.searchsorted(cumulative, top_p)) + 1, cumulative.size)
-    drawn = int(np.searchsorted(cumulative[:kept], noise * cumulative[kept - 1], side="right"))
-    return int(order[min(drawn, kept - 1)])  # the product may round up to the last sum
+def choose(model: GPT, logits: Array, config: GenerateConfig, number: int) -> int:
+    """Token `number` of the text, from its logits (V,). Raises StoppedRun where one of these is not finite."""
+    token = model.backend.sample_token(
+        np.ascontiguousarray(logits), temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
+        noise=uniform(stream_key(config.seed, "sampling"), number),
+    )  # fmt: skip
+    if token < 0:
+        raise StoppedRun(NOT_FINITE)
+    return token

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers import EPS, GRADIENT_TOLERANCE, assert_close
 
-from bevia_fast.config import ModelConfig
+from bevia_fast.config import GenerateConfig, ModelConfig
 from bevia_fast.decoder import Decoder
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.model import GPT, DropoutStream
@@ -133,22 +133,12 @@ def test_decoding_with_the_cache_gives_the_same_logits(backend: Backend, norm: s
     cfg = config(norm=norm, activation=activation, tie=False)
     tokens, _ = batch(cfg, rows=1)
     model = GPT(cfg, backend, random_parameters(cfg))
-    whole, decoder = model.logits(tokens)[0], Decoder(model)
-    for t, token in enumerate(tokens[0]):
-        assert_close(f"logits at {t}", decoder.feed(int(token)), whole[t], 1e-12)
+    whole, decoder, ignored = model.logits(tokens)[0], Decoder(model), np.zeros(1, np.int32)
     for read in (1, 3, 2):  # several at once, then one by one; what was before is forgotten
         assert_close(f"logits after reading {read}", decoder.read(tokens[0, :read]), whole[read - 1], 1e-12)
         for t in range(read, tokens.shape[1]):
-            assert_close(f"logits at {t}", decoder.feed(int(tokens[0, t])), whole[t], 1e-12)
-
-
-def test_decoding_stops_where_the_context_is_full(backend: Backend) -> None:
-    cfg = config(ctx=2)
-    decoder = Decoder(GPT(cfg, backend, random_parameters(cfg)))
-    decoder.feed(0)
-    decoder.feed(1)
-    with pytest.raises(ValueError, match="context of 2 tokens is full"):
-        decoder.feed(2)
+            assert decoder.write(ignored, int(tokens[0, t]), GenerateConfig(run=""), 0) == 1
+            assert_close(f"logits at {t}", decoder.logits, whole[t], 1e-12)
 
 
 def test_attention_maps_are_causal_shares(backend: Backend) -> None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bevia_fast.config import GenerateConfig, ModelConfig
 from bevia_fast.errors import DataError, StoppedRun
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.model import GPT
 from bevia_fast.parameters import Parameters
-from bevia_fast.sample import choose, stream
+from bevia_fast.sample import stream
 from bevia_fast.tokenizer import Tokenizer
 
 ALPHABET = "\n abcdefgh"
@@ -33,12 +32,78 @@ def text_of(model: GPT, use_cache: bool = True, **options: Any) -> str:
     return "".join(stream(model, Tokenizer(ALPHABET), config, use_cache=use_cache))
 
 
-@pytest.mark.parametrize("norm", ["pre", "post"])
+MODELS: list[dict[str, Any]] = [
+    {},
+    {"norm": "post"},
+    {"activation": "relu", "tie": False},
+    {"norm": "post", "activation": "relu", "bias": False},
+    {"bias": False, "tie": False, "heads": 1, "layers": 1},
+    {"dim": 100, "heads": 5, "layers": 3},  # hidden units in groups that are no whole vectors
+]
+SETTINGS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.0},
+    {"prompt": "abc", "temperature": 2.0, "top_k": 3},
+    {"prompt": "abcdefgh" * 3, "seed": 5, "top_p": 0.7},
+]
+
+
+@pytest.mark.parametrize("options", MODELS, ids=str)
 @pytest.mark.parametrize("ctx", [1, 2, 5, 8])
-def test_the_cache_changes_nothing_also_past_the_context(backend: Backend, norm: str, ctx: int) -> None:
-    model = model_of(backend, norm=norm, ctx=ctx)
-    for options in ({"temperature": 0.0}, {"prompt": "abc"}, {"prompt": "abcdefgh" * 3, "seed": 5}):
-        assert text_of(model, **options) == text_of(model, use_cache=False, **options)
+def test_the_cache_changes_nothing_also_past_the_context(
+    backend: Backend, options: dict[str, Any], ctx: int, dtype: str
+) -> None:
+    model = model_of(backend, **options, ctx=ctx, dtype=dtype)
+    for settings in SETTINGS:
+        assert text_of(model, **settings) == text_of(model, use_cache=False, **settings)
+
+
+@pytest.mark.parametrize("length", range(1, 25))
+def test_a_prompt_of_any_length(length: int) -> None:
+    """Shorter than the context, as long, longer; so long that it reaches into the next window."""
+    model = model_of(get_backend("numba"))
+    prompt = ("hgfedcba" * 3)[:length]
+    assert text_of(model, prompt=prompt) == text_of(model, use_cache=False, prompt=prompt)
+
+
+def test_both_backends_write_the_same_text() -> None:
+    """Drawn by several threads in the one, and by none in the other."""
+    options: dict[str, Any] = {"ctx": 16, "dim": 64, "heads": 4, "layers": 3}
+    numba, numpy = (model_of(get_backend(name), **options) for name in ("numba", "numpy"))
+    assert text_of(numba, length=3000) == text_of(numpy, length=3000)
+
+
+def test_weights_that_are_of_no_use_are_refused_when_they_show(backend: Backend) -> None:
+    model = model_of(backend)
+    model.parameters["h.1.mlp.c_proj.bias"][3] = np.nan
+    with pytest.raises(StoppedRun, match="not finite"):
+        text_of(model)
+    model = model_of(backend, tie=False)
+    model.parameters["wpe.weight"][5:] = np.nan  # not before the sixth
+    found = []
+    with pytest.raises(StoppedRun, match="not finite"):
+        found += stream(model, Tokenizer(ALPHABET), GenerateConfig(run="", temperature=1.0))
+    model.parameters["wpe.weight"][5:] = 0.0
+    characters = stream(model, Tokenizer(ALPHABET), GenerateConfig(run="", temperature=1.0, length=5))
+    assert len(list(characters)) == 5
+
+
+def test_memory_does_not_grow_with_the_text(backend: Backend) -> None:
+    """Over several windows nothing is kept of those before."""
+    model = model_of(backend, ctx=8)
+    characters = stream(model, Tokenizer(ALPHABET), GenerateConfig(run="", temperature=1.0, length=8000))
+    for _ in range(1000):
+        next(characters)
+    tracemalloc.start()
+    for _ in range(1000):
+        next(characters)
+    before, _ = tracemalloc.get_traced_memory()
+    for _ in range(5000):
+        next(characters)
+    after, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert after < before + 20_000
+    assert peak < before + 100_000
 
 
 def test_the_same_seed_writes_the_same_text() -> None:
@@ -67,33 +132,3 @@ def test_bad_prompts_and_bad_numbers_are_refused_at_once() -> None:
     model = model_of(get_backend("numpy"))
     with pytest.raises(DataError, match="The prompt has 'é'"):
         stream(model, Tokenizer(ALPHABET), GenerateConfig(run="", prompt="é"))
-    with pytest.raises(StoppedRun, match="not finite"):
-        choose(np.array([0.0, np.nan]), 1.0, 0, 1.0, 0.5)
-
-
-@given(
-    st.lists(st.floats(-50, 50), min_size=1, max_size=30), st.floats(0.01, 10), st.integers(0, 40), st.floats(0.01, 1),
-    st.floats(0, 1, exclude_max=True),
-)  # fmt: skip
-def test_choose_keeps_to_top_k_and_top_p(
-    logits: list[float], temperature: float, top_k: int, top_p: float, noise: float
-) -> None:
-    array = np.array(logits)
-    token = choose(array, temperature, top_k, top_p, noise)
-    likelier = array > array[token]
-    if top_k:
-        assert likelier.sum() < top_k
-    scores = np.exp((array - array.max()) / temperature)
-    assert scores[likelier].sum() / scores.sum() < top_p + 1e-12
-
-
-def test_choose_draws_with_the_model_s_probabilities() -> None:
-    logits = np.log(np.array([0.5, 0.1, 0.4]))
-    grid = (np.arange(1000) + 0.5) / 1000
-    found = np.bincount([choose(logits, 1.0, 0, 1.0, noise) for noise in grid], minlength=3)
-    assert found.tolist() == [500, 100, 400]
-    found = np.bincount([choose(logits, 1.0, 2, 1.0, noise) for noise in grid], minlength=3)
-    assert found.tolist() == pytest.approx([556, 0, 444], abs=1)
-    found = np.bincount([choose(logits, 1.0, 0, 0.6, noise) for noise in grid], minlength=3)
-    assert found.tolist() == pytest.approx([556, 0, 444], abs=1)
-    assert choose(logits, 1.0, 0, 1.0, np.nextafter(1.0, 0.0)) == 1
