@@ -14,7 +14,7 @@ from .activations import Activations, Block
 from .config import BackendName, ModelConfig, TrainConfig
 from .errors import ConfigError
 from .kernels.contract import OPERATIONS
-from .rehearsal import Call, Rehearsed, rehearse
+from .rehearsal import MOST_TOKENS, Call, Rehearsed, rehearse
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -52,12 +52,12 @@ def training_memory(
     config: ModelConfig, batch: int, backend: BackendName, *, recompute: bool = False, crosscheck: bool = False
 ) -> Memory:
     """What training takes, without taking it. Of numba's kernels, with as many threads as are set."""
-    rehearsed = rehearse(config, batch, recompute=recompute, counted=False)
+    rehearsed = rehearse(config, batch, recompute=recompute)
     weights = rehearsed.weights.flat.nbytes
     kept, passing = activation_bytes(rehearsed.activations)
     other = 0
     if crosscheck:
-        again = rehearse(config, batch, counted=False)
+        again = rehearse(config, batch)
         other = weights + sum(activation_bytes(again.activations))
         other += scratch_bytes(again, "numpy" if backend == "numba" else "numba")
     return Memory(weights, weights, 2 * weights, kept, passing, scratch_bytes(rehearsed, backend), other)
@@ -113,7 +113,8 @@ def largest_ctx(
         other = replace(config, ctx=ctx)
         return training_memory(other, batch, backend, recompute=recompute, crosscheck=crosscheck).total <= available
 
-    low, high = 0, MOST_CTX // CTX_STEP
+    a_row = batch * config.dim * np.dtype(config.dtype).itemsize  # of the stream, which is kept in any case
+    low, high = 0, min(MOST_CTX, available // a_row, MOST_TOKENS // batch) // CTX_STEP
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle * CTX_STEP) else (low, middle - 1)

@@ -15,6 +15,7 @@ import numpy as np
 
 from .activations import Activations
 from .config import ModelConfig
+from .errors import ConfigError
 from .kernels import Backend
 from .kernels.contract import OPERATIONS, Cost
 from .kernels.memory import outline
@@ -22,6 +23,7 @@ from .model import GPT, DropoutStream
 from .parameters import Parameters
 
 Key = tuple[Any, ...]
+MOST_TOKENS = 1 << 30  # in a batch
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,17 @@ class Rehearsed:
         return Cost(sum(c.flops * count for c, count in costs), sum(c.bytes * count for c, count in costs))
 
 
-def rehearse(
-    config: ModelConfig, batch: int, *, recompute: bool = False, accumulate: int = 1, counted: bool = True
-) -> Rehearsed:
-    """One optimiser step of a model on batches of that many sequences. If calls need not be `counted`, it is enough to
-    make one of each kind, which takes milliseconds however large the model is."""
+def rehearse(config: ModelConfig, batch: int, *, recompute: bool = False, accumulate: int = 1) -> Rehearsed:
+    """One optimiser step of a model on batches of that many sequences: in milliseconds, however large the model is.
+
+    Raises ConfigError for a batch that no memory holds.
+    """
+    if batch * config.ctx > MOST_TOKENS:
+        raise ConfigError(f"A batch of {batch * config.ctx:,} tokens is more than any memory holds.")
     activations = Activations(config, batch, config.ctx, recompute=recompute, empty=outline)
-    shallow = [_pass(replace(config, layers=min(config.layers, n)), batch, recompute, counted) for n in (1, 2)]
-    calls = shallow[0].calls | shallow[1].calls
-    first, second = (one.counts for one in shallow)
+    calls: dict[Key, Call] = {}
     # all layers but one are alike
+    first, second = (_pass(replace(config, layers=min(config.layers, n)), batch, recompute, calls) for n in (1, 2))
     counts = {key: first[key] + (second[key] - first[key]) * (config.layers - 1) for key in calls}
     found = [(call, accumulate * counts[key]) for key, call in calls.items()]
     weights, update = Parameters(config, empty=outline), Noting()
@@ -114,18 +117,30 @@ def rehearse(
     return Rehearsed([(call, count) for call, count in found if count], weights, activations)
 
 
-def _pass(config: ModelConfig, batch: int, recompute: bool, counted: bool) -> Noting:
-    """The calls of a forward and backward pass."""
-    noting = Noting()
+def _pass(config: ModelConfig, batch: int, recompute: bool, calls: dict[Key, Call]) -> Counter[Key]:
+    """How often each call is made in a forward and backward pass; one of each kind is added to `calls`."""
     weights = Parameters(config, empty=outline)
-    model = GPT(config, cast(Backend, noting), weights, recompute=recompute)
     acts = Activations(config, batch, config.ctx, recompute=recompute, empty=outline)
-    if not counted:
-        acts.chunks, acts.head_chunks = (list({c.stop - c.start: c for c in all_}.values())
-                                         for all_ in (acts.chunks, acts.head_chunks))  # fmt: skip
     tokens = outline((batch, config.ctx), np.int32)
     stream = DropoutStream(0, 0) if config.dropout > 0.0 else None
-    model._forward(acts, tokens, stream)
-    model._head(acts, tokens.reshape(-1), weights, 1.0)
-    model._backward(acts, tokens, weights, stream)
-    return noting
+
+    def noted(chunks: list[slice], head_chunks: list[slice]) -> Counter[Key]:
+        noting = Noting()
+        model = GPT(config, cast(Backend, noting), weights, recompute=recompute)
+        acts.chunks, acts.head_chunks = chunks, head_chunks
+        model._forward(acts, tokens, stream)
+        model._head(acts, tokens.reshape(-1), weights, 1.0)
+        model._backward(acts, tokens, weights, stream)
+        calls.update(noting.calls)
+        return noting.counts
+
+    # chunks of as many rows are alike; what they add to a pass without any is what each of them makes
+    chunks, head_chunks = acts.chunks, acts.head_chunks
+    without = noted([], [])
+    total = Counter(without)
+    for one, arguments in ((chunks, lambda c: ([c], [])), (head_chunks, lambda c: ([], [c]))):
+        times = Counter(c.stop - c.start for c in one)
+        for size, chunk in {c.stop - c.start: c for c in one}.items():
+            for key, count in noted(*arguments(chunk)).items():
+                total[key] += times[size] * (count - without[key])
+    return total
