@@ -20,9 +20,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 # What NumPy's kernels have of their own at a time; see `numpy_bytes`. In attention, with and without dropout: arrays of
-# B x NH x T x T, and of N x C; elsewhere arrays of the operation's size. Held against calls by tests/test_plan.py.
-NUMPY_ATTENTION = {("attention_forward", False): (3, 1), ("attention_forward", True): (3.1, 1),
-                   ("attention_backward", False): (3, 4), ("attention_backward", True): (5, 4)}  # fmt: skip
+# B x NH x T x T, bytes of the mask for each of their elements, and arrays of N x C; elsewhere arrays of the operation's
+# size. Held against calls by tests/test_rehearsal.py.
+NUMPY_ATTENTION = {("attention_forward", False): (3, 0, 1), ("attention_forward", True): (3, 0, 1),
+                   ("attention_backward", False): (3, 0, 4), ("attention_backward", True): (3.3, 7, 4)}  # fmt: skip
 NUMPY_ARRAYS = {
     "layernorm_forward": 4.1, "layernorm_backward": 4.1, "gelu_forward": 4, "gelu_backward": 9, "relu_forward": 1,
     "relu_backward": 1, "dropout_forward": 2.1, "dropout_backward": 2.1, "embedding_forward": 2,
@@ -93,8 +94,8 @@ def numpy_bytes(call: Call) -> int:
     size = next(value.itemsize for value in given.values() if isinstance(value, np.ndarray) and value.dtype != np.int32)
     rows = dims.get("N", dims.get("B", 0) * dims.get("T", 0))
     if operation in ("attention_forward", "attention_backward"):
-        squares, widths = NUMPY_ATTENTION[operation, given.get("dropout_rate", 0.0) > 0.0]
-        return int((squares * dims["B"] * dims["NH"] * dims["T"] ** 2 + widths * rows * dims["C"]) * size)
+        squares, mask, widths = NUMPY_ATTENTION[operation, given.get("dropout_rate", 0.0) > 0.0]
+        return int((squares * size + mask) * dims["B"] * dims["NH"] * dims["T"] ** 2 + widths * rows * dims["C"] * size)
     if operation == "linear_forward":
         return (5 if given.get("activation") == "gelu" else 2) * rows * dims["OC"] * size
     if operation == "linear_backward":

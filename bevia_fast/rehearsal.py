@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -31,7 +31,7 @@ class Call:
     """What a kernel was asked for: an operation and its arguments by name, whose arrays are outlines."""
 
     operation: str
-    arguments: dict[str, Any]
+    arguments: dict[str, Any] = field(repr=False)  # outlines must not be read
 
     @property
     def key(self) -> Key:

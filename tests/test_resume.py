@@ -64,6 +64,22 @@ def test_interrupted_after_each_step_in_turn(tmp_path: Path) -> None:
     assert result(run.folder) == result(whole.folder)
 
 
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_recompute_changes_no_bit_and_may_be_changed_half_way(tmp_path: Path, backend: str) -> None:
+    line = (
+        f"train --data {tiny_config(tmp_path).data[0]} --ctx 8 --dim 8 --layers 3 --heads 2 --batch 2 --dropout 0.1 "
+        f"--eval-every 4 --warmup 2 --backend {backend}"
+    ).split()
+    runs = {name: str(tmp_path / name) for name in ("usual", "recompute", "both")}
+    assert main([*line, "--steps", "10", "--out", runs["usual"]]) == 0
+    assert main([*line, "--steps", "10", "--out", runs["recompute"], "--recompute"]) == 0
+    run = train(replace(stored_config(runs["usual"]), resume="", out=runs["both"]), Acting(5, interrupt))
+    assert run.interrupted
+    assert main(["train", "--resume", runs["both"], "--recompute"]) == 0
+    assert stored_config(runs["both"]).recompute
+    assert result(runs["usual"]) == result(runs["recompute"]) == result(runs["both"])
+
+
 THREADS = """
 import sys
 from dataclasses import replace

@@ -18,7 +18,7 @@ import pytest
 
 from bevia_fast import ModelConfig, Run, TrainConfig, generate, train
 from bevia_fast.activations import Activations
-from bevia_fast.capacity import available_bytes, readable, training_bytes
+from bevia_fast.capacity import available_bytes, readable, training_memory
 from bevia_fast.config import ConfigError
 from bevia_fast.errors import CheckpointError, DataError, StoppedRun
 from bevia_fast.kernels import Backend, get_backend
@@ -76,6 +76,10 @@ def test_accumulated_batches_equal_one_large_batch(config: TrainConfig) -> None:
         assert np.abs(small.gradients.flat - large.gradients.flat).max() < 1e-13 * scale
         small.update(step, a)
         large.update(step, b)
+    sizes = [sum(array.nbytes for array in _arrays(each.model._activations)) for each in (small, large)]
+    assert sizes[0] < sizes[1]
+    assert small.model._activations is not None
+    assert small.model._activations.shape[0] == 2  # the arrays are those of one of the small batches
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.01, 1e6])
@@ -261,19 +265,20 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
     assert told == [1]
 
 
-def test_memory_is_estimated_from_what_is_allocated() -> None:
-    """The estimate is between the sum of the arrays and a tenth more."""
+def test_memory_is_planned_from_what_is_allocated() -> None:
     for options in ({}, {"dtype": "float64"}, {"layers": 1, "heads": 1, "dim": 40}, {"ctx": 256, "vocab_size": 3000}):
         config = ModelConfig(**({"vocab_size": 65} | options))  # type: ignore[arg-type]
-        total = 5 * Parameters(config).flat.nbytes
+        weights, total = Parameters(config).flat.nbytes, 0
         seen: set[int] = set()
         for array in _arrays(Activations(config, 8, config.ctx)):
             if id(array) not in seen:
                 seen.add(id(array))
                 total += array.nbytes
-        estimate = training_bytes(config, 8, ("numba",))
-        assert 0.99 * total < estimate < 1.1 * total
-        assert training_bytes(config, 8, ("numba", "numpy")) > estimate + 8 * config.heads * config.ctx**2 * 4
+        memory = training_memory(config, 8, "numba")
+        assert (memory.weights, memory.gradients, memory.moments) == (weights, weights, 2 * weights)
+        assert memory.kept + memory.passing == total
+        both = training_memory(config, 8, "numba", crosscheck=True)
+        assert both.total > memory.total + total + 3 * 8 * config.heads * config.ctx**2 * 4
     found = available_bytes()
     assert found is None or found > 1 << 20
     sizes = [readable(n) for n in (5, 2048, 3 << 29, 1 << 80)]
