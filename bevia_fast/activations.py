@@ -30,7 +30,8 @@ Empty = Callable[[tuple[int, ...], str], Array]
 
 CHUNK_BYTES = 4 << 20  # of the widest array of a chunk of rows, about: a few of them fit into the last cache
 LEAST_ROWS = 512  # of a chunk: packing the weights is then 2 % of multiplying with them
-LOGITS_BYTES = 16 << 20  # the head makes logits for so many rows at a time that they take at most about this much
+LOGITS_BYTES = 16 << 20  # the head makes logits for so many rows at a time that they take at most about this much,
+LEAST_LOGITS = 256  # or for so many: for each such block the head's weights and their gradients cross memory once
 LONG = 8  # ctx / dim from which on attention's share is so large that less is kept
 
 
@@ -92,7 +93,7 @@ class Activations:
         count = -(-N // most)
         most = min(N, -(-N // count // 16) * 16)  # even chunks, in whole tiles
         self.chunks = chunks(N, most)
-        self.head_chunks = chunks(N, max(1, min(most, LOGITS_BYTES // (V * size))))
+        self.head_chunks = chunks(N, min(most, max(LEAST_LOGITS, LOGITS_BYTES // (V * size))))
         self.normed, self.dnormed, self.dbranch = rows(C, most), rows(C, most), rows(C, most)
         self.mean, self.rstd = empty((most,), config.dtype), empty((most,), config.dtype)
         self.activated, self.dwide = rows(4 * C, most), rows(4 * C, most)

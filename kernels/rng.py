@@ -57,5 +57,10 @@ def from_row(key: int, row: int) -> int:
 
 
 def keep_threshold(rate: float) -> int:
-    """Dropout keeps an element whose 32 random bits are at least this: P(keep) = 1 - rate, to within 2^-32."""
+    """Dropout keeps an element whose 32 random bits are at least this: P(keep) = 1 - rate, to within 2^-32.
+
+    Raises ValueError for a rate that is not in [0, 1).
+    """
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(f"the dropout rate is {rate}; wanted 0 <= rate < 1")
     return min(round(rate * (1 << 32)), (1 << 32) - 1)

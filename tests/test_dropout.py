@@ -108,3 +108,11 @@ def test_rate_0_changes_nothing(backend: Backend, dtype: str) -> None:
     np.testing.assert_array_equal(out, inp + residual)
     backend.dropout_backward(out, inp, 0.0, 5)
     np.testing.assert_array_equal(out, inp)
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
+def test_a_rate_that_is_none_is_refused(backend: Backend, rate: float) -> None:
+    inp = np.ones((3, 4))
+    for call in (backend.dropout_forward, backend.dropout_backward):
+        with pytest.raises(ValueError, match="wanted 0 <= rate < 1"):
+            call(np.empty_like(inp), inp, rate, 5)

@@ -27,6 +27,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(activations, "CHUNK_BYTES", 1)
     monkeypatch.setattr(activations, "LEAST_ROWS", 48)
     monkeypatch.setattr(activations, "LOGITS_BYTES", 600)
+    monkeypatch.setattr(activations, "LEAST_LOGITS", 13)
 
 
 def config(**options: Any) -> ModelConfig:

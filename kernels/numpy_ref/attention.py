@@ -65,7 +65,7 @@ def attention_forward(
     q, k, v = split_heads(qkv, lse.shape[1])  # (B,NH,T,HS) each
 
     weights, lse[...] = softmax(causal_scores(q, k))  # (B,NH,T,T)
-    if dropout_rate > 0:
+    if dropout_rate != 0:
         # scaled up, so that a weight's expectation is what it was
         weights = weights * attention_mask(dropout_key, weights.shape, dropout_rate) * (1 / (1 - dropout_rate))
 
@@ -87,7 +87,7 @@ def attention_backward(
     # forward: weights = softmax(scores) = exp(scores) / sum exp(scores) = exp(scores - lse)
     weights = np.exp(causal_scores(q, k) - lse[..., None])  # (B,NH,T,T)
     dropped = weights
-    if dropout_rate > 0:
+    if dropout_rate != 0:
         mask = attention_mask(dropout_key, weights.shape, dropout_rate)
         dropped = weights * mask * (1 / (1 - dropout_rate))
 
@@ -96,7 +96,7 @@ def attention_backward(
     dweights = dout_heads @ v.swapaxes(-1, -2)
 
     # forward: dropped = weights * mask / (1 - dropout_rate)
-    if dropout_rate > 0:
+    if dropout_rate != 0:
         dweights = dweights * mask * (1 / (1 - dropout_rate))
 
     # forward: weights = softmax(scores).  The weights of a row sum to 1, so its gradient loses what all of them share:

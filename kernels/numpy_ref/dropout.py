@@ -42,7 +42,7 @@ def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: 
     # (N,C), (N,C) -> (N,C)
     N, C = inp.shape
     result = inp
-    if rate > 0:
+    if rate != 0:
         result = inp * dropout_mask(key, N, C, rate) * (1 / (1 - rate))
     if residual is not None:
         result = result + residual
@@ -54,7 +54,7 @@ def dropout_backward(dinp: Array, dout: Array, rate: float, key: int) -> None:
     # (N,C) -> (N,C)
     N, C = dout.shape
     result = dout
-    if rate > 0:
+    if rate != 0:
         # forward: out = inp * mask / (1 - rate)
         result = dout * dropout_mask(key, N, C, rate) * (1 / (1 - rate))
     dinp[...] = result

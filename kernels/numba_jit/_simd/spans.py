@@ -126,26 +126,6 @@ def gelu_span(typingctx, OUT, out, INP, inp, n):
 
 
 @intrinsic
-def relu_span(typingctx, OUT, out, INP, inp, n):
-    """OUT[out + i] = max(INP[inp + i], 0) for i < n; NaN stays NaN"""
-
-    def codegen(context, builder, signature, arguments):
-        lanes = Lanes(builder, INP.dtype)
-        target = place(context, builder, OUT, arguments[0], arguments[1])
-        source = place(context, builder, INP, arguments[2], arguments[3])
-
-        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            x = lanes.load(builder.gep(source, [offset]), mask)
-            lanes.store(lanes.vec(0.0).where(x.compare("<=", 0.0), x), builder.gep(target, [offset]), mask)
-            return []
-
-        span_loop(lanes, arguments[4], [], body)
-        return context.get_dummy_value()
-
-    return types.void(OUT, types.int64, INP, types.int64, types.int64), codegen
-
-
-@intrinsic
 def gelu_gradient_span(typingctx, DINP, dinp, DOUT, dout, INP, inp, n):
     """DINP[dinp + i] = DOUT[dout + i] * gelu'(INP[inp + i]) for i < n"""
 
@@ -250,28 +230,6 @@ def scale_span(typingctx, X, x, n, factor):
         return context.get_dummy_value()
 
     return types.void(X, types.int64, types.int64, X.dtype), codegen
-
-
-@intrinsic
-def add_span(typingctx, OUT, out, X, x, Y, y, n):
-    """OUT[out + i] = X[x + i] + Y[y + i] for i < n"""
-
-    def codegen(context, builder, signature, arguments):
-        lanes = Lanes(builder, X.dtype)
-        target = place(context, builder, OUT, arguments[0], arguments[1])
-        left = place(context, builder, X, arguments[2], arguments[3])
-        right = place(context, builder, Y, arguments[4], arguments[5])
-
-        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            total = lanes.load(builder.gep(left, [offset]), mask) + lanes.load(builder.gep(right, [offset]), mask)
-            lanes.store(total, builder.gep(target, [offset]), mask)
-            return []
-
-        span_loop(lanes, arguments[6], [], body)
-        return context.get_dummy_value()
-
-    n64 = types.int64
-    return types.void(OUT, n64, X, n64, Y, n64, n64), codegen
 
 
 @intrinsic
