@@ -159,7 +159,7 @@ def test_what_cannot_fit_is_refused_with_the_plans_figures(
     assert train(replace(config, recompute=True)).history
     train(replace(config, ignore_memory=True, out=str(tmp_path / "other")))
     assert result(tmp_path / "run") == result(tmp_path / "other")
-    monkeypatch.setattr(capacity, "available_bytes", lambda: 100)
+    monkeypatch.setattr(capacity, "available_bytes", lambda: 50_000)
     line = f"train --data {tmp_path / 'text.txt'} --ctx 16 --dim 8 --heads 1 --out {tmp_path / 'third'}"
     assert cli.main(line.split()) == 2
     error = capsys.readouterr().err
