@@ -88,6 +88,8 @@ def notes(plan: Plan) -> list[str]:
     ]
     if plan.config.model.ctx >= 0.1 * plan.characters:
         found.append("The text may be too short for this context: each of its two parts must hold one window.")
+    if plan.config.backend == "numpy":
+        found.append("NumPy's time depends on where its arrays lie in memory, and is expected with less certainty.")
     chosen = plan.ways[plan.config.recompute]
     if chosen.fits is False:
         found.append("This does not fit; train refuses it, unless --ignore-memory is given.")
