@@ -105,13 +105,13 @@ def test_a_forecast_grows_with_the_step(backend: BackendName) -> None:
     forecast = Forecast(model, 4, get_backend(backend))
     one = forecast.seconds(rehearse(model, 4))
     assert 0 < one < 10
-    assert forecast.seconds(rehearse(replace(model, layers=20), 4)) > 5 * one
-    assert forecast.seconds(rehearse(model, 40)) > 2 * one
-    assert forecast.seconds(rehearse(model, 4, accumulate=3)) > 2 * one
+    assert forecast.seconds(rehearse(replace(model, layers=20), 4)) > 3 * one
+    assert forecast.seconds(rehearse(model, 40)) > 1.5 * one
+    assert forecast.seconds(rehearse(model, 4, accumulate=3)) > 1.5 * one
     # a context that is longer than the small model's, whose attention is timed alone
     long = replace(model, ctx=8192)
     forecast = Forecast(long, 1, get_backend(backend))
-    assert forecast.seconds(rehearse(replace(long, ctx=1 << 17), 1)) > 16 * forecast.seconds(rehearse(long, 1))
+    assert forecast.seconds(rehearse(replace(long, ctx=1 << 17), 1)) > 4 * forecast.seconds(rehearse(long, 1))
 
 
 def test_plan_of_a_run(tmp_path: Path) -> None:
