@@ -28,11 +28,11 @@ from .kernels.memory import aligned_empty
 Array = NDArray[Any]
 Empty = Callable[[tuple[int, ...], str], Array]
 
-CHUNK_BYTES = 4 << 20  # of the widest array of a chunk of rows, about: a few of them fit into the last cache
-LEAST_ROWS = 512  # of a chunk: packing the weights is then 2 % of multiplying with them
+LONG = 8  # ctx / dim from which on attention's share is so large that less is kept
+ROWS, LONG_ROWS = 2048, 1024  # of a chunk, at most; for each, weights are packed and their gradients cross memory once:
+# as long as multiplying 33 rows with them takes (measured, 2 threads)
 LOGITS_BYTES = 16 << 20  # the head makes logits for so many rows at a time that they take at most about this much,
 LEAST_LOGITS = 256  # or for so many: for each such block the head's weights and their gradients cross memory once
-LONG = 8  # ctx / dim from which on attention's share is so large that less is kept
 
 
 class Block:
@@ -67,7 +67,8 @@ class Activations:
 
         self.shape = (B, T)
         self.recompute = recompute
-        self.keeps_rows = not recompute and LONG * C > T
+        long = T >= LONG * C
+        self.keeps_rows = not recompute and not long
         post = config.norm == "post"
 
         # what layers keep; with recompute all but residual_in are the same arrays for all of them
@@ -88,12 +89,10 @@ class Activations:
             self.blocks.append(block)
 
         # what passes through a chunk of rows
-        size = self.embedded.itemsize
-        most = min(N, max(LEAST_ROWS, CHUNK_BYTES // (4 * C * size)))
-        count = -(-N // most)
+        count = -(-N // (LONG_ROWS if long else ROWS))
         most = min(N, -(-N // count // 16) * 16)  # even chunks, in whole tiles
         self.chunks = chunks(N, most)
-        self.head_chunks = chunks(N, min(most, max(LEAST_LOGITS, LOGITS_BYTES // (V * size))))
+        self.head_chunks = chunks(N, min(most, max(LEAST_LOGITS, LOGITS_BYTES // (V * self.embedded.itemsize))))
         self.normed, self.dnormed, self.dbranch = rows(C, most), rows(C, most), rows(C, most)
         self.mean, self.rstd = empty((most,), config.dtype), empty((most,), config.dtype)
         self.activated, self.dwide = rows(4 * C, most), rows(4 * C, most)

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from .activations import CHUNK_BYTES, LEAST_ROWS
+from .activations import ROWS
 from .config import ModelConfig
 from .kernels import Backend
 from .kernels.contract import OPERATIONS
@@ -177,7 +177,7 @@ def small_model(config: ModelConfig, batch: int, backend: str) -> tuple[ModelCon
     while 12 * (heads * size) ** 2 * itemsize > WEIGHT_BYTES:
         heads, size = (heads // 2, size) if heads > 1 else (1, size // 2)
     C = heads * size
-    rows = min(MOST_ROWS[backend], max(LEAST_ROWS, CHUNK_BYTES // (4 * C * itemsize)))
+    rows = min(MOST_ROWS[backend], ROWS)
     ctx = min(config.ctx, MOST_CTX[backend], rows)
     small = replace(config, dim=C, heads=heads, ctx=ctx, layers=1, vocab_size=min(config.vocab_size, MOST_VOCABULARY))
     return small, max(1, min(batch, rows // ctx))

@@ -525,7 +525,7 @@ def decode_tokens(
     raise NotImplementedError
 
 
-@operation(lambda d: 10 * d["V"], logits="V")
+@operation(lambda d: (5 + FUNCTION) * d["V"], logits="V")
 def sample_token(logits: Array, *, temperature: float, top_k: int, top_p: float, noise: float) -> int:
     """One token, drawn by `noise`, uniform in [0, 1): inverse transform sampling, likeliest token first, the first of
     equal ones. All in float64:

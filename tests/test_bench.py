@@ -278,7 +278,7 @@ def test_a_competitor_may_be_in_an_interpreter_without_this_package() -> None:
         ("bench step --peer jax", "jax"),
         ("bench step --peer torch --torch-python /nowhere", "Cannot start /nowhere"),
         ("bench step --json /nowhere/x.json", "there is no folder"),
-        ("bench step --ctx 16000000 --batch 1000", "needs about"),
+        ("bench step --ctx 16000000 --batch 1000", "is more than any memory holds"),
         ("bench kernels --only atention", "no kernel 'atention' (did you mean attention?)"),
         ("bench scaling --over vocab", "vocab"),
         ("bench scaling --over dim --values 30 --heads 4", "not divisible"),

@@ -24,8 +24,8 @@ B, T = 3, 37
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several chunks of rows, a short last one, and logits of a few rows at a time."""
-    monkeypatch.setattr(activations, "CHUNK_BYTES", 1)
-    monkeypatch.setattr(activations, "LEAST_ROWS", 48)
+    monkeypatch.setattr(activations, "ROWS", 48)
+    monkeypatch.setattr(activations, "LONG_ROWS", 48)
     monkeypatch.setattr(activations, "LOGITS_BYTES", 600)
     monkeypatch.setattr(activations, "LEAST_LOGITS", 13)
 

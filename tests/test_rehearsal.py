@@ -67,8 +67,8 @@ def without_updates(counts: dict[Key, int]) -> dict[Key, int]:
 def test_the_calls_are_those_of_a_step(
     options: dict[str, Any], recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(activations, "LEAST_ROWS", 64)  # several chunks, and a last one that is shorter
-    monkeypatch.setattr(activations, "CHUNK_BYTES", 1)
+    monkeypatch.setattr(activations, "ROWS", 64)  # several chunks, and a last one that is shorter
+    monkeypatch.setattr(activations, "LONG_ROWS", 64)
     model = config(**options)
     watching = Watching(get_backend("numpy"))
     trainer = trainer_of(model, cast(Backend, watching), recompute=recompute, accumulate=2)
