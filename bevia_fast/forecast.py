@@ -133,7 +133,7 @@ class Forecast:
                 taken = _median_seconds(function)
                 points[operation].append((length, taken / (heads * length)))
         for operation, ((t1, s1), (t2, s2)) in points.items():
-            each_key = max(0.0, (s2 - s1) / (t2 - t1))
+            each_key = min(max(0.0, (s2 - s1) / (t2 - t1)), s2 / t2)  # a row by itself takes no less than nothing
             self._attention[operation] = (s2 - each_key * t2, each_key)
 
 

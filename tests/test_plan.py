@@ -24,6 +24,7 @@ from bevia_fast.parameters import Parameters
 from bevia_fast.plan import make_plan
 from bevia_fast.rehearsal import rehearse
 
+BLAS = 32 << 20  # bytes
 MODEL = ModelConfig(ctx=64, dim=32, layers=2, heads=2, vocab_size=65)
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is not told")
 
@@ -72,7 +73,11 @@ def test_memory_is_as_planned(
     tmp_path: Path, model: ModelConfig, batch: int, backend: BackendName, recompute: bool
 ) -> None:
     planned = training_memory(model, batch, backend, recompute=recompute).total
-    assert over_bare(tmp_path, model, backend, recompute=recompute, batch=batch) == pytest.approx(planned, rel=0.1)
+    found = over_bare(tmp_path, model, backend, recompute=recompute, batch=batch)
+    if backend == "numpy":  # whose library for matrix products has up to so much of its own
+        assert 0.9 * planned < found < 1.1 * planned + BLAS
+    else:
+        assert found == pytest.approx(planned, rel=0.1)
 
 
 def test_the_largest_context_is_the_last_that_fits() -> None:
