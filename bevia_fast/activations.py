@@ -30,7 +30,7 @@ Empty = Callable[[tuple[int, ...], str], Array]
 
 LONG = 8  # ctx / dim from which on attention's share is so large that less is kept
 ROWS, LONG_ROWS = 2048, 1024  # of a chunk, at most; for each, weights are packed and their gradients cross memory once:
-# as long as multiplying 33 rows with them takes (measured, 2 threads)
+# as long as about 40 rows of baby take (2 threads, see bench/NOTES.md)
 LOGITS_BYTES = 16 << 20  # the head makes logits for so many rows at a time that they take at most about this much,
 LEAST_LOGITS = 256  # or for so many: for each such block the head's weights and their gradients cross memory once
 
