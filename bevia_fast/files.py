@@ -137,7 +137,7 @@ class RunFolder:
     """
 
     def __init__(self, out: str = "") -> None:
-        """For a new run. Raises CheckpointError if `out` is a file or already holds a run."""
+        """For a new run. Raises CheckpointError if `out` is a file, or holds a run or a file that one writes."""
         self.path = Path(out)
         self._numbered = not out
         self._handle: int | None = None
@@ -281,6 +281,11 @@ def _refuse_taken(path: Path) -> None:
             raise CheckpointError(f"{path} is not a folder; choose another one with --out.")
         if any((path / name).exists() for name in RUN_FILES):
             raise _taken(path)
+        for name in (LOSS, SAMPLE):  # somebody's own, for there is no run
+            if (path / name).exists():
+                raise CheckpointError(
+                    f"{path} has a file {name}, which the run would write over; choose another folder with --out."
+                )
 
 
 def _taken(path: Path) -> CheckpointError:

@@ -128,6 +128,13 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
             files.RunFolder(str(bad)).create({})
 
 
+@pytest.mark.parametrize("name", [files.LOSS, files.SAMPLE])
+def test_files_of_the_users_are_not_written_over(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(CheckpointError, match=f"has a file {name}, which the run would write over"):
+        files.RunFolder(str(tmp_path))
+
+
 def test_metrics_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Cannot read"):
         files.read_metrics(tmp_path)
