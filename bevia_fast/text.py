@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .errors import DataError
+from .files import METRICS, SAMPLE
 
 BLOCK = 1 << 17  # bytes read at a time: what is made of them on the way to tokens stays in the caches of a core
 MARK = "\ufeff"  # the byte order mark, decoded
 
 
 def text_blocks(paths: Sequence[str], size: int = BLOCK) -> Iterator[str]:
-    """The text of files, of folders (every *.txt below, in sorted order) and of standard input ("-"), in blocks of
-    about `size` bytes, none empty.
+    """The text of files, of folders (every *.txt below, in sorted order, but for what runs wrote) and of standard
+    input ("-"), in blocks of about `size` bytes, none empty.
 
     Kept as it is, but for a byte order mark; a newline is put between two files if the first does not end in one. No
     path: the default text. Raises DataError naming the file, and the byte offset where it is not UTF-8.
@@ -84,10 +85,15 @@ def _files(path: str) -> list[str]:
     """Names of the files that `path` stands for."""
     if path == "-" or not os.path.isdir(path):
         return [path]
-    files = sorted(file for file in Path(path).rglob("*.txt") if file.is_file())
+    files = sorted(file for file in Path(path).rglob("*.txt") if file.is_file() and not _is_sample(file))
     if not files:
         raise DataError(f"The folder {path} has no *.txt file in it or below.")
     return [str(file) for file in files]
+
+
+def _is_sample(file: Path) -> bool:
+    """Whether a run wrote it: no run learns from that."""
+    return file.name == SAMPLE and (file.parent / METRICS).exists()
 
 
 def _named(path: str) -> str:

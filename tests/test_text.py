@@ -37,6 +37,14 @@ def test_files_are_joined_in_order_and_folders_sorted(tmp_path: Path) -> None:
     assert read(str(first), str(folder)) == "0\n1\n2\n"
 
 
+def test_what_a_run_wrote_is_not_read(tmp_path: Path) -> None:
+    for name in ("a.txt", "runs/1/metrics.jsonl", "runs/1/sample.txt", "runs/1/b.txt", "c/sample.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    assert read(str(tmp_path)) == "a.txt\nc/sample.txt\nruns/1/b.txt"
+    assert read(str(tmp_path / "runs" / "1" / "sample.txt")) == "runs/1/sample.txt"  # asked for by name
+
+
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO("über".encode())))
     assert read("-") == "über"
