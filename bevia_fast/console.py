@@ -173,7 +173,8 @@ class ConsoleReporter(Reporter):
         line = f"step {step:>6}  loss {_number(record['loss'])}  val {_number(record['val_loss'])}"
         if step:
             seconds = time.perf_counter() - self.started
-            line += f"  {record['tokens_per_s']:>9,.0f} tokens/s  {seconds:6.1f} s"
+            speed = record["tokens_per_s"]  # None: the step was skipped
+            line += f"  {'-' if speed is None else f'{speed:,.0f}':>9} tokens/s  {seconds:6.1f} s"
         self._say(line)
 
     def sample(self, step: int, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections.abc import Callable
@@ -11,10 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from small_runs import Acting, result, tiny_config
 
 from bevia_fast import train, training
 from bevia_fast.checkpoint import newest_good, stored_config
+from bevia_fast.console import ConsoleReporter
 from bevia_fast.diagnosis import first_not_finite
 from bevia_fast.errors import StoppedRun
 from bevia_fast.files import read_metrics
@@ -147,6 +150,15 @@ def test_skipping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         train(tiny_config(tmp_path, on_nan="stop"))
     train(replace(stored_config(tmp_path / "run"), on_nan="skip"))
     assert result(tmp_path / "run") == result(whole.folder)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_skipped_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
+    broken_step(monkeypatch, lambda step: step in (3, 8))  # after 8 there is an evaluation
+    output = io.StringIO()
+    train(tiny_config(tmp_path, on_nan="skip"), ConsoleReporter(Console(file=output, force_terminal=live, width=120)))
+    lines = [line for line in output.getvalue().splitlines() if " loss      -  val " in line]
+    assert [line.split()[1] for line in lines if "- tokens/s" in line] == ["8"] if live else ["3", "8"]
 
 
 def test_too_many_skipped_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
