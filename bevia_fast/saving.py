@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
 from . import files
 from .checkpoint import Progress, checkpoints, save_checkpoint, versions
@@ -83,10 +82,11 @@ class Saver:
             reason = error.strerror if isinstance(error, OSError) else error
             self._tell(f"an old checkpoint cannot be removed: {reason}.")
 
-    def try_to(self, path: Path, data: bytes) -> None:
-        """Write a file that no resumed run needs; a failure is told, and a problem."""
+    @contextlib.contextmanager
+    def trying(self) -> Iterator[None]:
+        """Within, a file is written that no resumed run needs; a failure is told, and a problem."""
         try:
-            files.write_atomically(path, data)
+            yield
         except CheckpointError as error:
             self.problem = self.problem or str(error)
             self._tell(str(error))

@@ -109,7 +109,8 @@ def _train(
             if resumed is not None:
                 _report_resumed(resumed, damaged, config, reporter)
                 folder.cut_back(progress.step - (progress.unfinished is not None))
-                saver.try_to(folder.path / files.CONFIG, files.config_text(written).encode())
+                with saver.trying():
+                    files.write_atomically(folder.path / files.CONFIG, files.config_text(written).encode())
             run = Run(folder.path, trainer.model, corpus.tokenizer)
             with np.errstate(all="ignore"):  # NaN and infinities are looked for in every step
                 _Session(config, trainer, crosscheck, corpus.validation, run, saver, reporter, stop).go_on()
@@ -182,7 +183,8 @@ class _Session:
         seconds = time.monotonic() - began
         self._draw()
         text = short_sample(self.run, self.config.seed, FINAL_SAMPLE_LENGTH)
-        self.saver.try_to(self.run.folder / files.SAMPLE, (text + "\n").encode("utf-8", "replace"))
+        with self.saver.trying():
+            files.write_atomically(self.run.folder / files.SAMPLE, (text + "\n").encode("utf-8", "replace"))
         self.reporter.sample(progress.step, text)
         self.reporter.saved(self.saver.count, self.saver.size, self.saver.seconds, seconds)
         if self.saver.problem:
@@ -256,7 +258,8 @@ class _Session:
     def _draw(self) -> None:
         from .plots import draw_losses, png
 
-        self.saver.try_to(self.run.folder / files.LOSS, png(draw_losses(self.run.history)))
+        with self.saver.trying():  # also to read what is to be drawn
+            files.write_atomically(self.run.folder / files.LOSS, png(draw_losses(self.run.history)))
 
 
 def short_sample(run: Run, seed: int, length: int = SAMPLE_LENGTH) -> str:

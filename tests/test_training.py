@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from dataclasses import replace
@@ -238,6 +239,16 @@ def test_a_run_that_diverges_keeps_the_last_good_weights(
     assert np.isfinite(parameters.flat).all()
     assert [record["step"] for record in lines(config.out)] == [0, 1, 2, 3, 4]
     assert (Path(config.out) / "loss.png").exists()
+
+
+def test_a_picture_that_cannot_be_drawn_hides_nothing(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is gone, and with it what is to be drawn; the run ends as it would without a picture."""
+    with pytest.raises(StoppedRun, match="the last save failed"):
+        train(config, Spoiling(4, lambda: shutil.rmtree(config.out)))
+    backward = Trainer.backward
+    monkeypatch.setattr(Trainer, "backward", lambda self, step: math.nan if step == 5 else backward(self, step))
+    with pytest.raises(StoppedRun, match="step 5: the loss is nan"):
+        train(config, Spoiling(4, lambda: shutil.rmtree(config.out)))
 
 
 def test_ctrl_c_finishes_the_step_and_saves(config: TrainConfig) -> None:
