@@ -147,12 +147,13 @@ def available_bytes() -> int | None:
     return min(found) if found else None
 
 
-def refuse_training(config: TrainConfig, model: ModelConfig) -> None:
+def refuse_training(config: TrainConfig, model: ModelConfig, held: int = 0) -> None:
     """Raises ConfigError, with the figures of the plan and what would fit, if training takes more memory than there is
-    and the options do not say that it shall begin all the same."""
+    and the options do not say that it shall begin all the same. `held`: bytes of it that the process has already."""
     available = None if config.ignore_memory else available_bytes()
     if available is None:
         return
+    available += held
     crosscheck = config.crosscheck_every > 0
     memory = training_memory(model, config.batch, config.backend, recompute=config.recompute, crosscheck=crosscheck)
     if memory.total > available:

@@ -78,7 +78,8 @@ def _train(
         raise ConfigError(f"--steps is {config.steps:,}; {config.resume} has done {progress.step:,} already.")
     other: BackendName = "numpy" if config.backend == "numba" else "numba"
     backend = open_backend(config.backend, config.threads)
-    refuse_training(config, model_config)
+    read = sum(parameters.flat.nbytes for parameters in resumed.tensors.values()) if resumed else 0
+    refuse_training(config, model_config, held=read)
     trainer = Trainer(config, model_config, backend, corpus.training, resumed.tensors if resumed else None)
     crosscheck = None
     if config.crosscheck_every:

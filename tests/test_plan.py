@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from bevia_fast import capacity, cli, train
 from bevia_fast.bench_client import Competitor
 from bevia_fast.bench_step import StepSize
 from bevia_fast.capacity import largest_ctx, readable, training_memory
+from bevia_fast.checkpoint import stored_config
 from bevia_fast.config import BackendName, ModelConfig
 from bevia_fast.errors import ConfigError
 from bevia_fast.forecast import Forecast, products
@@ -171,6 +173,18 @@ def test_what_cannot_fit_is_refused_with_the_plans_figures(
     assert error.startswith("bevia-fast: error: Training this model needs about ")
     assert error.count("\n") == 1
     assert "--recompute" not in error  # that would not fit either
+
+
+def test_what_a_resumed_run_has_read_is_not_counted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = train(tiny_config(tmp_path)).folder
+    config = stored_config(run)
+    memory = training_memory(config.model, config.batch, config.backend)
+    free = memory.total - memory.weights - memory.moments
+    for less in (1, 0):
+        monkeypatch.setattr(capacity, "available_bytes", lambda less=less: free - less)
+        with pytest.raises(ConfigError, match="Training this model needs") if less else contextlib.nullcontext():
+            train(replace(config, steps=12))
+    assert result(run)[0] == 12
 
 
 def test_a_request_for_more_than_any_machine_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
