@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from .activations import ROWS
+from .activations import LONG, ROWS
 from .config import ModelConfig
 from .kernels import Backend
 from .kernels.contract import OPERATIONS
@@ -179,6 +179,8 @@ def small_model(config: ModelConfig, batch: int, backend: str) -> tuple[ModelCon
     C = heads * size
     rows = min(MOST_ROWS[backend], ROWS)
     ctx = min(config.ctx, MOST_CTX[backend], rows)
+    if config.ctx < LONG * config.dim:  # the same kernels are called where layers keep the same
+        ctx = min(ctx, LONG * C - 1)
     small = replace(config, dim=C, heads=heads, ctx=ctx, layers=1, vocab_size=min(config.vocab_size, MOST_VOCABULARY))
     return small, max(1, min(batch, rows // ctx))
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from bevia_fast.capacity import largest_ctx, readable, training_memory
 from bevia_fast.checkpoint import stored_config
 from bevia_fast.config import BackendName, ModelConfig
 from bevia_fast.errors import ConfigError
-from bevia_fast.forecast import Forecast, products
+from bevia_fast.forecast import Forecast, products, small_model
 from bevia_fast.kernels import get_backend
 from bevia_fast.parameters import Parameters
 from bevia_fast.plan import make_plan
@@ -119,6 +120,22 @@ def test_a_forecast_grows_with_the_step(backend: BackendName) -> None:
     long = replace(model, ctx=8192)
     forecast = Forecast(long, 1, get_backend(backend))
     assert forecast.seconds(rehearse(replace(long, ctx=1 << 17), 1)) > 4 * forecast.seconds(rehearse(long, 1))
+
+
+@pytest.mark.parametrize(
+    ("dim", "heads", "dtype"),
+    [(768, 3, "float32"), (1536, 6, "float32"), (3072, 12, "float32"), (576, 3, "float64"), (768, 12, "float32")],
+)
+def test_the_small_model_makes_all_calls_of_the_one_that_is_meant(dim: int, heads: int, dtype: Any) -> None:
+    """However much smaller its weights are."""
+    for ctx in (64, 2048, 8 * dim - 1, 8 * dim):
+        config = replace(MODEL, ctx=ctx, dim=dim, heads=heads, dtype=dtype)
+        small, sequences = small_model(config, 1, "numba")
+        called, wanted = (
+            {call.operation for call, _ in rehearse(model, batch).calls}
+            for model, batch in ((small, sequences), (config, 1))
+        )
+        assert called >= wanted, ctx
 
 
 def test_plan_of_a_run(tmp_path: Path) -> None:
