@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -129,22 +130,33 @@ def map_bytes(config: ModelConfig, length: int) -> int:
 
 def available_bytes() -> int | None:
     """Memory that can be had without swapping, or None where the system does not say."""
-    found = []
-    try:
+    found = _free_in_containers()
+    with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 found.append(int(line.split()[1]) * 1024)
-        limit = (CGROUP / "memory.max").read_text("ascii").strip()  # a container's share
-        if limit != "max":
-            found.append(int(limit) - int((CGROUP / "memory.current").read_text("ascii")))
-    except (OSError, ValueError, IndexError):
-        pass
     if not found and hasattr(os, "sysconf"):
         try:
             found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
         except (OSError, ValueError):
             return None
     return min(found) if found else None
+
+
+def _free_in_containers() -> list[int]:
+    """What is left of a container's share, by version 2 of control groups and by version 1. Of files that were read,
+    the system keeps in memory what nobody needs: that counts as used, and can be had."""
+    found = []
+    for folder, most, used, kept in (
+        (CGROUP, "memory.max", "memory.current", "inactive_file"),
+        (CGROUP / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ):
+        with contextlib.suppress(OSError, ValueError, KeyError):  # also "max": no limit
+            limit, taken = (int((folder / name).read_text("ascii")) for name in (most, used))
+            found.append(limit - taken)
+            lines = (folder / "memory.stat").read_text("ascii").splitlines()
+            found[-1] += int(dict(line.split() for line in lines)[kept])
+    return found
 
 
 def refuse_training(config: TrainConfig, model: ModelConfig, held: int = 0) -> None:

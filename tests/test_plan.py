@@ -17,7 +17,7 @@ from small_runs import result, tiny_config
 from bevia_fast import capacity, cli, train
 from bevia_fast.bench_client import Competitor
 from bevia_fast.bench_step import StepSize
-from bevia_fast.capacity import largest_ctx, readable, training_memory
+from bevia_fast.capacity import available_bytes, largest_ctx, readable, training_memory
 from bevia_fast.checkpoint import stored_config
 from bevia_fast.config import BackendName, ModelConfig
 from bevia_fast.errors import ConfigError
@@ -202,6 +202,28 @@ def test_what_a_resumed_run_has_read_is_not_counted_twice(tmp_path: Path, monkey
         with pytest.raises(ConfigError, match="Training this model needs") if less else contextlib.nullcontext():
             train(replace(config, steps=12))
     assert result(run)[0] == 12
+
+
+@pytest.mark.parametrize(
+    ("version", "most", "used", "kept"),
+    [
+        ("", "memory.max", "memory.current", "inactive_file"),
+        ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    ],
+)
+def test_a_containers_share_is_what_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, most: str, used: str, kept: str
+) -> None:
+    monkeypatch.setattr(capacity, "CGROUP", tmp_path)
+    folder = tmp_path / version
+    folder.mkdir(exist_ok=True)
+    (folder / most).write_text("1000000\n")
+    (folder / used).write_text("990000\n")
+    assert available_bytes() == 10_000
+    (folder / "memory.stat").write_text(f"anon 90000\n{kept} 800000\nactive_file 100000\n")  # a text that was read
+    assert available_bytes() == 810_000
+    (folder / most).write_text("max\n" if not version else "9223372036854771712\n")
+    assert (available_bytes() or 1 << 40) > 1 << 20  # the machine's
 
 
 def test_a_request_for_more_than_any_machine_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
