@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .activations import Activations, Block
+from .activations import LONG, Activations, Block
 from .config import BackendName, ModelConfig, TrainConfig
 from .errors import ConfigError
 from .kernels.contract import OPERATIONS
@@ -117,6 +117,9 @@ def largest_ctx(
 
     a_row = batch * config.dim * np.dtype(config.dtype).itemsize  # of the stream, which is kept in any case
     low, high = 0, min(MOST_CTX, available // a_row, MOST_TOKENS // batch) // CTX_STEP
+    long = -(-LONG * config.dim // CTX_STEP)  # from here on layers keep less, and memory grows anew
+    if long <= high:
+        low, high = (long, high) if fits(long * CTX_STEP) else (low, long - 1)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle * CTX_STEP) else (low, middle - 1)

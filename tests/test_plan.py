@@ -95,6 +95,15 @@ def test_the_largest_context_is_the_last_that_fits() -> None:
     assert largest_ctx(MODEL, 2, "numba", 1000, recompute=False) == 0
 
 
+def test_a_longer_context_may_fit_where_a_shorter_one_does_not() -> None:
+    """From ctx = 8 dim on layers keep less."""
+    model = replace(MODEL, layers=6)
+    shorter, longer = (training_memory(replace(model, ctx=ctx), 2, "numba").total for ctx in (192, 256))
+    assert longer < shorter
+    for available, ctx in ((longer, 256), (longer - 1, 128)):
+        assert largest_ctx(model, 2, "numba", available, recompute=False) == ctx
+
+
 def test_recompute_takes_less_memory_and_more_arithmetic() -> None:
     model = replace(MODEL, layers=8, ctx=1024)
     usual, less = (training_memory(model, 4, "numba", recompute=recompute) for recompute in (False, True))
