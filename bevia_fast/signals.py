@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 POLITE = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+HANGUP = getattr(signal, "SIGHUP", None)  # a terminal that is closed often sends it twice, by itself and by its shell
 
 
 @contextlib.contextmanager
 def finish_on_signal(told: Callable[[], None]) -> Iterator[Callable[[], int]]:
     """Within, the given function returns the number of the first signal that came, 0 before. The second ends at once:
-    Ctrl-C by KeyboardInterrupt, the others by SystemExit, with 128 + the number as the exit code.
+    Ctrl-C by KeyboardInterrupt, the others by SystemExit, with 128 + the number as the exit code. Only that a terminal
+    was closed says no more the second time.
 
     A signal that the caller had ignored, as nohup does, stays ignored.
     """
@@ -28,6 +30,8 @@ def finish_on_signal(told: Callable[[], None]) -> Iterator[Callable[[], int]]:
         return
 
     def handle(number: int, frame: FrameType | None) -> None:
+        if first and number == HANGUP == first[0]:
+            return
         if first:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         first.append(number)

@@ -107,6 +107,15 @@ def test_a_second_signal(
     assert result(tmp_path / "run") == whole
 
 
+def test_a_terminal_may_say_twice_that_it_is_closed() -> None:
+    with finish_on_signal(lambda: None) as stop:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop() == signal.SIGHUP
+        with pytest.raises(SystemExit):  # someone else has no patience
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_a_signal_while_the_console_prints_raises_nothing() -> None:
     def told() -> None:
         raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
