@@ -118,8 +118,6 @@ def job(operation: str, letters: Mapping[str, int]) -> Job:
         options = dict(DROPOUT)
     elif operation == "adamw":
         options = _USUAL_ADAMW | {"decayed": letters["P"]}
-    elif operation == "attention_decode":
-        options = {"position": letters["S"] - 1}
     elif operation == "decode_tokens":
         options = _USUAL_SAMPLING | {
             "token": 0, "index": letters["S"] // 4, "norm": "pre", "activation": "gelu", "key": 1, "draw": 0,

@@ -84,15 +84,6 @@ def _attention_cases(operation: str) -> list[Case]:
     return _each_with_some(operation, _ATTENTION, variants)
 
 
-def _decode_cases() -> list[Case]:
-    sizes = [(1, 1, 1, 1, 0), (2, 3, 1, 5, 4), (1, 2, 16, 17, 0), (3, 1, 33, 16, 15), (1, 6, 64, 130, 129),
-             (1, 4, 31, 257, 100), (2, 2, 8, 65, 32), (1, 3, 96, 40, 17)]  # fmt: skip
-    return [
-        Case("attention_decode", {"B": B, "NH": NH, "HS": HS, "S": S}, options={"position": position})
-        for B, NH, HS, S, position in sizes
-    ]
-
-
 def _weights_cases() -> list[Case]:
     sizes = [(1, 1, 1, 1, 1, 0), (2, 3, 5, 7, 7, 0), (1, 2, 16, 33, 1, 32), (1, 1, 17, 65, 5, 11),
              (2, 2, 32, 130, 3, 64), (1, 4, 8, 17, 16, 1)]  # fmt: skip
@@ -193,8 +184,6 @@ def cases(operation: str) -> list[Case]:
         return _each_with_some(operation, _ROWS, [{}, {"in_place": ("dinp", "dout")}, {"spread": 5.0}])
     if operation in ("attention_forward", "attention_backward"):
         return _attention_cases(operation)
-    if operation == "attention_decode":
-        return _decode_cases()
     if operation == "attention_weights":
         return _weights_cases()
     if operation == "decode_tokens":

@@ -109,9 +109,6 @@ BOUNDS: dict[tuple[str, str], Bound] = {
     ("attention_forward", "lse"): Bound(8, lambda d: d["HS"], _largest_product("qkv", "qkv")),
     # the same, and dscores subtracts two sums of HS products of dout and v
     ("attention_backward", "dqkv"): Bound(16, lambda d: d["HS"] + d["T"]),
-    ("attention_decode", "out"): Bound(8, lambda d: d["HS"] + d["S"], _largest_of("values")),
-    ("attention_decode", "keys"): Bound(0),
-    ("attention_decode", "values"): Bound(0),
     # a token that was drawn is this one or another; the arrays are those of a whole model, layer upon layer
     ("decode_tokens", "drawn"): Bound(0),
     ("decode_tokens", "logits"): Bound(64, lambda d: d["C"] + d["S"]),

@@ -451,18 +451,6 @@ def attention_backward(
 
 
 @operation(
-    lambda d: 4 * d["B"] * (d["position"] + 1) * d["NH"] * d["HS"],
-    keys="B NH S HS", values="B NH S HS", out="B NH*HS", qkv="B 3*NH*HS",  # the caches first: they tell NH from HS
-)  # fmt: skip
-def attention_decode(out: Array, keys: Array, values: Array, qkv: Array, position: int) -> None:
-    """Attention of one new position against the cache: writes its key and value at slot `position` of `keys` and
-    `values`, then attends from it to slots 0..position.
-
-    Raises ContractError if position is not in [0, S).
-    """
-
-
-@operation(
     lambda d: d["B"] * d["R"] * (2 * d.get("first", 0) + d["R"] + 1) * d["C"],  # row r looks at first + r + 1 keys
     divides=("NH", "C"),
     weights="B NH R T", qkv="B T 3*C",
@@ -611,7 +599,6 @@ class Backend:
     gelu_backward = staticmethod(gelu_backward)
     attention_forward = staticmethod(attention_forward)
     attention_backward = staticmethod(attention_backward)
-    attention_decode = staticmethod(attention_decode)
     attention_weights = staticmethod(attention_weights)
     decode_tokens = staticmethod(decode_tokens)
     sample_token = staticmethod(sample_token)

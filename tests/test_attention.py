@@ -13,7 +13,7 @@ from bevia_fast.comparison import Case
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.kernels.numpy_ref.dropout import dropout_mask
 
-OPERATIONS = ["attention_forward", "attention_backward", "attention_decode", "attention_weights"]
+OPERATIONS = ["attention_forward", "attention_backward", "attention_weights"]
 
 Size = tuple[int, int, int, int]
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(1, 3), st.integers(1, 20))  # B, T, NH, HS
@@ -110,23 +110,6 @@ def test_weights_are_causal_shares_and_give_the_output(name: str, size: Size, se
     assert_close(f"{name} row sums", weights.sum(axis=-1), np.ones((B, heads, T)), 1e-13)
     expected = (weights @ values_of(qkv, heads)).swapaxes(1, 2).reshape(B, T, -1)
     assert_close(f"{name} out", forward(backend, qkv, heads), expected, 1e-13)
-
-
-@each_backend
-@given(size=sizes, seed=st.integers(0, 999))
-def test_decoding_gives_the_rows_of_the_whole(name: str, size: Size, seed: int) -> None:
-    """One position after the other against the cache is the same as all at once; free slots hold NaN, unseen."""
-    B, T, heads, head_size = size
-    qkv = normal(seed, B, T, 3 * heads * head_size)
-    backend = get_backend(name)
-    whole = forward(backend, qkv, heads)
-    keys, values = np.full((2, B, heads, T + 2, head_size), np.nan)
-    for t in range(T):
-        out = np.empty((B, heads * head_size))
-        backend.attention_decode(out, keys, values, np.ascontiguousarray(qkv[:, t]), t)
-        assert_close(f"{name} out at {t}", out, whole[:, t], 1e-12, relative_to=1.0)
-    np.testing.assert_array_equal(values[:, :, :T], values_of(qkv, heads))
-    assert np.isnan(keys[:, :, T:]).all()
 
 
 def test_dropout_drops_the_masked_weights(backend: Backend, dtype: str) -> None:

@@ -35,7 +35,6 @@ CALLS = {
         Case("gelu_backward", {"N": 6, "C": 4}),
         Case("attention_forward", {"B": 2, "T": 5, "NH": 2, "HS": 3, "C": 6}, options={"dropout_rate": 0.5}),
         Case("attention_backward", {"B": 2, "T": 5, "NH": 2, "HS": 3, "C": 6}, options={"dropout_rate": 0.5}),
-        Case("attention_decode", {"B": 2, "NH": 2, "HS": 3, "S": 5}, options={"position": 3}),
         Case("attention_weights", {"B": 2, "NH": 2, "C": 6, "T": 5, "R": 2}, options={"first": 1}),
         Case(
             "decode_tokens", {"D": 2, "V": 5, "L": 2, "NH": 2, "HS": 3, "S": 4, "C": 6, "G": 2, "M": 7},
@@ -193,8 +192,6 @@ def test_id_out_of_range(backend: Backend, operation: str, spec: ArraySpec, bad:
 @pytest.mark.parametrize(
     ("operation", "option", "bad"),
     [
-        ("attention_decode", "position", -1),
-        ("attention_decode", "position", 5),
         ("decode_tokens", "token", -1),
         ("decode_tokens", "token", 5),
         ("decode_tokens", "index", -1),

@@ -141,7 +141,7 @@ def test_only_what_decays_is_counted_as_decaying(decayed: int) -> None:
 def test_attention_counts_the_pairs_that_see_each_other(T: int, first: int, R: int) -> None:
     B, NH, HS = 2, 3, 5
     pairs = B * NH * sum(1 for i in range(T) for j in range(T) if j <= i)
-    dims = {"B": B, "T": T, "NH": NH, "HS": HS, "C": NH * HS, "R": R, "S": T}
+    dims = {"B": B, "T": T, "NH": NH, "HS": HS, "C": NH * HS, "R": R}
 
     def flops(operation: str, **options: int) -> float:
         return OPERATIONS[operation].cost_of(dims, (), "float32", options).flops
@@ -150,7 +150,6 @@ def test_attention_counts_the_pairs_that_see_each_other(T: int, first: int, R: i
     assert flops("attention_backward") == 5 * 2 * pairs * HS  # q k, dout v, and dq, dk, dv
     seen = B * NH * sum(i + 1 for i in range(first, first + R))
     assert flops("attention_weights", first=first) == 2 * seen * HS
-    assert flops("attention_decode", position=first) == 2 * 2 * B * NH * (first + 1) * HS
 
 
 def test_decoding_counts_each_place_of_each_token() -> None:
@@ -165,8 +164,7 @@ def test_decoding_counts_each_place_of_each_token() -> None:
 
 def moved(case: Case, dtype: str) -> int:
     """Bytes of the arrays that a call reads and of those that it writes, found out by trying: an array is read if
-    results are others where it holds other numbers, and written if most of it has changed. (Most, for the one slot of
-    a cache that `attention_decode` writes does not count.)"""
+    results are others where it holds other numbers, and written if most of it has changed."""
 
     def results(changed: str) -> tuple[dict[str, Any], dict[str, Any]]:
         before, other = make_arguments(case, dtype), make_arguments(case, dtype, seed=1)
@@ -217,7 +215,7 @@ def test_of_a_large_table_only_the_rows_asked_for_are_moved() -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_twice_as_many_rows_cost_twice_as_much(operation: str) -> None:
-    if operation in ("attention_decode", "decode_tokens", "sample_token", "squared_norm", "adamw"):
+    if operation in ("decode_tokens", "sample_token", "squared_norm", "adamw"):
         return
     letters = letters_of(**SCALES["small"])
     double = letters | {"N": 2 * letters["N"], "B": 2 * letters["B"]}

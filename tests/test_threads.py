@@ -44,7 +44,6 @@ LARGE = [
     Case("relu_backward", {"N": 1999, "C": 131}),
     Case("attention_forward", _HEADS, options=_DROPOUT),
     Case("attention_backward", _HEADS, options=_DROPOUT),
-    Case("attention_decode", {"B": 5, "NH": 7, "HS": 31, "S": 300}, options={"position": 290}),
     Case("attention_weights", _HEADS | {"R": 101}, options={"first": 50}),
     Case("decode_tokens", {"D": 60, "V": 131, "L": 2, "NH": 5, "HS": 31, "S": 50, "C": 93, "G": 5, "M": 127},
          ("ln_1_bias", "qkv_bias", "fc_bias"), _DECODING, spread=0.3),

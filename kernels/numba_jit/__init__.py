@@ -6,7 +6,7 @@ Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `c
 
 from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
 from .adamw import adamw, squared_norm
-from .attention import attention_backward, attention_decode, attention_forward, attention_weights
+from .attention import attention_backward, attention_forward, attention_weights
 from .cross_entropy import cross_entropy
 from .decode import decode_tokens
 from .dropout import dropout_backward, dropout_forward
@@ -20,7 +20,6 @@ name = "numba"
 __all__ = [
     "adamw",
     "attention_backward",
-    "attention_decode",
     "attention_forward",
     "attention_weights",
     "cross_entropy",

@@ -80,15 +80,6 @@ def attention_backward(
     )  # fmt: skip
 
 
-@implements(contract.attention_decode)
-def attention_decode(out: Array, keys: Array, values: Array, qkv: Array, position: int) -> None:
-    # (B,3C), (B,NH,S,HS), (B,NH,S,HS) -> (B,C)
-    if not 0 <= position < keys.shape[2]:
-        raise ContractError(f"attention_decode: position is {position}; wanted 0 <= position < {keys.shape[2]}")
-    heads = keys.shape[0] * keys.shape[1]
-    _decode(out, keys, values, qkv, position, scratch("scores", heads * keys.shape[2], out.dtype))
-
-
 @implements(contract.attention_weights)
 def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     # (B,T,3C) -> (B,NH,R,T)
@@ -338,28 +329,6 @@ def _backward_block(
                 multiply, all_dscores, s_at + r * keys, keys, 1, k_rows, k_at + c * keys * c_width, c_width, depth,
                 dq_rows, dq, dq_stride, number, columns, dq_rows, dq, dq_stride, seen, dq_rows, 0, 0, False,
             )  # fmt: skip
-
-
-@kernel()
-def _decode(out, keys, values, qkv, position, all_scores):
-    B, NH, S, HS = keys.shape
-    real = out.dtype.type
-    log2e_scale = real(LOG2E / math.sqrt(HS))
-    for item in numba.prange(B * NH):
-        b, h = item // NH, item % NH
-        C, at = NH * HS, item * S
-        for c in range(HS):
-            keys[b, h, position, c] = qkv[b, C + h * HS + c]
-            values[b, h, position, c] = qkv[b, 2 * C + h * HS + c]
-            out[b, h * HS + c] = 0
-        for j in range(position + 1):
-            all_scores[at + j] = dot_span(qkv, (b * 3 * NH + h) * HS, keys, (item * S + j) * HS, HS)
-        largest = max_span(all_scores, at, position + 1)
-        total = exp_span(all_scores, at, all_scores, at, position + 1, log2e_scale, largest)
-        for j in range(position + 1):
-            weight = all_scores[at + j] / total
-            for c in range(HS):
-                out[b, h * HS + c] += weight * values[b, h, j, c]
 
 
 @kernel()

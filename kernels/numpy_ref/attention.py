@@ -114,23 +114,6 @@ def attention_backward(
     dqkv[:, :, 2 * C :] = merge_heads(dv)
 
 
-@implements(contract.attention_decode)
-def attention_decode(out: Array, keys: Array, values: Array, qkv: Array, position: int) -> None:
-    # (B,3C), keys and values (B,NH,S,HS) -> (B,C)
-    B, NH, S, HS = keys.shape
-    if not 0 <= position < S:
-        raise ContractError(f"attention_decode: position is {position}; wanted 0 <= position < {S}")
-    q, k, v = qkv.reshape(B, 3, NH, HS).swapaxes(0, 1)  # (B,NH,HS) each
-
-    # Earlier positions do not see this one, so their keys and values are what they were: only one row is new.
-    keys[:, :, position] = k
-    values[:, :, position] = v
-
-    scores = causal_scores(q[:, :, None], keys[:, :, : position + 1], first=position)  # (B,NH,1,position+1)
-    weights, _ = softmax(scores)
-    out[...] = merge_heads(weights @ values[:, :, : position + 1])[:, 0]
-
-
 @implements(contract.attention_weights)
 def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     # (B,T,3C) -> (B,NH,R,T)
