@@ -86,12 +86,6 @@ class Rehearsed:
         """Calls of kernels altogether."""
         return sum(count for _, count in self.calls)
 
-    @property
-    def cost(self) -> Cost:
-        """Of all calls."""
-        costs = [(call.cost, count) for call, count in self.calls]
-        return Cost(sum(c.flops * count for c, count in costs), sum(c.bytes * count for c, count in costs))
-
 
 def rehearse(config: ModelConfig, batch: int, *, recompute: bool = False, accumulate: int = 1) -> Rehearsed:
     """One optimiser step of a model on batches of that many sequences: in milliseconds, however large the model is.

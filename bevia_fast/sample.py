@@ -51,7 +51,7 @@ def stream(model: GPT, tokenizer: Tokenizer, config: GenerateConfig, *, use_cach
 
     An empty prompt stands for a new line, or for the first character of the alphabet if that has none. Character i is
     a pure function of the weights, the text before it, and (seed, i). With `use_cache` = False the model reads all of
-    its window again for each character: slow, and the same text.
+    its window again for each character: slow, and the same text. It is the reference that tests hold the cache against.
     """
     text = config.prompt or ("\n" if "\n" in tokenizer.alphabet else tokenizer.alphabet[0])
     tokens = tokenizer.encode(text, "The prompt")[-model.config.ctx :]
@@ -86,7 +86,7 @@ def _cached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
 
 
 def _uncached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
-    """The same, computing the whole window for each of them."""
+    """The same, computing the whole window for each of them: what `_cached` is held against."""
     window, ctx = tokens.tolist(), model.config.ctx
     for number in range(config.length):
         if len(window) > ctx:
