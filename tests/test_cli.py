@@ -68,6 +68,14 @@ def test_train_with_numba_from_standard_input(tmp_path: Path, trained: Path) -> 
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # the other backend's, from the same seed
 
 
+def test_train_where_only_numbas_own_threads_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There kernels are wrapped in other objects, which the planning of memory has to know as well."""
+    monkeypatch.setenv("NUMBA_THREADING_LAYER", "workqueue")
+    done = bevia("train", "--data", "-", *SIZES, "--steps", "2", "--sample-every", "0", folder=tmp_path, stdin=TEXT)
+    assert done.returncode == 0, done.stderr
+    assert "(workqueue)" in done.stdout
+
+
 def test_generate(trained: Path) -> None:
     arguments = ["generate", "run", "--backend", "numpy", "--length", "50"]  # three times the context
     texts = []

@@ -44,12 +44,12 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
                 return compile_it(signature)
 
         dispatcher.compile = compile_alone
-        return _OneAtATime(dispatcher) if parallel and _threads.layer() == "workqueue" else dispatcher
+        return OneAtATime(dispatcher) if parallel and _threads.layer() == "workqueue" else dispatcher
 
     return decorate
 
 
-class _OneAtATime:
+class OneAtATime:
     """A kernel that waits until no other runs: what Numba's own layer, workqueue, has to be protected by."""
 
     _running = threading.Lock()  # of all kernels

@@ -17,6 +17,7 @@ from numba.core.dispatcher import Dispatcher
 
 from ..contract import OPERATIONS, Array
 from ..memory import outline
+from ._jit import OneAtATime
 
 
 class Rehearsal:
@@ -40,7 +41,7 @@ class Rehearsal:
         shadow = dict(vars(module))
         for name, value in vars(module).items():
             function = inspect.unwrap(value) if callable(value) else value
-            if isinstance(value, Dispatcher):
+            if isinstance(value, Dispatcher | OneAtATime):
                 shadow[name] = _nothing
             elif isinstance(function, FunctionType) and function.__module__ == module.__name__:
                 copy = FunctionType(function.__code__, shadow, name, function.__defaults__)
