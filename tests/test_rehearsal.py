@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -136,6 +140,18 @@ def filled(value: Any, below: int) -> Any:
         return random.integers(0, below, value.shape).astype(np.int32)
     array = random.random(value.shape).astype(value.dtype)
     return array if value.flags.c_contiguous else np.asfortranarray(array)
+
+
+def test_a_rehearsal_compiles_nothing(tmp_path: Path) -> None:
+    """Told by a process that has nothing compiled yet, nor a place to find it."""
+    code = (
+        "from bevia_fast.capacity import training_memory\nfrom bevia_fast.config import ModelConfig\n"
+        "from bevia_fast.kernels.numba_jit import _cache\n"
+        "assert training_memory(ModelConfig(vocab_size=65), 1, 'numba').scratch > 0\nprint(_cache.compiled)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "BEVIA_FAST_CACHE_DIR": str(tmp_path)},
+                          capture_output=True, text=True, timeout=300)  # fmt: skip
+    assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
 def test_outlines_take_no_memory_and_cannot_be_written_to() -> None:
