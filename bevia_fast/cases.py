@@ -40,6 +40,9 @@ _LINEAR_FORWARD_VARIANTS: list[dict[str, Any]] = [
     {"given": ("bias",), "options": {"activation": "gelu"}},
     {"given": ("bias", "preactivation", "residual"), "options": {"activation": "gelu"}},
     {"given": ("preactivation",)},
+    {"given": ("bias", "residual"), "options": {"activation": "gelu"}, "in_place": ("out", "residual")},
+    {"given": ("preactivation", "residual"), "options": {"activation": "relu"}, "in_place": ("out", "residual")},
+    {"given": ("preactivation", "residual"), "in_place": ("out", "residual")},
 ]
 
 _LINEAR_BACKWARD_VARIANTS: list[dict[str, Any]] = [

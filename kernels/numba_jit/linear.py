@@ -54,14 +54,12 @@ def linear_forward(
         return
     plan = plan_product(N, C, OC, inp.dtype, numba.get_num_threads())
     in_one_pass = activation is None and preactivation is None
-    if in_one_pass:
-        linear = out
-    elif preactivation is not None:
-        linear = preactivation
-    else:
-        linear = out if residual is None else scratch("linear", N * OC, out.dtype)[: N * OC].reshape(N, OC)
+    activated = out
+    if not in_one_pass and residual is not None:  # out may be residual: keep it until it is added
+        activated = scratch("linear", N * OC, out.dtype)[: N * OC].reshape(N, OC)
+    linear = activated if preactivation is None else preactivation
     _forward(
-        out.reshape(-1), linear.reshape(-1), inp.reshape(-1), *flat(weight), N, C, OC,
+        out.reshape(-1), linear.reshape(-1), activated.reshape(-1), inp.reshape(-1), *flat(weight), N, C, OC,
         inp.reshape(-1) if bias is None else bias, bias is not None,
         out.reshape(-1) if residual is None else residual.reshape(-1), residual is not None,
         in_one_pass, ACTIVATIONS[activation],
@@ -195,8 +193,8 @@ def split_among_threads(rows: int, MR: int, columns: int, NR: int, threads: int)
 
 @kernel()
 def _forward(
-    out, linear, inp, weight, w_row, w_column, N, C, OC, bias, use_bias, residual, use_residual, in_one_pass,
-    activation, multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
+    out, linear, activated, inp, weight, w_row, w_column, N, C, OC, bias, use_bias, residual, use_residual,
+    in_one_pass, activation, multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
 ):  # fmt: skip
     if not streamed:
         for p in numba.prange((OC + NR - 1) // NR):
@@ -204,16 +202,17 @@ def _forward(
             pack_columns(panels, j * C, weight, w_row, w_column, 0, C, j, min(OC, j + NR), NR)
     for block in numba.prange(row_blocks * column_blocks):
         _forward_block(
-            block, numba.get_thread_id(), out, linear, inp, weight, w_row, w_column, N, C, OC, bias, use_bias,
-            residual, use_residual, in_one_pass, activation, multiply, panels, streamed, part, depth, width, NR, MR,
-            row_blocks, column_blocks,
+            block, numba.get_thread_id(), out, linear, activated, inp, weight, w_row, w_column, N, C, OC, bias,
+            use_bias, residual, use_residual, in_one_pass, activation, multiply, panels, streamed, part, depth, width,
+            NR, MR, row_blocks, column_blocks,
         )  # fmt: skip
 
 
 @device
 def _forward_block(
-    block, thread, out, linear, inp, weight, w_row, w_column, N, C, OC, bias, use_bias, residual, use_residual,
-    in_one_pass, activation, multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
+    block, thread, out, linear, activated, inp, weight, w_row, w_column, N, C, OC, bias, use_bias,
+    residual, use_residual, in_one_pass, activation, multiply, panels, streamed, part, depth, width, NR, MR,
+    row_blocks, column_blocks,
 ):  # fmt: skip
     first, last = block_rows(block // column_blocks, row_blocks, N, MR)
     start, end = block_rows(block % column_blocks, column_blocks, OC, NR)
@@ -229,14 +228,14 @@ def _forward_block(
         for n in range(first, last):  # the rest while the block is in the cache, along the rows, as memory likes it
             at = n * OC + j
             if activation == GELU:
-                gelu_span(out, at, linear, at, stop - j)
+                gelu_span(activated, at, linear, at, stop - j)
             elif activation == RELU:
-                relu_span(out, at, linear, at, stop - j)
+                relu_span(activated, at, linear, at, stop - j)
             else:
                 for i in range(at, at + stop - j):
-                    out[i] = linear[i]
+                    activated[i] = linear[i]
             if use_residual:
-                add_span(out, at, out, at, residual, at, stop - j)
+                add_span(out, at, activated, at, residual, at, stop - j)
 
 
 @kernel(parallel=False)
