@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from small_runs import TINY, tiny_config
@@ -92,6 +93,17 @@ def warm(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]
 def test_the_second_process_compiles_nothing(warm: tuple[Path, dict[str, Any]]) -> None:
     cache, first = warm
     assert answer(start(cache)) == {**first, "compiled": []}
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("OPT", 0), ("BOUNDSCHECK", 1), ("LOOP_VECTORIZE", 0), ("SLP_VECTORIZE", 1), ("DEBUGINFO_DEFAULT", 1),
+     ("USING_SVML", None), ("CPU_NAME", "generic"), ("CPU_FEATURES", "-fma")],
+)  # fmt: skip
+def test_code_is_kept_apart_by_what_changes_it(monkeypatch: pytest.MonkeyPatch, option: str, value: object) -> None:
+    assert hasattr(numba.config, option)
+    monkeypatch.setattr(numba.config, option, value)
+    assert _cache._version() != _cache.FOLDER.name
 
 
 def test_processes_that_start_at_once_compile_each_function_once(tmp_path: Path) -> None:

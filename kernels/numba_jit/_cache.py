@@ -1,8 +1,9 @@
 """Compiled code on disk: found again by the next process, and written by one at a time.
 
 Numba notices a change of a cached function's own file only, so a stale callee could run. Here the folder is named after
-a hash of all kernel sources, the versions of Python, numba, llvmlite and numpy, and the CPU compiled for; it stands in
-the user's cache folder, so that a read-only install works and an uninstall leaves nothing in the package.
+a hash of all kernel sources, the versions of Python, numba, llvmlite and numpy, the CPU compiled for, and Numba's
+options for the compiler; it stands in the user's cache folder, so that a read-only install works and an uninstall
+leaves nothing in the package.
 
 Two processes that compile the same function for different dtypes at once can, in Numba, leave an index that names the
 code of one for the other. Here whoever does not find a function takes a lock on the folder before it compiles; others
@@ -35,6 +36,9 @@ from numba.core.compiler_lock import global_compiler_lock
 from ..lock import take_lock
 from ._simd.target import TARGET
 
+# Numba's options that change the code it makes.
+OPTIONS = ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT", "USING_SVML", "CPU_NAME",
+           "CPU_FEATURES")  # fmt: skip
 POLL = 0.05  # seconds between looks at what another process compiles
 
 
@@ -50,7 +54,7 @@ def _version() -> str:
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
     versions = (sys.version, numba.__version__, llvmlite.__version__, numpy.__version__)
-    digest.update(repr((versions, TARGET, numba_config.CPU_NAME, numba_config.CPU_FEATURES)).encode())
+    digest.update(repr((versions, TARGET, [getattr(numba_config, name, None) for name in OPTIONS])).encode())
     return digest.hexdigest()[:20]
 
 
