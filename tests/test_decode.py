@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
-from helpers import assert_backends_agree
+from helpers import Array, assert_backends_agree
 from test_threads import in_a_process
 
 from bevia_fast.cases import cases
 from bevia_fast.comparison import Case, make_arguments
 from bevia_fast.kernels import Backend, get_backend
+from bevia_fast.kernels.numba_jit import decode
+from bevia_fast.kernels.numba_jit._scratch import scratch
+from bevia_fast.kernels.numba_jit._team import DELAYED, MEMBERS, TEAM_SIZE
 from bevia_fast.kernels.windows import places_of, stride, window_of
 
 # So much work that a call is shared out among many threads.
@@ -69,6 +73,34 @@ def test_a_nan_ends_it_where_it_shows(backend: Backend, dtype: str) -> None:
         # from token 11 on, the next window is filled: its NaN does not count before its time
         assert backend.decode_tokens(**arguments) == first_bad
         assert arguments["drawn"][first_bad:].tolist() == before[first_bad:].tolist()
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS == 1, reason="a team has at least two members")
+@pytest.mark.parametrize("first_bad", [1, 7, 19])
+def test_a_nan_after_a_team_was_dismissed(monkeypatch: pytest.MonkeyPatch, first_bad: int) -> None:
+    """The first member goes on alone, and says rightly how far it came."""
+    launch, teams = decode._launch, []
+
+    def delayed(member: int, table: Array, example: Array, threads: int) -> None:
+        team = scratch("team", TEAM_SIZE, decode.INT64)
+        team[DELAYED] = 1  # as if another program had taken a member's core
+        launch(member, table, example, threads)
+        teams.append(int(team[MEMBERS]))
+
+    monkeypatch.setattr(decode, "_launch", delayed)
+    monkeypatch.setattr(decode, "WORTH", 1)
+    threads = numba.get_num_threads()
+    numba.set_num_threads(2)
+    try:
+        while len(teams) < 200 and teams[-1:] != [2]:  # the second may come too late
+            monkeypatch.setattr(decode, "_alone", 0)
+            arguments = make_arguments(CALL, "float32")
+            arguments["position_table"][first_bad:] = np.nan
+            arguments["drawn"] = np.zeros(first_bad + 1, np.int32)
+            assert get_backend("numba").decode_tokens(**arguments) == first_bad
+    finally:
+        numba.set_num_threads(threads)
+    assert teams[-1] == 2
 
 
 LAYERS = """

@@ -191,7 +191,7 @@ def _member(
             noise = np.float64(row_hash(key, draw + number) >> np.uint64(11)) / np.float64(1 << 53)
             token = draw_token(logits, V, heap, chances, temperature, top_k, top_p, noise)
             if token < 0:
-                atomic_add(team, MESSAGE, STOPPED + number)
+                atomic_add(team, MESSAGE, STOPPED + number - atomic_load(team, MESSAGE))  # which may be DISMISSED
             else:
                 drawn[number] = token
                 if size > 1 and atomic_load(team, DELAYED) > 0:
