@@ -20,7 +20,7 @@ def draw(backend: Backend, logits: object, temperature: float, top_k: int, top_p
 @each_backend
 @given(
     logits=st.lists(st.floats(-50, 50), min_size=1, max_size=30), temperature=st.floats(0.01, 10),
-    top_k=st.integers(0, 40), top_p=st.floats(0.01, 1), noise=st.floats(0, 1, exclude_max=True),
+    top_k=st.integers(0, 40), top_p=st.floats(0, 1), noise=st.floats(0, 1, exclude_max=True),
 )  # fmt: skip
 def test_top_k_and_top_p_are_kept_to(
     name: str, logits: list[float], temperature: float, top_k: int, top_p: float, noise: float
@@ -55,6 +55,14 @@ def test_of_equal_logits_the_first_comes_first(backend: Backend, dtype: str) -> 
     assert [draw(backend, np.zeros(4, dtype), 1.0, 0, 0.5, noise) for noise in (0.4, 0.99)] == [0, 1]
 
 
+@pytest.mark.parametrize("top_p", [0.0, 5e-324, 1e-300])
+def test_the_likeliest_is_always_kept(backend: Backend, dtype: str, top_p: float) -> None:
+    for V in (1, 2, 65, 4099):
+        logits = np.random.default_rng(V).normal(size=V).astype(dtype)
+        for top_k in (0, 1, 7):
+            assert draw(backend, logits, 1.0, top_k, top_p, 0.999) == logits.argmax()
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_a_logit_that_is_not_finite_is_told(backend: Backend, dtype: str, bad: float, temperature: float) -> None:
@@ -73,7 +81,8 @@ def test_both_backends_draw_the_same(dtype: str) -> None:
             logits = np.round(logits)
         settings = (
             generator.choice([0.0, 5e-324, 0.1, 0.8, 1.0, 3.0]), int(generator.choice([0, 1, 3, 10, 100])),
-            generator.choice([1.0, 0.9, 0.5, 0.25, 1e-9]), generator.choice([0.0, 0.5, 1 - 2**-53, generator.random()]),
+            generator.choice([1.0, 0.9, 0.5, 0.25, 1e-9, 0.0]),
+            generator.choice([0.0, 0.5, 1 - 2**-53, generator.random()]),
         )  # fmt: skip
         logits = logits.astype(dtype)
         tokens = [draw(backend, logits, *settings) for backend in (numpy, numba)]

@@ -56,7 +56,7 @@ def draw(logits, V, heap, weights, temperature, top_k, top_p, noise):
             total += weights[v]
     if top_p < 1:
         limit, running, taken = top_p * total, 0.0, 0
-        while taken < top_k and running < limit:
+        while taken < top_k and (taken == 0 or running < limit):
             if V - left == taken:
                 left = _take(heap, left, logits)
             taken += 1
