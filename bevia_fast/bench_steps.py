@@ -41,10 +41,12 @@ def _is_peer(key: Key) -> bool:
 
 
 def default_threads() -> int:
-    """One for each physical core."""
+    """One for each physical core, or as many as NUMBA_NUM_THREADS allows."""
+    import numba
+
     from .kernels.numba_jit._threads import physical_cores
 
-    return physical_cores()
+    return min(physical_cores(), int(numba.config.NUMBA_NUM_THREADS))
 
 
 def bench_steps(config: BenchStepConfig | BenchScalingConfig, progress: Progress | None = None) -> StepReport:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .bench_config import ProfileStepConfig
 from .bench_console import WideConsole, make_table, number, progress
 from .bench_results import check_writable, cpu_name, today, write_json
 from .errors import UserError
+from .profile_bounds import Bound
 from .profile_steps import NARROW, Call, StepProfile
 from .profile_steps import profile_step as take_apart
 from .trace import trace_events
@@ -28,10 +29,16 @@ def profile_step(config: ProfileStepConfig) -> int:
              f"batch {size.batch}, vocab {size.vocab}, {size.dtype}; {profile.kernels}")  # fmt: skip
     rows = []
     for row in by_kernel(profile):
-        rates = [number(row["gflops"]), number(row["gbytes_per_s"])] if row["launches"] else ["", ""]
-        rows.append([row["kernel"], str(row["launches"] or ""), number(row["ms"]), f"{row['share']:.1%}", *rates])
-    rows.append(["all parts", str(len(profile.calls)), number(profile.whole / 1e6), "100.0%", "", ""])
-    console.show(make_table(title, ["kernel"], ["launches", "ms", "share", "GFLOP/s", "GB/s"], rows))
+        figures = [
+            str(row["launches"]), *map(number, (row["gflops"], row["gbytes_per_s"], row["bound_ms"])), row["bound"],
+            f"{row['of_bound']:.0%}",
+        ] if row["launches"] else [""] * 6  # fmt: skip
+        rows.append([row["kernel"], row["weight"], figures[0], number(row["ms"]), f"{row['share']:.1%}", *figures[1:]])
+    bound = Bound.sum(profile.bounds).ns
+    rows.append(["all parts", "", str(len(profile.calls)), number(profile.whole / 1e6), "100.0%", "", "",
+                 number(bound / 1e6), "", f"{bound / profile.whole:.0%}"])  # fmt: skip
+    columns = ["launches", "ms", "share", "GFLOP/s", "GB/s", "bound ms", "by", "of bound"]
+    console.show(make_table(title, ["kernel", "weight"], columns, rows))
     rows = [
         [row["place"], *(number(row[phase]) if row[phase] else "" for phase in ("forward", "backward")),
          number(row["ms"]), f"{row['share']:.1%}"]
@@ -53,10 +60,13 @@ def profile_step(config: ProfileStepConfig) -> int:
 
 
 def notes(profile: StepProfile) -> list[str]:
-    """How far the figures can be trusted."""
+    """What the columns are held against, and how far the figures can be trusted."""
     plain, noted = profile.plain.median / 1e6, profile.noted.median / 1e6
     slowdown, coverage = profile.slowdown, profile.coverage
     found = [
+        "Bound: what the calls take at least: their arithmetic at the "
+        f"{profile.peak_gflops:.0f} GFLOP/s that the vector units reached in this run, or their bytes at the rate of a "
+        "triad over as many, in cache or in memory, whichever is longer.",
         f"{profile.steps} steps were taken apart, each beside one without the instruments: {number(noted)} and "
         f"{number(plain)} ms. Intervals are those of 95 %.",
         f"The parts add up to {profile.covered.median:.2%} of the same steps seen from outside, and to "
@@ -70,13 +80,27 @@ def notes(profile: StepProfile) -> list[str]:
     return found
 
 
-def _sums(profile: StepProfile, key: Callable[[Call], Any]) -> dict[Any, dict[str, float]]:
-    """Launches, nanoseconds, flops and bytes of the calls with the same key."""
-    found: dict[Any, dict[str, float]] = {}
-    for call, duration in zip(profile.calls, profile.durations, strict=True):
-        sums = found.setdefault(key(call), {"launches": 0, "ns": 0.0, "flops": 0.0, "bytes": 0.0})
-        for name, value in (("launches", 1), ("ns", duration), ("flops", call.flops), ("bytes", call.bytes)):
-            sums[name] += value
+@dataclass
+class Sums:
+    """Of some calls."""
+
+    launches: int = 0
+    ns: float = 0.0
+    flops: float = 0.0
+    bytes: float = 0.0
+    bounds: list[Bound] = field(default_factory=list)
+
+
+def _sums(profile: StepProfile, key: Callable[[Call], Any]) -> dict[Any, Sums]:
+    """Of the calls with the same key."""
+    found: dict[Any, Sums] = {}
+    for call, duration, bound in zip(profile.calls, profile.durations, profile.bounds, strict=True):
+        sums = found.setdefault(key(call), Sums())
+        sums.launches += 1
+        sums.ns += duration
+        sums.flops += call.cost.flops
+        sums.bytes += call.cost.bytes
+        sums.bounds.append(bound)
     return found
 
 
@@ -87,16 +111,20 @@ def direction(call: Call) -> str:
 
 
 def by_kernel(profile: StepProfile) -> list[dict[str, Any]]:
-    """A row for each kernel, the longest first, then one for Python's time between them; the shares sum to 1."""
-    rows = [
-        {"kernel": name, "launches": int(sums["launches"]), "ms": sums["ns"] / 1e6, "share": sums["ns"] / profile.whole,
-         "gflops": sums["flops"] / sums["ns"], "gbytes_per_s": sums["bytes"] / sums["ns"]}
-        for name, sums in _sums(profile, lambda call: call.operation).items()
-    ]  # fmt: skip
+    """A row for each kernel, and for each of the weights that it is called with, the longest first, then one for
+    Python's time between them; the shares sum to 1. `of_bound`: the least time as a share of the time it took."""
+    rows = []
+    for (name, weight), sums in _sums(profile, lambda call: (call.operation, call.weight)).items():
+        bound = Bound.sum(sums.bounds)
+        rows.append({
+            "kernel": name, "weight": weight, "launches": sums.launches, "ms": sums.ns / 1e6,
+            "share": sums.ns / profile.whole, "gflops": sums.flops / sums.ns, "gbytes_per_s": sums.bytes / sums.ns,
+            "bound_ms": bound.ns / 1e6, "bound": bound.by, "of_bound": bound.ns / sums.ns,
+        })  # fmt: skip
     rows.sort(key=lambda row: -row["ms"])
     python = sum(profile.gaps)
-    return [*rows, {"kernel": PYTHON, "launches": 0, "ms": python / 1e6, "share": python / profile.whole,
-                    "gflops": 0.0, "gbytes_per_s": 0.0}]  # fmt: skip
+    return [*rows, {"kernel": PYTHON, "weight": "", "launches": 0, "ms": python / 1e6, "share": python / profile.whole,
+                    "gflops": 0.0, "gbytes_per_s": 0.0, "bound_ms": 0.0, "bound": "", "of_bound": 0.0}]  # fmt: skip
 
 
 def by_place(profile: StepProfile) -> list[dict[str, Any]]:
@@ -104,7 +132,7 @@ def by_place(profile: StepProfile) -> list[dict[str, Any]]:
     sums = _sums(profile, lambda call: (call.place, direction(call)))
     rows = []
     for place in dict.fromkeys(place for place, _ in sums):
-        phases = {phase: sums[place, phase]["ns"] / 1e6 if (place, phase) in sums else 0.0
+        phases = {phase: sums[place, phase].ns / 1e6 if (place, phase) in sums else 0.0
                   for phase in ("forward", "backward")}  # fmt: skip
         total = sum(phases.values())
         if place == "optimizer":  # neither
@@ -119,7 +147,8 @@ def as_object(profile: StepProfile) -> dict[str, Any]:
     """All figures, for a program."""
     return {
         **asdict(profile.size), "kernels_used": profile.kernels, "steps": profile.steps,
-        "whole_ms": profile.whole / 1e6,
+        "whole_ms": profile.whole / 1e6, "bound_ms": Bound.sum(profile.bounds).ns / 1e6,
+        "peak_gflops": profile.peak_gflops,
         "plain_ms_median": profile.plain.median / 1e6, "noted_ms_median": profile.noted.median / 1e6,
         "slowdown": profile.slowdown.median - 1, "slowdown_low": profile.slowdown.low - 1,
         "slowdown_high": profile.slowdown.high - 1, "instruments": profile.instruments,

@@ -16,12 +16,15 @@ from typing import Any, cast
 
 import numpy as np
 
-from .bench_client import Progress
+from .bench_client import Competitor, Progress
 from .bench_config import ProfileStepConfig
+from .bench_kernels import Roofs
 from .bench_step import StepSize, TrainingStep
+from .bench_steps import default_threads
 from .capacity import refuse_too_large, training_memory
 from .kernels import Backend
-from .kernels.contract import OPERATIONS
+from .kernels.contract import OPERATIONS, Cost
+from .profile_bounds import Bound, measure_bounds
 from .run import describe_backend, open_backend
 from .timing import Ratio, Stopwatch, Summary, clock, percentile
 
@@ -34,13 +37,14 @@ TRACED = 3  # steps that a trace shows
 
 @dataclass(frozen=True)
 class Call:
-    """One launch of a kernel in a step. `place`: "layer 3", "embeddings", "head" or "optimizer"."""
+    """One launch of a kernel in a step. `place`: "layer 3", "embeddings", "head" or "optimizer". `weight`: the name of
+    the layer's weights that it works with, such as "attn.c_proj"; "" for none or for all."""
 
     operation: str
     phase: str
     place: str
-    flops: float
-    bytes: float
+    weight: str
+    cost: Cost
 
 
 class Recorder:
@@ -87,7 +91,8 @@ class StepProfile:
     to the 60th percentile, for medians of parts would not add up.
 
     `durations` belong to `calls`; `gaps` is one longer: Python's time before each call and after the last. Together
-    they are `whole`. The rest are ratios, of steps that were taken apart and steps without the instruments beside them.
+    they are `whole`. `bounds` are what the calls take at least, by the `peak_gflops` and the bandwidths of this run.
+    The rest are ratios, of steps that were taken apart and steps without the instruments beside them.
     """
 
     size: StepSize
@@ -95,6 +100,8 @@ class StepProfile:
     calls: tuple[Call, ...]
     durations: tuple[float, ...]
     gaps: tuple[float, ...]
+    bounds: tuple[Bound, ...]
+    peak_gflops: float
     whole: float
     plain: Summary  # steps without the instruments
     noted: Summary  # steps with them, seen from outside
@@ -137,22 +144,23 @@ class RecordedStep:
         from the call before it. The head is what lies between its first call and its last."""
         listener, step = Listener(self.plain), self.step
         self._run_with(listener)
-        home = _homes(step)
-        found: list[tuple[str, str, Any]] = []
+        homes = _homes(step)
+        found: list[tuple[str, str, str, Cost]] = []
         place = "embeddings"
         for operation, args, kwargs in listener.called:
             entry = OPERATIONS[operation]
             bound = entry.signature.bind(*args, **kwargs).arguments
-            place = _place(bound, home) or place
-            found.append((operation, place, entry.cost(**bound)))
+            home, weight = _home(bound, homes)
+            place = home or place
+            found.append((operation, place, weight if "weight" in bound else "", entry.cost(**bound)))
         updates = self._updates()
-        heads = [number for number, (_, place, _) in enumerate(found[:-updates]) if place == "head"]
+        heads = [number for number, (_, place, *_) in enumerate(found[:-updates]) if place == "head"]
         calls = []
-        for number, (operation, place, cost) in enumerate(found):
+        for number, (operation, place, weight, cost) in enumerate(found):
             phase = "forward" if number < heads[0] else "head" if number <= heads[-1] else "backward"
             if number >= len(found) - updates:
                 phase, place = "update", "optimizer"
-            calls.append(Call(operation, phase, place, cost.flops, cost.bytes))
+            calls.append(Call(operation, phase, place, weight, cost))
         return tuple(calls)
 
     def _updates(self) -> int:
@@ -164,28 +172,30 @@ class RecordedStep:
         return len(listener.called)
 
 
-def _homes(step: TrainingStep) -> list[tuple[int, int, str]]:
-    """(first byte, last byte, place) of the parameters and their gradients."""
+def _homes(step: TrainingStep) -> list[tuple[int, int, str, str]]:
+    """(first byte, last byte, place, name in that place) of the parameters and their gradients."""
     found = []
     for parameters in (step.weights, step.gradients):
         for name, view in parameters.items():
             place = "final norm" if name.startswith("ln_f") else "embeddings" if name == "wpe.weight" else "head"
+            weight = name.rpartition(".")[0]
             if name.startswith("h."):
-                place = f"layer {int(name.split('.')[1]) + 1}"
+                _, layer, weight = weight.split(".", 2)
+                place = f"layer {int(layer) + 1}"
             start = view.__array_interface__["data"][0]
-            found.append((start, start + view.nbytes, place))
+            found.append((start, start + view.nbytes, place, weight))
     return sorted(found, key=lambda home: home[2] == "head")  # last: the embeddings and the head share a table
 
 
-def _place(arguments: dict[str, Any], homes: Sequence[tuple[int, int, str]]) -> str:
-    """The place of the parameters among the arguments; "" if there are none."""
+def _home(arguments: dict[str, Any], homes: Sequence[tuple[int, int, str, str]]) -> tuple[str, str]:
+    """The place of the parameters among the arguments, and their name there; "" if there are none."""
     starts = [
         array.__array_interface__["data"][0] for array in arguments.values() if isinstance(array, np.ndarray)
     ]
-    for first, last, place in homes:
+    for first, last, place, weight in homes:
         if any(first <= start < last for start in starts):
-            return place
-    return ""
+            return place, weight
+    return "", ""
 
 
 def instruments_ns(rounds: int = 20, calls: int = 500) -> float:
@@ -225,7 +235,12 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
     profile = _parts(size, describe_backend(backend), noting, without, outside, inside, plain.first_s)
     for _ in range(TRACED):  # one after the other, as in training
         noting.run()
-    return replace(profile, recorded=tuple(noting.recorded)[-TRACED:])
+    progress.stage("Measuring what this machine can do")
+    with Competitor("peak", config.threads or default_threads()) as probe:
+        roofs = Roofs(probe, size.dtype, cold=False)
+        bounds = measure_bounds([call.cost for call in noting.calls], roofs, progress)
+    recorded = tuple(noting.recorded)[-TRACED:]
+    return replace(profile, bounds=bounds, peak_gflops=roofs.gflops, recorded=recorded)
 
 
 def _in_turns(
@@ -272,7 +287,7 @@ def _parts(
     spans = np.diff(middle, axis=1).mean(axis=0)  # gap, call, gap, call, ..., gap
     plain = Summary.of(without)
     return StepProfile(
-        size, kernels, noting.calls, tuple(map(float, spans[1::2])), tuple(map(float, spans[0::2])),
+        size, kernels, noting.calls, tuple(map(float, spans[1::2])), tuple(map(float, spans[0::2])), (), 0.0,
         float(spans.sum()), plain, Summary.of(outside), _ratio(inside, outside), _ratio(inside, without),
         _ratio(outside, without), instruments_ns() * len(noting.calls) / plain.median, first_s, len(without), (),
     )  # fmt: skip

@@ -50,7 +50,7 @@ def spans(
             yield (place, "layer", *_around(times, placed[0][0], placed[-1][0], 2), {})
             for index, call in placed:
                 begin, end = times[1 + 2 * index], times[2 + 2 * index]
-                arguments = {"MFLOP": round(call.flops / 1e6, 3), "MB": round(call.bytes / 1e6, 3)}
+                arguments = {"MFLOP": round(call.cost.flops / 1e6, 3), "MB": round(call.cost.bytes / 1e6, 3)}
                 yield call.operation, "kernel", begin, end, arguments
 
 

@@ -36,6 +36,17 @@ def test_measuring_slows_a_step_by_less_than_two_percent() -> None:
     assert instruments_ns() * len(calls) < 0.02 * min(found)
 
 
+def test_calls_are_told_apart_by_the_weights_they_work_with() -> None:
+    step = TrainingStep(StepSize(ctx=8, dim=16, layers=2, heads=2, batch=2, vocab=5), get_backend("numpy"))
+    found: dict[str, set[str]] = {}
+    for call in RecordedStep(step).calls:
+        found.setdefault(call.operation, set()).add(call.weight)
+    layers = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
+    assert found["linear_forward"] == found["linear_backward"] == {*layers, "wte"}
+    assert found["layernorm_forward"] == found["layernorm_backward"] == {"ln_1", "ln_2", "ln_f"}
+    assert found["attention_forward"] == found["embedding_backward"] == found["adamw"] == {""}
+
+
 def test_a_call_that_is_made_in_parts_is_counted_where_it_belongs() -> None:
     """A model may make a call for some rows at a time, or with nothing that tells its layer."""
     step = TrainingStep(StepSize(ctx=8, dim=16, layers=2, heads=2, batch=2, vocab=5), get_backend("numpy"))
@@ -72,7 +83,7 @@ def test_a_call_that_is_made_in_parts_is_counted_where_it_belongs() -> None:
         for call in calls:
             if call.operation.startswith(("linear", "attention")):
                 key = (call.operation, call.phase, call.place)
-                sums[key] = sums.get(key, 0.0) + call.flops
+                sums[key] = sums.get(key, 0.0) + call.cost.flops
         return sums
 
     assert products(halves) == products(whole)
@@ -154,6 +165,7 @@ def test_the_parts_are_the_whole(profile: StepProfile) -> None:
     assert sum(row["share"] for row in by_kernel(profile)) == pytest.approx(1.0)
     assert sum(row["share"] for row in by_place(profile)) == pytest.approx(1.0)
     assert sum(row["launches"] for row in by_kernel(profile)) == len(profile.calls)
+    assert sum(row["bound_ms"] for row in by_kernel(profile)) == pytest.approx(as_object(profile)["bound_ms"])
     # nothing of a step is lost; how it compares with steps without instruments, the command itself reports
     assert 0.97 < profile.covered.low <= profile.covered.high <= 1.0
     assert profile.coverage.low <= profile.coverage.median <= profile.coverage.high
