@@ -59,9 +59,8 @@ def training_memory(
     kept, passing = activation_bytes(rehearsed.activations)
     other = 0
     if crosscheck:
-        again = rehearse(config, batch)
-        other = weights + sum(activation_bytes(again.activations))
-        other += scratch_bytes(again, "numpy" if backend == "numba" else "numba")
+        other = weights + kept + passing
+        other += scratch_bytes(rehearsed, "numpy" if backend == "numba" else "numba")
     return Memory(weights, weights, 2 * weights, kept, passing, scratch_bytes(rehearsed, backend), other)
 
 

@@ -50,10 +50,10 @@ def compare_gradients(a: Parameters, b: Parameters) -> list[Comparison]:
 
 
 class LiveCrosscheck:
-    """A second model on the same weights, computed by another backend."""
+    """A second model on the same weights, computed by another backend, in as little memory if `recompute`."""
 
-    def __init__(self, weights: Parameters, backend: Backend) -> None:
-        self.model = GPT(weights.config, backend, weights)
+    def __init__(self, weights: Parameters, backend: Backend, *, recompute: bool = False) -> None:
+        self.model = GPT(weights.config, backend, weights, recompute=recompute)
         self.gradients = Parameters(weights.config)
 
     def compare(

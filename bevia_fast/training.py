@@ -83,7 +83,7 @@ def _train(
     trainer = Trainer(config, model_config, backend, corpus.training, resumed.tensors if resumed else None)
     crosscheck = None
     if config.crosscheck_every:
-        crosscheck = LiveCrosscheck(trainer.weights, open_backend(other, config.threads))
+        crosscheck = LiveCrosscheck(trainer.weights, open_backend(other, config.threads), recompute=config.recompute)
     backends = [backend] if crosscheck is None else [backend, crosscheck.model.backend]
 
     reporter.start(config)

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from small_runs import tiny_config
 
-from bevia_fast import ModelConfig, TrainConfig, train
+from bevia_fast import ModelConfig, TrainConfig, train, training
+from bevia_fast.capacity import training_memory
 from bevia_fast.check import CURVE_TOLERANCE, check_kernels, check_training
 from bevia_fast.crosscheck import LiveCrosscheck, gradient_tolerance
 from bevia_fast.errors import StoppedRun
@@ -93,8 +95,6 @@ def test_it_stops_a_run_and_logs_while_all_is_well(tmp_path: Path, monkeypatch: 
     assert [record["step"] for record in history if "crosscheck" in record] == [2, 4]
     assert all(0 < record["crosscheck"] < 1e-4 for record in history if "crosscheck" in record)
 
-    from bevia_fast import training
-
     real = training.open_backend
     monkeypatch.setattr(
         training, "open_backend",
@@ -102,6 +102,24 @@ def test_it_stops_a_run_and_logs_while_all_is_well(tmp_path: Path, monkeypatch: 
     )  # fmt: skip
     with pytest.raises(StoppedRun, match="Stopped at step 2: the gradient of h"):
         train(replace(config, out=str(tmp_path / "bad")))
+
+
+def test_with_recompute_the_other_model_keeps_as_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[LiveCrosscheck] = []
+
+    class Watched(LiveCrosscheck):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr(training, "LiveCrosscheck", Watched)
+    history = train(tiny_config(tmp_path, steps=2, crosscheck_every=1, recompute=True)).history
+    assert [0 < record["crosscheck"] < 1e-4 for record in history[1:]] == [True, True]
+    assert [live.model.recompute for live in made] == [True]
+    usual, less = (
+        training_memory(SMALL, 2, "numpy", recompute=recompute, crosscheck=True) for recompute in (False, True)
+    )
+    assert less.crosscheck < usual.crosscheck
 
 
 def test_check_finds_a_broken_kernel_and_passes_a_good_one() -> None:
