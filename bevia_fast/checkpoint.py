@@ -146,22 +146,28 @@ def checkpoints(run: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in found if match), reverse=True)
 
 
-def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint of a run that is whole, and what is wrong with each newer one.
-
-    Raises CheckpointError if there is none; nothing is changed.
-    """
+def candidates(run: str | Path) -> list[Path]:
+    """Files that a run may go on from, the newest first, none of them read yet. Raises CheckpointError if there is
+    none."""
     if "\0" in str(run):
         raise CheckpointError("The name of a run cannot have a NUL character in it.")
     run = Path(run)
     with reading(run):
         if not run.is_dir():
             raise CheckpointError(f"There is no run {run}.")
-        candidates = checkpoints(run) if (run / CHECKPOINTS).is_dir() else []
-    if not candidates:
+        found = checkpoints(run) if (run / CHECKPOINTS).is_dir() else []
+    if not found:
         raise CheckpointError(f"{run} has no checkpoint to go on from.")
+    return [path for _, path in found]
+
+
+def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
+    """The newest checkpoint of a run that is whole, and what is wrong with each newer one.
+
+    Raises CheckpointError if there is none; nothing is changed.
+    """
     damaged: list[str] = []
-    for _, path in candidates:
+    for path in candidates(run):
         try:
             return load_checkpoint(path), damaged
         except CheckpointError as error:

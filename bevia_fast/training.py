@@ -14,7 +14,7 @@ import numpy as np
 
 from . import files
 from .capacity import readable, refuse_training
-from .checkpoint import Checkpoint, Progress, newest_good, refuse_changes, versions
+from .checkpoint import Checkpoint, Progress, candidates, newest_good, refuse_changes, versions
 from .config import BackendName, GenerateConfig, TrainConfig
 from .corpus import Corpus, Tokens, usual_evaluation
 from .crosscheck import LiveCrosscheck
@@ -52,14 +52,14 @@ def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -
     config, reporter = config or TrainConfig(), reporter or Reporter()
     resumed: Checkpoint | None = None
     if config.resume:
-        newest_good(config.resume)  # before anything is touched
+        candidates(config.resume)  # before anything is touched
         folder = files.RunFolder.existing(Path(config.resume))
     else:
         folder = files.RunFolder(config.out)
     try:
         damaged: list[str] = []
         if config.resume:
-            resumed, damaged = newest_good(config.resume)  # another process may have gone on until it was locked
+            resumed, damaged = newest_good(config.resume)  # now that no other process goes on
             refuse_changes(resumed.config, config)
         return _train(config, reporter, folder, resumed, damaged)
     finally:

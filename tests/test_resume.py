@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from small_runs import TEXT, Acting, result, tiny_config
 
-from bevia_fast import train
+from bevia_fast import checkpoint, train
 from bevia_fast.checkpoint import MAY_CHANGE, checkpoints, stored_config
 from bevia_fast.cli import main
 from bevia_fast.config import ModelConfig, TrainConfig
@@ -132,6 +132,15 @@ def test_a_finished_run_goes_on_with_more_steps(tmp_path: Path) -> None:
     assert result(config.out)[:2] == result(whole.folder)[:2]
     with pytest.raises(ConfigError, match=r"--steps is 15; .* has done 16 already"):
         train(replace(stored_config(config.out), steps=15))
+
+
+def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading and verifying a large one takes long."""
+    config = replace(stored_config(train(tiny_config(tmp_path)).folder), steps=12)
+    read, load = list[Path](), checkpoint.load_checkpoint
+    monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path: (read.append(path), load(path))[1])
+    train(config)
+    assert [path.name for path in read] == ["step-00000010.safetensors"]
 
 
 def test_numba_goes_on_with_what_numpy_began(tmp_path: Path) -> None:
