@@ -63,8 +63,10 @@ def members(team):
 
 
 @device
-def barrier(team, size):
-    """Wait until all `size` members are here; what they wrote before can be read behind it."""
+def barrier(team, size, patient=False):
+    """Wait until all `size` members are here; what they wrote before can be read behind it.
+
+    A long wait is noted in DELAYED; not if `patient`, where one member has something to do that takes its time."""
     if size == 1:
         return
     arrived = atomic_add(team, ARRIVED, 1)
@@ -72,7 +74,7 @@ def barrier(team, size):
     rounds = 0
     while atomic_load(team, ARRIVED) < everyone:
         rounds = wait(rounds)
-        if rounds == DELAY:
+        if rounds == DELAY and not patient:
             atomic_add(team, DELAYED, 1)
 
 

@@ -196,7 +196,7 @@ def _member(
                 drawn[number] = token
                 if size > 1 and atomic_load(team, DELAYED) > 0:
                     atomic_add(team, MESSAGE, DISMISSED)
-        barrier(team, size)
+        barrier(team, size, True)  # drawing from a large vocabulary takes longer than any delay
         message = atomic_load(team, MESSAGE)
         if message >= STOPPED or (message == DISMISSED and rank > 0):
             return
