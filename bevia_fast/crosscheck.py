@@ -18,6 +18,7 @@ from .errors import StoppedRun
 from .kernels import Backend
 from .model import GPT, DropoutStream
 from .parameters import Parameters
+from .tolerances import TINY, largest
 
 Array = NDArray[Any]
 
@@ -38,15 +39,12 @@ def gradient_tolerance(config: ModelConfig) -> float:
 
 
 def compare_gradients(a: Parameters, b: Parameters) -> list[Comparison]:
-    """Each tensor of `a` held against the reference `b`."""
-    largest = max(float(np.abs(view).max()) for view in b.values())
+    """Each tensor of `a` held against the reference `b`. NaN or infinity sets no scale, and so is seen."""
+    tolerance = gradient_tolerance(a.config)
+    smallest = max(SMALLEST_SCALE * max(largest(view) for view in b.values()), TINY)
     return [
-        difference(
-            name, a[name], view, gradient_tolerance(a.config),
-            max(float(np.abs(view).max()), SMALLEST_SCALE * largest, float(np.finfo(np.float32).tiny)),
-        )
-        for name, view in b.items()
-    ]  # fmt: skip
+        difference(name, a[name], view, tolerance, max(largest(view), smallest)) for name, view in b.items()
+    ]
 
 
 class LiveCrosscheck:

@@ -14,10 +14,11 @@ from small_runs import tiny_config
 from bevia_fast import ModelConfig, TrainConfig, train, training
 from bevia_fast.capacity import training_memory
 from bevia_fast.check import CURVE_TOLERANCE, check_kernels, check_training
-from bevia_fast.crosscheck import LiveCrosscheck, gradient_tolerance
+from bevia_fast.crosscheck import LiveCrosscheck, compare_gradients, gradient_tolerance
 from bevia_fast.errors import StoppedRun
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.kernels.contract import OPERATIONS
+from bevia_fast.parameters import Parameters
 from bevia_fast.training import Trainer
 
 SMALL = ModelConfig(ctx=12, dim=16, layers=2, heads=2, vocab_size=7, dropout=0.1)
@@ -80,8 +81,18 @@ def test_a_wrong_loss_and_nan_are_seen() -> None:
         numpy.linear_backward(dinp, dweight, *args, **options)
         dweight[0, 0] = np.nan
 
-    with pytest.raises(StoppedRun, match="nan"):
-        crosscheck(SMALL, broken(linear_backward=gelu_nan), numpy)
+    for a, b in ((broken(linear_backward=gelu_nan), numpy), (numpy, broken(linear_backward=gelu_nan))):
+        with pytest.raises(StoppedRun, match="nan"):
+            crosscheck(SMALL, a, b)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", ["a", "b"])
+def test_what_is_not_finite_in_either_gradient_is_seen(value: float, place: str) -> None:
+    sides = {name: Parameters.initial(SMALL, 1) for name in "ab"}
+    sides[place]["h.1.ln_2.bias"][3] = value
+    wrong = [found for found in compare_gradients(sides["a"], sides["b"]) if not found.ok]
+    assert [(found.tensor, found.index, found.error) for found in wrong] == [("h.1.ln_2.bias", (3,), np.inf)]
 
 
 def test_it_stops_a_run_and_logs_while_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
