@@ -284,15 +284,6 @@ class ProfileKernelConfig:
         """dim, given or derived."""
         return self.dim or (self.heads * self.head_size if self.head_size else 256)
 
-    def letters(self) -> dict[str, int]:
-        """What the letters of the contract's shapes stand for."""
-        C = self.channels
-        return {
-            "B": self.batch, "T": self.ctx, "N": self.batch * self.ctx, "C": C, "NH": self.heads, "HS": C // self.heads,
-            "OC": self.out_dim or 4 * C, "V": self.vocab, "P": self.parameters or 12 * C * C, "S": self.ctx,
-            "R": self.ctx,
-        }  # fmt: skip
-
 
 @dataclass(frozen=True)
 class ProfileStepConfig(SizeOptions):

@@ -127,9 +127,17 @@ def job(operation: str, letters: Mapping[str, int]) -> Job:
     return Job(operation, {name: letters[name] for name in letters if name in used}, GIVEN.get(operation, ()), options)
 
 
+def letters_for(config: ProfileKernelConfig) -> dict[str, int]:
+    """The same for what `profile KERNEL ...` is asked for."""
+    letters = letters_of(config.ctx, config.batch, config.heads, config.channels, config.vocab)
+    given = {"OC": config.out_dim, "P": config.parameters}
+    return letters | {letter: size for letter, size in given.items() if size}
+
+
 def profile_jobs(config: ProfileKernelConfig) -> list[Job]:
     """What `profile KERNEL ...` measures."""
-    return [job(operation, config.letters()) for operation in chosen(config.kernels)]
+    letters = letters_for(config)
+    return [job(operation, letters) for operation in chosen(config.kernels)]
 
 
 def bench_jobs(config: BenchKernelsConfig) -> list[Job]:

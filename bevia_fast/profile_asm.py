@@ -12,7 +12,7 @@ import numpy as np
 from .assembly import Loop, loops
 from .bench_config import ProfileKernelConfig
 from .bench_console import WideConsole, make_table, progress
-from .bench_kernels import job, profile_jobs
+from .bench_kernels import job, letters_for, profile_jobs
 from .comparison import make_arguments
 from .kernels.contract import OPERATIONS
 from .kernels.numba_jit._simd import tiles
@@ -62,7 +62,7 @@ def hot_loops(operation: str, config: ProfileKernelConfig) -> Iterator[tuple[str
     """(function, its loop that computes most) for each function that is compiled for an operation; for the matrix
     product the loop of each of its tiles."""
     backend = open_backend("numba", config.threads)
-    letters = config.letters() | {"T": SHORT_CTX, "B": 1, "N": SHORT_CTX, "S": SHORT_CTX, "R": SHORT_CTX, "P": 4096}
+    letters = letters_for(config) | {"T": SHORT_CTX, "B": 1, "N": SHORT_CTX, "S": SHORT_CTX, "R": SHORT_CTX, "P": 4096}
     one = job(operation, letters)
     function = getattr(backend, operation)
     function(**make_arguments(one.case, config.dtype))

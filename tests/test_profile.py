@@ -11,6 +11,7 @@ from matplotlib.text import Text
 from bevia_fast import cli
 from bevia_fast.assembly import loops
 from bevia_fast.bench_config import ProfileKernelConfig
+from bevia_fast.bench_kernels import profile_jobs
 from bevia_fast.bench_plots import draw_roofline, draw_scaling
 from bevia_fast.bench_results import KernelResult, StepResult
 from bevia_fast.kernels.contract import OPERATIONS
@@ -91,6 +92,14 @@ def test_list_names_every_kernel(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     for operation in OPERATIONS:
         assert operation in out
+
+
+def test_every_kernel_can_be_profiled() -> None:
+    jobs = {job.operation: job for job in profile_jobs(ProfileKernelConfig(("all",), out_dim=7, parameters=11))}
+    assert list(jobs) == list(OPERATIONS)
+    assert all(job.cost("float32").bytes > 0 for job in jobs.values())
+    assert (jobs["linear_forward"].dims["OC"], jobs["adamw"].dims["P"]) == (7, 11)
+    assert jobs["decode_tokens"].dims["S"] == 1024
 
 
 def test_step_with_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
