@@ -161,8 +161,9 @@ def _preset(arguments: list[str]) -> PresetName:
     """The preset asked for: its values are the defaults that the other arguments change."""
     found: PresetName = "laptop"
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        value = following if argument == "--preset" else argument.removeprefix("--preset=")
-        found = next((name for name in PRESETS if name == value), found)
+        if argument == "--preset" or argument.startswith("--preset="):
+            value = following if argument == "--preset" else argument.removeprefix("--preset=")
+            found = next((name for name in PRESETS if name == value), found)
     return found
 
 

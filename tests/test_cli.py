@@ -156,6 +156,8 @@ def test_options_reach_the_configuration() -> None:
         model=ModelConfig(dim=64, layers=1, heads=2, tie=False),
     )  # fmt: skip
     assert parse(["train", "--steps", "5", "--preset=baby"]).model.dim == 384
+    for line in ("train --out long", "train --data seed", "train --preset laptop --out baby"):  # names of presets too
+        assert parse(line.split()).model == ModelConfig()
     assert parse(["generate", "runs/1", "--prompt=--x", "--top-p", "0.5"]) == GenerateConfig(
         "runs/1", prompt="--x", top_p=0.5
     )
