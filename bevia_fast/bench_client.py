@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -76,15 +77,23 @@ class Competitor(AbstractContextManager["Competitor"]):
             line = self.process.stdout.readline()
         except BrokenPipeError:
             line = ""
-        if not line:
-            self.log.seek(0)
-            last = (self.log.read().strip().splitlines() or ["it said nothing"])[-1]
-            raise CompetitorError(f"{self.name} ended before its time: {last.rstrip('.')}.")
+        if not line.endswith("\n"):
+            raise CompetitorError(f"{self.name} {self._end()}.")
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             sentence = " ".join(str(answer["error"]).split("\n")[0].split()).rstrip(".")
             raise CompetitorError(f"{sentence}." if answer["kind"] == "ConfigError" else f"{self.name}: {sentence}.")
         return answer
+
+    def _end(self) -> str:
+        """How a process that no longer answers came to its end, in a few words."""
+        with suppress(subprocess.TimeoutExpired):
+            if (code := self.process.wait(10)) < 0:
+                why = ", as by the system when no memory is left" if -code == getattr(signal, "SIGKILL", 0) else ""
+                return f"was ended by signal {-code} ({signal.strsignal(-code)}){why}"
+        self.log.seek(0)
+        last = (self.log.read().strip().splitlines() or ["it said nothing"])[-1]
+        return f"ended before its time: {last.rstrip('.')}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
