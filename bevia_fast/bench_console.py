@@ -36,7 +36,7 @@ from .bench_results import (
     read_json,
 )
 from .console import PlainConsole
-from .errors import UserError
+from .errors import UserError, shown
 from .timing import Rules
 
 
@@ -287,7 +287,7 @@ def bench_compare(config: BenchCompareConfig) -> int:
     console = WideConsole()
     show_pairs(console, found)
     for name, results in (("a", a), ("b", b)):
-        cpus = ", ".join(dict.fromkeys(f"{r['cpu']} ({r.get('date', '')})" for r in results))
+        cpus = ", ".join(dict.fromkeys(shown(f"{r['cpu']} ({r.get('date', '')})") for r in results))
         console.print(f"{name}: {config.a if name == 'a' else config.b}, {cpus}", soft_wrap=True)
     if rest:
         console.print(f"{rest} measurement{'s stand' if rest > 1 else ' stands'} in one of the files only.")
@@ -297,8 +297,8 @@ def bench_compare(config: BenchCompareConfig) -> int:
 def show_pairs(console: Console, found: Sequence[Pair]) -> None:
     blocks: dict[str, list[list[str]]] = {}
     for pair in found:
-        blocks.setdefault(pair.what, []).append([
-            f"  {pair.who}", number(pair.a["ms_median"]), number(pair.b["ms_median"]), f"{pair.ratio:.2f}",
+        blocks.setdefault(shown(pair.what), []).append([
+            f"  {shown(pair.who)}", number(pair.a["ms_median"]), number(pair.b["ms_median"]), f"{pair.ratio:.2f}",
             f"{pair.a['fraction_of_peak']:.1%}", f"{pair.b['fraction_of_peak']:.1%}",
         ])  # fmt: skip
     columns = ("", "a ms", "b ms", "a/b", "a of its peak", "b of its peak")

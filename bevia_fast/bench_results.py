@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from .errors import UserError
+from .errors import UserError, shown
+from .files import reading, refuse_special, write_atomically, writing
 
 CPUINFO = Path("/proc/cpuinfo")
 
@@ -194,6 +195,8 @@ def append_csv(path: str, results: Sequence[Result]) -> None:
 def check_writable(*paths: str) -> None:
     """Raises UserError before anything is measured if a result could not be written."""
     for path in filter(None, paths):
+        if "\0" in path:
+            raise UserError("The name of a file cannot have a NUL character in it.")
         folder = Path(path).parent
         if Path(path).is_dir():
             raise UserError(f"Cannot write {path}: it is a folder.")
@@ -204,32 +207,50 @@ def check_writable(*paths: str) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from None
+    """A file is the old one or the new one at every moment; a pipe or a terminal, which cannot be replaced, is written
+    to."""
+    target = Path(os.path.realpath(path))  # a link stays one
+    if target.is_file() or not target.exists():
+        write_atomically(target, text.encode())
+        return
+    with writing(target):
+        target.write_text(text, "utf-8")
 
 
 def read_json(path: str) -> list[dict[str, Any]]:
     """The results in a file. Raises UserError if it is none."""
     try:
-        data = json.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}.") from None
-    except ValueError:
-        raise UserError(f"{path} is not a file of results: it is not JSON.") from None
-    needed = ("backend", "threads", "dtype", "ms_median", "fraction_of_peak", "cpu")
+        with reading(Path(path)):
+            refuse_special(Path(path))
+            data = json.loads(Path(path).read_bytes().decode("utf-8"))
+    except (ValueError, RecursionError):
+        raise UserError(f"{shown(path)} is not a file of results: it is not JSON.") from None
     if not isinstance(data, list) or not data:
         raise UserError(f"{path} is not a file of results: it is not a list of objects.")
     for number, result in enumerate(data):
-        missing = needed if not isinstance(result, dict) else [name for name in needed if name not in result]
-        if missing:
-            raise UserError(f"{path} is not a file of results: object {number} has no {missing[0]!r}.")
-        for name in ("ms_median", "fraction_of_peak"):
-            if not isinstance(result[name], int | float) or not result[name] > 0:
-                raise UserError(f"{path} is not a file of results: {name!r} of object {number} is {result[name]!r}.")
+        wrong = _wrong(result)
+        if wrong:
+            raise UserError(f"{path} is not a file of results: object {number} {wrong}.")
     return data
+
+
+def _wrong(result: Any) -> str:
+    """Why this is not one of the results, in a few words; empty if it is."""
+    needed = ["backend", "threads", "dtype", "ms_median", "fraction_of_peak", "cpu"]
+    if not isinstance(result, dict):
+        return f"has no {needed[0]!r}"
+    if "kernel" in result:
+        needed.append("size")
+    for name in needed:
+        if name not in result:
+            return f"has no {name!r}"
+    for name in ("ms_median", "fraction_of_peak"):
+        if not isinstance(result[name], int | float) or not 1e-300 < result[name] < 1e300:
+            return f"has {shown(repr(result[name]))} for {name!r}"
+    for name in (*IDENTITY, "cpu", "date"):
+        if not isinstance(result.get(name), str | int | float | None):
+            return f"has {shown(repr(result[name]))} for {name!r}"
+    return ""
 
 
 @dataclass(frozen=True)

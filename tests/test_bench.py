@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,11 @@ from bevia_fast.arguments import options
 from bevia_fast.bench_client import Competitor, CompetitorError
 from bevia_fast.bench_config import BENCHES, PROFILES, BenchStepConfig, ProfileKernelConfig
 from bevia_fast.bench_kernels import chosen, families
-from bevia_fast.bench_results import StepResult, append_csv, append_json
-from bevia_fast.bench_steps import _Session, bench_steps
-from bevia_fast.errors import StoppedRun, UserError
+from bevia_fast.bench_results import StepResult, append_csv, append_json, write_json
+from bevia_fast.bench_step import StepSize
+from bevia_fast.bench_steps import bench_scaling, bench_steps, needed_bytes
+from bevia_fast.capacity import training_memory
+from bevia_fast.errors import ConfigError, StoppedRun, UserError
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.timing import Ratio, Rules, Stopwatch, Summary, is_done, percentile, take_turns
 
@@ -197,6 +200,39 @@ def test_json_appends_and_refuses_what_is_no_list_of_results(
     path.write_text("a,b\n1,2\n")
     assert cli.main(["bench", "kernels", "--csv", str(path)]) == 2
     assert "other columns" in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_added_leave_those_that_are_there(
+    measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, link = tmp_path / "all.json", tmp_path / "link.json"
+    path.write_bytes((measured / "step.json").read_bytes())
+    link.symlink_to(path)
+    results = [StepResult(**result) for result in json.loads(path.read_text())]
+
+    def full(handle: int, data: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(UserError, match="No space left"):
+            append_json(str(path), results)
+    assert path.read_bytes() == (measured / "step.json").read_bytes()
+    append_json(str(link), results)  # a link stays one
+    assert link.is_symlink()
+    assert len(json.loads(path.read_text())) == 4
+    assert {file.name for file in tmp_path.iterdir()} == {"all.json", "link.json"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    write_json(str(path), {"a": 1})
+    assert json.loads(os.read(reader, 100)) == {"a": 1}
+    os.close(reader)
+    assert path.is_fifo()
 
 
 def test_one_way_to_run_a_peer_that_fails_does_not_spoil_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import io
 import itertools
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from small_runs import TEXT, tiny_config
 
 from bevia_fast import cli, train, training
 from bevia_fast.arguments import COMMANDS, options
+from bevia_fast.bench_config import BENCHES, PROFILES, ProfileKernelConfig
+from bevia_fast.bench_results import KernelResult, StepResult
 from bevia_fast.checkpoint import checkpoints
 
 SIZES = ["--ctx", "4", "--dim", "4", "--layers", "1", "--heads", "1", "--batch", "1", "--steps", "1", "--backend",
@@ -133,6 +137,34 @@ def test_any_text(content: bytes) -> None:
             if code == 0:
                 call("generate", str(Path(folder) / f"run-{place.name}"), "--length", "3", "--backend", "numpy",
                      allowed=(0, 2))  # fmt: skip
+
+
+STEP = StepResult("numba", 2, "float32", 64, 128, 4, 4, 12, 65, 1.0, 0.9, 1.1, 1e5, 1e9, 9.0, 90.0, 0.1, 99.0, 1.0)
+KERNEL = KernelResult("gelu_forward", "numba", 2, "float32", "N=1", {"N": 1}, 1.0, 0.9, 1.1, 8.0, 8.0, 1.0, 9.0, 9.0,
+                      90.0, 30.0, 30.0, 0.1, 0.3, "memory", 1.0)  # fmt: skip
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3), max_leaves=5,
+)  # fmt: skip
+RESULTS = st.builds(
+    lambda result, changes, left_out: {name: value for name, value in {**asdict(result), **changes}.items()
+                                       if name not in left_out},
+    st.sampled_from([STEP, KERNEL]),
+    st.dictionaries(st.sampled_from([*asdict(STEP), *asdict(KERNEL)]), ANYTHING, max_size=3),
+    st.lists(st.sampled_from([*asdict(STEP), *asdict(KERNEL)]), max_size=1),
+)  # fmt: skip
+
+
+@examples(150)
+@given(content=st.one_of(
+    st.lists(RESULTS, min_size=1, max_size=2).map(lambda found: json.dumps(found).encode()),
+    ANYTHING.map(lambda value: json.dumps(value).encode()), st.binary(max_size=100), st.just(b"[" * 100_000),
+))  # fmt: skip
+def test_any_results(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "results.json"
+        path.write_bytes(content)
+        call("bench", "compare", str(path), str(path))
 
 
 FILES = ("model.safetensors", "metrics.jsonl", "config.json", "CHECKPOINT", "OLD CHECKPOINT")
