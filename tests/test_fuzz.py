@@ -27,7 +27,13 @@ from bevia_fast.checkpoint import checkpoints
 
 SIZES = ["--ctx", "4", "--dim", "4", "--layers", "1", "--heads", "1", "--batch", "1", "--steps", "1", "--backend",
          "numpy", "--eval-batches", "1", "--sample-every", "0"]  # fmt: skip
-OPTIONS = sorted({option for command in COMMANDS.values() for option in options(command)})
+MEASURING = {("bench", name): config for name, config in BENCHES.items()} | {
+    ("profile", name): config for name, config in {**PROFILES, "attention": ProfileKernelConfig}.items()
+}
+LINES = [*((name,) for name in COMMANDS), *MEASURING]  # what a command begins with
+OPTIONS = sorted({
+    option for command in (*COMMANDS.values(), *MEASURING.values()) for option in options(command)
+} - {"--a", "--b", "--kernels"})  # fmt: skip
 VALUES = st.one_of(
     st.sampled_from(["0", "1", "-1", "2.5", "nan", "inf", "-inf", "1e999", "1_000", "0x10", "", " ", "None", "True",
                      "-", "--", "-h1", "numpy", "numba", "baby", "relu", "skip", "..", ".", "/", "\0", "~", "*"]),
@@ -72,6 +78,12 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training._Session, "_draw", lambda self: None)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _count() -> Iterator[None]:
+    yield
+    print(f"{next(COUNT) - 1} inputs")
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tiny_config(tmp_path_factory.mktemp("fuzz"), steps=4, save_every=2)).folder
@@ -84,12 +96,12 @@ def copy_of(run: Path) -> Iterator[Path]:
 
 
 @examples(100)
-@given(command=st.sampled_from([*COMMANDS, "", "x"]), words=st.lists(WORDS, max_size=6))
-def test_any_options(run: Path, command: str, words: list[str]) -> None:
+@given(command=st.sampled_from([*LINES, ("",), ("x",), ("bench", "x")]), words=st.lists(WORDS, max_size=6))
+def test_any_options(run: Path, command: tuple[str, ...], words: list[str]) -> None:
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.chdir(folder)
         patch.setattr(cli, "run", lambda config: 0)  # parsing alone: it might be a request for years of work
-        call(command, *words)
+        call(*command, *words)
         assert list(Path(folder).iterdir()) == []
 
 
@@ -193,7 +205,7 @@ def test_any_run_folder(run: Path, name: str, content: bytes, place: float, how:
                               "insert": before + content + after, "cut": before}[how])  # fmt: skip
         call("generate", str(copy), "--length", "3", "--backend", "numpy")
         call("parameters", str(copy))
-        call("attention", str(copy), "--prompt", "the", "--out", str(copy / "x" / "picture.png"))
+        call("attention", str(copy), "--prompt", "the", "--out", str(copy / "picture.png"))
         call("train", "--resume", str(copy), allowed=(0, 1, 2))
 
 
@@ -222,7 +234,3 @@ def test_everything_with_many_more_examples() -> None:
     )  # fmt: skip
     print(done.stdout[-2000:])
     assert done.returncode == 0, done.stdout
-
-
-def test_the_count() -> None:
-    print(f"{next(COUNT) - 1} inputs")
