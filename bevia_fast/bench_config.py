@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
@@ -68,9 +68,7 @@ class TimingOptions:
     threads: tuple[int, ...] = ()
     """Numbers of threads to compare. Without it: one for each physical core."""
     seconds: float = 3.0
-    """Seconds of measuring for each competitor, at least, over all turns."""
-    turns: int = 5
-    """How often the competitors take turns."""
+    """Seconds of measuring for each competitor, at least."""
     json: FileName = ""
     """Add the results to the list in this file, one object for each."""
     csv: FileName = ""
@@ -85,6 +83,17 @@ class TimingOptions:
                 raise ConfigError(f"--threads is {threads}; it must be from 1 to 4,096.")
         if not 0.0 < self.seconds <= 3600.0:
             raise ConfigError(f"--seconds is {self.seconds}; it must be greater than 0 and at most 3,600.")
+
+
+@dataclass(frozen=True)
+class TurnOptions(TimingOptions):
+    """The same for competitors that take turns."""
+
+    turns: int = 5
+    """How often the competitors take turns."""
+
+    def check_timing(self) -> None:
+        super().check_timing()
         _check(self, "turns", 1, 10_000)
 
 
@@ -106,7 +115,7 @@ class PeerOptions:
 
 
 @dataclass(frozen=True)
-class BenchStepConfig(SizeOptions, TimingOptions, PeerOptions):
+class BenchStepConfig(SizeOptions, TurnOptions, PeerOptions):
     """Time whole training steps: the backends in turns, and PyTorch beside them if asked for."""
 
     def __post_init__(self) -> None:
@@ -115,7 +124,7 @@ class BenchStepConfig(SizeOptions, TimingOptions, PeerOptions):
 
 
 @dataclass(frozen=True)
-class BenchKernelsConfig(TimingOptions):
+class BenchKernelsConfig(TurnOptions):
     """Time each kernel, forward and backward, over a spread of sizes."""
 
     only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint=_NONE)] = ()
@@ -134,7 +143,7 @@ class BenchKernelsConfig(TimingOptions):
 
 
 @dataclass(frozen=True)
-class BenchScalingConfig(SizeOptions, TimingOptions, PeerOptions):
+class BenchScalingConfig(SizeOptions, TurnOptions, PeerOptions):
     """Time whole training steps while one size grows: a table and a picture."""
 
     over: OverName = "ctx"
@@ -147,6 +156,8 @@ class BenchScalingConfig(SizeOptions, TimingOptions, PeerOptions):
     def __post_init__(self) -> None:
         self.check_sizes()
         self.check_timing()
+        if self.over == "threads" and self.threads:
+            raise ConfigError("--over threads takes the numbers of threads from --values, not from --threads.")
         if self.over != "threads" and len(self.threads) > 1:
             raise ConfigError(f"--over {self.over} goes with one number of --threads; there are {len(self.threads)}.")
         for value in self.values:
@@ -155,36 +166,42 @@ class BenchScalingConfig(SizeOptions, TimingOptions, PeerOptions):
             if self.over != "threads":
                 self.at(value)  # raises ConfigError where no model has that size
 
-    def at(self, value: int) -> BenchScalingConfig:
-        """The options of one point of the curve."""
+    def at(self, value: int) -> BenchStepConfig:
+        """One point of the curve."""
+        options = {field.name: getattr(self, field.name) for field in fields(BenchStepConfig)}
         changes: dict[str, Any] = {"threads": (value,)} if self.over == "threads" else {self.over: value}
-        return replace(self, values=(), **changes)
+        return BenchStepConfig(**options | changes)
 
 
 @dataclass(frozen=True)
-class BenchContextsConfig(SizeOptions, TimingOptions, PeerOptions):
+class BenchContextsConfig(TimingOptions, PeerOptions):
     """Measure memory and time of a training step while the context grows, with --recompute too: a table and a
     picture. Each point is a process of its own."""
 
     dim: int = 128
-    """Channels of the residual stream. 0: the preset's."""
+    """Channels of the residual stream."""
     layers: int = 2
-    """Transformer blocks. 0: the preset's."""
+    """Transformer blocks."""
     heads: int = 2
-    """Attention heads; dim must be divisible by it. 0: the preset's."""
+    """Attention heads; dim must be divisible by it."""
     batch: int = 1
-    """Sequences in a batch. 0: the preset's."""
+    """Sequences in a batch."""
+    vocab: int = 65
+    """Distinct tokens."""
+    dtype: DtypeName = "float32"
+    """Floating-point type of weights and activations."""
     values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=_NONE)] = ()
     """Contexts. Without it: 512, 1,024, ... 65,536."""
     limit: float = 120.0
     """Seconds that a step may take, at most; what would take longer is left out."""
     seconds: float = 2.0
-    """Seconds of measuring for each point, at least one step."""
+    """Seconds of measuring for each point, and three steps, at least; one step if it takes longer than 10 seconds."""
     out: Annotated[str, arg(metavar="FILE")] = "contexts.png"
     """Picture to write."""
 
     def __post_init__(self) -> None:
-        self.check_sizes()
+        _check(self, "batch", 1, 1 << 20)
+        _check(self, "vocab", 1, 1 << 21)
         self.check_timing()
         if len(self.threads) > 1:
             raise ConfigError(f"bench contexts goes with one number of --threads; there are {len(self.threads)}.")
@@ -192,7 +209,7 @@ class BenchContextsConfig(SizeOptions, TimingOptions, PeerOptions):
             raise ConfigError("--peer torch-bf16 goes with --dtype float32; take torch-eager.")
         if not 0.0 < self.limit <= 86400.0:
             raise ConfigError(f"--limit is {self.limit}; it must be greater than 0 and at most 86,400.")
-        for value in self.values:
+        for value in self.contexts():
             if value < 1:
                 raise ConfigError(f"--values has {value}; each must be at least 1.")
             self.at(value)  # raises ConfigError where no model has that size
@@ -203,7 +220,9 @@ class BenchContextsConfig(SizeOptions, TimingOptions, PeerOptions):
 
     def at(self, ctx: int) -> ModelConfig:
         """The model of one point."""
-        return replace(self.model(), ctx=ctx)
+        return ModelConfig(
+            ctx=ctx, dim=self.dim, layers=self.layers, heads=self.heads, dtype=self.dtype, vocab_size=self.vocab
+        )
 
 
 @dataclass(frozen=True)

@@ -255,28 +255,33 @@ def bench_contexts(config: BenchContextsConfig) -> int:
     from .bench_plots import draw_contexts
     from .plots import png
 
-    check_writable(config.json, config.csv, config.out)
+    check_results_files(config.json, config.csv, StepResult)
+    check_writable(config.out)
     with progress() as shown:
         report = run(config, shown)
     first, rows = report.results[0], []
     for result in report.results:
         rows.append([
-            result.backend, f"{result.ctx:,}", number(result.ms_median), number(result.ms_per_token),
-            f"{result.tokens_per_s:,.0f}", number(result.over_bare_mb), number(result.peak_rss_mb),
+            result.backend, f"{result.ctx:,}", number(result.ms_median),
+            f"{number(result.ms_p20)} - {number(result.ms_p80)}", number(1e3 / result.tokens_per_s),
+            f"{result.tokens_per_s:,.0f}", f"{result.fraction_of_peak:.1%}", number(result.over_bare_mb),
+            number(result.peak_rss_mb),
         ])  # fmt: skip
     console = WideConsole()
     title = (f"A training step over the context: dim {first.dim}, layers {first.layers}, heads {first.heads}, "
              f"batch {first.batch}, {first.threads} threads, {first.dtype}")  # fmt: skip
-    heads = ["ctx", "ms/step", "ms/token", "tokens/s", "MB", "MB of process"]
+    heads = ["ctx", "ms/step", "p20 - p80", "ms/token", "tokens/s", "of peak", "MB", "MB of process"]
     console.show(make_table(title, ["backend"], heads, rows))
+    console.print(f"{report.checked}.", soft_wrap=True)
     for note in report.notes:
         console.print(note, soft_wrap=True)
-    console.print("MB: the most memory of the process, less what it had before the model.", soft_wrap=True)
+    console.print("MB: the most memory of the process, less what it had before the model. The vector units of this "
+                  f"machine reached {first.peak_gflops:.0f} GFLOP/s in this run.", soft_wrap=True)  # fmt: skip
     console.print(machine(report.results), soft_wrap=True)
     save(config, report.results)
     write_picture(config.out, png(draw_contexts(report.results)))
     console.print(config.out, soft_wrap=True)
-    return 0
+    return 130 if report.interrupted else 0
 
 
 def bench_compare(config: BenchCompareConfig) -> int:

@@ -2,59 +2,85 @@
 
 from __future__ import annotations
 
-import statistics
 import tempfile
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .bench_client import Competitor, CompetitorError, Progress
+from .bench_agreement import RECOMPUTE, Agreement, Key, is_peer, start
+from .bench_client import Competitor, CompetitorError, Progress, as_request
 from .bench_config import BenchContextsConfig
-from .bench_results import ContextResult, cpu_name, today
+from .bench_results import StepReport
 from .bench_step import StepSize
-from .bench_steps import default_threads
+from .bench_steps import default_threads, step_result
 from .capacity import available_bytes, readable, training_memory
 from .errors import ConfigError
 from .parameters import Parameters
+from .timing import Rules, Summary
 
-RECOMPUTE = "numba --recompute"
 WARM = 64  # context of the step that is made before memory is looked at: libraries and kernels are then loaded
 
 
-@dataclass
-class ContextReport:
-    """The results, and what was left out, and why."""
+@dataclass(frozen=True)
+class Point:
+    """What was found at one context. `facts`: as `bench_steps.step_result` wants them."""
 
-    results: list[ContextResult] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    key: Key
+    size: StepSize
+    times: Summary
+    first_s: float
+    facts: dict[str, Any]
 
 
-def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None) -> ContextReport:
-    """Measure all points. A point that would take too much memory or time is left out, and so are those after it.
-    Raises UserError for what cannot run here."""
-    progress, report = progress or Progress(), ContextReport()
-    names = [*dict.fromkeys(name for backend in config.backend for name in _ways(backend)), *config.peers()]
+def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None) -> StepReport:
+    """Measure all points, after all competitors have been seen to agree at the shortest context. A point that would
+    take too much memory or time is left out, and so are those after it. Ctrl-C ends it, with the points until then.
+
+    Raises UserError for what cannot run here, StoppedRun if two competitors disagree.
+    """
+    progress, report, points = progress or Progress(), StepReport(), list[Point]()
     threads = config.threads[0] if config.threads else default_threads()
-    for number, name in enumerate(names):
-        last: ContextResult | None = None
-        for place, ctx in enumerate(config.contexts()):
-            progress.part(number * len(config.contexts()) + place, len(names) * len(config.contexts()),
-                          f"{name}, ctx {ctx:,}")  # fmt: skip
-            size = StepSize.of(config.at(ctx), config.sequences())
-            reason = _too_much(name, size, last, config.limit)
-            if not reason:
-                try:
-                    last = _measure(name, size, threads, config)
-                    report.results.append(last)
-                    continue
-                except CompetitorError as error:
-                    reason = str(error).rstrip(".")
-            report.notes.append(f"Left out: {name} from ctx {ctx:,} on: {reason}.")
-            break
-    if not report.results:
+    names = [*dict.fromkeys(name for backend in config.backend for name in _ways(backend)), *config.peers()]
+    sizes = [StepSize.of(config.at(ctx), config.batch) for ctx in config.contexts()]
+    peak = 0.0
+
+    def leave_out(key: Key, size: StepSize, reason: str) -> None:
+        report.notes.append(f"Left out: {key[0]} from ctx {size.ctx:,} on: {reason}.")
+
+    with Competitor("peak", threads) as probe:
+        try:
+            progress.stage("Measuring what the vector units reach")
+            peak = probe.ask("peak", dtype=config.dtype, repeats=7)["gflops"]  # refuses more threads than there are
+            keys = [(name, threads) for name in names]
+            for key in list(keys):
+                if reason := _too_much(key, sizes[0], None, config.limit):
+                    leave_out(key, sizes[0], reason)
+                    keys.remove(key)
+            keys = _agreeing(keys, sizes[0], config, report, progress) if keys else []
+            for number, key in enumerate(keys):
+                last: Point | None = None
+                for place, size in enumerate(sizes):
+                    progress.part(number * len(sizes) + place, len(keys) * len(sizes), f"{key[0]}, ctx {size.ctx:,}")
+                    reason = _too_much(key, size, last, config.limit)
+                    if not reason:
+                        try:
+                            last = _measure(key, size, config)
+                            points.append(last)
+                            peak = max(peak, probe.ask("peak", dtype=config.dtype, repeats=3)["gflops"])
+                            continue
+                        except CompetitorError as error:
+                            reason = str(error).rstrip(".")
+                    leave_out(key, size, reason)
+                    break
+        except KeyboardInterrupt:
+            if not points:
+                raise
+            report.interrupted = True
+    if not points:
         raise ConfigError(f"Nothing could be measured. {' '.join(report.notes)}")
+    report.results = [step_result(one.key, one.size, one.times, peak, one.first_s, one.facts) for one in points]
     return report
 
 
@@ -62,42 +88,52 @@ def _ways(backend: str) -> tuple[str, ...]:
     return (backend, RECOMPUTE) if backend == "numba" else (backend,)
 
 
-def _too_much(name: str, size: StepSize, last: ContextResult | None, limit: float) -> str:
+def _agreeing(
+    keys: list[Key], size: StepSize, config: BenchContextsConfig, report: StepReport, progress: Progress
+) -> list[Key]:
+    """Those of the competitors that run here; all have been held against NumPy."""
+    with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder:
+        agreement = Agreement(size, keys, Path(folder), available_bytes(), report, progress)
+        agreement.refer(keys[0][1])
+        for key in keys:
+            with start(key, config.torch_python) as one:
+                one.ask("load")
+                agreement.begin(key, one)
+        agreement.check()
+    return agreement.keys
+
+
+def _too_much(key: Key, size: StepSize, last: Point | None, limit: float) -> str:
     """Why a point cannot be measured; empty if it can."""
-    if name.startswith("torch"):  # not ours to plan: at most four times the memory for twice the context
-        needed = 0.0 if last is None else last.over_bare_mb * 1e6 * (size.ctx / last.ctx) ** 2
-        if last is not None and last.over_bare_mb < 0.25 * last.ctx**2 * size.heads * 4 / 1e6:
-            needed = last.over_bare_mb * 1e6 * size.ctx / last.ctx  # less than one array of T x T: it grows with T
+    grown = 1.0 if last is None else size.ctx / last.size.ctx
+    if is_peer(key):  # not ours to plan: at most four times the memory for twice the context
+        needed = 0.0 if last is None else last.facts["over_bare_mb"] * 1e6
+        squares = 0.0 if last is None else 4.0 * last.size.heads * last.size.ctx**2
+        needed *= grown if needed < 0.25 * squares else grown**2  # less than one array of T x T: it grows with T
     else:
-        backend, recompute = ("numba", True) if name == RECOMPUTE else (name, False)
-        needed = training_memory(size.model, size.batch, backend, recompute=recompute).total  # type: ignore[arg-type]
+        backend: Any = key[0].split()[0]
+        needed = training_memory(size.model, size.batch, backend, recompute=key[0] == RECOMPUTE).total
     available = available_bytes()
     if available is not None and needed > available:
         return f"it needs about {readable(needed)} of memory, and {readable(available)} are free"
-    if last is not None and (seconds := last.ms_median / 1e3 * (size.ctx / last.ctx) ** 2) > limit:
+    if last is not None and (seconds := last.times.median / 1e9 * grown**2) > limit:
         return f"a step would take up to {seconds:,.0f} s, and --limit is {limit:g} s"
     return ""
 
 
-def _measure(name: str, size: StepSize, threads: int, config: BenchContextsConfig) -> ContextResult:
+def _measure(key: Key, size: StepSize, config: BenchContextsConfig) -> Point:
     """A point, in a process that does nothing else."""
-    program, python = name.split()[0], config.torch_python if name.startswith("torch") else ""
-    with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder, Competitor(program, threads, python) as one:
-        files = {}
-        for key, sized in (("small", replace(size, ctx=min(size.ctx, WARM), batch=1)), ("large", size)):
+    with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder, start(key, config.torch_python) as one:
+        models = {}
+        for name, sized in (("small", replace(size, ctx=min(size.ctx, WARM), batch=1)), ("large", size)):
             arrays: dict[str, Any] = dict(Parameters.initial(sized.model, 0))
-            path = Path(folder) / f"{key}.npz"
+            path = Path(folder) / f"{name}.npz"
             np.savez(path, **arrays)
-            files[key] = {"size": asdict(sized), "weights": str(path)}
+            models[name] = {"size": asdict(sized), "weights": str(path)}
         one.ask("load")
-        found = one.ask("context", **files, recompute=name == RECOMPUTE, seconds=config.seconds)
+        rules = Rules(turns=1, seconds=config.seconds)
+        found = one.ask("context", **models, recompute=key[0] == RECOMPUTE, rules=as_request(rules))
         versions = one.ask("facts")["versions"]
-    median = statistics.median(found["seconds"])
-    peak, over = found["peak"] / 1e6, (found["peak"] - found["bare"]) / 1e6
-    return ContextResult(
-        backend=name, threads=threads, dtype="bfloat16" if name == "torch-bf16" else size.dtype, ctx=size.ctx,
-        dim=size.dim, layers=size.layers, heads=size.heads, batch=size.batch, vocab=size.vocab, ms_median=1e3 * median,
-        ms_per_token=1e3 * median / size.tokens, tokens_per_s=size.tokens / median,
-        gflops=size.flops / median / 1e9, steps=len(found["seconds"]), peak_rss_mb=peak, over_bare_mb=over,
-        versions=versions, cpu=cpu_name(), date=today(),
-    )  # fmt: skip
+    peak, bare = found["peak"] / 1e6, found["bare"] / 1e6
+    facts = {"peak_rss_mb": peak, "over_bare_mb": peak - bare, "versions": versions}
+    return Point(key, size, Summary.of(found["samples"]), found["first_step_s"], facts)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .bench_results import ContextResult, KernelResult, StepResult
+from .bench_results import KernelResult, StepResult
 from .plots import DPI
 
 # Okabe & Ito's colours, told apart with any colour vision; and a marker for each, for print
@@ -56,7 +56,7 @@ def draw_scaling(results: Sequence[StepResult], over: str) -> Figure:
     return figure
 
 
-def draw_contexts(results: Sequence[ContextResult]) -> Figure:
+def draw_contexts(results: Sequence[StepResult]) -> Figure:
     """Memory of a training step, and time of a token, over the length of the context."""
     figure = Figure(figsize=(10, 4.6), dpi=DPI, layout="constrained")
     memory, times = figure.subplots(1, 2)
@@ -66,7 +66,7 @@ def draw_contexts(results: Sequence[ContextResult]) -> Figure:
         style = "--" if "recompute" in name else "-"
         xs = [r.ctx for r in own]
         memory.plot(xs, [r.over_bare_mb for r in own], style, color=colour, marker=marker, label=name)
-        times.plot(xs, [r.ms_per_token for r in own], style, color=colour, marker=marker, label=name)
+        times.plot(xs, [1e3 / r.tokens_per_s for r in own], style, color=colour, marker=marker, label=name)
     values = sorted({r.ctx for r in results})
     for axes in (memory, times):
         axes.set_xscale("log", base=2)

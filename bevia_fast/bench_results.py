@@ -23,7 +23,9 @@ class StepResult:
     """A training step of one competitor; a line of the table, and an object of the JSON file.
 
     Times in milliseconds, `first_step_s` in seconds with compilation; `gflops` counts matrix products only, see
-    `bench_step.StepSize.flops`; `peak_gflops` is what the vector units reached in the same run, with these threads.
+    `bench_step.StepSize.flops`; `peak_gflops` is the most that the vector units reached in the same run, with these
+    threads. `peak_rss_mb`: the most memory that the process had while it stepped. `over_bare_mb`: that, less what it
+    had with everything loaded before the model; 0 where this was not looked at.
     """
 
     backend: str
@@ -45,6 +47,7 @@ class StepResult:
     fraction_of_peak: float
     peak_rss_mb: float
     first_step_s: float
+    over_bare_mb: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     cpu: str = ""
     date: str = ""
@@ -87,33 +90,17 @@ class KernelResult:
     date: str = ""
 
 
-@dataclass(frozen=True)
-class ContextResult:
-    """A training step at one length of the context. `over_bare_mb`: the most memory, less what the process had with
-    everything loaded, before the model."""
+@dataclass
+class StepReport:
+    """What was found about steps, and what else there is to say."""
 
-    backend: str
-    threads: int
-    dtype: str
-    ctx: int
-    dim: int
-    layers: int
-    heads: int
-    batch: int
-    vocab: int
-    ms_median: float
-    ms_per_token: float
-    tokens_per_s: float
-    gflops: float
-    steps: int
-    peak_rss_mb: float
-    over_bare_mb: float
-    versions: Mapping[str, str] = field(default_factory=dict)
-    cpu: str = ""
-    date: str = ""
+    results: list[StepResult] = field(default_factory=list)
+    checked: str = ""  # how the competitors were held against each other
+    notes: list[str] = field(default_factory=list)
+    interrupted: bool = False  # by Ctrl-C, with the results so far
 
 
-Result = StepResult | KernelResult | ContextResult
+Result = StepResult | KernelResult
 
 # What two results must share to be the same measurement on two machines.
 IDENTITY = ("kernel", "size", "backend", "threads", "dtype", "ctx", "dim", "layers", "heads", "batch", "vocab", "cold")

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bench_worker import LEARNING_RATE, batches
+from .bench_worker import LEARNING_RATE, random_batch
 from .config import ModelConfig
 from .kernels import Backend
 from .model import GPT
@@ -73,10 +73,9 @@ class TrainingStep:
         self.weights = Parameters.initial(config, 0) if weights is None else Parameters(config)
         for name, array in (weights or {}).items():
             self.weights[name][...] = array
-        self.initial = self.weights.flat.copy()
         self.gradients, self.first, self.second = (Parameters(config) for _ in range(3))
         self.model = GPT(config, backend, self.weights, recompute=recompute)
-        (self.tokens, self.targets), self.checked = batches(size.ctx, size.batch, size.vocab)
+        self.tokens, self.targets = random_batch(0, (size.batch, size.ctx), size.vocab)
         self.count = 0
 
     def run(self) -> None:
@@ -95,13 +94,16 @@ class TrainingStep:
             weight_decay=0.1, gradient_scale=1.0 / norm if norm > 1.0 else 1.0,
         )  # fmt: skip
 
-    def check(self) -> dict[str, Array]:
-        """Loss and gradients of the checked batch with the initial weights; the steps made so far are undone."""
-        self.weights.flat[...] = self.initial
+    def check(self, weights: Mapping[str, Array], shape: tuple[int, int]) -> dict[str, Array]:
+        """Loss and gradients of a batch of (B, T) tokens, with the weights by name that the step began with; the steps
+        made so far are undone."""
+        for name, array in weights.items():
+            self.weights[name][...] = array
         for other in (self.gradients, self.first, self.second):
             other.flat.fill(0)
         self.count = 0
-        loss = self.model.loss_and_gradients(self.checked[0], self.checked[1], self.gradients)
+        tokens, targets = random_batch(1, shape, self.size.vocab)
+        loss = self.model.loss_and_gradients(tokens, targets, self.gradients)
         found = {name: view.copy() for name, view in self.gradients.items()}
         self.gradients.flat.fill(0)
         return found | {"loss": np.array(loss)}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .bench_worker import LEARNING_RATE, Step, batches
+from .bench_worker import LEARNING_RATE, Step, random_batch
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +52,9 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
 
         def forward(self, tokens: Any, targets: Any) -> Any:
             x = self.h(self.wte(tokens) + self.wpe.weight[: tokens.shape[1]])
-            logits = functional.linear(self.ln_f(x), self.wte.weight)
-            return functional.cross_entropy(logits.view(-1, V).float(), targets.view(-1))
+            logits = functional.linear(self.ln_f(x), self.wte.weight).view(-1, V)
+            # a loss of 8 bits would be no loss; float64 must not be rounded
+            return functional.cross_entropy(logits.float() if precision == "bf16" else logits, targets.view(-1))
 
     model: Any = Model().to(getattr(torch, size["dtype"]))
 
@@ -71,8 +72,12 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.1, fused=True
     )
-    timed, checked = batches(size["ctx"], size["batch"], V)
-    tokens, targets = (torch.from_numpy(part.astype(np.int64)) for part in timed)
+
+    def as_tensors(batch: Any) -> Any:
+        return (torch.from_numpy(part.astype(np.int64)) for part in batch)
+
+    timed = size["batch"], size["ctx"]
+    tokens, targets = as_tensors(random_batch(0, timed, V))
 
     def loss_of(function: Any, inputs: Any, wanted: Any) -> Any:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
@@ -86,13 +91,13 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
         optimizer.step()
         loss.item()
 
-    def check() -> dict[str, Any]:
+    def check(shape: tuple[int, int]) -> dict[str, Any]:
         # uncompiled where the shape is another one: compiling it would take as long as the first step
-        function = forward if checked.shape == timed.shape else model
+        function = forward if shape == timed else model
         reset()
         optimizer.state.clear()
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(function, *(torch.from_numpy(part.astype(np.int64)) for part in checked))
+        loss = loss_of(function, *as_tensors(random_batch(1, shape, V)))
         loss.backward()
         found = {}
         for name, parameter in model.named_parameters():
@@ -100,4 +105,4 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
             found[name] = np.ascontiguousarray(gradient.T) if transposed(name) else gradient
         return found | {"loss": np.array(loss.item())}
 
-    return Step(run, check)
+    return Step(run, check, weights)

@@ -4,7 +4,7 @@ Its own process, for then its peak memory is its own, and its threads do not spi
 lines of JSON on standard input, answers leave as lines of JSON on standard output; the parent is `bench_client`.
 
     {"do": "load"}         import what is needed
-    {"do": "step", ...}    build a model, make the first step, write the gradients of a small batch to a file
+    {"do": "step", ...}    build a model, make the first step, write the gradients of a batch to a file
     {"do": "kernel", ...}  build the arguments of a kernel, make the first call
     {"do": "agree", ...}   both backends on a kernel's arguments: do they agree?
     {"do": "warm"}         call until the times are stable
@@ -32,7 +32,6 @@ from typing import Any
 from .timing import Rules, Stopwatch
 
 LEARNING_RATE = 1e-4  # small: the same batch comes thousands of times
-CHECK_TOKENS, CHECK_CTX = 4096, 512  # of the batch on which competitors are held against each other, about at most
 
 
 @dataclass
@@ -40,19 +39,16 @@ class Step:
     """A training step of some competitor."""
 
     run: Callable[[], None]
-    check: Callable[[], dict[str, Any]]  # loss and gradients of a small batch, with the initial weights, by name
+    # loss and gradients by name, of a batch of (B, T) tokens, with the initial weights; not that of `run`
+    check: Callable[[tuple[int, int]], dict[str, Any]]
+    weights: dict[str, Any]  # the initial ones, by name
 
 
-def batches(ctx: int, batch: int, vocab: int) -> tuple[Any, Any]:
-    """Random tokens and targets, as int32 (2, B, T): those that are timed, and those that are checked, which are as
-    many where the reference can do that in reasonable time, and fewer where it cannot."""
+def random_batch(seed: int, shape: tuple[int, int], vocab: int) -> Any:
+    """Tokens and targets, as int32 (2, B, T)."""
     import numpy as np
 
-    generator = np.random.default_rng(0)
-    small = batch * ctx <= CHECK_TOKENS and ctx <= 2 * CHECK_CTX
-    shape = (2, batch, ctx) if small else (2, min(batch, 2), min(ctx, CHECK_CTX))
-    timed = generator.integers(0, vocab, (2, batch, ctx), dtype=np.int32)
-    return timed, generator.integers(0, vocab, shape, dtype=np.int32)
+    return np.random.default_rng(seed).integers(0, vocab, (2, *shape), dtype=np.int32)
 
 
 class Worker:
@@ -79,73 +75,59 @@ class Worker:
         return {}
 
     def step(
-        self, size: dict[str, Any], rules: dict[str, Any], weights: str, gradients: str, timed: bool
-    ) -> dict[str, Any]:
-        """`weights` is a file that the parent wrote, `gradients` one that is written here; if only these are wanted,
-        not `timed`, no step of the whole batch is made."""
+        self, size: dict[str, Any], weights: str, gradients: str, checked: list[int], rules: dict[str, Any] | None,
+        recompute: bool,
+    ) -> dict[str, Any]:  # fmt: skip
+        """`weights` is a file that the parent wrote, `gradients` one that is written here, of a batch of `checked`
+        tokens; if only these are wanted, and there are no rules, no step of the whole batch is made."""
         import numpy as np
 
         began = time.perf_counter()
         self.watch = None  # let the arrays of another size go
+        step = self._made(size, weights, recompute)
+        built = time.perf_counter() - began
+        if rules is not None:
+            self.watch = Stopwatch(step.run, Rules(**rules))
+        np.savez(gradients, **step.check((checked[0], checked[1])))
+        only_stepping(step)
+        return {"first_step_s": built + (self.watch.first_s if self.watch else 0.0)}
+
+    def context(
+        self, small: dict[str, Any], large: dict[str, Any], recompute: bool, rules: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Samples of steps of the large model in nanoseconds, and the memory before it and at most, in bytes; each is
+        a size and a file of weights. A step of the small one comes first, so that all is loaded."""
+        self._made(**small, recompute=recompute).run()
+        gc.collect()
+        forget_peak_rss()
+        bare = peak_rss_bytes()
+        began = time.perf_counter()
+        step = self._made(**large, recompute=recompute)
+        only_stepping(step)
+        built = time.perf_counter() - began
+        watch = Stopwatch(step.run, Rules(**rules))
+        samples = watch.alone()
+        return {"samples": samples, "first_step_s": built + watch.first_s, "bare": bare, "peak": peak_rss_bytes()}
+
+    def _made(self, size: dict[str, Any], weights: str, recompute: bool) -> Step:
+        """A step on the weights in a file."""
+        import numpy as np
+
         with np.load(weights) as archive:
             arrays = dict(archive)
         if self.name.startswith("torch"):
             from .bench_torch import torch_step
 
-            step = torch_step(size, arrays, self.threads, self.name.removeprefix("torch-"))
-        else:
-            step = self._own_step(size, arrays)
-        built = time.perf_counter() - began
-        if timed:
-            self.watch = Stopwatch(step.run, Rules(**rules))
-        np.savez(gradients, **step.check())
-        return {"first_step_s": self.watch.first_s if self.watch else 0.0, "build_s": built}
+            return torch_step(size, arrays, self.threads, self.name.removeprefix("torch-"))
+        from .bench_step import StepSize, TrainingStep
 
-    def context(
-        self, small: dict[str, Any], large: dict[str, Any], recompute: bool, seconds: float
-    ) -> dict[str, Any]:
-        """Seconds of steps of the large model, and the memory before it and at most; each is a size and a file of
-        weights. A step of the small one comes first, so that all is loaded. The first step does not count."""
-        self._made(small, recompute).run()
-        gc.collect()
-        forget_peak_rss()
-        bare = peak_rss_bytes()
-        step, times = self._made(large, recompute), list[float]()
-        step.run()
-        while not times or sum(times) < seconds:
-            began = time.perf_counter()
-            step.run()
-            times.append(time.perf_counter() - began)
-        return {"seconds": times, "bare": bare, "peak": peak_rss_bytes()}
-
-    def _made(self, model: dict[str, Any], recompute: bool) -> Step:
-        import numpy as np
-
-        with np.load(model["weights"]) as archive:
-            arrays = dict(archive)
-        if self.name.startswith("torch"):
-            from .bench_torch import torch_step
-
-            step = torch_step(model["size"], arrays, self.threads, self.name.removeprefix("torch-"))
-        else:
-            step = self._own_step(model["size"], arrays, recompute, checked=False)
-        arrays.clear()  # nothing will be checked: no copy of the weights is to be counted
-        return step
+        training = TrainingStep(StepSize(**size), self._backend(), arrays, recompute=recompute)
+        return Step(training.run, lambda shape: training.check(arrays, shape), arrays)
 
     def _backend(self) -> Any:
         from .run import open_backend
 
         return open_backend("numpy" if self.name == "numpy" else "numba", self.threads)
-
-    def _own_step(
-        self, size: dict[str, Any], arrays: dict[str, Any], recompute: bool = False, checked: bool = True
-    ) -> Step:
-        from .bench_step import StepSize, TrainingStep
-
-        training = TrainingStep(StepSize(**size), self._backend(), arrays, recompute=recompute)
-        if not checked:
-            training.initial = training.initial[:0].copy()
-        return Step(training.run, training.check)
 
     def kernel(
         self, operation: str, dims: dict[str, int], given: list[str], options: dict[str, Any], dtype: str,
@@ -199,6 +181,13 @@ class Worker:
             if module in sys.modules:
                 versions[module] = str(sys.modules[module].__version__)
         return {"versions": versions, "peak_rss_mb": peak_rss_bytes() / 1e6}
+
+
+def only_stepping(step: Step) -> None:
+    """Nothing is checked any more: let go what is not needed to step, and let the peak of memory begin from there."""
+    step.weights.clear()
+    gc.collect()
+    forget_peak_rss()
 
 
 def peak_rss_bytes() -> float:

@@ -17,7 +17,12 @@
    one call and begins with it: caches fill in a small part of such a call. With `repeats` samples, and its share of
    `seconds`, it leaves the further turns to the others.
 10. Caches are warm: a call finds what the call before it left there. With `cold`, memory larger than the caches is
-    written before each call, outside of the clock.
+    written before each call, by a thread on each core, outside of the clock.
+11. What grows until memory ends is timed alone, in a process for each size, without turns (`bench contexts`). Of a
+    function that takes longer than `alone_ns`, one call is then enough, and only the first comes before it.
+12. The peak of the machine is the most that any of the probes of the run reached, with as many threads: vector units
+    that multiply and add in registers and do nothing else. Probes are taken before and between what is timed. All
+    fractions of the peak are of this one.
 
 Only the standard library is used, for a peer's interpreter has nothing else of ours.
 """
@@ -45,6 +50,7 @@ class Rules:
     stable: float = 0.05
     shortest_ns: int = 100_000
     slow_ns: int = 400_000_000
+    alone_ns: int = 10_000_000_000
     cold: bool = False
 
 
@@ -149,17 +155,19 @@ class Stopwatch:
             samples.append((clock() - before) / calls)
         return samples
 
+    def alone(self) -> list[float]:
+        """All samples of a function that has nobody to take turns with."""
+        rules = self.rules
+        self.slow = self.first_s * 1e9 > rules.alone_ns
+        if not self.slow:
+            self.warm_up()
+        samples = self.turn()
+        while len(samples) < rules.repeats and samples[-1] <= rules.alone_ns:
+            samples += self.turn()
+        return samples
+
 
 def is_done(samples: Sequence[float], rules: Rules) -> bool:
     """Whether a slow function, timed in turns, needs no more of them."""
     enough = len(samples) >= rules.repeats and sum(samples) >= rules.seconds * 1e9
     return enough and min(samples) > rules.slow_ns
-
-
-def take_turns(competitors: Sequence[Stopwatch]) -> list[Summary]:
-    """Time functions of one process against each other by the rules of the first; all have been warmed up."""
-    samples: list[list[float]] = [[] for _ in competitors]
-    for _ in range(competitors[0].rules.turns):
-        for watch, found in zip(competitors, samples, strict=True):
-            found += watch.turn()
-    return [Summary.of(found) for found in samples]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
 import json
 import os
@@ -14,10 +15,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bevia_fast import cli, timing
+from bevia_fast import bench_client, capacity, cli, timing
+from bevia_fast import bench_steps as steps
 from bevia_fast.arguments import options
-from bevia_fast.bench_client import Competitor, CompetitorError
-from bevia_fast.bench_config import BENCHES, PROFILES, BenchStepConfig, ProfileKernelConfig
+from bevia_fast.bench_agreement import CHECK_CTX, Agreement, checked_shape
+from bevia_fast.bench_client import Competitor, CompetitorError, Progress, interleaved
+from bevia_fast.bench_config import BENCHES, PROFILES, BenchScalingConfig, BenchStepConfig, ProfileKernelConfig
 from bevia_fast.bench_kernels import chosen, families
 from bevia_fast.bench_results import StepResult, append_csv, append_json, write_json
 from bevia_fast.bench_step import StepSize
@@ -25,7 +28,8 @@ from bevia_fast.bench_steps import bench_scaling, bench_steps, needed_bytes
 from bevia_fast.capacity import training_memory
 from bevia_fast.errors import ConfigError, StoppedRun, UserError
 from bevia_fast.kernels.contract import OPERATIONS
-from bevia_fast.timing import Ratio, Rules, Stopwatch, Summary, is_done, percentile, take_turns
+from bevia_fast.parameters import Parameters
+from bevia_fast.timing import Ratio, Rules, Stopwatch, Summary, is_done, percentile
 
 SMALL = [
     "--ctx", "8", "--dim", "16", "--layers", "1", "--heads", "2", "--batch", "2", "--seconds", "0.05", "--turns", "2",
@@ -83,25 +87,56 @@ def test_short_functions_are_called_several_times_for_a_sample(monkeypatch: pyte
     assert len(samples) == 10
 
 
-def test_turns_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake, order = FakeClock(monkeypatch), []
+class FakeCompetitor:
+    """Answers like a process in which a function takes `cost` nanoseconds."""
 
-    def competitor(name: str, cost: int) -> Any:
+    def __init__(self, name: str, cost: int, fake: FakeClock, order: list[str], rules: Rules) -> None:
         def function() -> None:
-            order.append(name)
             fake.now += cost
 
-        return function
+        self.name, self.order = name, order
+        self.watch = Stopwatch(function, rules)
 
-    rules = Rules(turns=3, seconds=0.006)
-    watches = [Stopwatch(competitor("a", 1_000_000), rules), Stopwatch(competitor("b", 2_000_000), rules)]
-    for watch in watches:
-        watch.warm_up()
-    order.clear()
-    a, b = take_turns(watches)
-    assert (a.median, b.median) == (1_000_000, 2_000_000)
-    assert [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name] == ["a", "b"] * 3
-    assert (a.samples, b.samples) == (9, 9)
+    def ask(self, do: str) -> dict[str, Any]:
+        self.order.append(f"{do} {self.name}")
+        return {"samples": self.watch.turn()} if do == "turn" else {"calls": self.watch.warm_up()}
+
+
+def test_turns_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_client, "SETTLE", 0)
+    fake, order, rules = FakeClock(monkeypatch), list[str](), Rules(turns=3, seconds=0.006)
+    competitors: Any = {cost: FakeCompetitor(name, cost, fake, order, rules)
+                        for name, cost in (("a", 1_000_000), ("b", 2_000_000))}  # fmt: skip
+    times = interleaved(competitors, rules, Progress(), lambda: order.append("between"))
+    assert order == ["warm a", "warm b", *["between", "turn a", "turn b"] * 3]
+    assert {cost: (summary.median, summary.samples) for cost, summary in times.items()} == {
+        1_000_000: (1_000_000, 9), 2_000_000: (2_000_000, 9),
+    }  # fmt: skip
+
+
+def test_a_slow_competitor_takes_no_more_turns_than_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench_client, "SETTLE", 0)
+    fake, order, rules = FakeClock(monkeypatch), list[str](), Rules(turns=5)
+    competitors: Any = {name: FakeCompetitor(name, cost, fake, order, rules)
+                        for name, cost in (("slow", 2_500_000_000), ("fast", 300_000_000))}  # fmt: skip
+    interleaved(competitors, rules, Progress())
+    assert order.count("turn slow") == 3
+    assert order.count("turn fast") == 5
+
+
+@pytest.mark.parametrize(("seconds", "samples", "calls"), [(0.001, 3, 8), (3.0, 3, 5), (11.0, 1, 2)])
+def test_what_is_timed_alone(seconds: float, samples: int, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three samples, one of what takes longer than ten seconds; the first call, and the warm-up, come before them."""
+    fake, count = FakeClock(monkeypatch), 0
+
+    def function() -> None:
+        nonlocal count
+        count += 1
+        fake.now += int(seconds * 1e9)
+
+    watch = Stopwatch(function, Rules(turns=1, seconds=0.002, warmup_seconds=0.0))
+    assert watch.alone() == [seconds * 1e9] * samples
+    assert count == calls
 
 
 def test_slow_functions_are_called_no_more_than_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,19 +296,117 @@ def test_one_way_to_run_a_peer_that_fails_does_not_spoil_the_others(monkeypatch:
         bench_steps(replace(config, peer=("torch-compile",)))
 
 
-def test_nothing_is_timed_where_the_gradients_differ(monkeypatch: pytest.MonkeyPatch) -> None:
-    read = _Session._read
+@pytest.mark.parametrize("value", [1.0, np.nan])
+@pytest.mark.parametrize("number", [0, 1])
+def test_nothing_is_timed_where_the_gradients_differ(
+    value: float, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever is the wrong one: numpy's are read first, and are what the others are held against."""
+    read = Agreement._read
 
-    def wrong(self: _Session, path: Path) -> Any:
+    def wrong(self: Agreement, path: Path) -> Any:
         gradients, loss = read(self, path)
-        if path.name.startswith("numba"):
-            gradients["h.0.mlp.c_fc.weight"][3, 5] += 1.0
+        if path.name == f"gradients-{number}.npz":
+            gradients["h.0.mlp.c_fc.weight"][3, 5] += value
         return gradients, loss
 
-    monkeypatch.setattr(_Session, "_read", wrong)
+    monkeypatch.setattr(Agreement, "_read", wrong)
     config = BenchStepConfig(ctx=8, dim=16, layers=1, heads=2, batch=2, seconds=0.05, turns=1, threads=(1,))
     with pytest.raises(StoppedRun, match=r"numba differs from numpy, so nothing was timed: .*c_fc.weight\[3, 5\]"):
         bench_steps(config)
+
+
+TINY = BenchStepConfig(
+    ctx=8, dim=16, layers=1, heads=2, batch=2, seconds=0.01, turns=2, threads=(1,), backend=("numpy",)
+)
+
+
+def test_the_peak_is_the_most_that_any_probe_of_the_run_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask, peaks = Competitor.ask, iter([50.0, 80.0, 60.0])
+
+    def asked(self: Competitor, do: str, **request: Any) -> Any:
+        return {"gflops": next(peaks)} if do == "peak" else ask(self, do, **request)
+
+    monkeypatch.setattr(Competitor, "ask", asked)
+    (result,) = bench_steps(TINY).results
+    assert result.peak_gflops == 80.0
+    assert result.fraction_of_peak == pytest.approx(result.gflops / 80.0)
+
+
+def test_memory_counts_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = StepSize.of(TINY.model(), TINY.sequences())
+    numpy, numba = (needed_bytes(size, [(name, 1)]) for name in ("numpy", "numba"))
+    assert needed_bytes(size, [("numpy", 1), ("numba", 1), ("numba", 2), ("torch-eager", 1)]) == numpy + 3 * numba
+    monkeypatch.setattr(capacity, "available_bytes", lambda: int(1.5 * numpy))
+    with pytest.raises(ConfigError, match="Training this model 2 times needs about"):
+        bench_steps(replace(TINY, threads=(1, 2)))
+
+
+def test_competitors_are_held_against_each_other_on_whole_contexts() -> None:
+    size = StepSize(64, 32, 1, 2, 100, 65)
+    assert checked_shape(size, None) == (64, 64)
+    assert checked_shape(replace(size, batch=3), None) == (3, 64)
+    long = replace(size, ctx=8192, batch=2)
+    assert checked_shape(long, 16e9) == (1, 8192)
+    for free in (None, 1e9):  # numpy's arrays of T x T
+        assert checked_shape(long, free) == (2, CHECK_CTX)
+    assert checked_shape(replace(long, ctx=1 << 17), 1e15) == (2, CHECK_CTX)  # hours
+
+
+def test_what_was_not_checked_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert bench_steps(TINY).checked.startswith("Loss and gradients of 2 x 8 tokens agree with numpy's: ")
+    monkeypatch.setattr("bevia_fast.bench_agreement.CHECK_CTX", 4)
+    monkeypatch.setattr("bevia_fast.bench_agreement.CHECK_SCORES", 1)
+    words = "Loss and gradients of 2 x 4 tokens, the first of 8 positions, as NumPy cannot do all, agree with"
+    assert bench_steps(TINY).checked.startswith(words)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is not told")
+def test_peak_memory_is_that_of_stepping(tmp_path: Path) -> None:
+    """Weights that were read, and gradients that were written, are no part of it."""
+    size = StepSize(8, 512, 4, 4, 1, 65)
+    agreement = Agreement(size, [("numpy", 1)], tmp_path, None, steps.StepReport(), Progress())
+    weights = Parameters(size.model).flat.nbytes / 1e6
+    with Competitor("numpy", 1) as one:
+        one.ask("load")
+        before = one.ask("facts")["peak_rss_mb"]
+        agreement.begin(("numpy", 1), one, Rules(warmup_seconds=0.0))
+        one.ask("warm")
+        taken = one.ask("facts")["peak_rss_mb"] - before
+    planned = training_memory(size.model, 1, "numpy").total / 1e6
+    assert 0.9 * planned < taken < planned + 0.5 * weights
+
+
+def test_a_process_that_is_killed_is_said_to_be() -> None:
+    with Competitor("numpy", 1) as one:
+        one.ask("load")
+        one.process.kill()
+        with pytest.raises(CompetitorError, match=r"numpy was ended by signal 9 \(Killed\), as by the system"):
+            one.ask("facts")
+
+
+def test_scaling_keeps_what_was_timed_before_a_size_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def measured(config: BenchStepConfig, progress: Progress) -> steps.StepReport:
+        asked.append(config.batch)
+        if config.batch > 2:
+            raise ConfigError("Too large.")
+        return steps.StepReport([f"result {config.batch}"], "checked")  # type: ignore[list-item]
+
+    monkeypatch.setattr(steps, "bench_steps", measured)
+    report = bench_scaling(BenchScalingConfig(over="batch", values=(4, 2, 1, 8)))
+    assert report.results == ["result 1", "result 2"]
+    assert report.notes == ["Left out: batch from 4 on: Too large."]
+    assert asked == [1, 2, 4]
+    with pytest.raises(ConfigError, match=r"Too large\."):
+        bench_scaling(BenchScalingConfig(over="batch", values=(4, 8)))
+
+
+def test_a_point_of_a_curve_has_all_options() -> None:
+    config = BenchScalingConfig(over="threads", ctx=8, turns=3, dtype="float64", peer=("torch-eager",))
+    assert config.at(3) == BenchStepConfig(ctx=8, turns=3, dtype="float64", peer=("torch-eager",), threads=(3,))
+    assert BenchScalingConfig(over="dim", threads=(2,)).at(64) == BenchStepConfig(dim=64, threads=(2,))
 
 
 def test_scaling_draws_and_tells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -290,6 +423,17 @@ def test_a_peer_that_is_not_installed(capsys: pytest.CaptureFixture[str]) -> Non
     err = capsys.readouterr().err
     assert "torch-eager: PyTorch is not installed in this interpreter" in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
+def test_a_peer_in_float64_is_not_rounded(tmp_path: Path) -> None:
+    size, keys = StepSize(8, 16, 1, 2, 2, 5, "float64"), [("numpy", 1), ("torch-eager", 1)]
+    agreement = Agreement(size, keys, tmp_path, None, steps.StepReport(), Progress())
+    for key in keys:
+        with Competitor(*key) as one:
+            agreement.begin(key, one)
+    agreement.check()
+    assert float(agreement.report.checked.split("difference ")[1].split(",")[0]) < 1e-14
 
 
 def test_a_competitor_may_be_in_an_interpreter_without_this_package() -> None:
@@ -319,6 +463,11 @@ def test_a_competitor_may_be_in_an_interpreter_without_this_package() -> None:
         ("bench scaling --over vocab", "vocab"),
         ("bench scaling --over dim --values 30 --heads 4", "not divisible"),
         ("bench scaling --threads 1 2", "one number of --threads"),
+        ("bench scaling --over threads --threads 2", "--values, not from --threads"),
+        ("bench contexts --preset seed", "no option '--preset'"),
+        ("bench contexts --ctx 64", "no option '--ctx'"),
+        ("bench contexts --turns 2", "no option '--turns'"),
+        ("bench contexts --batch 0", "--batch is 0"),
         ("bench compare a.json", "Name two files of results"),
         ("bench kernels --only", "--only is given, and nothing follows it"),
         ("bench step --peer --threads 1", "--peer is given, and nothing follows it"),

@@ -4,37 +4,82 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from bevia_fast import cli
+from bevia_fast import bench_contexts, cli
+from bevia_fast.bench_agreement import Agreement
 from bevia_fast.bench_config import BenchContextsConfig
 from bevia_fast.bench_plots import draw_contexts
-from bevia_fast.bench_results import ContextResult
-from bevia_fast.errors import ConfigError
+from bevia_fast.bench_results import StepResult
+from bevia_fast.errors import ConfigError, StoppedRun
 from bevia_fast.plots import png
+
+LINE = "bench contexts --values 64 8 --dim 8 --layers 1 --seconds 0.01 --threads 1"
 
 
 def test_points_are_measured_and_what_takes_too_long_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    line = "bench contexts --backend numpy --values 64 8 100000 --dim 8 --layers 1 --seconds 0.01 --limit 5"
-    assert cli.main([*line.split(), "--json", "found.json"]) == 0
+    line = LINE.replace("64 8", "64 8 100000") + " --backend numpy --limit 5 --json found.json --csv found.csv"
+    for _ in range(2):  # the second adds to the files
+        assert cli.main(line.split()) == 0
     out = capsys.readouterr().out
     assert "Left out: numpy from ctx 100,000 on: it needs about" in out or "on: a step would take" in out
+    assert "Loss and gradients of 1 x 8 tokens agree with numpy's" in out
     found = json.loads(Path("found.json").read_text())
-    assert [point["ctx"] for point in found] == [8, 64]
+    assert [point["ctx"] for point in found] == [8, 64] * 2
+    assert len(Path("found.csv").read_text().splitlines()) == 5
     for point in found:
-        assert point["ms_per_token"] == pytest.approx(point["ms_median"] / point["ctx"])
+        assert point["tokens_per_s"] == pytest.approx(1e3 * point["ctx"] / point["ms_median"])
+        assert point["ms_p20"] <= point["ms_median"] <= point["ms_p80"]
+        assert point["fraction_of_peak"] == pytest.approx(point["gflops"] / point["peak_gflops"])
         assert 0 <= point["over_bare_mb"] < point["peak_rss_mb"]
+    assert len({point["peak_gflops"] for point in found[:2]}) == 1  # of the run
     assert Path("contexts.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ctrl_c_keeps_the_points_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    measure, points = bench_contexts._measure, []
+
+    def interrupted(*arguments: Any) -> Any:
+        if points:
+            raise KeyboardInterrupt
+        points.append(measure(*arguments))
+        return points[-1]
+
+    monkeypatch.setattr(bench_contexts, "_measure", interrupted)
+    line = f"{LINE} --backend numpy --json found.json".split()
+    assert cli.main(line) == 130
+    assert [point["ctx"] for point in json.loads(Path("found.json").read_text())] == [8]
+    assert Path("contexts.png").read_bytes().startswith(b"\x89PNG")
+    assert cli.main(line) == 130  # nothing is there yet
+    assert len(json.loads(Path("found.json").read_text())) == 1
+
+
+def test_nothing_is_measured_where_the_gradients_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With --recompute too: it comes after numba without it."""
+    read = Agreement._read
+
+    def wrong(self: Agreement, path: Path) -> Any:
+        gradients, loss = read(self, path)
+        return gradients, loss + 0.1 * (path.name == "gradients-2.npz")
+
+    monkeypatch.setattr(Agreement, "_read", wrong)
+    with pytest.raises(StoppedRun, match=r"numba --recompute differs from numpy, so nothing was timed: .*loss"):
+        bench_contexts.bench_contexts(BenchContextsConfig(dim=8, layers=1, values=(8,), threads=(1,), seconds=0.01))
 
 
 def test_the_picture_takes_any_number_of_points() -> None:
     for count in (1, 8):
         points = [
-            ContextResult(name, 2, "float32", 512 << p, 128, 2, 2, 1, 65, 1.0, 0.01 * 2**p, 1e5, 10.0, 3, 300.0, 2.0**p)
+            StepResult(name, 2, "float32", 512 << p, 128, 2, 2, 1, 65, 1.0, 0.9, 1.1, 1e5 / 2**p, 1e9, 10.0, 100.0, 0.1,
+                       300.0, 1.0, 2.0**p)
             for name in ("numpy", "numba", "numba --recompute", "torch-eager") for p in range(count)
         ]  # fmt: skip
         assert png(draw_contexts(points)).startswith(b"\x89PNG")

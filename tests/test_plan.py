@@ -15,7 +15,7 @@ import pytest
 from small_runs import result, tiny_config
 
 from bevia_fast import capacity, cli, train
-from bevia_fast.bench_client import Competitor
+from bevia_fast.bench_client import Competitor, as_request
 from bevia_fast.bench_step import StepSize
 from bevia_fast.capacity import available_bytes, largest_ctx, readable, training_memory
 from bevia_fast.checkpoint import stored_config
@@ -26,6 +26,7 @@ from bevia_fast.kernels import get_backend
 from bevia_fast.parameters import Parameters
 from bevia_fast.plan import make_plan
 from bevia_fast.rehearsal import rehearse
+from bevia_fast.timing import Rules
 
 BLAS = 32 << 20  # bytes
 MODEL = ModelConfig(ctx=64, dim=32, layers=2, heads=2, vocab_size=65)
@@ -42,9 +43,10 @@ def over_bare(
         path = folder / f"{key}-{ctx}.npz"
         np.savez(path, **dict(Parameters(sized)))  # type: ignore[arg-type]
         requests[key] = {"size": asdict(StepSize.of(sized, count)), "weights": str(path)}
+    rules = as_request(Rules(turns=1, repeats=1, seconds=0.001, warmup_seconds=0.0))
     with Competitor(backend, 2, "") as one:
         one.ask("load")
-        found = one.ask("context", **requests, recompute=recompute, seconds=0.001)
+        found = one.ask("context", **requests, recompute=recompute, rules=rules)
     return int(found["peak"] - found["bare"])
 
 
