@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,12 +64,18 @@ class Job:
         """From the shapes alone: nothing of this size is allocated."""
         return OPERATIONS[self.operation].cost_of(self.dims, self.given, dtype, self.options)
 
-    def memory(self, backend: str, dtype: str) -> float:
-        """Bytes that timing it takes, about."""
+    def memory(self, backends: Sequence[str], dtype: str) -> int:
+        """Bytes that timing it takes, about: each of the processes, one for each of `backends`, has arguments of its
+        own, and the one that holds the backends against each other has four times as many."""
         itemsize = 4 if dtype == "float32" else 8
-        total = 4.0 * self.cost(dtype).bytes
-        if backend == "numpy" and self.operation in ("attention_forward", "attention_backward"):
-            total += 6.0 * self.dims["B"] * self.dims["NH"] * self.dims["T"] ** 2 * itemsize
+        arrays = sum(
+            math.prod(spec.shape(self.dims)) * (4 if spec.below else itemsize)
+            for spec in OPERATIONS[self.operation].arrays if not spec.optional or spec.name in self.given
+        )  # fmt: skip
+        total = (4 + len(backends)) * arrays
+        if self.operation in ("attention_forward", "attention_backward"):  # NumPy's arrays of T x T
+            squares = 6 * self.dims["B"] * self.dims["NH"] * self.dims["T"] ** 2 * itemsize
+            total += (1 + list(backends).count("numpy")) * squares
         return total
 
 
@@ -158,9 +165,9 @@ def measure(
     Raises UserError for what cannot run here, StoppedRun where the backends disagree.
     """
     progress = progress or Progress()
-    for one in jobs:
-        refuse_too_large(int(max(one.memory(name, dtype) for name in backends)), f"Timing {one.operation}")
     counts = list(dict.fromkeys(threads)) or [default_threads()]
+    for one in jobs:
+        refuse_too_large(one.memory([*dict.fromkeys(backends)] * len(counts), dtype), f"Timing {one.operation}")
     measured: list[tuple[Job, str, int, Summary, float, dict[str, Any]]] = []
     with contextlib.ExitStack() as processes:
         progress.stage("Measuring what this machine can do")

@@ -21,7 +21,7 @@ from bevia_fast.arguments import options
 from bevia_fast.bench_agreement import CHECK_CTX, Agreement, checked_shape
 from bevia_fast.bench_client import Competitor, CompetitorError, Progress, interleaved
 from bevia_fast.bench_config import BENCHES, PROFILES, BenchScalingConfig, BenchStepConfig, ProfileKernelConfig
-from bevia_fast.bench_kernels import chosen, families
+from bevia_fast.bench_kernels import chosen, families, job, letters_of
 from bevia_fast.bench_results import StepResult, append_csv, append_json, write_json
 from bevia_fast.bench_step import StepSize
 from bevia_fast.bench_steps import bench_scaling, bench_steps, needed_bytes
@@ -331,6 +331,19 @@ def test_the_peak_is_the_most_that_any_probe_of_the_run_reached(monkeypatch: pyt
     (result,) = bench_steps(TINY).results
     assert result.peak_gflops == 80.0
     assert result.fraction_of_peak == pytest.approx(result.gflops / 80.0)
+
+
+def test_memory_of_a_kernel_counts_whole_tables_in_each_process() -> None:
+    table = 4 * (1 << 20) * 64  # of which few rows are looked up
+    lookup = job("embedding_forward", letters_of(ctx=8, batch=1, heads=1, dim=64, vocab=1 << 20))
+    assert lookup.cost("float32").bytes < table / 100
+    assert 6 * table < lookup.memory(["numpy", "numba"], "float32") < 6.1 * table
+    assert lookup.memory(["numpy", "numba"], "float64") == pytest.approx(2 * lookup.memory(["numpy"] * 2, "float32"))
+    # numpy's arrays of T x T are there to compare with, even if only numba is timed
+    attention = job("attention_forward", letters_of(ctx=4096, batch=1, heads=4, dim=64, vocab=1))
+    squares = 4 * 4 * 4096**2
+    assert 6 * squares < attention.memory(["numba"], "float32") < 7 * squares
+    assert 12 * squares < attention.memory(["numba", "numpy"], "float32") < 13 * squares
 
 
 def test_memory_counts_each_process(monkeypatch: pytest.MonkeyPatch) -> None:
