@@ -57,6 +57,7 @@ class Worker:
     def __init__(self, name: str, threads: int) -> None:
         self.name, self.threads = name, threads
         self.watch: Stopwatch | None = None
+        self.peak_rss = 0.0  # in bytes, where it was looked at before the end
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         answers: dict[str, Callable[..., dict[str, Any]]] = {
@@ -158,7 +159,10 @@ class Worker:
         return self.watch
 
     def warm(self) -> dict[str, Any]:
-        return {"calls": self._ready().warm_up()}
+        watch = self._ready()
+        calls = watch.warm_up()
+        self.peak_rss = peak_rss_bytes() if watch.rules.cold else 0.0  # before the memory that empties the caches
+        return {"calls": calls}
 
     def turn(self) -> dict[str, Any]:
         return {"samples": self._ready().turn()}
@@ -180,7 +184,7 @@ class Worker:
         for module in ("numpy", "numba", "llvmlite", "torch"):
             if module in sys.modules:
                 versions[module] = str(sys.modules[module].__version__)
-        return {"versions": versions, "peak_rss_mb": peak_rss_bytes() / 1e6}
+        return {"versions": versions, "peak_rss_mb": (self.peak_rss or peak_rss_bytes()) / 1e6}
 
 
 def only_stepping(step: Step) -> None:

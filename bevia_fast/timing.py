@@ -29,6 +29,10 @@ Only the standard library is used, for a peer's interpreter has nothing else of 
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,6 +40,7 @@ from dataclasses import dataclass
 clock = time.perf_counter_ns
 
 EVICT_BYTES = 256 << 20  # larger than the last cache of any laptop
+EVICT_CHUNK = 64 << 10  # larger spans at once may be written past the caches
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class Stopwatch:
         self.first_s = self._once() / 1e9
         self.calls = 1  # that make a sample
         self.slow = False
-        self._evicted = bytearray(EVICT_BYTES) if self.rules.cold else None
+        self._broom: Broom | None = None
 
     def _once(self) -> int:
         before = clock()
@@ -144,11 +149,13 @@ class Stopwatch:
         share, least = rules.seconds / rules.turns * 1e9, 1 if self.slow else rules.repeats
         if not self.slow:
             function()
+        if rules.cold and self._broom is None:
+            self._broom = Broom()
         samples: list[float] = []
         began = clock()
         while len(samples) < least or clock() - began < share:
-            if self._evicted is not None:
-                self._evicted[:] = bytes(EVICT_BYTES)
+            if self._broom is not None:
+                self._broom.sweep()
             before = clock()
             for _ in range(calls):
                 function()
@@ -165,6 +172,31 @@ class Stopwatch:
         while len(samples) < rules.repeats and samples[-1] <= rules.alone_ns:
             samples += self.turn()
         return samples
+
+
+class Broom:
+    """Memory larger than the caches, to be written to by a thread on each core, for each core has caches of its own."""
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, EVICT_BYTES)
+        self._start = ctypes.addressof((ctypes.c_char * EVICT_BYTES).from_buffer(self.memory))
+        can_choose = hasattr(os, "sched_setaffinity")
+        self.cores = sorted(os.sched_getaffinity(0)) if can_choose else [None] * (os.cpu_count() or 1)
+
+    def sweep(self) -> None:
+        """Leave nothing else in the caches."""
+        threads = [threading.Thread(target=self._write, args=(number,)) for number in range(len(self.cores))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _write(self, number: int) -> None:
+        core, chunks = self.cores[number], range(number, EVICT_BYTES // EVICT_CHUNK, len(self.cores))
+        if core is not None:
+            os.sched_setaffinity(0, {core})  # of this thread alone
+        for chunk in chunks:
+            ctypes.memset(self._start + chunk * EVICT_CHUNK, 1, EVICT_CHUNK)  # the other threads write meanwhile
 
 
 def is_done(samples: Sequence[float], rules: Rules) -> bool:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,34 @@ def test_a_slow_competitor_takes_no_more_turns_than_it_needs(monkeypatch: pytest
     interleaved(competitors, rules, Progress())
     assert order.count("turn slow") == 3
     assert order.count("turn fast") == 5
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="threads cannot be told where to run")
+def test_caches_are_emptied_on_each_core_before_each_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk of the memory is written once, by a thread that may run on one core only."""
+    cores, written, lock = sorted(os.sched_getaffinity(0)), list[tuple[int, int]](), threading.Lock()
+
+    def memset(place: int, value: int, size: int) -> None:
+        (core,) = os.sched_getaffinity(0)
+        with lock:
+            written.append((place // size, core))
+
+    monkeypatch.setattr(timing.ctypes, "memset", memset)
+    monkeypatch.setattr(timing, "EVICT_BYTES", 64 * timing.EVICT_CHUNK)
+    fake, calls = FakeClock(monkeypatch), list[int]()
+
+    def function() -> None:
+        calls.append(len(written))
+        fake.now += 1_000_000
+
+    watch = Stopwatch(function, Rules(turns=1, seconds=0.001, cold=True))
+    watch.warm_up()
+    assert not written
+    assert len(watch.turn()) == 3
+    assert calls[-3:] == [64, 128, 192]
+    assert len({place for place, _ in written}) == 64
+    assert {core for _, core in written} == set(cores)
+    assert sorted(os.sched_getaffinity(0)) == cores
 
 
 @pytest.mark.parametrize(("seconds", "samples", "calls"), [(0.001, 3, 8), (3.0, 3, 5), (11.0, 1, 2)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,14 @@ def test_labels_of_the_roofline_do_not_overlap() -> None:
     assert "byte" in axes.get_xlabel()
     assert axes.get_ylabel() == "GFLOP/s"
     assert axes.get_title()
+
+
+def test_roofs_are_labelled_with_the_bytes_that_they_were_measured_with() -> None:
+    """At most as much as empties all caches; with cold caches always that much."""
+    for cold, nbytes, label in ((False, 8e6, "8 MB"), (False, 8e9, "268 MB"), (True, 8e6, "268 MB")):
+        one = replace(result("adamw", "numba", 1.0, 10.0), bytes=nbytes, cold=cold)
+        (axes,) = draw_roofline([one]).axes
+        assert f"40 GB/s, triad over {label}" in [line.get_label() for line in axes.lines]
 
 
 def test_scaling_curves_are_labelled() -> None:
