@@ -178,11 +178,13 @@ def unprivileged() -> list[str]:
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
     before = {path: path.stat().st_mode for path in [folder, *folder.rglob("*")]}
-    for path in before:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    yield
-    for path, mode in before.items():
-        path.chmod(mode)
+    try:
+        for path in before:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        yield
+    finally:
+        for path, mode in before.items():
+            path.chmod(mode)
 
 
 def test_a_cache_that_cannot_be_written_is_read(warm: tuple[Path, dict[str, Any]]) -> None:
