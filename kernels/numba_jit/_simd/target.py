@@ -28,6 +28,7 @@ class Target:
 
     `tile_rows[nv]` is the height of a register tile nv vectors wide: the accumulators, nv vectors of the right operand
     and one broadcast of the left have to fit into the registers, with enough accumulators to hide the latency of FMA.
+    `rest_rows[nv]` is the height of those that take the rows that are left, as many as are needed.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Target:
     fma: bool
     scalef: bool  # instructions for x * 2^n, and for x less the nearest integer
     tile_rows: dict[int, int]
+    rest_rows: dict[int, int]
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in one vector."""
@@ -42,11 +44,11 @@ class Target:
 
 
 # Tiles measured on Zen 4 and Zen 5 (AVX-512); see bench/NOTES.md.
-TARGETS = {
-    "avx512": Target("avx512", 64, True, True, {1: 12, 2: 12, 3: 8, 4: 6}),  # 32 registers
-    "avx2": Target("avx2", 32, True, False, {1: 8, 2: 6, 3: 4, 4: 2}),  # 16 registers
-    "neon": Target("neon", 16, True, False, {1: 8, 2: 8, 3: 8, 4: 6}),  # 32 registers
-    "plain": Target("plain", 16, False, False, {1: 6, 2: 4, 3: 3, 4: 2}),  # 16 registers, as in the first x86-64
+TARGETS = {  # 32 registers, 16, 32, and 16, as in the first x86-64
+    "avx512": Target("avx512", 64, True, True, {1: 12, 2: 12, 3: 8, 4: 6}, {1: 4, 2: 4, 3: 4, 4: 4}),
+    "avx2": Target("avx2", 32, True, False, {1: 8, 2: 6, 3: 4, 4: 2}, {1: 4, 2: 3, 3: 2, 4: 1}),
+    "neon": Target("neon", 16, True, False, {1: 8, 2: 8, 3: 8, 4: 6}, {1: 4, 2: 4, 3: 4, 4: 3}),
+    "plain": Target("plain", 16, False, False, {1: 6, 2: 4, 3: 3, 4: 2}, {1: 3, 2: 2, 3: 1, 4: 1}),
 }
 
 

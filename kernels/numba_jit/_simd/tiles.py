@@ -4,8 +4,9 @@ A tile of MR rows and NV vectors of C stays in registers while k runs: each step
 broadcasts MR elements of a column of A. Everything is given by offset and stride in elements, so one piece of code
 serves X W (rows of X), X^T dY (columns of X), and the products inside attention.
 
-Tails cost no second code path for rows: offsets of rows beyond the last are clamped to it, so that it is computed more
-than once, with the same bits. B's panels are padded to whole vectors; columns of C, P and Q beyond the last are masked.
+Rows are taken by whole tiles, whose offsets LLVM works out once for all of them, and what is left by smaller ones, in
+which offsets beyond the last row are clamped to it: it is computed more than once, with the same bits. B's panels are
+padded to whole vectors; columns of C, P and Q beyond the last are masked.
 """
 
 from __future__ import annotations
@@ -45,17 +46,16 @@ def product_signature(pointer: types.Type) -> Any:
     )
 
 
-def make_tile(NV: int) -> Any:
-    """The intrinsic that computes one tile of tile_rows[NV] rows and NV vectors.
+def make_tile(NV: int, MR: int, whole: bool) -> Any:
+    """The intrinsic that computes one tile of MR rows, all of them if `whole`, and NV vectors.
 
     tile(A, a, a_row, a_k,  B, b, b_k,  K,  C, c, c_row, rows, columns,  P, p, p_row, use_p,  Q, q, q_row, use_q)
 
     For i < rows, j < columns:  C[c + i c_row + j] = sum_{k<K} A[a + i a_row + k a_k] B[b + k b_k + j]
                                                    + P[p + i p_row + j] if use_p + Q[q + i q_row + j] if use_q
-    1 <= rows <= MR; 1 <= columns <= NV vectors; B is read in whole vectors. P and Q may be C. A, B, C, P, Q are
-    pointers; all else are int64.
+    1 <= rows <= MR, or MR if `whole`; 1 <= columns <= NV vectors; B is read in whole vectors. P and Q may be C.
+    A, B, C, P, Q are pointers; all else are int64.
     """
-    MR = TARGET.tile_rows[NV]
 
     @intrinsic
     def tile(
@@ -65,12 +65,10 @@ def make_tile(NV: int) -> Any:
             (A_, a_, a_row_, a_k_, B_, b_, b_k_, K_, C_, c_, c_row_, rows_, columns_,
              P_, p_, p_row_, use_p_, Q_, q_, q_row_, use_q_) = arguments  # fmt: skip
             lanes = Lanes(builder, A.dtype)
-            # offsets of the tile's rows, those beyond the last clamped to it
-            last = builder.sub(rows_, ir.Constant(I64, 1))
-            indices = [ir.Constant(I64, 0)]
-            for i in range(1, MR):
-                index = ir.Constant(I64, i)
-                indices.append(builder.select(builder.icmp_signed("<", index, last), index, last))
+            indices = [ir.Constant(I64, i) for i in range(MR)]
+            if not whole:  # those beyond the last clamped to it
+                last = builder.sub(rows_, ir.Constant(I64, 1))
+                indices = [builder.select(builder.icmp_signed("<", index, last), index, last) for index in indices]
 
             a_start, b_start = builder.gep(A_, [a_]), builder.gep(B_, [b_])
             a_rows = [builder.mul(index, a_row_) for index in indices]
@@ -182,42 +180,68 @@ def _finish(
             lanes.store(value, place(out, out_row, i, j), masks[j])
 
 
-tile_1, tile_2, tile_3, tile_4 = (make_tile(nv) for nv in (1, 2, 3, 4))
 ROWS_1, ROWS_2, ROWS_3, ROWS_4 = (TARGET.tile_rows[nv] for nv in (1, 2, 3, 4))
+REST_1, REST_2, REST_3, REST_4 = (TARGET.rest_rows[nv] for nv in (1, 2, 3, 4))
+tile_1, tile_2, tile_3, tile_4 = (make_tile(nv, TARGET.tile_rows[nv], True) for nv in (1, 2, 3, 4))
+rest_1, rest_2, rest_3, rest_4 = (make_tile(nv, TARGET.rest_rows[nv], False) for nv in (1, 2, 3, 4))
 
 
 def _product(A, a, a_row, a_k, B, b, b_k, K, C, c, c_row, rows, columns, P, p, p_row, use_p, Q, q, q_row, use_q):
-    """As `tile`, for any number of rows and up to four vectors of columns."""
+    """As `tile`, for any number of rows and up to four vectors of columns: whole tiles, then smaller ones."""
     vectors = (columns + lanes_of(B) - 1) // lanes_of(B)
     i = 0
     if vectors == 4:
-        while i < rows:
+        while i + ROWS_4 <= rows:
             tile_4(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(ROWS_4, rows - i), columns,
+                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, ROWS_4, columns,
                 P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
             )  # fmt: skip
             i += ROWS_4
-    elif vectors == 3:
         while i < rows:
+            rest_4(
+                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(REST_4, rows - i), columns,
+                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
+            )  # fmt: skip
+            i += REST_4
+    elif vectors == 3:
+        while i + ROWS_3 <= rows:
             tile_3(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(ROWS_3, rows - i), columns,
+                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, ROWS_3, columns,
                 P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
             )  # fmt: skip
             i += ROWS_3
-    elif vectors == 2:
         while i < rows:
+            rest_3(
+                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(REST_3, rows - i), columns,
+                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
+            )  # fmt: skip
+            i += REST_3
+    elif vectors == 2:
+        while i + ROWS_2 <= rows:
             tile_2(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(ROWS_2, rows - i), columns,
+                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, ROWS_2, columns,
                 P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
             )  # fmt: skip
             i += ROWS_2
-    else:
         while i < rows:
+            rest_2(
+                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(REST_2, rows - i), columns,
+                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
+            )  # fmt: skip
+            i += REST_2
+    else:
+        while i + ROWS_1 <= rows:
             tile_1(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(ROWS_1, rows - i), columns,
+                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, ROWS_1, columns,
                 P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
             )  # fmt: skip
             i += ROWS_1
+        while i < rows:
+            rest_1(
+                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(REST_1, rows - i), columns,
+                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
+            )  # fmt: skip
+            i += REST_1
 
 
 @functools.cache
