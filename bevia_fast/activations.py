@@ -17,13 +17,14 @@ a layer: one part in seven where T is small, one in thirteen at T = 8 C, and les
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
 from numpy.typing import NDArray
 
 from .config import ModelConfig
-from .kernels.memory import aligned_empty
+from .kernels.memory import CACHE_LINE, aligned_empty, outline
 
 Array = NDArray[Any]
 Empty = Callable[[tuple[int, ...], str], Array]
@@ -52,7 +53,7 @@ class Block:
 
 
 class Activations:
-    """All arrays of a forward and backward pass over a batch of B x T tokens, allocated once.
+    """All arrays of a forward and backward pass over a batch of B x T tokens.
 
     `empty` makes the arrays; with one that only has shapes, sizes can be asked for without taking memory.
     """
@@ -67,7 +68,7 @@ class Activations:
 
         self.shape = (B, T)
         self.recompute = recompute
-        long = T >= LONG * C
+        long = config.ctx >= LONG * C
         self.keeps_rows = not recompute and not long
         post = config.norm == "post"
 
@@ -103,6 +104,35 @@ class Activations:
 
         # gradients of whole batches; each is used again in every layer
         self.dstream, self.dattended, self.dqkv = rows(C), rows(C), rows(3 * C)
+
+
+class Room:
+    """Memory for the activations of one batch after another, whatever their shapes: taken once, for the largest. So
+    an evaluation, whose last batches are smaller, costs the training step after it nothing."""
+
+    def __init__(self) -> None:
+        self._memory = aligned_empty(0, "uint8")
+
+    def activations(self, config: ModelConfig, B: int, T: int, *, recompute: bool) -> Activations:
+        """Those of a batch of B x T; the ones that were handed out before must not be used any more."""
+        sizes: list[int] = []
+
+        def measure(shape: tuple[int, ...], dtype: str) -> Array:
+            array = outline(shape, dtype)
+            sizes.append(-(-array.nbytes // CACHE_LINE) * CACHE_LINE)
+            return array
+
+        Activations(config, B, T, recompute=recompute, empty=measure)
+        if sum(sizes) > self._memory.size:
+            self._memory = aligned_empty(0, "uint8")  # let the old memory go before the new comes
+            self._memory = aligned_empty(sum(sizes), "uint8")
+        starts = itertools.accumulate(sizes, initial=0)
+
+        def take(shape: tuple[int, ...], dtype: str) -> Array:
+            start, size = next(starts), outline(shape, dtype).nbytes
+            return self._memory[start : start + size].view(dtype).reshape(shape)
+
+        return Activations(config, B, T, recompute=recompute, empty=take)
 
 
 def part(kept: Array | None, shared: Array, rows: slice) -> Array:

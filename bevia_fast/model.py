@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .activations import Activations, Block, part
+from .activations import Activations, Block, Room, part
 from .config import ModelConfig
 from .kernels import Backend
 from .kernels.memory import aligned_empty
@@ -53,6 +53,7 @@ class GPT:
         self.backend = backend
         self.parameters = parameters
         self.recompute = recompute
+        self._room = Room()
         self._activations: Activations | None = None
 
     # ------------------------------------------------------------------------------------------------ what it is for
@@ -340,10 +341,10 @@ class GPT:
         )  # fmt: skip
 
     def _buffers(self, B: int, T: int) -> Activations:
-        """The arrays for a batch of this shape; made anew only when the shape changes."""
+        """The arrays for a batch of this shape, in memory that is taken once for the largest."""
         if self.config.ctx < T:
             raise ValueError(f"{T} tokens are more than the model's context of {self.config.ctx}")
         if self._activations is None or self._activations.shape != (B, T):
-            self._activations = None  # let the old ones go before the new ones come
-            self._activations = Activations(self.config, B, T, recompute=self.recompute)
+            self._activations = None  # or its memory could not go, where more is needed
+            self._activations = self._room.activations(self.config, B, T, recompute=self.recompute)
         return self._activations

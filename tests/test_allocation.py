@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from bevia_fast.config import ModelConfig, TrainConfig
+from bevia_fast.corpus import evaluation_batches
 from bevia_fast.kernels import Backend, get_backend
+from bevia_fast.model import GPT
 from bevia_fast.trainer import Trainer
 
 SETTLED, STEPS = 30, 50  # an epoch's order is drawn for 1,024 windows at once: 128 steps
@@ -46,6 +48,18 @@ def test_a_step_of_the_numba_backend_allocates_nothing(accumulate: int) -> None:
     print(f"kept {last - first} bytes in {count} steps; at most {peak - last} bytes in use during one")
     assert last - first < 512  # in all, not for each step: numbers and tuples that take the place of others
     assert peak - last < 24_000  # places, tokens and targets of two batches; one array of (N, C) has 32,768 bytes
+
+
+def test_smaller_batches_are_computed_in_the_memory_of_the_largest(backend: Backend) -> None:
+    """As at the end of an evaluation: fewer sequences, then a shorter one. Same bits as in memory of their own."""
+    model = make_trainer(backend).model
+    largest = model._buffers(8, 32).embedded
+    tokens = np.random.default_rng(1).integers(0, 65, 32 * 19 + 8, dtype=np.int32)
+    losses = [model.loss(*batch) for batch in evaluation_batches(tokens, 32, 8)]
+    others = [GPT(model.config, backend, model.parameters).loss(*b) for b in evaluation_batches(tokens, 32, 8)]
+    assert losses == others
+    for shape in ((3, 32), (1, 7), (8, 32)):
+        assert np.shares_memory(model._buffers(*shape).embedded, largest)
 
 
 def traced() -> int:

@@ -112,3 +112,9 @@ def test_what_a_layer_keeps_is_what_the_documentation_says() -> None:
         assert kept_units(cfg, short, recompute=False) == pytest.approx(10 + extra, abs=0.01)
         assert kept_units(cfg, long, recompute=False) == pytest.approx(5, abs=0.01)
         assert kept_units(cfg, long, recompute=True) == pytest.approx(1, abs=0.01)
+
+
+def test_it_is_the_context_that_decides_and_not_the_batch() -> None:
+    """So a shorter batch never takes more."""
+    for ctx, keeps in ((8 * 12 - 1, True), (8 * 12, False)):
+        assert [Activations(config(ctx=ctx), 1, T).keeps_rows for T in (1, ctx)] == [keeps, keeps]
