@@ -214,7 +214,6 @@ class _Session:
         usual = progress.spikes.look(loss)
         if usual is not None:
             record["spike"] = loss - usual
-            self.reporter.note(f"step {step:,}: the loss jumped to {loss:.4g}; about {usual:.4g} was usual before it.")
         return record
 
     def _not_finite(self, step: int, wrong: str) -> None:
@@ -248,7 +247,10 @@ class _Session:
                 return
             record["val_loss"] = loss
         progress.unfinished = None
-        self.folder.log(record)
+        self.folder.log(record)  # before anything is shown, which fails where nobody looks on any more
+        if "spike" in record:
+            loss, usual = record["loss"], record["loss"] - record["spike"]
+            self.reporter.note(f"step {step:,}: the loss jumped to {loss:.4g}; about {usual:.4g} was usual before it.")
         self.reporter.step(record)
         if config.sample_every and step % config.sample_every == 0 and step < config.steps and not self.stop():
             self.reporter.sample(step, short_sample(self.run, config.seed))

@@ -184,6 +184,25 @@ def test_a_spike_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [line["step"] for line in read_metrics(Path(config.out)) if "spike" in line] == [70]
 
 
+def test_a_spike_that_nobody_is_told_of_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader has gone away; what is saved then has its line."""
+    backward = Trainer.backward
+    monkeypatch.setattr(Trainer, "backward", lambda self, step: backward(self, step) + 5.0 * (step == 70))
+
+    class Gone(Acting):
+        def note(self, text: str) -> None:
+            raise BrokenPipeError
+
+    config = tiny_config(tmp_path, steps=80, eval_every=7)
+    with pytest.raises(BrokenPipeError):
+        train(config, Gone())
+    assert newest_good(config.out)[0].progress.step == 70
+    last = read_metrics(Path(config.out))[-1]
+    assert (last["step"], "spike" in last, last["val_loss"] is None) == (70, True, False)
+    train(stored_config(config.out))
+    assert [line["step"] for line in read_metrics(Path(config.out))] == list(range(81))
+
+
 def test_usual_losses_are_no_spikes() -> None:
     noise = np.random.default_rng(0)
     spikes = Spikes()
