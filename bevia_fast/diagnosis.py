@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -15,6 +16,8 @@ from .parameters import Parameters
 
 Array = NDArray[Any]
 Place = tuple[int, int, str]  # first byte, byte after the last, name
+GRADIENT = "the gradient of "
+LAYER = re.compile(r"h\.\d+(?=\.)")
 
 
 class _NotFinite(Exception):
@@ -26,6 +29,7 @@ class _LookingBackend:
 
     def __init__(self, backend: Any, places: list[Place]) -> None:
         self._backend, self._places = backend, places
+        self._layer = ""  # "h.3" from the first call with one of its weights to the first with another's
 
     def __getattr__(self, operation: str) -> Any:
         kernel = getattr(self._backend, operation)
@@ -33,18 +37,29 @@ class _LookingBackend:
         def call(*args: Any, **options: Any) -> Any:
             result = kernel(*args, **options)
             arrays = [value for value in (*args, *options.values()) if isinstance(value, np.ndarray)]
+            weight = self._weight(arrays)
+            if weight is not None:
+                found = LAYER.match(weight)
+                self._layer = found[0] if found else ""
             for array in arrays:  # outputs come first; the inputs were outputs of calls before
                 if array.dtype.kind == "f" and not np.isfinite(array).all():
-                    raise _NotFinite(self._describe(array, operation, arrays))
+                    raise _NotFinite(self._describe(array, operation, weight))
             return result
 
         return call
 
-    def _describe(self, array: Array, operation: str, arrays: list[Array]) -> str:
+    def _weight(self, arrays: list[Array]) -> str | None:
+        """The name of the weight that a call is given, or whose gradient."""
+        names = (self._name(array) for array in arrays)
+        return next((name.removeprefix(GRADIENT) for name in names if name and name.endswith(".weight")), None)
+
+    def _describe(self, array: Array, operation: str, weight: str | None) -> str:
         place = np.argwhere(~np.isfinite(array))[0]
         name = self._name(array) or "an array"
-        weight = next((name for name in map(self._name, arrays) if name and name.endswith(".weight")), None)
-        how = operation if weight is None or weight in name else f"{operation} with {weight}"
+        if weight is not None:
+            how = operation if weight in name else f"{operation} with {weight}"
+        else:
+            how = f"{operation} at {self._layer}" if self._layer and self._layer not in name else operation
         return f"{name}{place.tolist()}, which is {array[tuple(place)]} after {how}"
 
     def _name(self, array: Array) -> str | None:
@@ -83,10 +98,12 @@ def first_not_finite(
 def _places(acts: Activations, weights: Parameters, gradients: Parameters) -> list[Place]:
     named: list[tuple[str, Array]] = [("embedded", acts.embedded)]
     for layer, block in enumerate(acts.blocks):
-        named += [(f"{name} of layer {layer} (h.{layer})", array) for name, array in vars(block).items()]
+        for name, array in vars(block).items():
+            shared = len(acts.blocks) > 1 and array is getattr(acts.blocks[layer - 1], name)  # with recompute
+            named.append((name if shared else f"{name} of layer {layer} (h.{layer})", array))
     named += [(name, value) for name, value in vars(acts).items() if isinstance(value, np.ndarray)]
     named += list(weights.items())
-    named += [(f"the gradient of {name}", view) for name, view in gradients.items()]
+    named += [(GRADIENT + name, view) for name, view in gradients.items()]
     places = []
     for name, array in named:
         if isinstance(array, np.ndarray):

@@ -86,6 +86,25 @@ def test_the_first_tensor_is_named(
     assert not trainer.gradients.flat.any()
 
 
+def test_with_recompute_the_layer_in_hand_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arrays of attention are the same for all layers."""
+    backend = get_backend("numpy")
+    config = tiny_config(tmp_path, recompute=True)
+    model = replace(config.model, vocab_size=5, layers=4)
+    for operation, call, words in (
+        ("attention_forward", 3, "attended[1, 7, 7], which is nan after attention_forward at h.2"),
+        ("attention_forward", 5, "attended[1, 7, 7], which is nan after attention_forward at h.2"),  # again
+        ("linear_forward", 5, "qkv[15, 23], which is nan after linear_forward with h.1.attn.c_attn.weight"),
+        ("attention_backward", 3, "dqkv[1, 7, 23], which is nan after attention_backward at h.1"),
+    ):
+        with monkeypatch.context() as patch:
+            poison(patch, backend, operation, call)
+            trainer = Trainer(config, model, backend, np.arange(99, dtype=np.int32) % 5)
+            with np.errstate(invalid="ignore"):
+                found = first_not_finite(trainer.model, trainer.gradients, trainer.microbatches(1))
+        assert found == words
+
+
 def test_weights_come_first_and_nothing_is_nothing(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     trainer = Trainer(
