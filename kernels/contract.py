@@ -15,14 +15,16 @@ Laws:
 - All floating arrays of a call have one dtype, float32 or float64, and are C-contiguous. A weight may also be
   F-contiguous, that is the `.T` of a C-contiguous array: so a tied output head shares the embedding's memory.
 - An output may share memory with an input only where the operation says "in place".
-- A wrong shape, dtype or layout is refused with a `ContractError` naming operation and argument; nothing is written.
+- A wrong shape, dtype or layout, or an output that is read-only, is refused with a `ContractError` naming operation
+  and argument; nothing is written.
 
 Costs are the least that a call must do. What an operation does to an element counts: an addition, multiplication,
 division, square root, comparison or maximum is one operation, one of exp, log and tanh is `FUNCTION` of them, about
 what its polynomial takes. What is done once a row does not count, nor does dropout's integer arithmetic; of matrix
 products, only the products count. Arrays count whole, once if they are read or written, twice if both.
 
-Shape notation: `"B T 3*C"` floats · `"int32<V B T"` token ids below V · `?` may be None · `~` either memory order.
+Shape notation: `"B T 3*C"` floats · `"int32<V B T"` token ids below V · `?` may be None · `~` either memory order ·
+                `!` an output
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import functools
 import inspect
 import math
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar
 
@@ -74,14 +76,15 @@ class ArraySpec:
     optional: bool
     either_order: bool
     below: str | None  # token ids: the letter that bounds them; None for floats
+    output: bool
 
     @classmethod
     def parse(cls, name: str, text: str) -> ArraySpec:
-        match = re.fullmatch(r"(?:int32<(\w+) )?([\w* ]+?)(\??)(~?)", text)
+        match = re.fullmatch(r"(?:int32<(\w+) )?([\w* ]+?)(\??)(~?)(!?)", text)
         if match is None:
             raise ValueError(f"unreadable shape {text!r} of {name}")
-        below, dims, optional, either = match.groups()
-        return cls(name, tuple(dims.split()), bool(optional), bool(either), below)
+        below, dims, optional, either, output = match.groups()
+        return cls(name, tuple(dims.split()), bool(optional), bool(either), below, bool(output))
 
     def wanted(self) -> str:
         return "(" + ", ".join(self.dims) + ("," if len(self.dims) == 1 else "") + ")"
@@ -131,6 +134,12 @@ class Operation:
                 raise ContractError(f"{self.name}: {self.divides[1]} = {dividend} is not divisible by "
                                     f"{self.divides[0]} = {divisor}")  # fmt: skip
         return letters
+
+    def check_outputs(self, arguments: dict[str, Any]) -> None:
+        """Raises ContractError if one cannot be written."""
+        for spec in self.arrays:
+            if spec.output and arguments.get(spec.name) is not None and not arguments[spec.name].flags.writeable:
+                raise ContractError(f"{self.name}: {spec.name} is read-only; wanted an array to write to")
 
     def _check_dtype(self, spec: ArraySpec, array: Array, dtype: np.dtype[Any] | None) -> np.dtype[Any] | None:
         if spec.below is not None:
@@ -239,7 +248,7 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
     def decorate(function: Callable[..., R]) -> Callable[P, R]:
         @functools.wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            key = (*_fingerprints(args), *kwargs, *_fingerprints(kwargs.values()))
+            key = (*_fingerprint(args), *kwargs, *_fingerprint(kwargs.values()))
             letters = seen.get(key)
             if letters is None:
                 try:
@@ -248,6 +257,7 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
                     raise TypeError(f"{entry.name}: {error}") from None
                 _check_words(entry.name, bound.arguments)
                 letters = entry.dims(bound.arguments)
+                entry.check_outputs(bound.arguments)
                 if len(seen) >= 4096:  # many shapes, as in a test: forget rather than grow
                     seen.clear()
                 seen[key] = letters
@@ -261,15 +271,17 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
     return decorate
 
 
-def _fingerprints(arguments: Any) -> Iterator[Any]:
-    """What the check of an argument depends on."""
+def _fingerprint(arguments: Iterable[Any]) -> list[Any]:
+    """What the check of the arguments depends on, one after the other: every call of a kernel waits for this."""
+    found: list[Any] = []
     for argument in arguments:
         if isinstance(argument, np.ndarray):
-            yield (argument.shape, argument.strides, argument.dtype)
+            found += (argument.shape, argument.strides, argument.dtype, argument.flags.writeable)
         elif argument is None or isinstance(argument, str):
-            yield argument
+            found.append(argument)
         else:
-            yield type(argument)
+            found.append(type(argument))
+    return found
 
 
 def _check_words(operation_name: str, arguments: dict[str, Any]) -> None:
@@ -307,7 +319,7 @@ def check_decoding(V: int, token: int, index: int) -> None:
 @operation(
     lambda d: d["B"] * d["T"] * d["C"],
     gathered=("token_table",),
-    out="B T C", tokens="int32<V B T", token_table="V C", position_table="T C",
+    out="B T C!", tokens="int32<V B T", token_table="V C", position_table="T C",
 )  # fmt: skip
 def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:
     """out[b,t] = token_table[tokens[b,t]] + position_table[t]"""
@@ -317,7 +329,7 @@ def embedding_forward(out: Array, tokens: Array, token_table: Array, position_ta
     lambda d: 2 * d["B"] * d["T"] * d["C"],
     twice=("dtoken_table", "dposition_table"),
     gathered=("dtoken_table",),
-    dtoken_table="V C", dposition_table="T C", dout="B T C", tokens="int32<V B T",
+    dtoken_table="V C!", dposition_table="T C!", dout="B T C", tokens="int32<V B T",
 )  # fmt: skip
 def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
     """dtoken_table[v] += sum of dout[b,t] over all (b,t) with tokens[b,t] = v;  dposition_table[t] += sum_b dout[b,t]
@@ -328,7 +340,7 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
 
 @operation(
     lambda d: (6 + d["bias"]) * d["N"] * d["C"],
-    out="N C", mean="N", rstd="N", inp="N C", weight="C", bias="C?",
+    out="N C!", mean="N!", rstd="N!", inp="N C", weight="C", bias="C?",
 )  # fmt: skip
 def layernorm_forward(
     out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = 1e-5
@@ -342,7 +354,7 @@ def layernorm_forward(
 @operation(
     lambda d: (12 + d["dbias"] + d["dresidual"]) * d["N"] * d["C"],
     twice=("dweight", "dbias"),
-    dinp="N C", dweight="C", dbias="C?", dout="N C", inp="N C", weight="C", mean="N", rstd="N", dresidual="N C?",
+    dinp="N C!", dweight="C!", dbias="C?!", dout="N C", inp="N C", weight="C", mean="N", rstd="N", dresidual="N C?",
 )  # fmt: skip
 def layernorm_backward(
     dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array, mean: Array, rstd: Array,
@@ -359,7 +371,7 @@ def layernorm_backward(
 
 @operation(
     lambda d: 2 * d["N"] * d["C"] * d["OC"],
-    out="N OC", inp="N C", weight="C OC~", bias="OC?", preactivation="N OC?", residual="N OC?",
+    out="N OC!", inp="N C", weight="C OC~", bias="OC?", preactivation="N OC?!", residual="N OC?",
 )  # fmt: skip
 def linear_forward(
     out: Array, inp: Array, weight: Array, bias: Array | None = None,
@@ -374,7 +386,7 @@ def linear_forward(
 @operation(
     lambda d: 4 * d["N"] * d["C"] * d["OC"],
     twice=("dweight", "dbias"),
-    dinp="N C", dweight="C OC~", dbias="OC?", dout="N OC", inp="N C", weight="C OC~", preactivation="N C?",
+    dinp="N C!", dweight="C OC~!", dbias="OC?!", dout="N OC", inp="N C", weight="C OC~", preactivation="N C?",
     dresidual="N C?",
 )  # fmt: skip
 def linear_backward(
@@ -390,17 +402,17 @@ def linear_backward(
     """
 
 
-@operation(lambda d: d["N"] * d["C"], out="N C", inp="N C")
+@operation(lambda d: d["N"] * d["C"], out="N C!", inp="N C")
 def relu_forward(out: Array, inp: Array) -> None:
     """out = max(inp, 0);  NaN stays NaN.  In place: out may be inp."""
 
 
-@operation(lambda d: d["N"] * d["C"], dinp="N C", dout="N C", inp="N C")
+@operation(lambda d: d["N"] * d["C"], dinp="N C!", dout="N C", inp="N C")
 def relu_backward(dinp: Array, dout: Array, inp: Array) -> None:
     """dinp = dout where inp > 0, else 0.  In place: dinp may be dout."""
 
 
-@operation(lambda d: (8 + FUNCTION) * d["N"] * d["C"], out="N C", inp="N C")
+@operation(lambda d: (8 + FUNCTION) * d["N"] * d["C"], out="N C!", inp="N C")
 def gelu_forward(out: Array, inp: Array) -> None:
     """out = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))),  x = inp  (Hendrycks & Gimpel 2016, the form of GPT-2)
 
@@ -408,7 +420,7 @@ def gelu_forward(out: Array, inp: Array) -> None:
     """
 
 
-@operation(lambda d: (18 + FUNCTION) * d["N"] * d["C"], dinp="N C", dout="N C", inp="N C")
+@operation(lambda d: (18 + FUNCTION) * d["N"] * d["C"], dinp="N C!", dout="N C", inp="N C")
 def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
     """dinp = dout * d/dx [ x/2 (1 + tanh(u)) ],  u = sqrt(2/pi) (x + 0.044715 x^3),  x = inp
 
@@ -419,7 +431,7 @@ def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
 @operation(
     lambda d: 2 * d["B"] * d["T"] * (d["T"] + 1) * d["C"],  # two products over the causal half
     divides=("NH", "C"),
-    out="B T C", lse="B NH T", qkv="B T 3*C",
+    out="B T C!", lse="B NH T!", qkv="B T 3*C",
 )  # fmt: skip
 def attention_forward(
     out: Array, lse: Array, qkv: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
@@ -437,7 +449,7 @@ def attention_forward(
 @operation(
     lambda d: 5 * d["B"] * d["T"] * (d["T"] + 1) * d["C"],  # five products: scores, dweights, dq, dk, dv
     divides=("NH", "C"),
-    dqkv="B T 3*C", dout="B T C", qkv="B T 3*C", out="B T C", lse="B NH T",
+    dqkv="B T 3*C!", dout="B T C", qkv="B T 3*C", out="B T C", lse="B NH T",
 )  # fmt: skip
 def attention_backward(
     dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
@@ -453,7 +465,7 @@ def attention_backward(
 @operation(
     lambda d: d["B"] * d["R"] * (2 * d.get("first", 0) + d["R"] + 1) * d["C"],  # row r looks at first + r + 1 keys
     divides=("NH", "C"),
-    weights="B NH R T", qkv="B T 3*C",
+    weights="B NH R T!", qkv="B T 3*C",
 )  # fmt: skip
 def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     """The attention weights of query rows first .. first + R - 1, for looking at: weights[b,h,r] = softmax_j(scores)
@@ -476,7 +488,7 @@ def _decoding(d: dict[str, int]) -> float:
 
 @operation(
     _decoding,
-    drawn="int32<V D", logits="V", keys="2 L NH S HS", values="2 L NH S HS",
+    drawn="int32<V D!", logits="V!", keys="2 L NH S HS!", values="2 L NH S HS!",
     token_table="V C", position_table="S C",
     ln_1_weight="L C", ln_1_bias="L C?", qkv_weight="L NH C 3*HS", qkv_bias="L NH 3*HS?",
     attn_proj_weight="L NH HS C", attn_proj_bias="L C?",
@@ -529,7 +541,7 @@ def sample_token(logits: Array, *, temperature: float, top_k: int, top_p: float,
     raise NotImplementedError
 
 
-@operation(lambda d: (2 + d["residual"]) * d["N"] * d["C"], out="N C", inp="N C", residual="N C?")
+@operation(lambda d: (2 + d["residual"]) * d["N"] * d["C"], out="N C!", inp="N C", residual="N C?")
 def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: Array | None = None) -> None:
     """out = inp * mask / (1 - rate) + residual;  mask[n,c] is 0 with probability `rate`, else 1 (Srivastava et al.)
 
@@ -538,14 +550,14 @@ def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: 
     """
 
 
-@operation(lambda d: 2 * d["N"] * d["C"], dinp="N C", dout="N C")
+@operation(lambda d: 2 * d["N"] * d["C"], dinp="N C!", dout="N C")
 def dropout_backward(dinp: Array, dout: Array, rate: float, key: int) -> None:
     """dinp = dout * mask / (1 - rate), with the mask of the forward pass.  In place: dinp may be dout."""
 
 
 @operation(
     lambda d: (3 + FUNCTION + 2 * d["dlogits"]) * d["N"] * d["V"],
-    losses="N", dlogits="N V?", logits="N V", targets="int32<V N",
+    losses="N!", dlogits="N V?!", logits="N V", targets="int32<V N",
 )  # fmt: skip
 def cross_entropy(
     losses: Array, dlogits: Array | None, logits: Array, targets: Array, *, scale: float = 1.0
@@ -566,7 +578,7 @@ def squared_norm(gradients: Array) -> float:
 @operation(
     lambda d: 15 * d["P"] + 2 * d["decayed"],
     twice=("parameters", "gradients", "first_moment", "second_moment"),
-    parameters="P", gradients="P", first_moment="P", second_moment="P",
+    parameters="P!", gradients="P!", first_moment="P!", second_moment="P!",
 )  # fmt: skip
 def adamw(
     parameters: Array, gradients: Array, first_moment: Array, second_moment: Array,

@@ -13,6 +13,7 @@ from bevia_fast.cases import cases
 from bevia_fast.comparison import Case, make_arguments
 from bevia_fast.kernels import Backend, ContractError, contract, get_backend
 from bevia_fast.kernels.contract import OPERATIONS, ArraySpec
+from bevia_fast.tolerances import outputs
 
 # One call of each operation with every optional array given and no dimension of 1.
 CALLS = {
@@ -155,6 +156,18 @@ def test_fortran_order_is_for_weights(backend: Backend, operation: str, spec: Ar
 
 
 @each_array
+def test_read_only(backend: Backend, operation: str, spec: ArraySpec) -> None:
+    """Also where the same call with an array that can be written has passed before."""
+    if not spec.output:
+        return
+    getattr(backend, operation)(**call(operation))
+    arguments = call(operation)
+    arguments[spec.name].flags.writeable = False
+    message = refusal(backend, operation, arguments)
+    assert message == f"{operation}: {spec.name} is read-only; wanted an array to write to"
+
+
+@each_array
 def test_missing(backend: Backend, operation: str, spec: ArraySpec) -> None:
     arguments = call(operation)
     arguments[spec.name] = None
@@ -247,6 +260,16 @@ def test_both_backends_have_the_same_functions_in_the_same_files() -> None:
     numpy, numba = functions_by_file(get_backend("numpy")), functions_by_file(get_backend("numba"))
     assert numpy == numba
     assert set().union(*numpy.values()) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_outputs_come_first_and_have_limits(operation: str) -> None:
+    entry = OPERATIONS[operation]
+    found = {spec.name for spec in entry.arrays if spec.output}
+    assert found == set(outputs(operation)) - {"return"}
+    optional = {spec.name for spec in entry.arrays if spec.optional}
+    first = [name for name in entry.signature.parameters if name not in optional][: len(found - optional)]
+    assert set(first) == found - optional
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
