@@ -396,7 +396,8 @@ def linear_backward(
     """dinp = dout @ weight^T + dresidual;  dweight += inp^T @ dout;  dbias += sum_n dout
 
     With `activation`, inp = activation(preactivation) is taken to be the output of the layer before, and dinp is the
-    gradient of that layer's preactivation: dinp = (dout @ weight^T) * activation'(preactivation) + dresidual.
+    gradient of that layer's preactivation, as `relu_backward` and `gelu_backward` have it:
+    dinp = (dout @ weight^T) * activation'(preactivation) + dresidual.
 
     In place: dinp may be dresidual.
     """

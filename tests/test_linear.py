@@ -57,6 +57,21 @@ def test_gradients_through_activation_and_residual(backend: Backend, activation:
     assert_is_gradient("w2", dw2, loss, w2)
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_relu_lets_nothing_through_where_it_is_off(backend: Backend, dtype: str, bad: float) -> None:
+    """A choice, as in `relu_backward`: not even a NaN, of which a product with 0 would make another."""
+    N, C, OC = 5, 37, 4
+    preactivation, dout, weight = normal(1, N, C, dtype=dtype), normal(2, N, OC, dtype=dtype), normal(3, C, OC)
+    dout[2, 1] = bad
+    activated, dinp, dweight = np.maximum(preactivation, 0), np.empty_like(preactivation), np.zeros((C, OC), dtype)
+    with np.errstate(invalid="ignore"):
+        backend.linear_backward(
+            dinp, dweight, None, dout, activated, weight.astype(dtype), activation="relu", preactivation=preactivation
+        )
+    np.testing.assert_array_equal(np.isfinite(dinp[2]), preactivation[2] <= 0)
+    np.testing.assert_array_equal(dinp[preactivation <= 0], 0)
+
+
 def test_parameter_gradients_are_added_to(backend: Backend, dtype: str) -> None:
     inp, weight, dout = normal(1, 6, 4, dtype=dtype), normal(2, 4, 5, dtype=dtype), normal(3, 6, 5, dtype=dtype)
     dinp, dweight, dbias = np.empty_like(inp), np.zeros_like(weight), np.zeros(5, dtype)

@@ -38,6 +38,12 @@ CALLS = [
     Case("adamw", {"P": 1021}, options=USUAL),
 ]  # fmt: skip
 
+# A NaN in what decides about a gradient, and not in the gradient, is lost: it shows in the forward pass.
+CHOICES = [
+    Case("relu_backward", ROWS),
+    Case("linear_backward", ROWS | {"OC": 23}, ("dbias", "preactivation"), {"activation": "relu"}),
+]
+
 
 def inputs(case: Case) -> list[str]:
     """The floating arrays that the call reads."""
@@ -72,7 +78,7 @@ def test_nan_in_nan_out(backend: Backend, case: Case, dtype: str) -> None:
             assert any(np.isnan(result).any() for result in results.values()), f"NaN at {place} of {name} is lost"
 
 
-@pytest.mark.parametrize("case", [case for case in CALLS if "attention" not in case.operation], ids=str)
+@pytest.mark.parametrize("case", [case for case in CALLS + CHOICES if "attention" not in case.operation], ids=str)
 def test_numba_has_nan_where_numpy_has(case: Case, dtype: str) -> None:
     """Nowhere else either: what is padded or shared between lanes and tiles must not spread it.
 

@@ -23,9 +23,9 @@ def relu(x: Array) -> Array:
     return result
 
 
-def relu_derivative(x: Array) -> Array:
-    """1 where x > 0, else 0. At 0 there is no derivative; 0 is the usual choice."""
-    return (x > 0).astype(x.dtype)
+def relu_gradient(dout: Array, x: Array) -> Array:
+    """dout where x > 0, else 0. At 0 there is no derivative; 0 is the usual choice."""
+    return np.where(x > 0, dout, 0)
 
 
 def gelu(x: Array) -> Array:
@@ -35,13 +35,13 @@ def gelu(x: Array) -> Array:
     return result
 
 
-def gelu_derivative(x: Array) -> Array:
-    """(1 + tanh(u))/2 + x/2 (1 - tanh(u)^2) du/dx,  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)"""
+def gelu_gradient(dout: Array, x: Array) -> Array:
+    """dout * ((1 + tanh(u))/2 + x/2 (1 - tanh(u)^2) du/dx),  du/dx = sqrt(2/pi) (1 + 3 * 0.044715 x^2)"""
     u = SQRT_2_OVER_PI * (x + CUBIC * (x * x * x))
     du = SQRT_2_OVER_PI * (1 + 3 * CUBIC * (x * x))
     tanh = np.tanh(u)
     # 1 - tanh^2 is 1/cosh^2; written so, nothing overflows where cosh would
-    result: Array = 0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * du
+    result: Array = dout * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * du)
     return result
 
 
@@ -55,7 +55,7 @@ def relu_forward(out: Array, inp: Array) -> None:
 def relu_backward(dinp: Array, dout: Array, inp: Array) -> None:
     # (N,C), (N,C) -> (N,C)
     # forward: out = max(inp, 0)
-    dinp[...] = np.where(inp > 0, dout, 0)
+    dinp[...] = relu_gradient(dout, inp)
 
 
 @implements(contract.gelu_forward)
@@ -68,4 +68,4 @@ def gelu_forward(out: Array, inp: Array) -> None:
 def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
     # (N,C), (N,C) -> (N,C)
     # forward: out = gelu(inp)
-    dinp[...] = dout * gelu_derivative(inp)
+    dinp[...] = gelu_gradient(dout, inp)

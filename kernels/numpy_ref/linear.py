@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from .. import contract
 from ..contract import Activation, Array, implements
-from .activation import gelu, gelu_derivative, relu, relu_derivative
+from .activation import gelu, gelu_gradient, relu, relu_gradient
 
 ACTIVATIONS = {"relu": relu, "gelu": gelu}
-DERIVATIVES = {"relu": relu_derivative, "gelu": gelu_derivative}
+GRADIENTS = {"relu": relu_gradient, "gelu": gelu_gradient}
 
 
 @implements(contract.linear_forward)
@@ -47,7 +47,7 @@ def linear_backward(
 
     # forward, in the layer before: inp = activation(preactivation)
     if activation is not None and preactivation is not None:
-        dinp_result = dinp_result * DERIVATIVES[activation](preactivation)
+        dinp_result = GRADIENTS[activation](dinp_result, preactivation)
 
     # forward: the input went also around this layer, out2 = inp + f(inp), so what comes back that way is added
     if dresidual is not None:
