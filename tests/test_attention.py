@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from bevia_fast.cases import cases
 from bevia_fast.comparison import Case
 from bevia_fast.kernels import Backend, get_backend
+from bevia_fast.kernels.numba_jit._simd.target import TARGETS, Target
+from bevia_fast.kernels.numba_jit.attention import BACKWARD_KEYS, BACKWARD_QUERIES, KEYS, QUERIES
 from bevia_fast.kernels.numpy_ref.dropout import dropout_mask
 
 OPERATIONS = ["attention_forward", "attention_backward", "attention_weights"]
@@ -41,6 +43,16 @@ def values_of(qkv: np.ndarray, heads: int) -> np.ndarray:
 @pytest.mark.parametrize("case", [case for name in OPERATIONS for case in cases(name)], ids=str)
 def test_numba_agrees_with_numpy(case: Case, dtype: str) -> None:
     assert_backends_agree(case, dtype)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_blocks_suit_the_tiles_of_every_cpu(target: Target, dtype: str) -> None:
+    """What the walk over blocks takes for granted, here and on CPUs that this test does not run on."""
+    for vectors, height in target.tile_rows.items():
+        width = vectors * target.lanes(np.dtype(dtype).itemsize)
+        assert KEYS % width == BACKWARD_KEYS % width == 0  # a block of keys is whole panels, and so as long as it says
+        assert BACKWARD_QUERIES % height == 0  # no tile of keys lies in two blocks of queries, one seen and one not
+    assert KEYS % QUERIES == BACKWARD_KEYS % BACKWARD_QUERIES == 0  # no block of keys begins within one of queries
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.3])
