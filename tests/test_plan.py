@@ -6,10 +6,12 @@ import contextlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from small_runs import result, tiny_config
@@ -26,9 +28,11 @@ from bevia_fast.kernels import get_backend
 from bevia_fast.parameters import Parameters
 from bevia_fast.plan import make_plan
 from bevia_fast.rehearsal import rehearse
+from bevia_fast.run import open_backend
 from bevia_fast.timing import Rules
 
 BLAS = 32 << 20  # bytes
+THREADS = min(2, numba.config.NUMBA_NUM_THREADS)
 MODEL = ModelConfig(ctx=64, dim=32, layers=2, heads=2, vocab_size=65)
 linux = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is not told")
 
@@ -44,10 +48,19 @@ def over_bare(
         np.savez(path, **dict(Parameters(sized)))  # type: ignore[arg-type]
         requests[key] = {"size": asdict(StepSize.of(sized, count)), "weights": str(path)}
     rules = as_request(Rules(turns=1, repeats=1, seconds=0.001, warmup_seconds=0.0))
-    with Competitor(backend, 2, "") as one:
+    with Competitor(backend, THREADS) as one:
         one.ask("load")
         found = one.ask("context", **requests, recompute=recompute, rules=rules)
     return int(found["peak"] - found["bare"])
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    """As many here, where memory is planned, as in the child processes, where it is measured."""
+    before = numba.get_num_threads()
+    open_backend("numba", THREADS)
+    yield
+    numba.set_num_threads(before)
 
 
 @linux
