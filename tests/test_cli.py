@@ -118,16 +118,13 @@ def test_check_quick(tmp_path: Path) -> None:
     assert "checks passed" in done.stdout
 
 
-def test_help_is_quick_and_complete(tmp_path: Path) -> None:
-    fastest = 9.0
-    for _ in range(5):
-        began = time.perf_counter()
-        done = bevia("--help", folder=tmp_path)
-        fastest = min(fastest, time.perf_counter() - began)
+def test_help_is_complete(tmp_path: Path) -> None:
+    began = time.perf_counter()
+    done = bevia("--help", folder=tmp_path)
+    print(f"help after {time.perf_counter() - began:.2f} s")
     assert done.returncode == 0
     for command in COMMANDS:
         assert command in done.stdout
-    assert fastest < 0.6  # 0.3 s on a machine that does nothing else
     assert bevia(folder=tmp_path).stdout == done.stdout
     done = bevia("train", "--preset", "baby", "--help", folder=tmp_path)
     assert done.returncode == 0
@@ -135,14 +132,22 @@ def test_help_is_quick_and_complete(tmp_path: Path) -> None:
     assert "vocab" not in done.stdout
 
 
-def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("line", "most"), [(["--help"], 250), (["train", "--help"], 400)])
+def test_help_is_quick(line: list[str], most: int) -> None:
+    """It takes as long as loading what it needs: the options, and what makes a page of them."""
     code = (
-        "import sys\nfrom bevia_fast.cli import main\n"
-        "code = main(['train', '--help'])\n"
-        "heavy = {'numpy', 'numba', 'matplotlib', 'safetensors'} & set(sys.modules)\n"
-        "assert not heavy and code == 0, (heavy, code)\n"
+        "import json, sys\nfrom bevia_fast.cli import main\n"
+        f"code = main({line})\n"
+        "print(); print(json.dumps([code, sorted(sys.modules)]))\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    status, modules = json.loads(done.stdout.splitlines()[-1])
+    print(f"{len(modules)} modules")
+    assert status == 0
+    own = {name.partition(".")[2] for name in modules if name.partition(".")[0] == "bevia_fast"}
+    assert own == {"", "arguments", "cli", "config", "errors"}
+    assert not {"numpy", "numba", "llvmlite", "matplotlib", "rich"} & set(modules)
+    assert len(modules) < most  # 166 and 284, of Python and tyro
 
 
 # ------------------------------------------------------------------------------------------------------- parsing alone
