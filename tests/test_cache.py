@@ -17,6 +17,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
+from numba.core.registry import cpu_target
 from small_runs import TINY, tiny_config
 
 import bevia_fast
@@ -24,7 +25,8 @@ from bevia_fast import kernels
 from bevia_fast.config import GenerateConfig
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import OPERATIONS
-from bevia_fast.kernels.numba_jit import _cache
+from bevia_fast.kernels.lock import take_lock
+from bevia_fast.kernels.numba_jit import _cache, activation
 from bevia_fast.sample import stream
 from bevia_fast.tokenizer import Tokenizer
 from bevia_fast.trainer import Trainer, warm_up
@@ -61,10 +63,12 @@ sys.exit(main())
 """
 
 
-def start(cache: Path, dtypes: str = "float32", prefix: Sequence[str] = ()) -> subprocess.Popen[str]:
+def start(
+    cache: Path, dtypes: str = "float32", prefix: Sequence[str] = (), code: str = COMPILE
+) -> subprocess.Popen[str]:
     environment = {**os.environ, "BEVIA_FAST_CACHE_DIR": str(cache)}
     return subprocess.Popen(
-        [*prefix, sys.executable, "-c", COMPILE, dtypes], env=environment, text=True, stdout=subprocess.PIPE,
+        [*prefix, sys.executable, "-c", code, dtypes], env=environment, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )  # fmt: skip
 
@@ -125,11 +129,10 @@ def test_a_process_that_is_killed_while_it_compiles_is_no_obstacle(
     killed = start(tmp_path)
     assert killed.stdout is not None
     assert killed.stdout.readline() == "compiling\n"
-    lock = next(iter(_wait_for(tmp_path, "lock")))
+    lock = _wait_for(tmp_path, "*.lock")[0]
     killed.kill()
     killed.communicate()
-    (lock.parent / "numba_jit").mkdir(exist_ok=True)
-    leftover = lock.parent / "numba_jit" / "linear._forward-1.py311.1.nbc.tmp.0123456789abcdef"
+    leftover = lock.with_suffix(".1.nbc.tmp.0123456789abcdef")
     leftover.write_bytes(b"half")
     found = answer(start(tmp_path))
     assert found["result"] == warm[1]["result"]
@@ -144,6 +147,36 @@ def _wait_for(folder: Path, name: str) -> list[Path]:
             return found
         time.sleep(0.02)
     raise AssertionError(f"{name} does not come")
+
+
+def test_functions_are_compiled_while_another_process_compiles_others(
+    tmp_path: Path, warm: tuple[Path, dict[str, Any]]
+) -> None:
+    """The locks are as many as the functions."""
+    cache, first = warm
+    taken = tmp_path / next(iter(cache.rglob("activation._relu_forward*.lock"))).relative_to(cache)
+    taken.parent.mkdir(parents=True)
+    with open(taken, "ab") as lock:
+        assert take_lock(lock.fileno())
+        others = start(tmp_path, "float32", code=COMPILE.replace("backend.relu_forward", "print"))
+        assert answer(others)["compiled"] == ["adamw._squared_norm", "tiles._product"]
+        waits = start(tmp_path)
+        assert waits.stdout is not None
+        assert waits.stdout.readline() == "compiling\n"
+    assert answer(waits) == {**first, "compiled": ["activation._relu_forward"]}
+
+
+def test_a_process_may_do_something_else_than_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cache, "FOLDER", tmp_path / "folder")
+    monkeypatch.setattr(_cache, "_writable", None)
+    monkeypatch.setattr(_cache, "waiting", False)
+    cache, before = _cache.Cache(activation._relu_forward.py_func), list(_cache.compiled)
+    other = _cache._CompileLock(cache._lock.base)
+    assert other.take()
+    with cache.one_process_at_a_time(), pytest.raises(_cache.CompiledElsewhere):
+        cache.load_overload(numba.types.void(numba.float32[::1], numba.float32[::1]), cpu_target.target_context)
+    other.release()
+    assert _cache.compiled == before
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, None], ids=["empty", "zeros", "cut"])

@@ -1,4 +1,4 @@
-"""Compiled code on disk: found again by the next process, and written by one at a time.
+"""Compiled code on disk: found again by the next process, and each function compiled by one at a time.
 
 Numba notices a change of a cached function's own file only, so a stale callee could run. Here the folder is named after
 a hash of all kernel sources, the versions of Python, numba, llvmlite and numpy, the CPU compiled for, and Numba's
@@ -6,9 +6,10 @@ options for the compiler; it stands in the user's cache folder, so that a read-o
 leaves nothing in the package.
 
 Two processes that compile the same function for different dtypes at once can, in Numba, leave an index that names the
-code of one for the other. Here whoever does not find a function takes a lock on the folder before it compiles; others
-wait and find it then. The lock is the operating system's and goes with its process. Files are written beside their
-place and moved there, so none is ever half there; one that cannot be read all the same is made anew.
+code of one for the other. Here whoever does not find a function takes its lock, on a file beside its code, before it
+compiles; others wait and find it then, or compile another function in the meantime. The lock is the operating system's
+and goes with its process. Files are written beside their place and moved there, so none is ever half there; one that
+cannot be read all the same is made anew.
 
 Where the folder cannot be written, code that stands there is used, and the rest is compiled in each process anew.
 """
@@ -20,6 +21,7 @@ import glob
 import hashlib
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,10 +63,17 @@ def _version() -> str:
 FOLDER = all_versions() / _version()
 
 
-class _CompileLock:
-    """Held by the process that compiles into the folder. Only touched under Numba's own lock between threads."""
+class CompiledElsewhere(Exception):
+    """Another process is compiling the function, and this one does not want to wait for that."""
 
-    def __init__(self) -> None:
+
+class _CompileLock:
+    """Held by the process that compiles the function whose files begin with `base`. Between threads it is only touched
+    under Numba's own lock. A function is compiled with those that it calls, which are not kept by themselves: so nobody
+    waits for one lock while he holds another."""
+
+    def __init__(self, base: str) -> None:
+        self.base = base
         self.file: IO[bytes] | None = None
 
     def take(self) -> bool:
@@ -73,7 +82,8 @@ class _CompileLock:
         if self.file is not None or not writable():
             return True
         try:
-            file = open(FOLDER / "lock", "ab")  # noqa: SIM115  (closed by `release`)
+            os.makedirs(os.path.dirname(self.base), exist_ok=True)
+            file = open(self.base + ".lock", "ab")  # noqa: SIM115  (closed by `release`)
         except OSError:
             return True
         try:
@@ -84,28 +94,19 @@ class _CompileLock:
             file.close()
             return True
         self.file = file
-        for leftover in FOLDER.glob("*/*.tmp.*"):  # of a process that was killed
-            with contextlib.suppress(OSError):
-                leftover.unlink()
+        self.remove("*.tmp.*")  # of a process that was killed
         return True
+
+    def remove(self, pattern: str) -> None:
+        """Remove files of the function."""
+        for path in glob.glob(f"{glob.escape(self.base)}.{pattern}"):
+            with contextlib.suppress(OSError):
+                os.remove(path)
 
     def release(self) -> None:
         if self.file is not None:
             self.file.close()
             self.file = None
-
-
-_lock = _CompileLock()
-
-
-@contextlib.contextmanager
-def one_process_at_a_time() -> Iterator[None]:
-    """Where functions are compiled: a lock that is taken in here is given back at the end, however it comes."""
-    with global_compiler_lock:
-        try:
-            yield
-        finally:
-            _lock.release()
 
 
 class _Place(_CacheLocator):
@@ -137,14 +138,31 @@ class Cache(FunctionCache):
 
     _impl_class = _Files
 
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._lock = _CompileLock(os.path.join(self.cache_path, self._impl.filename_base))
+
+    @contextlib.contextmanager
+    def one_process_at_a_time(self) -> Iterator[None]:
+        """Where the function is compiled: its lock, if that is taken in here, is given back at the end, however it
+        comes."""
+        with global_compiler_lock:
+            try:
+                yield
+            finally:
+                self._lock.release()
+
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The code for a signature, or None: the caller then compiles it, and others wait for that."""
+        """The code for a signature, or None: the caller then compiles it, and others wait for that. Raises
+        CompiledElsewhere if another process does, and `waiting` is off."""
         found = self._load(sig, target_context)
         if found is not None:
             return found
         name = f"{self._py_func.__module__.rpartition('.')[2]}.{self._py_func.__name__}"
         _telling(name)
-        while found is None and not _lock.take():
+        while found is None and not self._lock.take():
+            if not waiting:
+                raise CompiledElsewhere(name)
             time.sleep(POLL)
             found = self._load(sig, target_context)
         if found is None:  # it may have come just before the lock was free
@@ -157,16 +175,16 @@ class Cache(FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except Exception:  # damaged: anything can come of that
-            if _lock.file is not None:
-                for path in glob.glob(f"{glob.escape(os.path.join(self.cache_path, self._impl.filename_base))}.*"):
-                    with contextlib.suppress(OSError):
-                        os.remove(path)
+            if self._lock.file is not None:
+                self._lock.remove("nbi")
+                self._lock.remove("*.nbc")
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         if writable():
             try:
-                super().save_overload(sig, data)
+                with saving:
+                    super().save_overload(sig, data)
             except OSError as error:  # a full disk is no reason not to train
                 global _problem
                 _problem = error.strerror or str(error)
@@ -176,7 +194,9 @@ def _silent(name: str) -> None:
     """Nobody wants to know."""
 
 
-compiled: list[str] = []  # what this process compiled, and did not find
+compiled: list[str] = []  # what this process, or one that it started for that, compiled and did not find
+waiting = True  # for what another process compiles
+saving = threading.Lock()  # held while files are written
 _telling: Callable[[str], None] = _silent
 _problem = ""
 _writable: bool | None = None

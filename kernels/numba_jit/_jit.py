@@ -36,11 +36,11 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(parallel=parallel, error_model="numpy", nogil=True)(function)
-        dispatcher._cache = _cache.Cache(function)
+        cache = dispatcher._cache = _cache.Cache(function)
         compile_it = dispatcher.compile
 
         def compile_alone(signature: Any) -> Any:
-            with _cache.one_process_at_a_time():
+            with cache.one_process_at_a_time():
                 return compile_it(signature)
 
         dispatcher.compile = compile_alone
@@ -70,8 +70,8 @@ def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"})
-        compiled._cache = _cache.Cache(function)
-        with _cache.one_process_at_a_time():
+        cache = compiled._cache = _cache.Cache(function)
+        with cache.one_process_at_a_time():
             compiled.compile()
         return compiled
 
