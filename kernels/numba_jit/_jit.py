@@ -28,7 +28,7 @@ import numba
 from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
-from . import _cache, _threads
+from . import _cache, _linking, _threads
 
 
 def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
@@ -40,7 +40,7 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
         compile_it = dispatcher.compile
 
         def compile_alone(signature: Any) -> Any:
-            with cache.one_process_at_a_time():
+            with cache.one_process_at_a_time(), _linking.only(function.__qualname__):
                 return compile_it(signature)
 
         dispatcher.compile = compile_alone
@@ -71,7 +71,7 @@ def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"})
         cache = compiled._cache = _cache.Cache(function)
-        with cache.one_process_at_a_time():
+        with cache.one_process_at_a_time(), _linking.only(function.__qualname__):
             compiled.compile()
         return compiled
 
@@ -81,6 +81,14 @@ def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 def device(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call; it is compiled into each of them."""
     # no wrappers: it is never called from Python
-    return numba.njit(
+    dispatcher = numba.njit(
         error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
     )(function)
+    compile_it = dispatcher.compile
+
+    def compile_part(signature: Any) -> Any:
+        with _linking.only(""):
+            return compile_it(signature)
+
+    dispatcher.compile = compile_part
+    return dispatcher
