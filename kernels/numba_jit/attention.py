@@ -17,12 +17,13 @@ from .. import contract
 from ..contract import Array, ContractError, implements
 from ._jit import device, kernel
 from ._scratch import scratch
+from ._simd.attention_rows import softmax_gradient_rows, softmax_rows
 from ._simd.blocks import causal_product
 from ._simd.norm_spans import dot_span
 from ._simd.packing import pack_panel
-from ._simd.softmax_spans import exp_span, max_span, softmax_gradient_span
+from ._simd.softmax_spans import exp_span, max_span
 from ._simd.spans import dropout_span, scale_span, zero_span
-from ._simd.tiles import product, product_address
+from ._simd.tiles import lanes_of, product, product_address
 from ._simd.vector import LOG2E
 from .dropout import mask_numbers, row_hash
 from .linear import panels_size, tile_shape
@@ -50,7 +51,7 @@ def attention_forward(
         panels[:k_size],
         panels[k_size:],
         scratch("scores", threads * QUERIES * keys, dtype),
-        scratch("sums", threads * 2 * QUERIES, dtype),
+        scratch("rows", threads * 3 * QUERIES, dtype),
     )  # fmt: skip
 
 
@@ -77,6 +78,7 @@ def attention_backward(
         scratch("key rows", threads * keys * rows, dtype),
         scratch("query rows", threads * BACKWARD_QUERIES * rows, dtype),
         scratch("dout rows", threads * BACKWARD_QUERIES * rows, dtype),
+        scratch("means", threads * T, dtype),
     )  # fmt: skip
 
 
@@ -95,7 +97,7 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
 @kernel()
 def _forward(
     out, lse, qkv, B, T, C, NH, k_width, v_width, v_rows, keys, key, use_dropout, threshold, keep_scale,
-    multiply, k_panels, v_panels, all_scores, all_sums,
+    multiply, k_panels, v_panels, all_scores, all_state,
 ):  # fmt: skip
     k_count = (T + k_width - 1) // k_width
     for item in numba.prange(B * NH * k_count):
@@ -108,7 +110,7 @@ def _forward(
             turn // 2 if turn % 2 == 0 else q_blocks - 1 - turn // 2,  # light and heavy blocks in turn
             numba.get_thread_id(),
             out, lse, qkv, T, C, NH, k_width, v_width, v_rows, keys, key, use_dropout, threshold, keep_scale,
-            multiply, k_panels, v_panels, all_scores, all_sums,
+            multiply, k_panels, v_panels, all_scores, all_state,
         )  # fmt: skip
 
 
@@ -130,7 +132,7 @@ def _pack_keys_and_values(bh, p, qkv, T, C, NH, k_width, v_width, k_panels, v_pa
 @device
 def _forward_block(
     bh, q_block, thread, out, lse, qkv, T, C, NH, k_width, v_width, v_rows, keys,
-    key, use_dropout, threshold, keep_scale, multiply, k_panels, v_panels, all_scores, all_sums,
+    key, use_dropout, threshold, keep_scale, multiply, k_panels, v_panels, all_scores, all_state,
 ):  # fmt: skip
     """One block of queries of one head: over the blocks of keys up to the last that it may look at."""
     HS = C // NH
@@ -142,8 +144,10 @@ def _forward_block(
     q_at = (bh // NH * T + q0) * 3 * C + bh % NH * HS
     o_at = (bh // NH * T + q0) * C + bh % NH * HS
     s_at = thread * QUERIES * keys
-    largest = all_sums[thread * 2 * QUERIES :]  # the largest score so far, and the sum of weights, of each row
-    total = all_sums[(thread * 2 + 1) * QUERIES :]
+    # of each row: its largest score so far, the sum of its weights, and how much less now counts what was summed before
+    largest = thread * 3 * QUERIES
+    total, shrink = largest + QUERIES, largest + 2 * QUERIES
+    lanes = lanes_of(all_scores)
     for k0 in range(0, q0 + rows, keys):
         width = min(keys, q0 + rows - k0)
         # scores = q . k
@@ -153,24 +157,20 @@ def _forward_block(
                 all_scores, s_at + j, keys, rows, k0 + j - q0,
             )  # fmt: skip
         # weights = exp(scores - largest)
-        for r in range(rows):
-            n = max(0, min(width, q0 + r - k0 + 1))
-            row = s_at + r * keys
-            if n > 0:
-                block_largest = max_span(all_scores, row, n)
-                if k0 == 0:
-                    largest[r], total[r] = block_largest, 0
-                elif block_largest > largest[r]:  # what was summed so far counts less
-                    shrink = real(math.exp2((largest[r] - block_largest) * log2e_scale))
-                    largest[r], total[r] = block_largest, total[r] * shrink
-                    scale_span(out, o_at + r * C, HS, shrink)
-                total[r] += exp_span(all_scores, row, all_scores, row, n, log2e_scale, largest[r])
-                if use_dropout:
-                    dropout_span(
-                        all_scores, row, all_scores, row, out, 0, False, n, row_hash(key, bh * T + q0 + r), k0,
-                        threshold, keep_scale,
-                    )  # fmt: skip
-            zero_span(all_scores, row + n, min(v_rows, width - n))  # as far as the row's tile will read
+        for r in range(0, rows, lanes):
+            number, seen, diagonal = min(lanes, rows - r), min(keys, q0 + r - k0), q0 + r < k0 + keys
+            softmax_rows(
+                all_scores, s_at + r * keys, keys, number, seen, diagonal, _cleared(v_rows, lanes, keys - seen),
+                log2e_scale, k0 == 0, all_state, largest + r, total + r, shrink + r,
+            )  # fmt: skip
+            for i in range(r, r + number):
+                if k0 > 0 and all_state[shrink + i] != 1:
+                    scale_span(out, o_at + i * C, HS, all_state[shrink + i])
+            if use_dropout:
+                _drop_rows(
+                    all_scores, s_at + r * keys, keys, number, seen, diagonal, key, bh * T + q0 + r, k0,
+                    threshold, keep_scale,
+                )  # fmt: skip
         # out += weights v
         step = v_rows if k0 + width > q0 + 1 else rows  # on the diagonal, tile by tile: each has keys of its own
         for r in range(0, rows, step):
@@ -183,21 +183,37 @@ def _forward_block(
                     out, at, C, number, min(v_width, HS - c * v_width), out, at, C, k0 > 0, out, 0, 0, False,
                 )  # fmt: skip
     for r in range(rows):
-        lse[bh * T + q0 + r] = largest[r] * scale + real(math.log(total[r]))
-        scale_span(out, o_at + r * C, HS, real(1) / total[r])
+        lse[bh * T + q0 + r] = all_state[largest + r] * scale + real(math.log(all_state[total + r]))
+        scale_span(out, o_at + r * C, HS, real(1) / all_state[total + r])
+
+
+@device
+def _drop_rows(X, x, x_row, rows, seen, diagonal, key, mask_row, k0, threshold, keep_scale):
+    """Dropout of some rows of weights, or of their gradients: `seen` of each, and on the diagonal one more for each."""
+    for i in range(rows):
+        n, at = seen + (i + 1 if diagonal else 0), x + i * x_row
+        bits = row_hash(key, mask_row + i)
+        dropout_span(X, at, X, at, X, 0, False, n, bits, k0, threshold, keep_scale)
+
+
+@device
+def _cleared(tile_rows, lanes, columns):
+    """How many vectors beyond that of the diagonal are set to 0, of the `columns` that there are from there on: as far
+    as a row's tile will read, which may end so many rows below."""
+    return min((tile_rows + lanes - 2) // lanes, columns // lanes - 1)
 
 
 @kernel()
 def _backward(
     dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, c_rows, keys,
     key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
 ):  # fmt: skip
     for item in numba.prange(B * NH * parts):
         _backward_part(
             item, numba.get_thread_id(), dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
             key, use_dropout, threshold, keep_scale,
-            multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+            multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
         )  # fmt: skip
     if parts > 1:
         for row in numba.prange(B * NH * T):
@@ -219,7 +235,7 @@ def _add_parts(row, dqkv, dqueries, parts, T, C, NH):
 def _backward_part(
     item, thread, dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
     key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
 ):  # fmt: skip
     """Every `parts`-th block of keys of one head: over the blocks of queries from the first that may look at it."""
     bh, part, HS = item // parts, item % parts, C // NH
@@ -227,6 +243,9 @@ def _backward_part(
     kt_at, k_at = thread * keys * HS, thread * keys * c_count * c_width
     if parts > 1:
         zero_span(dqueries, item * T * HS, min(T, part * keys) * HS)  # queries that look at none of the part's keys
+    for t in range(part * keys, T):  # of dweights, under the weights
+        at = (bh // NH * T + t) * C + bh % NH * HS
+        means[thread * T + t] = dot_span(dout, at, out, at, HS)
     for k0 in range(part * keys, T, parts * keys):
         k_number = min(keys, T - k0)
         k_start = (bh // NH * T + k0) * 3 * C + C + bh % NH * HS
@@ -245,7 +264,7 @@ def _backward_part(
             _backward_block(
                 bh, q0, k0, k_number, part, parts, thread, dqkv, dout, qkv, out, lse, T, C, NH,
                 k_width, c_width, c_rows, keys, key, use_dropout, threshold, keep_scale,
-                multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+                multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
             )  # fmt: skip
 
 
@@ -253,12 +272,12 @@ def _backward_part(
 def _backward_block(
     bh, q0, k0, k_number, part, parts, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
     key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows,
+    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
 ):  # fmt: skip
     """What one block of queries and one block of keys add to the gradients of both."""
     HS = C // NH
     real = out.dtype.type
-    scale, log2e_scale, root = real(1.0 / math.sqrt(HS)), real(LOG2E / math.sqrt(HS)), real(math.sqrt(HS))
+    scale = real(1.0 / math.sqrt(HS))
     c_count = (HS + c_width - 1) // c_width
     rows = min(BACKWARD_QUERIES, T - q0)
     width = min(k_number, q0 + rows - k0)  # keys that some query of the block may look at
@@ -282,20 +301,18 @@ def _backward_block(
             multiply, dout, o_start, C, v_panels, packed, k_width, HS, all_dscores, at, keys, rows, below
         )
     # weights = exp(scores - lse);  dscores = weights * (dweights - their mean) / sqrt(HS)
-    for r in range(rows):
-        n = max(0, min(width, q0 + r - k0 + 1))
-        row, t = s_at + r * keys, bh * T + q0 + r
-        if n > 0:
-            exp_span(all_scores, row, all_scores, row, n, log2e_scale, lse[t] * root)
-            if use_dropout:
-                bits = row_hash(key, t)
-                dropout_span(all_dscores, row, all_dscores, row, out, 0, False, n, bits, k0, threshold, keep_scale)
-            mean = dot_span(dout, o_start + r * C, out, o_start + r * C, HS)  # of dweights under the weights
-            softmax_gradient_span(all_dscores, row, all_scores, row, n, mean, scale)
-            if use_dropout:
-                dropout_span(all_scores, row, all_scores, row, out, 0, False, n, bits, k0, threshold, keep_scale)
-        zero_span(all_scores, row + n, min(c_rows, width - n))  # as far as the row's tiles will read
-        zero_span(all_dscores, row + n, min(c_rows, width - n))
+    lanes = lanes_of(all_scores)
+    for r in range(0, rows, lanes):
+        number, seen, diagonal = min(lanes, rows - r), min(keys, q0 + r - k0), q0 + r < k0 + keys
+        at = s_at + r * keys
+        if use_dropout:
+            _drop_rows(all_dscores, at, keys, number, seen, diagonal, key, bh * T + q0 + r, k0, threshold, keep_scale)
+        softmax_gradient_rows(
+            all_scores, at, all_dscores, at, keys, number, seen, diagonal, _cleared(c_rows, lanes, keys - seen), scale,
+            lse, bh * T + q0 + r, means, thread * T + q0 + r,
+        )  # fmt: skip
+        if use_dropout:
+            _drop_rows(all_scores, at, keys, number, seen, diagonal, key, bh * T + q0 + r, k0, threshold, keep_scale)
     # On the diagonal, tile by tile: queries before a key and keys behind a query give nothing.
     diagonal = k0 + width > q0
     step = c_rows if diagonal else width

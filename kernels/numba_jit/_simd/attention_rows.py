@@ -1,0 +1,229 @@
+"""The softmax of attention and its gradient over a block of scores, as many rows at a time as a vector has lanes.
+
+What belongs to a row, such as its largest score, is then one lane of a vector; maxima and sums of the rows are folded
+together. Rows begin and end with whole vectors but on the causal diagonal, where they end in a square of such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+from .spans import place
+from .vector import I32, I64, LOG2E, Lanes, Vec
+
+
+@intrinsic
+def softmax_rows(typingctx, S, s, s_row, rows, seen, diagonal, fill, scale, first, STATE, largest, total, shrink):
+    """Make weights of scores. Row i < rows, at most one vector's lanes, is S[s + i s_row], ..., `seen` elements long,
+    which are whole vectors, and i + 1 more if `diagonal`:
+
+        new = max(largest, max of the row);  shrink = exp2((largest - new) * scale);  largest = new
+        row = exp2((row - new) * scale);  total = total * shrink + sum of the row
+
+    with largest, total and shrink in STATE[largest + i], ...; if `first`, what stood there counts as -inf and 0. With
+    `diagonal`, what follows in a row is set to 0, as far as `fill` vectors beyond that of the diagonal.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        S_, s_, s_row_, rows_, seen_, diagonal_, fill_, scale_, first_, STATE_, largest_, total_, shrink_ = arguments
+        lanes = Lanes(builder, S.dtype)
+        source = place(context, builder, S, S_, s_)
+        largest_at, total_at, shrink_at = (
+            place(context, builder, STATE, STATE_, at) for at in (largest_, total_, shrink_)
+        )
+        factor = lanes.splat(scale_)
+        largest_before = _choose(lanes, first_, lanes.vec(float("-inf")), lanes.load(largest_at))
+        total_before = _choose(lanes, first_, lanes.vec(0.0), lanes.load(total_at))
+
+        new = lanes.maximum(_row_maxima(lanes, source, s_row_, rows_, seen_, diagonal_), largest_before)
+        decay = lanes.exp2((largest_before - new) * factor)
+        lanes.store(new, largest_at)
+        lanes.store(decay, shrink_at)
+        sums = cgutils.alloca_once(builder, lanes.type, size=lanes.count)
+
+        def row(i: ir.Value, _: list[Vec]) -> list[Vec]:
+            start = builder.gep(source, [builder.mul(i, s_row_)])
+            center = lanes.broadcast(builder.gep(largest_at, [i]))
+
+            def weights(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+                at = builder.gep(start, [offset])
+                power = lanes.exp2((lanes.load(at) - center) * factor)
+                power = power if mask is None else power.where(mask, 0.0)
+                lanes.store(power, at)
+                return [carried[0] + power]
+
+            (found,) = _along_row(lanes, i, seen_, diagonal_, [lanes.vec(0.0)], weights)
+            builder.store(found.value, builder.gep(sums, [i]))
+            _zeros(lanes, start, seen_, diagonal_, fill_)
+            return []
+
+        _loop(lanes, rows_, 1, [], row)
+        by_row = [Vec(lanes, builder.load(builder.gep(sums, [ir.Constant(I64, i)]))) for i in range(lanes.count)]
+        total_now = lanes.fma(total_before, decay, _fold_rows(lanes, by_row, lambda a, b: a + b))
+        lanes.store(total_now, total_at)
+        return context.get_dummy_value()
+
+    n, yes, real = types.int64, types.boolean, S.dtype
+    return types.void(S, n, n, n, n, yes, n, real, yes, STATE, n, n, n), codegen
+
+
+@intrinsic
+def softmax_gradient_rows(typingctx, S, s, D, d, row, rows, seen, diagonal, fill, scale, LSE, lse, MEAN, mean):
+    """Weights of scores again, and the gradient of the scores of that of the weights, for rows as in `softmax_rows`:
+
+        weight = exp2(S[s + i row + j] * scale * log2(e) - LSE[lse + i] * log2(e))
+        S[s + i row + j] = weight;  D[d + i row + j] = weight * (D[d + i row + j] - MEAN[mean + i]) * scale
+    """
+
+    def codegen(context, builder, signature, arguments):
+        S_, s_, D_, d_, row_, rows_, seen_, diagonal_, fill_, scale_, LSE_, lse_, MEAN_, mean_ = arguments
+        lanes = Lanes(builder, S.dtype)
+        weights, gradients = place(context, builder, S, S_, s_), place(context, builder, D, D_, d_)
+        lse_at, mean_at = place(context, builder, LSE, LSE_, lse_), place(context, builder, MEAN, MEAN_, mean_)
+        factor = lanes.splat(scale_)
+        factor2 = factor * LOG2E
+
+        def along(i: ir.Value, _: list[Vec]) -> list[Vec]:
+            offset_of_row = builder.mul(i, row_)
+            start, d_start = builder.gep(weights, [offset_of_row]), builder.gep(gradients, [offset_of_row])
+            center = lanes.broadcast(builder.gep(lse_at, [i])) * -LOG2E
+            mean_of_row = lanes.broadcast(builder.gep(mean_at, [i]))
+
+            def gradient(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+                at, d_at = builder.gep(start, [offset]), builder.gep(d_start, [offset])
+                power = lanes.exp2(lanes.fma(lanes.load(at), factor2, center))
+                slope = power * ((lanes.load(d_at) - mean_of_row) * factor)
+                for value, target in ((power, at), (slope, d_at)):
+                    lanes.store(value if mask is None else value.where(mask, 0.0), target)
+                return []
+
+            _along_row(lanes, i, seen_, diagonal_, [], gradient)
+            _zeros(lanes, start, seen_, diagonal_, fill_)
+            _zeros(lanes, d_start, seen_, diagonal_, fill_)
+            return []
+
+        _loop(lanes, rows_, 1, [], along)
+        return context.get_dummy_value()
+
+    n, yes, real = types.int64, types.boolean, S.dtype
+    return types.void(S, n, D, n, n, n, n, yes, n, real, LSE, n, MEAN, n), codegen
+
+
+# --------------------------------------------------------------------------------------------------------------- pieces
+
+
+def _choose(lanes: Lanes, condition: ir.Value, a: Vec, b: Vec) -> Vec:
+    """a where the scalar `condition` holds, else b"""
+    return Vec(lanes, lanes.builder.select(condition, a.value, b.value))
+
+
+def _loop(
+    lanes: Lanes, end: ir.Value, step: int, carried: list[Vec], body: Callable[[ir.Value, list[Vec]], list[Vec]]
+) -> list[Vec]:
+    """body(i, carried) for i = 0, step, ... below `end`; returns what the last one hands on."""
+    builder = lanes.builder
+    entry, head = builder.block, builder.append_basic_block("loop")
+    inside, done = builder.append_basic_block("loop.body"), builder.append_basic_block("loop.end")
+    builder.branch(head)
+    builder.position_at_end(head)
+    i, state = builder.phi(I64), [Vec(lanes, builder.phi(lanes.type)) for _ in carried]
+    i.add_incoming(ir.Constant(I64, 0), entry)
+    for phi, value in zip(state, carried, strict=True):
+        phi.value.add_incoming(value.value, entry)
+    builder.cbranch(builder.icmp_signed("<", i, end), inside, done)
+    builder.position_at_end(inside)
+    new = body(i, state)
+    i.add_incoming(builder.add(i, ir.Constant(I64, step)), builder.block)
+    for phi, value in zip(state, new, strict=True):
+        phi.value.add_incoming(value.value, builder.block)
+    builder.branch(head)
+    builder.position_at_end(done)
+    return state
+
+
+def _if(
+    lanes: Lanes, condition: ir.Value, carried: list[Vec], body: Callable[[list[Vec]], list[Vec]]
+) -> list[Vec]:
+    """body(carried) if `condition`, else carried"""
+    builder = lanes.builder
+    before = builder.block
+    with builder.if_then(condition):
+        new = body(carried)
+        after = builder.block
+    merged = [Vec(lanes, builder.phi(lanes.type)) for _ in carried]
+    for phi, value, old in zip(merged, new, carried, strict=True):
+        phi.value.add_incoming(old.value, before)
+        phi.value.add_incoming(value.value, after)
+    return merged
+
+
+def _along_row(
+    lanes: Lanes, i: ir.Value, seen: ir.Value, diagonal: ir.Value, carried: list[Vec],
+    body: Callable[[ir.Value, Vec | None, list[Vec]], list[Vec]],
+) -> list[Vec]:  # fmt: skip
+    """body(offset, mask, carried) for each vector of row i: mask is None but for that of the diagonal."""
+    builder = lanes.builder
+    state = _loop(lanes, seen, lanes.count, carried, lambda offset, values: body(offset, None, values))
+    mask = lanes.mask_below(builder.add(i, ir.Constant(I64, 1)))
+    return _if(lanes, diagonal, state, lambda values: body(seen, mask, values))
+
+
+def _zeros(lanes: Lanes, start: ir.Value, seen: ir.Value, diagonal: ir.Value, fill: ir.Value) -> None:
+    """Clear `fill` vectors behind the diagonal's, if there is one."""
+    builder, count = lanes.builder, ir.Constant(I64, lanes.count)
+    beyond = builder.gep(start, [builder.add(seen, count)])
+    number = builder.select(diagonal, builder.mul(fill, count), ir.Constant(I64, 0))
+
+    def clear(offset: ir.Value, _: list[Vec]) -> list[Vec]:
+        lanes.store(lanes.vec(0.0), builder.gep(beyond, [offset]))
+        return []
+
+    _loop(lanes, number, lanes.count, [], clear)
+
+
+def _row_maxima(
+    lanes: Lanes, source: ir.Value, row: ir.Value, rows: ir.Value, seen: ir.Value, diagonal: ir.Value
+) -> Vec:
+    """The largest score of each row, NaNs passed over: they show in the weights. Rows beyond the last repeat it."""
+    builder, lowest = lanes.builder, lanes.vec(float("-inf"))
+    last = builder.sub(rows, ir.Constant(I64, 1))
+    starts = []
+    for i in range(lanes.count):
+        index = ir.Constant(I64, i)
+        index = builder.select(builder.icmp_signed("<", index, last), index, last)
+        starts.append(builder.gep(source, [builder.mul(index, row)]))
+
+    def whole(offset: ir.Value, largest: list[Vec]) -> list[Vec]:
+        return [
+            lanes.maximum(lanes.load(builder.gep(start, [offset])), value)
+            for start, value in zip(starts, largest, strict=True)
+        ]
+
+    def square(largest: list[Vec]) -> list[Vec]:
+        found = []
+        for i, (start, value) in enumerate(zip(starts, largest, strict=True)):
+            mask = Vec(lanes, ir.Constant(lanes.mask_type, [int(j <= i) for j in range(lanes.count)]))
+            found.append(lanes.maximum(lanes.load(builder.gep(start, [seen])).where(mask, lowest), value))
+        return found
+
+    largest = _loop(lanes, seen, lanes.count, [lowest] * lanes.count, whole)
+    return _fold_rows(lanes, _if(lanes, diagonal, largest, square), lanes.maximum)
+
+
+def _fold_rows(lanes: Lanes, rows: list[Vec], combine: Callable[[Vec, Vec], Vec]) -> Vec:
+    """Lane i of the result is the fold of all lanes of rows[i], in an order that depends on the vector width alone:
+    rounds as in `Lanes.transpose`, but that two rows become one in each."""
+    builder, order, bit = lanes.builder, ir.VectorType(I32, lanes.count), 1
+    while bit < lanes.count:
+        low = ir.Constant(order, [e if not e & bit else e - bit + lanes.count for e in range(lanes.count)])
+        high = ir.Constant(order, [e + bit if not e & bit else e + lanes.count for e in range(lanes.count)])
+        rows = [
+            combine(*(Vec(lanes, builder.shuffle_vector(a.value, b.value, which)) for which in (low, high)))
+            for a, b in zip(rows[0::2], rows[1::2], strict=True)
+        ]
+        bit *= 2
+    return rows[0]
