@@ -24,7 +24,6 @@ from ._simd.packing import pack_panel
 from ._simd.softmax_spans import exp_span, max_span
 from ._simd.spans import dropout_span, scale_span, zero_span
 from ._simd.tiles import lanes_of, product, product_address
-from ._simd.vector import LOG2E
 from .dropout import mask_numbers, row_hash
 from .linear import panels_size, tile_shape
 
@@ -137,7 +136,7 @@ def _forward_block(
     """One block of queries of one head: over the blocks of keys up to the last that it may look at."""
     HS = C // NH
     real = out.dtype.type
-    scale, log2e_scale = real(1.0 / math.sqrt(HS)), real(LOG2E / math.sqrt(HS))
+    scale = real(1.0 / math.sqrt(HS))
     k_size, v_count = (T + k_width - 1) // k_width * k_width, (HS + v_width - 1) // v_width
     q0 = q_block * QUERIES
     rows = min(QUERIES, T - q0)
@@ -161,7 +160,7 @@ def _forward_block(
             number, seen, diagonal = min(lanes, rows - r), min(keys, q0 + r - k0), q0 + r < k0 + keys
             softmax_rows(
                 all_scores, s_at + r * keys, keys, number, seen, diagonal, _cleared(v_rows, lanes, keys - seen),
-                log2e_scale, k0 == 0, all_state, largest + r, total + r, shrink + r,
+                scale, k0 == 0, all_state, largest + r, total + r, shrink + r,
             )  # fmt: skip
             for i in range(r, r + number):
                 if k0 > 0 and all_state[shrink + i] != 1:
@@ -354,14 +353,14 @@ def _weights(weights, qkv, first):
     C = qkv.shape[2] // 3
     HS = C // NH
     real = weights.dtype.type
-    log2e_scale = real(LOG2E / math.sqrt(HS))
+    scale = real(1.0 / math.sqrt(HS))
     for item in numba.prange(B * NH * R):
         b, h, r = item // (NH * R), item // R % NH, item % R
         n, at = first + r + 1, item * T
         for j in range(n):
             query = (b * T + first + r) * 3 * C + h * HS
             weights[b, h, r, j] = dot_span(qkv, query, qkv, (b * T + j) * 3 * C + C + h * HS, HS)
-        total = exp_span(weights, at, weights, at, n, log2e_scale, max_span(weights, at, n))
+        total = exp_span(weights, at, weights, at, n, scale, max_span(weights, at, n))
         for j in range(n):
             weights[b, h, r, j] /= total
         weights[b, h, r, n:] = 0

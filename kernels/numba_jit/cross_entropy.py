@@ -11,7 +11,6 @@ from ..contract import Array, implements
 from ._jit import kernel
 from ._simd.softmax_spans import exp_span, exp_sum_span, max_span
 from ._simd.spans import scale_span
-from ._simd.vector import LOG2E
 
 
 @implements(contract.cross_entropy)
@@ -24,14 +23,13 @@ def cross_entropy(losses: Array, dlogits: Array | None, logits: Array, targets: 
 def _cross_entropy(losses, dlogits, use_dlogits, logits, targets, scale):
     N, V = logits.shape
     real = logits.dtype.type
-    log2e = real(LOG2E)
     for n in numba.prange(N):
         largest = max_span(logits, n * V, V)
         wanted = logits[n, targets[n]] - largest  # read before dlogits, which may be logits, is written
         if use_dlogits:
-            total = exp_span(dlogits, n * V, logits, n * V, V, log2e, largest)
+            total = exp_span(dlogits, n * V, logits, n * V, V, real(1), largest)
             scale_span(dlogits, n * V, V, real(scale) / total)
             dlogits[n, targets[n]] -= real(scale)
         else:
-            total = exp_sum_span(logits, n * V, V, log2e, largest)
+            total = exp_sum_span(logits, n * V, V, real(1), largest)
         losses[n] = real(math.log(total)) - wanted

@@ -29,7 +29,6 @@ from ._simd.rows import rows_product, rows_product_address
 from ._simd.softmax_spans import exp_span, max_span
 from ._simd.spans import add_span, gelu_span, relu_span, scale_span
 from ._simd.target import TARGET
-from ._simd.vector import LOG2E
 from ._team import (
     DELAYED,
     MEMBERS,
@@ -246,7 +245,7 @@ def _head(
             add_span(own, q, own, q, qkv_bias, bias, HS)
             _dots(own, scores, own, q, keys, cache, n, HS)
             real = type(own[scores])
-            scale = real(LOG2E / math.sqrt(HS))
+            scale = real(1.0 / math.sqrt(HS))
             total = exp_span(own, scores, own, scores, n, scale, max_span(own, scores, n))
             rows_product(multiply, own, attended + r * HS, 0, own, scores, 0, 1, values, cache, HS, n, HS)
             scale_span(own, attended + r * HS, HS, real(1) / total)

@@ -13,7 +13,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .spans import place
-from .vector import I32, I64, LOG2E, Lanes, Vec
+from .vector import I32, I64, Lanes, Vec
 
 
 @intrinsic
@@ -21,8 +21,8 @@ def softmax_rows(typingctx, S, s, s_row, rows, seen, diagonal, fill, scale, firs
     """Make weights of scores. Row i < rows, at most one vector's lanes, is S[s + i s_row], ..., `seen` elements long,
     which are whole vectors, and i + 1 more if `diagonal`:
 
-        new = max(largest, max of the row);  shrink = exp2((largest - new) * scale);  largest = new
-        row = exp2((row - new) * scale);  total = total * shrink + sum of the row
+        new = max(largest, max of the row);  shrink = exp((largest - new) * scale);  largest = new
+        row = exp((row - new) * scale);  total = total * shrink + sum of the row
 
     with largest, total and shrink in STATE[largest + i], ...; if `first`, what stood there counts as -inf and 0. With
     `diagonal`, what follows in a row is set to 0, as far as `fill` vectors beyond that of the diagonal.
@@ -35,12 +35,12 @@ def softmax_rows(typingctx, S, s, s_row, rows, seen, diagonal, fill, scale, firs
         largest_at, total_at, shrink_at = (
             place(context, builder, STATE, STATE_, at) for at in (largest_, total_, shrink_)
         )
-        factor = lanes.splat(scale_)
+        exp = lanes.exp_of(lanes.splat(scale_))
         largest_before = _choose(lanes, first_, lanes.vec(float("-inf")), lanes.load(largest_at))
         total_before = _choose(lanes, first_, lanes.vec(0.0), lanes.load(total_at))
 
         new = lanes.maximum(_row_maxima(lanes, source, s_row_, rows_, seen_, diagonal_), largest_before)
-        decay = lanes.exp2((largest_before - new) * factor)
+        decay = exp(largest_before - new)
         lanes.store(new, largest_at)
         lanes.store(decay, shrink_at)
         sums = cgutils.alloca_once(builder, lanes.type, size=lanes.count)
@@ -51,7 +51,7 @@ def softmax_rows(typingctx, S, s, s_row, rows, seen, diagonal, fill, scale, firs
 
             def weights(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
                 at = builder.gep(start, [offset])
-                power = lanes.exp2((lanes.load(at) - center) * factor)
+                power = exp(lanes.load(at) - center)
                 power = power if mask is None else power.where(mask, 0.0)
                 lanes.store(power, at)
                 return [carried[0] + power]
@@ -75,7 +75,7 @@ def softmax_rows(typingctx, S, s, s_row, rows, seen, diagonal, fill, scale, firs
 def softmax_gradient_rows(typingctx, S, s, D, d, row, rows, seen, diagonal, fill, scale, LSE, lse, MEAN, mean):
     """Weights of scores again, and the gradient of the scores of that of the weights, for rows as in `softmax_rows`:
 
-        weight = exp2(S[s + i row + j] * scale * log2(e) - LSE[lse + i] * log2(e))
+        weight = exp(S[s + i row + j] * scale - LSE[lse + i])
         S[s + i row + j] = weight;  D[d + i row + j] = weight * (D[d + i row + j] - MEAN[mean + i]) * scale
     """
 
@@ -84,18 +84,17 @@ def softmax_gradient_rows(typingctx, S, s, D, d, row, rows, seen, diagonal, fill
         lanes = Lanes(builder, S.dtype)
         weights, gradients = place(context, builder, S, S_, s_), place(context, builder, D, D_, d_)
         lse_at, mean_at = place(context, builder, LSE, LSE_, lse_), place(context, builder, MEAN, MEAN_, mean_)
-        factor = lanes.splat(scale_)
-        factor2 = factor * LOG2E
+        factor, exp = lanes.splat(scale_), lanes.exp_of()
 
         def along(i: ir.Value, _: list[Vec]) -> list[Vec]:
             offset_of_row = builder.mul(i, row_)
             start, d_start = builder.gep(weights, [offset_of_row]), builder.gep(gradients, [offset_of_row])
-            center = lanes.broadcast(builder.gep(lse_at, [i])) * -LOG2E
+            center = -lanes.broadcast(builder.gep(lse_at, [i]))
             mean_of_row = lanes.broadcast(builder.gep(mean_at, [i]))
 
             def gradient(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
                 at, d_at = builder.gep(start, [offset]), builder.gep(d_start, [offset])
-                power = lanes.exp2(lanes.fma(lanes.load(at), factor2, center))
+                power = exp(lanes.fma(lanes.load(at), factor, center))
                 slope = power * ((lanes.load(d_at) - mean_of_row) * factor)
                 for value, target in ((power, at), (slope, d_at)):
                     lanes.store(value if mask is None else value.where(mask, 0.0), target)

@@ -1,4 +1,4 @@
-"""The pieces of a softmax and of its gradient over a span of consecutive elements."""
+"""The pieces of a softmax over a span of consecutive elements."""
 
 from __future__ import annotations
 
@@ -31,20 +31,18 @@ def max_span(typingctx, X, x, n):
 
 @intrinsic
 def exp_span(typingctx, OUT, out, X, x, n, scale, shift):
-    """OUT[out + i] = exp2((X[x + i] - shift) * scale) for i < n; returns their sum. In the base 2 a factor log2(e) is
-    part of `scale` and costs nothing."""
+    """OUT[out + i] = exp((X[x + i] - shift) * scale) for i < n; returns their sum"""
 
     def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         target = place(context, builder, OUT, arguments[0], arguments[1])
         source = place(context, builder, X, arguments[2], arguments[3])
-        factor, center = lanes.splat(arguments[5]), lanes.splat(arguments[6])
+        exp, center = lanes.exp_of(lanes.splat(arguments[5])), lanes.splat(arguments[6])
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            value = lanes.load(builder.gep(source, [offset]), mask, float("-inf"))
-            power = lanes.exp2((value - center) * factor)
+            power = exp(lanes.load(builder.gep(source, [offset]), mask) - center)
             lanes.store(power, builder.gep(target, [offset]), mask)
-            if mask is not None:  # not by exp2(-inf) = 0: with an infinite shift it is NaN
+            if mask is not None:
                 power = power.where(mask, 0.0)
             return [carried[0] + power]
 
@@ -57,42 +55,18 @@ def exp_span(typingctx, OUT, out, X, x, n, scale, shift):
 
 @intrinsic
 def exp_sum_span(typingctx, X, x, n, scale, shift):
-    """The sum of exp2((X[x + i] - shift) * scale) for i < n, with the bits of `exp_span`; nothing is written."""
+    """The sum of exp((X[x + i] - shift) * scale) for i < n, with the bits of `exp_span`; nothing is written"""
 
     def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)
         source = place(context, builder, X, arguments[0], arguments[1])
-        factor, center = lanes.splat(arguments[3]), lanes.splat(arguments[4])
+        exp, center = lanes.exp_of(lanes.splat(arguments[3])), lanes.splat(arguments[4])
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            value = lanes.load(builder.gep(source, [offset]), mask, float("-inf"))
-            power = lanes.exp2((value - center) * factor)
+            power = exp(lanes.load(builder.gep(source, [offset]), mask) - center)
             return [carried[0] + (power if mask is None else power.where(mask, 0.0))]
 
         (total,) = span_loop(lanes, arguments[2], [lanes.vec(0.0)], body)
         return lanes.reduce(total, lambda a, b: a + b)
 
     return X.dtype(X, types.int64, types.int64, X.dtype, X.dtype), codegen
-
-
-@intrinsic
-def softmax_gradient_span(typingctx, D, d, W, w, n, mean, scale):
-    """D[d + i] = W[w + i] * (D[d + i] - mean) * scale for i < n"""
-
-    def codegen(context, builder, signature, arguments):
-        lanes = Lanes(builder, D.dtype)
-        gradient = place(context, builder, D, arguments[0], arguments[1])
-        weights = place(context, builder, W, arguments[2], arguments[3])
-        center, factor = lanes.splat(arguments[5]), lanes.splat(arguments[6])
-
-        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            place = builder.gep(gradient, [offset])
-            weight = lanes.load(builder.gep(weights, [offset]), mask)
-            lanes.store(weight * ((lanes.load(place, mask) - center) * factor), place, mask)
-            return []
-
-        span_loop(lanes, arguments[4], [], body)
-        return context.get_dummy_value()
-
-    n64 = types.int64
-    return types.void(D, n64, W, n64, n64, D.dtype, D.dtype), codegen

@@ -6,6 +6,7 @@ each of its elements. Arrays are given with an offset in elements; results may o
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -29,30 +30,33 @@ def place(context: Any, builder: ir.IRBuilder, array_type: types.Type, array: ir
 
 
 def span_loop(
-    lanes: Lanes, n: ir.Value, carried: list[Vec], body: Callable[[ir.Value, Vec | None, list[Vec]], list[Vec]]
-) -> list[Vec]:
+    lanes: Lanes, n: ir.Value, carried: list[Vec], body: Callable[[ir.Value, Vec | None, list[Vec]], list[Vec]],
+    chains: int = 1, combine: Callable[[Vec, Vec], Vec] = operator.add,
+) -> list[Vec]:  # fmt: skip
     """Run `body(offset, mask, carried)` for each vector of a span of n elements; mask is None but for the last, partial
-    one. `carried` are values handed from one vector to the next; their last state is returned."""
+    one. `carried` are values handed from one vector to the next; their last state is returned.
+
+    A sum waits for the sum before it. With more `chains` than one, so many vectors are taken a turn, each with values
+    of its own, which all begin as `carried`; `combine` then makes one of two. The order depends on n alone.
+    """
     builder, width = lanes.builder, ir.Constant(I64, lanes.count)
     whole = builder.sub(n, builder.srem(n, width))
-    entry, head = builder.block, builder.append_basic_block("span")
-    loop, end = builder.append_basic_block("span.body"), builder.append_basic_block("span.end")
-    builder.branch(head)
-    builder.position_at_end(head)
-    offset = builder.phi(I64)
-    offset.add_incoming(ir.Constant(I64, 0), entry)
-    state = [Vec(lanes, builder.phi(value.value.type)) for value in carried]
-    for phi, value in zip(state, carried, strict=True):
-        phi.value.add_incoming(value.value, entry)
-    builder.cbranch(builder.icmp_signed("<", offset, whole), loop, end)
-    builder.position_at_end(loop)
-    new = body(offset, None, state)
-    offset.add_incoming(builder.add(offset, width), builder.block)
-    for phi, value in zip(state, new, strict=True):
-        phi.value.add_incoming(value.value, builder.block)
-    builder.branch(head)
+    start: ir.Value = ir.Constant(I64, 0)
+    if chains > 1:
+        turn = ir.Constant(I64, chains * lanes.count)
+        turns = builder.sub(n, builder.srem(n, turn))
+        states = _vectors(lanes, start, turns, [carried] * chains, body)
+        start = turns
+        while len(states) > 1:
+            half = len(states) // 2
+            states = [
+                [combine(a, b) for a, b in zip(one, other, strict=True)]
+                for one, other in zip(states[:half], states[half:], strict=True)
+            ]
+        carried = states[0]
+    (state,) = _vectors(lanes, start, whole, [carried], body)
 
-    builder.position_at_end(end)
+    end = builder.block
     tail, done = builder.append_basic_block("span.tail"), builder.append_basic_block("span.done")
     builder.cbranch(builder.icmp_signed("<", whole, n), tail, done)
     builder.position_at_end(tail)
@@ -69,22 +73,59 @@ def span_loop(
     return results
 
 
+def _vectors(
+    lanes: Lanes, start: ir.Value, end: ir.Value, states: list[list[Vec]],
+    body: Callable[[ir.Value, Vec | None, list[Vec]], list[Vec]],
+) -> list[list[Vec]]:  # fmt: skip
+    """The whole vectors from start to end, as many at a time as there are states."""
+    builder = lanes.builder
+    entry, head = builder.block, builder.append_basic_block("span")
+    loop, done = builder.append_basic_block("span.body"), builder.append_basic_block("span.end")
+    builder.branch(head)
+    builder.position_at_end(head)
+    offset = builder.phi(I64)
+    offset.add_incoming(start, entry)
+    phis = [[Vec(lanes, builder.phi(value.value.type)) for value in state] for state in states]
+    builder.cbranch(builder.icmp_signed("<", offset, end), loop, done)
+    builder.position_at_end(loop)
+    new = []
+    for number, state in enumerate(phis):
+        at = builder.add(offset, ir.Constant(I64, number * lanes.count)) if number else offset
+        new.append(body(at, None, state))
+    for state, first, last in zip(phis, states, new, strict=True):
+        for phi, before, after in zip(state, first, last, strict=True):
+            phi.value.add_incoming(before.value, entry)
+            phi.value.add_incoming(after.value, builder.block)
+    offset.add_incoming(builder.add(offset, ir.Constant(I64, len(states) * lanes.count)), builder.block)
+    builder.branch(head)
+    builder.position_at_end(done)
+    return phis
+
+
 # ------------------------------------------------------------------------------------------------------------- formulas
 
 
 def gelu(lanes: Lanes, x: Vec) -> Vec:
     """x/2 (1 + tanh(u)) = x / (1 + exp(-2u)),  u = sqrt(2/pi) (x + 0.044715 x^3): no cancellation for negative x."""
-    u = x * lanes.fma(x * x, GELU_SCALE * GELU_CUBIC, GELU_SCALE)
-    return x / (lanes.exp2(u * (-2.0 * LOG2E)) + 1.0)
+    return x / (lanes.exp2(x * _gelu_exponent(lanes, x * x)) + 1.0)
 
 
 def gelu_derivative(lanes: Lanes, x: Vec) -> Vec:
     """With s = 1/(1 + exp(-2u)), of which gelu = x s:  s + x s (1 - s) 2 u',  u' = sqrt(2/pi) (1 + 3*0.044715 x^2)"""
     square = x * x
-    u = x * lanes.fma(square, GELU_SCALE * GELU_CUBIC, GELU_SCALE)
-    s = lanes.vec(1.0) / (lanes.exp2(u * (-2.0 * LOG2E)) + 1.0)
+    power = lanes.exp2(x * _gelu_exponent(lanes, square))
+    s = lanes.vec(1.0) / (power + 1.0)
+    rest = power * s  # 1 - s without the cancellation; inf * 0 = NaN far out, where it is 1
+    rest = rest.where(rest.compare("<", 1.0), 1.0)
     slope = lanes.fma(square, 6.0 * GELU_SCALE * GELU_CUBIC, 2.0 * GELU_SCALE)
-    return lanes.fma(x * slope, s * (lanes.vec(1.0) - s), s)
+    return lanes.fma(s * rest * x, slope, s)
+
+
+def _gelu_exponent(lanes: Lanes, square: Vec) -> Vec:
+    """Of x^2, -2u log2(e) / x: times x, the exponent of exp(-2u) in the base 2. The factors are part of the constants,
+    so they cost no rounding."""
+    factor = -2.0 * LOG2E * GELU_SCALE
+    return lanes.fma(square, factor * GELU_CUBIC, factor)
 
 
 def random_bits(lanes: Lanes, low: Vec, high: Vec, column: ir.Value) -> ir.Value:
