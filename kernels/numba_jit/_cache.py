@@ -34,6 +34,7 @@ import platformdirs
 from numba import config as numba_config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.runtime import rtsys
 
 from ..lock import take_lock
 from ._simd.target import TARGET
@@ -172,8 +173,12 @@ class Cache(FunctionCache):
         return found
 
     def _load(self, sig: Any, target_context: Any) -> Any:
+        # Code calls Numba's memory management, which has to be ready. What else Numba's own method makes ready here is
+        # for the compiler, who does it too: it takes as long as to load all kernels.
+        rtsys.initialize(target_context)
         try:
-            return super().load_overload(sig, target_context)
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
         except Exception:  # damaged: anything can come of that
             if self._lock.file is not None:
                 self._lock.remove("nbi")

@@ -5,7 +5,8 @@ to reassociate sums or to contract a*b + c would let LLVM choose differently for
 fresh from the compiler and code from the cache then differ in the last bit. Sums and products that should be
 vectorised or fused are written so, in `_simd`.
 
-Cache. Machine code is kept on disk; see `_cache`.
+Cache. Machine code is kept on disk; see `_cache`. Only kernels become machine code, not what they are made of; see
+`_linking`.
 
 Threads. See `_threads` for the layer that runs them. One of the layers ends the process when two Python threads start
 parallel kernels at once; with that one, and with no other, kernels wait for each other.
@@ -35,7 +36,9 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function on first use for each combination of dtypes, and keep the machine code on disk."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(parallel=parallel, error_model="numpy", nogil=True)(function)
+        dispatcher = numba.njit(
+            parallel=parallel, error_model="numpy", nogil=True, no_cfunc_wrapper=True
+        )(function)
         cache = dispatcher._cache = _cache.Cache(function)
         compile_it = dispatcher.compile
 
