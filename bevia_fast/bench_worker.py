@@ -25,7 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,10 +88,20 @@ class Worker:
         step = self._made(size, weights, recompute)
         built = time.perf_counter() - began
         if rules is not None:
-            self.watch = Stopwatch(step.run, Rules(**rules))
+            with self._compiling(size):
+                self.watch = Stopwatch(step.run, Rules(**rules))
         np.savez(gradients, **step.check((checked[0], checked[1])))
         only_stepping(step)
         return {"first_step_s": built + (self.watch.first_s if self.watch else 0.0)}
+
+    def _compiling(self, size: dict[str, Any]) -> AbstractContextManager[None]:
+        """For the first step: what is not compiled yet, two processes compile."""
+        if self.name != "numba":
+            return nullcontext()
+        from .bench_step import StepSize
+        from .compiling import two_compilers
+
+        return two_compilers([StepSize(**size).model])
 
     def context(
         self, small: dict[str, Any], large: dict[str, Any], recompute: bool, rules: dict[str, Any]

@@ -15,7 +15,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .arguments import PROG, PlanCommand, parse
-from .config import AttentionConfig, CheckConfig, DoctorConfig, GenerateConfig, ParametersConfig, TrainConfig
+from .config import (
+    AttentionConfig,
+    CheckConfig,
+    DoctorConfig,
+    GenerateConfig,
+    ModelConfig,
+    ParametersConfig,
+    TrainConfig,
+)
 from .errors import StoppedRun, UserError
 
 if TYPE_CHECKING:
@@ -125,6 +133,7 @@ def _check(config: CheckConfig) -> int:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     from .check import DTYPES, check_kernels, check_training
+    from .compiling import two_compilers
     from .console import PlainConsole
     from .kernels.contract import OPERATIONS
     from .run import describe_backend, open_backend
@@ -133,10 +142,11 @@ def _check(config: CheckConfig) -> int:
     numba, numpy = open_backend("numba", config.threads), open_backend("numpy")
     console.print(f"{describe_backend(numba)}  against  {describe_backend(numpy)}")
     rows = []
-    with Progress(
+    bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
         disable=not console.is_terminal,
-    ) as progress:  # fmt: skip
+    )  # fmt: skip
+    with bar as progress, two_compilers([ModelConfig(vocab_size=65, dropout=0.1, dtype=dtype) for dtype in DTYPES]):
         task = progress.add_task("kernels", total=2 * len(OPERATIONS) + 2 * len(DTYPES))
         for row in check_kernels(numba, numpy, config.quick):
             rows.append(row)

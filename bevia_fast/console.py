@@ -48,11 +48,14 @@ class PlainConsole(Console):
 
 
 class CompileBar:
-    """Shows that kernels are being compiled: a bar on a terminal, one line elsewhere."""
+    """Shows that kernels are being compiled: a bar on a terminal, one line elsewhere. At the end, `count` of them were,
+    in `seconds`."""
 
     def __init__(self, console: Console) -> None:
+        from .kernels.numba_jit import _cache
+
         self.started, self.count, self.seconds = time.perf_counter(), 0, 0.0
-        self._last = ""
+        self._compiled, self._before = _cache.compiled, len(_cache.compiled)
         self.progress = Progress(
             SpinnerColumn(), TextColumn("compiling"), BarColumn(bar_width=20), MofNCompleteColumn(),
             TextColumn("{task.description}"), TimeElapsedColumn(),
@@ -65,12 +68,11 @@ class CompileBar:
 
     def show(self, operation: str, number: int, total: int) -> None:
         """`operation` is being compiled, the one number `number` of `total`."""
-        self.count += operation != self._last
-        self._last = operation
         self.progress.update(self.task, description=operation, completed=number - 1, total=total)
 
     def stop(self) -> None:
         self.seconds = time.perf_counter() - self.started
+        self.count = len(self._compiled) - self._before
         self.progress.stop()
 
 
@@ -104,7 +106,9 @@ class ConsoleReporter(Reporter):
     def compiled(self) -> None:
         if self.compiler is not None:
             self.compiler.stop()
-            self.fact("compiled", f"{self.compiler.count} kernels for this CPU, in {self.compiler.seconds:.1f} s")
+            count, seconds = self.compiler.count, f"{self.compiler.seconds:.1f} s"
+            self.fact("compiled", f"{count} kernels for this CPU, in {seconds}" if count
+                                  else f"by another process; {seconds} of waiting")  # fmt: skip
             self.compiler = None
 
     @contextlib.contextmanager

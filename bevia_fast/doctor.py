@@ -19,13 +19,13 @@ from . import __version__
 from .bench_client import LIMITING_VARIABLES, THREAD_VARIABLES
 from .bench_results import cpu_name
 from .capacity import available_bytes, readable
+from .compiling import warm_up
 from .config import DoctorConfig, ModelConfig
 from .kernels import get_backend
 from .kernels.numba_jit import _cache, _threads
 from .kernels.numba_jit._simd.target import TARGET
 from .run import open_backend
 from .timing import EVICT_BYTES
-from .trainer import warm_up
 
 Rows = list[tuple[str, str]]
 VERSION = re.compile("[0-9a-f]{20}")  # what a folder of compiled kernels is called
@@ -158,7 +158,6 @@ def doctor(config: DoctorConfig) -> int:
             rows += measured(shown.stage)
     rows += software()
     console, bar = WideConsole(), None
-    before = len(_cache.compiled)
 
     def tell(operation: str, number: int, total: int) -> None:
         nonlocal bar
@@ -170,9 +169,8 @@ def doctor(config: DoctorConfig) -> int:
         bar.stop()
     rows += cache(config.clean)
     if not problem:
-        count = len(_cache.compiled) - before
         wanted = "float32 and float64" if config.float64 else "float32"
-        rows.append(("kernels", f"{count} compiled in {bar.seconds:.1f} s, for {wanted}" if bar and count
+        rows.append(("kernels", f"{bar.count} compiled in {bar.seconds:.1f} s, for {wanted}" if bar and bar.count
                                 else f"all that training needs for {wanted} were compiled before"))  # fmt: skip
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:

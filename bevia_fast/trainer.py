@@ -7,22 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from .config import GenerateConfig, ModelConfig, TrainConfig
-from .corpus import DRAWN_AHEAD, Batches, Tokens, evaluation_batches
+from .config import ModelConfig, TrainConfig
+from .corpus import Batches, Tokens, evaluation_batches
 from .errors import StoppedRun
-from .kernels import Backend, get_backend
-from .kernels.contract import OPERATIONS
+from .kernels import Backend
 from .model import GPT, DropoutStream
 from .parameters import Parameters
-from .sample import stream
 from .schedule import learning_rate
-from .tokenizer import Tokenizer
 
 Array = NDArray[Any]
 
@@ -104,61 +99,3 @@ def evaluate(
         total += model.loss(inputs, targets) * targets.size
         count += targets.size
     return total / count
-
-
-def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int], None] | None = None) -> str:
-    """Call every kernel that training needs once, on a small model, so that compiled ones are ready.
-
-    `tell` hears of each operation that has to be compiled: its name, its number, and of how many. Returns why the
-    compiled code cannot be kept for the next process, in a few words; empty if it can, or if none was compiled.
-    """
-    if backend.name != "numba":
-        _use_every_kernel(config, backend)
-        return ""
-    from .kernels.numba_jit import _cache
-
-    counted, all_operations = _Counted(backend), _Counted(get_backend("numpy"))
-
-    def compiling(_: str) -> None:
-        if tell is not None:
-            if not all_operations.called:
-                _use_every_kernel(config, cast(Backend, all_operations))
-            tell(list(counted.called)[-1], len(counted.called), len(all_operations.called))
-
-    before = len(_cache.compiled)
-    with _cache.telling(compiling):
-        _use_every_kernel(config, cast(Backend, counted))
-    return _cache.problem() if len(_cache.compiled) > before else ""
-
-
-def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
-    small = replace(config, layers=1, ctx=min(config.ctx, 8))
-    tokens = np.zeros(DRAWN_AHEAD * small.ctx, np.int32)  # many windows: to draw their order epoch by epoch takes long
-    trainer = Trainer(TrainConfig(batch=2, steps=1), small, backend, tokens)
-    trainer.update(1, trainer.backward(1))
-    trainer.model.loss(*trainer.batches[0])
-    # the first character reads the prompt, the second the cache
-    list(stream(trainer.model, Tokenizer(_placeholder(config.vocab_size)), GenerateConfig(run="", length=2)))
-
-
-class _Counted:
-    """A backend that remembers which of its operations were called, in the order of their first calls."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend, self.called = backend, dict[str, None]()
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._backend, name)
-        if name not in OPERATIONS:
-            return value
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            self.called[name] = None
-            return value(*arguments, **options)
-
-        return call
-
-
-def _placeholder(size: int) -> str:
-    """Some alphabet of this size."""
-    return "".join(map(chr, range(size)))

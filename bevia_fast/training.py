@@ -15,6 +15,7 @@ import numpy as np
 from . import files
 from .capacity import readable, refuse_training
 from .checkpoint import Checkpoint, Progress, candidates, newest_good, refuse_changes, versions
+from .compiling import warm_up
 from .config import BackendName, GenerateConfig, TrainConfig
 from .corpus import Corpus, Tokens, usual_evaluation
 from .crosscheck import LiveCrosscheck
@@ -27,7 +28,7 @@ from .sample import stream
 from .saving import Saver
 from .signals import finish_on_signal
 from .tokenfile import CodedText, coded_text
-from .trainer import Trainer, evaluate, not_finite, warm_up
+from .trainer import Trainer, evaluate, not_finite
 
 __all__ = ["Record", "Reporter", "Trainer", "evaluate", "train", "warm_up"]
 

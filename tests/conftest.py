@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from bevia_fast.compiling import two_compilers
+from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import BACKENDS, Backend, get_backend
 
 settings.register_profile("repeatable", max_examples=25, deadline=None, derandomize=True, database=None)
@@ -26,6 +28,13 @@ def no_signal_is_ignored() -> Iterator[None]:
     yield
     for number in ignored:
         signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_by_two() -> Iterator[None]:
+    """Where the kernels are new, the tests wait for them half as long."""
+    with two_compilers([ModelConfig(vocab_size=5, dropout=0.1, dtype=dtype) for dtype in ("float32", "float64")]):
+        yield
 
 
 @pytest.fixture(params=list(BACKENDS))

@@ -22,6 +22,7 @@ from small_runs import TINY, tiny_config
 
 import bevia_fast
 from bevia_fast import kernels
+from bevia_fast.compiling import warm_up
 from bevia_fast.config import GenerateConfig
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import OPERATIONS
@@ -29,7 +30,7 @@ from bevia_fast.kernels.lock import take_lock
 from bevia_fast.kernels.numba_jit import _cache, activation
 from bevia_fast.sample import stream
 from bevia_fast.tokenizer import Tokenizer
-from bevia_fast.trainer import Trainer, warm_up
+from bevia_fast.trainer import Trainer
 
 # Three functions are enough to meet at the lock, and compile in seconds.
 COMPILE = """
@@ -271,7 +272,8 @@ def test_a_read_only_install_trains_and_says_that_nothing_is_kept(tmp_path: Path
 def test_after_the_warm_up_nothing_is_compiled(tmp_path: Path) -> None:
     """Neither in steps nor when text is written, whatever the options."""
     told: list[tuple[str, int, int]] = []
-    for changes in ({}, {"dropout": 0.1, "tie": False}, {"norm": "post", "activation": "relu", "bias": False}):
+    for changes in ({}, {"dropout": 0.1, "tie": False}, {"norm": "post", "activation": "relu", "bias": False},
+                    {"ctx": 30, "dim": 140, "heads": 5}):  # fmt: skip
         config = tiny_config(tmp_path, model=replace(TINY, **changes), backend="numba", steps=4)
         model = replace(config.model, vocab_size=20)
         assert warm_up(model, get_backend("numba"), lambda *what: told.append(what)) == ""
@@ -290,7 +292,7 @@ def test_what_is_compiled_is_told_once_and_counted(tmp_path: Path) -> None:
     """As training does it in a new installation; told here by a process of its own, where everything is new."""
     code = (
         "import json, sys\nfrom bevia_fast.config import ModelConfig\nfrom bevia_fast.kernels import get_backend\n"
-        "from bevia_fast.trainer import warm_up\nfrom bevia_fast.kernels.numba_jit import _cache\ntold = []\n"
+        "from bevia_fast.compiling import warm_up\nfrom bevia_fast.kernels.numba_jit import _cache\ntold = []\n"
         "def tell(*what):\n    told.append(what)\n    if len(told) == 2: print(json.dumps(told)); sys.exit(0)\n"
         "warm_up(ModelConfig(vocab_size=5), get_backend('numba'), tell)\n"
     )
