@@ -158,18 +158,29 @@ class RunFolder:
         return folder
 
     def create(self, config: dict[str, Any]) -> Path:
-        """Make the folder, write config.json, open metrics.jsonl. Two runs never get the same folder."""
+        """Make the folder, write config.json, open metrics.jsonl. Two runs never get the same folder.
+
+        Raises CheckpointError; the folder then holds no run.
+        """
         if self._numbered:
             self.path = _next_free(Path("runs"))
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                with open(self.path / CONFIG, "x", encoding="utf-8") as file:
-                    file.write(config_text(config))
+                file = open(self.path / CONFIG, "x", encoding="utf-8")  # noqa: SIM115  # closed below
             except FileExistsError:
                 raise _taken(self.path) from None
-            self._open(os.O_CREAT)
-            (self.path / CHECKPOINTS).mkdir(exist_ok=True)
+            try:
+                with file:
+                    file.write(config_text(config))
+                self._open(os.O_CREAT)
+                (self.path / CHECKPOINTS).mkdir(exist_ok=True)
+            except BaseException:
+                self.close()
+                for name in (METRICS, CONFIG):  # in this order, for until the last one nobody else may begin here
+                    with contextlib.suppress(OSError):
+                        os.unlink(self.path / name)
+                raise
         return self.path
 
     def _open(self, flags: int = 0) -> None:

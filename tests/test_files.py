@@ -108,6 +108,30 @@ def test_a_folder_that_comes_back_gets_all_lines(tmp_path: Path) -> None:
     assert [record["step"] for record in files.read_metrics(path)] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("call", ["write", "open", "mkdir"])
+def test_a_run_that_cannot_begin_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """The disk is full at one of the steps; another attempt in the same folder begins anew."""
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (tmp_path / "run").mkdir()
+    with monkeypatch.context() as patch:
+        if call == "write":
+            patch.setattr(files, "config_text", full)
+        elif call == "open":
+            patch.setattr(files, "take_lock", full)
+        else:
+            mkdir = os.mkdir
+            patch.setattr(os, "mkdir", lambda path, *rest: (full if path.name == "checkpoints" else mkdir)(path, *rest))
+        folder = files.RunFolder(str(tmp_path / "run"))
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            folder.create({})
+        folder.close()
+    assert list((tmp_path / "run").iterdir()) == []
+    files.RunFolder(str(tmp_path / "run")).create({"who": 2})
+
+
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     first, second = (files.RunFolder(str(tmp_path / "run")) for _ in range(2))
     first.create({"who": 1})
