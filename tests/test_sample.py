@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bevia_fast.config import GenerateConfig, ModelConfig
+from bevia_fast.decoder import Decoder
 from bevia_fast.errors import DataError, StoppedRun
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.model import GPT
@@ -64,6 +65,14 @@ def test_a_prompt_of_any_length(length: int) -> None:
     model = model_of(get_backend("numba"))
     prompt = ("hgfedcba" * 3)[:length]
     assert text_of(model, prompt=prompt) == text_of(model, use_cache=False, prompt=prompt)
+
+
+@pytest.mark.parametrize("tie", [False, True])
+def test_a_prompt_s_last_row_alone_has_the_bits_that_it_has_among_others(tie: bool, dtype: str) -> None:
+    model = model_of(get_backend("numba"), ctx=24, dim=100, heads=5, tie=tie, dtype=dtype)
+    decoder, tokens = Decoder(model), np.arange(24, dtype=np.int32) % len(ALPHABET)
+    for T in range(1, 25):
+        assert decoder.read(tokens[:T]).tobytes() == model.logits(tokens[None, :T])[0, -1].tobytes()
 
 
 def test_both_backends_write_the_same_text() -> None:

@@ -18,9 +18,7 @@ from ..contract import Activation, Array, implements
 from ._jit import device, kernel
 from ._scratch import scratch
 from ._simd.blocks import block_rows, pack_columns, product_block
-from ._simd.norm_spans import dot_span
 from ._simd.packing import column_sums
-from ._simd.rows import rows_product, rows_product_address
 from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product_address
@@ -43,15 +41,6 @@ def linear_forward(
 ) -> None:  # fmt: skip
     # (N,C), (C,OC), (OC) -> (N,OC)
     N, (C, OC) = len(inp), weight.shape
-    if N == 1:
-        _forward_row(
-            out.reshape(-1), (out if preactivation is None else preactivation).reshape(-1), inp.reshape(-1),
-            *flat(weight), C, OC, inp.reshape(-1) if bias is None else bias, bias is not None,
-            out.reshape(-1) if residual is None else residual.reshape(-1), residual is not None,
-            preactivation is not None, ACTIVATIONS[activation],
-            scratch("row", OC, inp.dtype), rows_product_address(inp.dtype),
-        )  # fmt: skip
-        return
     plan = plan_product(N, C, OC, inp.dtype, numba.get_num_threads())
     in_one_pass = activation is None and preactivation is None
     activated = out
@@ -236,31 +225,6 @@ def _forward_block(
                     activated[i] = linear[i]
             if use_residual:
                 add_span(out, at, activated, at, residual, at, stop - j)
-
-
-@kernel(parallel=False)
-def _forward_row(
-    out, preactivation, inp, weight, w_row, w_column, C, OC, bias, use_bias, residual, use_residual,
-    use_preactivation, activation, linear, multiply,
-):  # fmt: skip
-    """A single row, as when text is generated. One core reads weights about as fast as a launch would take longer."""
-    if w_column == 1:
-        rows_product(multiply, linear, 0, OC, inp, 0, C, 1, weight, 0, w_row, C, OC)
-    else:
-        for j in range(OC):
-            linear[j] = dot_span(inp, 0, weight, j * w_column, C)
-    if use_bias:
-        for j in range(OC):
-            linear[j] += bias[j]
-    if use_preactivation:
-        for j in range(OC):
-            preactivation[j] = linear[j]
-    if activation == GELU:
-        gelu_span(linear, 0, linear, 0, OC)
-    elif activation == RELU:
-        relu_span(linear, 0, linear, 0, OC)
-    for j in range(OC):
-        out[j] = linear[j] + residual[j] if use_residual else linear[j]
 
 
 @kernel()
