@@ -311,6 +311,12 @@ def check_decoding(V: int, token: int, index: int) -> None:
         raise ContractError(f"decode_tokens: index is {index}; wanted index >= 0")
 
 
+def check_rows(T: int, R: int, first: int) -> None:
+    """Raises ContractError if the rows that `attention_weights` is asked for are not in [0, T)."""
+    if not 0 <= first <= T - R:
+        raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= T - R = {T - R}")
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The operations
 # --------------------------------------------------------------------------------------------------------------------

@@ -220,6 +220,7 @@ def test_option_out_of_range(backend: Backend, operation: str, option: str, bad:
     getattr(backend, operation)(**call(operation))
     message = refusal(backend, operation, call(operation) | {option: bad})
     assert message.startswith(f"{operation}: {option} is {bad!r}")
+    assert message == refusal(get_backend("numpy"), operation, call(operation) | {option: bad})
 
 
 @pytest.mark.parametrize("operation", ["attention_forward", "attention_backward", "attention_weights"])

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from .. import contract
-from ..contract import Array, ContractError, implements
+from ..contract import Array, implements
 from ._jit import device, kernel
 from ._scratch import scratch
 from ._simd.attention_rows import softmax_gradient_rows, softmax_rows
@@ -85,8 +85,7 @@ def attention_backward(
 def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     # (B,T,3C) -> (B,NH,R,T)
     R, T = weights.shape[2:]
-    if not 0 <= first <= T - R:
-        raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= {T - R}, as T = {T}, R = {R}")
+    contract.check_rows(T, R, first)
     _weights(weights, qkv, first)
 
 

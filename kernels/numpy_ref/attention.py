@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from .. import contract
-from ..contract import Array, ContractError, implements
+from ..contract import Array, implements
 from .dropout import dropout_mask
 
 
@@ -118,7 +118,6 @@ def attention_backward(
 def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     # (B,T,3C) -> (B,NH,R,T)
     _, NH, R, T = weights.shape
-    if not 0 <= first <= T - R:
-        raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= T - R = {T - R}")
+    contract.check_rows(T, R, first)
     q, k, _ = split_heads(qkv, NH)
     weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first))
