@@ -48,8 +48,10 @@ def test_numba_agrees_with_numpy(case: Case, dtype: str) -> None:
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_blocks_suit_the_tiles_of_every_cpu(target: Target, dtype: str) -> None:
     """What the walk over blocks takes for granted, here and on CPUs that this test does not run on."""
+    lanes = target.lanes(np.dtype(dtype).itemsize)
+    assert QUERIES % lanes == BACKWARD_QUERIES % lanes == 0  # rows of which as many go together end in whole vectors
     for vectors, height in target.tile_rows.items():
-        width = vectors * target.lanes(np.dtype(dtype).itemsize)
+        width = vectors * lanes
         assert KEYS % width == BACKWARD_KEYS % width == 0  # a block of keys is whole panels, and so as long as it says
         assert BACKWARD_QUERIES % height == 0  # no tile of keys lies in two blocks of queries, one seen and one not
     assert KEYS % QUERIES == BACKWARD_KEYS % BACKWARD_QUERIES == 0  # no block of keys begins within one of queries
