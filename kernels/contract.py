@@ -48,6 +48,7 @@ Norm = Literal["pre", "post"]
 P = ParamSpec("P")
 R = TypeVar("R")
 FUNCTION = 8  # operations that exp, log or tanh counts as
+NORM_EPS = 1e-5  # of the layer normalisation
 
 
 class ContractError(ValueError):
@@ -349,7 +350,7 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
     out="N C!", mean="N!", rstd="N!", inp="N C", weight="C", bias="C?",
 )  # fmt: skip
 def layernorm_forward(
-    out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = 1e-5
+    out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = NORM_EPS
 ) -> None:
     """out = (inp - mean) * rstd * weight + bias,  a row at a time (Ba et al. 2016, eq. 4)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numba.core import types
 
 from .. import contract
-from ..contract import Activation, Array, Norm, implements
+from ..contract import NORM_EPS, Activation, Array, Norm, implements
 from ..windows import stride
 from ._jit import c_function, device, kernel
 from ._scratch import scratch
@@ -51,7 +51,6 @@ WORTH = 2_000_000  # weights to read in a call, at least, for each thread that i
 ALONE = 8  # calls for which a thread works alone after others had no core of their own: another program is running
 HEAD_ROWS = 16  # of the head's matrix, for which a thread makes the logits at a time
 ROWS = 2  # places of a token at most
-EPS = 1e-5  # of the layer normalisation, as elsewhere
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
 _alone = 0  # for how many more calls
 DISMISSED, STOPPED = 1, 2  # messages to the team; STOPPED + n: the logits after n tokens are not finite
@@ -211,7 +210,7 @@ def _norm(own, out, inp, rows, C, weight, bias, at):
         real = type(own[i])
         mean = sum_span(own, i, C) / real(C)
         variance = squared_distance_span(own, i, C, mean) / real(C)
-        rstd = real(1) / (variance + real(EPS)) ** real(0.5)
+        rstd = real(1) / (variance + real(NORM_EPS)) ** real(0.5)
         normalize_span(own, out - inp + i, own, i, C, mean, rstd, offset(weight, at), offset(bias, at), True)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 
 from .. import contract
-from ..contract import Array, implements
+from ..contract import NORM_EPS, Array, implements
 from ._jit import kernel
 from ._scratch import scratch
 from ._simd.norm_spans import (
@@ -21,7 +21,7 @@ GROUP = 32  # rows whose weight gradients are summed together: by data, so that 
 
 @implements(contract.layernorm_forward)
 def layernorm_forward(
-    out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = 1e-5
+    out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = NORM_EPS
 ) -> None:
     # (N,C) -> (N,C), (N), (N)
     _forward(out, mean, rstd, inp, weight, weight if bias is None else bias, bias is not None, eps)

@@ -7,12 +7,12 @@ from __future__ import annotations
 import numpy as np
 
 from .. import contract
-from ..contract import Array, implements
+from ..contract import NORM_EPS, Array, implements
 
 
 @implements(contract.layernorm_forward)
 def layernorm_forward(
-    out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = 1e-5
+    out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = NORM_EPS
 ) -> None:
     # (N,C), (C,), (C,) -> out (N,C), mean (N,), rstd (N,)
 
