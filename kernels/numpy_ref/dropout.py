@@ -41,9 +41,7 @@ def dropout_mask(key: int, rows: int, columns: int, rate: float) -> Array:
 def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: Array | None = None) -> None:
     # (N,C), (N,C) -> (N,C)
     N, C = inp.shape
-    result = inp
-    if rate != 0:
-        result = inp * dropout_mask(key, N, C, rate) * (1 / (1 - rate))
+    result = inp * dropout_mask(key, N, C, rate) * (1 / (1 - rate))
     if residual is not None:
         result = result + residual
     out[...] = result
@@ -53,8 +51,5 @@ def dropout_forward(out: Array, inp: Array, rate: float, key: int, *, residual: 
 def dropout_backward(dinp: Array, dout: Array, rate: float, key: int) -> None:
     # (N,C) -> (N,C)
     N, C = dout.shape
-    result = dout
-    if rate != 0:
-        # forward: out = inp * mask / (1 - rate)
-        result = dout * dropout_mask(key, N, C, rate) * (1 / (1 - rate))
-    dinp[...] = result
+    # forward: out = inp * mask / (1 - rate)
+    dinp[...] = dout * dropout_mask(key, N, C, rate) * (1 / (1 - rate))
