@@ -87,14 +87,14 @@ def decode_tokens(
             ln_1_weight, ln_1_bias, qkv_weight, qkv_bias, attn_proj_weight, attn_proj_bias,
             ln_2_weight, ln_2_bias, fc_weight, fc_bias, mlp_proj_weight, mlp_proj_bias, ln_f_weight, ln_f_bias,
         )),
-        head, state, scratch("heap", V, INT64), scratch("chances", V, FLOAT64),
+        head, state, scratch("heap", V, INT64), scratch("weights", V, FLOAT64),
         scratch("shares", ROWS * (NH + G) * C, dtype), scratch("own", threads * own, dtype),
     )  # fmt: skip
     table = np.array([
         *(array.ctypes.data for array in arrays), rows_product_address(dtype), own, threads,
         drawn.size, token, index, L, NH, HS, S, C, G, M, V, stride(S), norm == "post", ACTIVATIONS[activation],
         _bits(temperature), top_k, _bits(top_p), key - (key >> 63 << 64), draw,
-    ])  # fmt: skip
+    ], INT64)  # fmt: skip
     _launch(_member_address(dtype), table, logits, threads)
     if state[DELAYED] > 0 or state[MEMBERS] < threads:
         _alone = ALONE
@@ -135,7 +135,7 @@ def _member(
     drawn, logits, keys, values, token_table, position_table,
     ln_1_weight, ln_1_bias, qkv_weight, qkv_bias, attn_proj_weight, attn_proj_bias,
     ln_2_weight, ln_2_bias, fc_weight, fc_bias, mlp_proj_weight, mlp_proj_bias, ln_f_weight, ln_f_bias,
-    head, team, heap, chances, shares, own, multiply, own_size, threads,
+    head, team, heap, weights, shares, own, multiply, own_size, threads,
     D, token, index, L, NH, HS, S, C, G, M, V, step, post, activation, temperature, top_k, top_p, key, draw,
 ):  # fmt: skip
     """What one thread does, for all tokens."""
@@ -187,7 +187,7 @@ def _member(
         barrier(team, size)
         if rank == 0:
             noise = np.float64(row_hash(key, draw + number) >> np.uint64(11)) / np.float64(1 << 53)
-            token = draw_token(logits, V, heap, chances, temperature, top_k, top_p, noise)
+            token = draw_token(logits, V, heap, weights, temperature, top_k, top_p, noise)
             if token < 0:
                 atomic_add(team, MESSAGE, STOPPED + number - atomic_load(team, MESSAGE))  # which may be DISMISSED
             else:
