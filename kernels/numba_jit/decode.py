@@ -21,6 +21,7 @@ from numba.core import types
 
 from .. import contract
 from ..contract import NORM_EPS, Activation, Array, Norm, implements
+from ..memory import CACHE_LINE
 from ..windows import stride
 from ._jit import c_function, device, kernel
 from ._scratch import scratch
@@ -28,7 +29,6 @@ from ._simd.norm_spans import dot_span, four_dots, normalize_span, squared_dista
 from ._simd.rows import rows_product, rows_product_address
 from ._simd.softmax_spans import exp_span, max_span
 from ._simd.spans import add_span, gelu_span, relu_span, scale_span
-from ._simd.target import TARGET
 from ._team import (
     DELAYED,
     MEMBERS,
@@ -50,9 +50,9 @@ from .sampling import draw as draw_token
 WORTH = 2_000_000  # weights to read in a call, at least, for each thread that is started
 ALONE = 8  # calls for which a thread works alone after others had no core of their own: another program is running
 HEAD_ROWS = 16  # of the head's matrix, for which a thread makes the logits at a time
-ROWS = 2  # places of a token at most
+PLACES = 2  # of a token, at most: so many rows go through the transformer at once
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
-_alone = 0  # for how many more calls
+_alone = 0  # calls that one thread still makes alone
 DISMISSED, STOPPED = 1, 2  # messages to the team; STOPPED + n: the logits after n tokens are not finite
 
 
@@ -77,8 +77,8 @@ def decode_tokens(
     threads = max(1, min(numba.get_num_threads(), drawn.size * count // WORTH))
     if threads > 1 and _alone > 0:
         threads, _alone = 1, _alone - 1
-    line = 2 * TARGET.lanes(1)  # elements: no two threads write to neighbouring cache lines
-    own = -(-(ROWS * (2 * C + 4 * HS + M) + S) // line) * line
+    lines = 2 * CACHE_LINE // dtype.itemsize  # elements of two cache lines, which some CPUs fetch together
+    own = -(-(PLACES * (2 * C + 4 * HS + M) + S) // lines) * lines
     state = scratch("team", TEAM_SIZE, INT64)
     state[:TEAM_SIZE] = 0
     arrays = (
@@ -88,7 +88,7 @@ def decode_tokens(
             ln_2_weight, ln_2_bias, fc_weight, fc_bias, mlp_proj_weight, mlp_proj_bias, ln_f_weight, ln_f_bias,
         )),
         head, state, scratch("heap", V, INT64), scratch("weights", V, FLOAT64),
-        scratch("shares", ROWS * (NH + G) * C, dtype), scratch("own", threads * own, dtype),
+        scratch("shares", PLACES * (NH + G) * C, dtype), scratch("own", threads * own, dtype),
     )  # fmt: skip
     table = np.array([
         *(array.ctypes.data for array in arrays), rows_product_address(dtype), own, threads,
@@ -144,8 +144,8 @@ def _member(
         return
     size = members(team)
     x = rank * own_size  # in `own`: the stream, its normalisation, and what a head or a group works with
-    normed = x + ROWS * C
-    work = normed + ROWS * C
+    normed = x + PLACES * C
+    work = normed + PLACES * C
     for number in range(D):
         window = max(0, (index + number - S) // step + 1)  # see `kernels.windows`
         place = index + number - window * step
@@ -160,7 +160,7 @@ def _member(
             first, last = share_of(NH, rank, size)
             for h in range(first, last):
                 _head(
-                    shares, h * ROWS * C, own, inp, work, keys, values, rows, wanted, window, place, step,
+                    shares, h * PLACES * C, own, inp, work, keys, values, rows, wanted, window, place, step,
                     layer * NH + h, L * NH, HS, S, C, qkv_weight, qkv_bias, attn_proj_weight, multiply,
                 )  # fmt: skip
             rows = wanted
@@ -173,11 +173,11 @@ def _member(
             first, last = share_of(G, rank, size)
             for g in range(first, last):
                 _group(
-                    shares, (NH + g) * ROWS * C, own, inp, work, rows, (layer * G + g) * M, C, M, activation,
+                    shares, (NH + g) * PLACES * C, own, inp, work, rows, (layer * G + g) * M, C, M, activation,
                     fc_weight, fc_bias, mlp_proj_weight, multiply,
                 )  # fmt: skip
             barrier(team, size)
-            _add_shares(own, x, rows, C, shares, NH * ROWS * C, G, mlp_proj_bias, layer * C)
+            _add_shares(own, x, rows, C, shares, NH * PLACES * C, G, mlp_proj_bias, layer * C)
             if post:
                 _norm(own, x, x, rows, C, ln_2_weight, ln_2_bias, layer * C)
         _norm(own, normed, x, 1, C, ln_f_weight, ln_f_bias, 0)
@@ -221,7 +221,7 @@ def _add_shares(own, x, rows, C, shares, start, parts, bias, at):
         i = x + r * C
         add_span(own, i, own, i, bias, at, C)
         for part in range(parts):
-            add_span(own, i, own, i, shares, start + (part * ROWS + r) * C, C)
+            add_span(own, i, own, i, shares, start + (part * PLACES + r) * C, C)
 
 
 @device
@@ -231,8 +231,8 @@ def _head(
 ):  # fmt: skip
     """Number `head` of the `heads` of all layers: keys and values of all rows, and what it adds to the first `wanted`
     of them."""
-    qkv, attended = work, work + ROWS * 3 * HS
-    scores = attended + ROWS * HS
+    qkv, attended = work, work + PLACES * 3 * HS
+    scores = attended + PLACES * HS
     rows_product(multiply, own, qkv, 3 * HS, own, inp, C, rows, qkv_weight, head * C * 3 * HS, 3 * HS, C, 3 * HS)
     for r in range(rows):
         q, bias, n = qkv + r * 3 * HS, head * 3 * HS, place - r * step + 1
