@@ -85,10 +85,8 @@ def _train(config: TrainConfig) -> int:
 
 
 def _plan(command: PlanCommand) -> int:
-    from .bench_client import limit_blas_threads
     from .plan_console import show_plan
 
-    limit_blas_threads(command.config)
     return show_plan(command.config, command.json)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,8 +17,8 @@ import numpy as np
 import pytest
 from small_runs import result, tiny_config
 
-from bevia_fast import capacity, cli, train
-from bevia_fast.bench_client import Competitor, as_request
+from bevia_fast import capacity, cli, plan_console, train
+from bevia_fast.bench_client import THREAD_VARIABLES, Competitor, as_request
 from bevia_fast.bench_step import StepSize
 from bevia_fast.capacity import available_bytes, largest_ctx, readable, training_memory
 from bevia_fast.checkpoint import stored_config
@@ -187,6 +188,15 @@ def test_plan_on_the_command_line(tmp_path: Path) -> None:
     assert written["config"]["model"]["dim"] == 64
     assert written["ways"][0]["ms"] > 0
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "plan.json"}
+
+
+def test_a_plan_has_the_threads_that_training_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    """--threads is for the Numba backend: the library of NumPy's products takes as many as it would for `train`."""
+    for name in THREAD_VARIABLES:
+        monkeypatch.setenv(name, "7")
+    monkeypatch.setattr(plan_console, "show_plan", lambda config, json: 0)
+    assert cli.main(["plan", "--backend", "numpy", "--threads", "1"]) == 0
+    assert {os.environ[name] for name in THREAD_VARIABLES} == {"7"}
 
 
 def test_what_cannot_fit_is_refused_with_the_plans_figures(
