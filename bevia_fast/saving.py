@@ -41,34 +41,35 @@ class Saver:
         return seconds > 0.0 and time.monotonic() - self._last >= max(seconds, SHARE * self._took)
 
     def save(self) -> None:
-        """Write checkpoint and model, each whole or not at all; then remove older checkpoints."""
+        """Write checkpoint and model, each whole or not at all; remove older checkpoints once there is a new one."""
         state = self.progress.step, self.progress.unfinished is not None
         if state == self._saved:
             return
-        began = time.monotonic()
+        began, failed, what = time.monotonic(), self.problem, "is not saved"
         try:
-            self._write()
-        except CheckpointError as error:
-            self.problem = str(error)
-            self._tell(f"step {state[0]:,} is not saved: {self.problem} Training goes on; the next save tries again.")
-        else:
-            if self.problem:
-                self._tell(f"step {state[0]:,} is saved; the disk takes it again.")
-            self.problem, self._saved = "", state
+            self._write_checkpoint()
             self.count += 1
             self._remove_old()
+            what = f"is saved, but for {files.MODEL}"
+            save_model(self.folder.path / files.MODEL, self.tensors["weights"], self.tokenizer, state[0])
+        except CheckpointError as error:
+            self.problem = str(error)
+            self._tell(f"step {state[0]:,} {what}: {self.problem} Training goes on; the next save tries again.")
+        else:
+            self.problem, self._saved = "", state
+            if failed:
+                self._tell(f"step {state[0]:,} is saved; the disk takes it again.")
         self._last = time.monotonic()
         self._took = self._last - began
         self.seconds += self._took
 
-    def _write(self) -> None:
+    def _write_checkpoint(self) -> None:
         folder, progress = self.folder.path, self.progress
         self.folder.sync()  # first, so that no line is missing that a resumed run would not write again
         with files.writing(folder / files.CHECKPOINTS), contextlib.suppress(FileExistsError):
             (folder / files.CHECKPOINTS).mkdir()
             files.sync_folder(folder)
         self.size = save_checkpoint(folder, self.config, self.tokenizer, progress, self.text, self.tensors)
-        save_model(folder / files.MODEL, self.tensors["weights"], self.tokenizer, progress.step)
 
     def _remove_old(self) -> None:
         """Keep the newest ones. Those of later steps are damaged, or the run would have gone on from them."""

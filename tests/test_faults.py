@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from small_runs import Acting, digest, result, tiny_config
 
-from bevia_fast import files, train
+from bevia_fast import files, saving, train
 from bevia_fast.checkpoint import PARTS, checkpoints, newest_good, stored_config
-from bevia_fast.errors import StoppedRun
+from bevia_fast.errors import CheckpointError, StoppedRun
 from bevia_fast.modelfile import load_model
 from bevia_fast.parameters import Parameters
 from bevia_fast.saving import Saver
@@ -187,6 +187,31 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path, monkeypatch: pytest.Mon
     assert [note.split(" is ")[0] for note in reporter.notes] == ["step 3", "step 6", "step 9"]
     assert "No space left on device. Training goes on" in reporter.notes[0]
     assert "the disk takes it again" in reporter.notes[2]
+
+
+def test_a_model_that_cannot_be_written_keeps_no_old_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is saved is told apart from what is not, and the last save still decides how the run ends."""
+    real, full = saving.save_model, [True]
+
+    def save_model(*args: Any) -> None:
+        if full[0]:
+            raise CheckpointError("Cannot write model.safetensors: No space left on device.")
+        real(*args)
+
+    monkeypatch.setattr(saving, "save_model", save_model)
+    reporter = Acting()
+    with pytest.raises(StoppedRun, match="at step 10, and the last save failed: Cannot write model"):
+        train(tiny_config(tmp_path), reporter)
+    assert [step for step, _ in checkpoints(tmp_path / "run")] == [10, 9]
+    assert reporter.notes[1] == (
+        "step 3 is saved, but for model.safetensors: Cannot write model.safetensors: No space left on device. "
+        "Training goes on; the next save tries again."
+    )
+    full[0] = False
+    whole, run = train(tiny_config(tmp_path, "whole")), train(stored_config(tmp_path / "run"))
+    assert result(run.folder) == result(whole.folder)
 
 
 def test_a_last_save_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
