@@ -28,6 +28,10 @@ class CheckpointError(UserError):
     """A model file or run folder that cannot be read or written."""
 
 
+class DamagedFile(CheckpointError):
+    """A file that is not as it was written: nobody can read it any more."""
+
+
 class StoppedRun(Exception):
     """A training run, or a check, ended because its numbers went wrong, or the results of a run are not all on the
     disk. The command line ends with exit code 1."""

@@ -13,6 +13,7 @@ from .config import TrainConfig
 from .errors import CheckpointError
 from .modelfile import save_model
 from .parameters import Parameters
+from .tensorfile import is_damaged
 from .tokenizer import Tokenizer
 
 SHARE = 25  # times as long as saving took, --save-seconds lets the training go on
@@ -31,6 +32,9 @@ class Saver:
         versions()  # looked up now, while all is well
         self.count, self.seconds, self.size = 0, 0.0, 0
         self._saved: tuple[int, bool] | None = None  # step, and whether its evaluation was still to be done
+        # that the run would have gone on from, if they could be read
+        later = [path for step, path in checkpoints(folder.path) if step > progress.step]
+        self._damaged = [path for path in later if is_damaged(path)]
         self._last, self._took = time.monotonic(), 0.0
 
     def due(self) -> bool:
@@ -72,13 +76,14 @@ class Saver:
         self.size = save_checkpoint(folder, self.config, self.tokenizer, progress, self.text, self.tensors)
 
     def _remove_old(self) -> None:
-        """Keep the newest ones. Those of later steps are damaged, or the run would have gone on from them."""
+        """Keep the newest ones of steps that were done. Of later ones go those that are damaged: others may be of
+        another version of the program."""
         try:
             found = checkpoints(self.folder.path)
-            kept = [path for step, path in found if step <= self.progress.step][: self.config.keep]
-            for _, path in found:
-                if path not in kept:
-                    os.unlink(path)
+            done = [path for step, path in found if step <= self.progress.step]
+            later = [path for step, path in found if step > self.progress.step]
+            for path in (*done[self.config.keep :], *(path for path in later if path in self._damaged)):
+                os.unlink(path)
         except (CheckpointError, OSError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             self._tell(f"an old checkpoint cannot be removed: {reason}.")

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import CheckpointError, shown
+from .errors import CheckpointError, DamagedFile, shown
 from .files import CHUNK, Bytes, reading, refuse_special, write_atomically
 
 Array = NDArray[Any]
@@ -70,7 +70,7 @@ class TensorFile:
         length = int.from_bytes(file.read(8), "little")
         self._start = 8 + length
         if self._size < 8 + len(PREFIX) + DIGITS or self._start > self._size:
-            raise CheckpointError(f"{path} is not a whole safetensors file.")
+            raise DamagedFile(f"{path} is not a whole safetensors file.")
         if length > MOST_HEADER:
             raise CheckpointError(f"{path} has a header of {length:,} bytes; {MOST_HEADER:,} are allowed.")
         if file.read(len(PREFIX)) != PREFIX:
@@ -93,7 +93,7 @@ class TensorFile:
         while chunk := file.read(CHUNK):
             rest.update(chunk)
         if found != rest.hexdigest().encode():
-            raise CheckpointError(f"{self.path} is damaged: its checksum is not that of its contents.")
+            raise DamagedFile(f"{self.path} is damaged: its checksum is not that of its contents.")
 
     def check(self, layout: Layout) -> None:
         """Raises CheckpointError unless the file has just these tensors, and is just as long as they are."""
@@ -137,6 +137,17 @@ def _described(entry: Any) -> str:
         return shown(f"{entry['dtype']} {tuple(entry['shape'])} at {begin}-{end}")
     except (KeyError, TypeError, ValueError):
         return shown(repr(entry))
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file can be read, and is not as it was written."""
+    try:
+        with open_tensors(path):
+            return False
+    except DamagedFile:
+        return True
+    except CheckpointError:  # of another program or version, or unreadable just now
+        return False
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,23 @@ def test_the_newest_whole_one_is_used_and_the_damaged_named(tmp_path: Path) -> N
     assert "its checksum is not that of its contents" in reporter.notes[0]
     assert "Going on from the checkpoint before it" in reporter.notes[1]
     assert result(run.folder) == result(whole.folder)
+
+
+def test_only_what_is_damaged_is_removed(tmp_path: Path) -> None:
+    """Checkpoints of later steps that cannot be gone on from: what another version wrote may be read by that one."""
+    run = train(tiny_config(tmp_path, keep=3)).folder
+    newer, cut, turned = (run / "checkpoints" / f"step-000000{step}.safetensors" for step in (20, 19, 18))
+    whole = checkpoints(run)[0][1].read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    about = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["bevia-fast"])
+    newer.write_bytes(signed(about | {"format_version": 99}, whole))
+    cut.write_bytes(whole[:-1])
+    turned.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    train(replace(stored_config(run), steps=12), Acting())
+    assert [step for step, _ in checkpoints(run)] == [20, 12, 10, 9]
+    assert problem(newer).endswith("has format version 99; this program reads 1.")
+    train(replace(stored_config(run), steps=27))
+    assert [step for step, _ in checkpoints(run)] == [27, 24, 21]  # that step was passed
 
 
 def test_none_is_whole(tmp_path: Path) -> None:
