@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from .kernels.lock import take_lock
 MODEL, CONFIG, METRICS, LOSS, SAMPLE = "model.safetensors", "config.json", "metrics.jsonl", "loss.png", "sample.txt"
 CHECKPOINTS = "checkpoints"  # a folder
 RUN_FILES = (MODEL, CONFIG, METRICS, CHECKPOINTS)
+_WRITTEN = "|".join(map(re.escape, (MODEL, CONFIG, LOSS, SAMPLE)))
+LEFTOVER = re.compile(rf"\.({_WRITTEN}|step-\d+\.safetensors)\.\d+\.part")  # see write_atomically
 
 Bytes = bytes | memoryview
 CHUNK = 1 << 20  # bytes read at a time
@@ -121,10 +124,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a process that was killed. Only with the lock, or they may be somebody's."""
+    """Remove the temporary files of a training process that was killed. Only with the lock, or they may be its own
+    still. Those of other commands, which need no lock, stay, and so do other people's."""
     with contextlib.suppress(OSError):
-        for path in folder.glob(".*.part"):
-            os.unlink(path)
+        found = [path for path in folder.iterdir() if LEFTOVER.fullmatch(path.name)]
+        for path in found:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 # ------------------------------------------------------------------------------------------------------ a run's folder

@@ -132,6 +132,22 @@ def test_a_run_that_cannot_begin_leaves_no_run(tmp_path: Path, monkeypatch: pyte
     files.RunFolder(str(tmp_path / "run")).create({"who": 2})
 
 
+def test_leftovers_are_those_of_training_and_one_that_stays_is_no_reason_to_keep_others(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    folder = files.RunFolder(str(run))
+    folder.create({})
+    folder.close()
+    left = [f".{name}.4711.part" for name in (files.MODEL, files.CONFIG, files.LOSS, files.SAMPLE)]
+    left += ["checkpoints/.step-00000012.safetensors.1.part"]
+    others = [".attention.png.4711.part", ".mine.part", f".{files.MODEL}.part", "checkpoints/.step-1.part"]
+    for name in left + others:
+        (run / name).write_text("")
+    (run / f".{files.MODEL}.1.part").mkdir()  # cannot be removed like a file
+    files.RunFolder.existing(run).close()
+    found = {str(path.relative_to(run)) for path in run.rglob(".*")}
+    assert found == {*others, f".{files.MODEL}.1.part"}
+
+
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     first, second = (files.RunFolder(str(tmp_path / "run")) for _ in range(2))
     first.create({"who": 1})
