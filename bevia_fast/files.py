@@ -198,6 +198,9 @@ class RunFolder:
             self._end = os.fstat(handle).st_size
         except BaseException:
             os.close(handle)
+            if flags & os.O_EXCL:  # made just now
+                with contextlib.suppress(OSError):
+                    os.unlink(self.path / METRICS)
             raise
         self._handle = handle
 
@@ -251,14 +254,24 @@ class RunFolder:
     def _follow(self) -> None:
         """Where the folder was taken away and is there again, begin metrics.jsonl with the lines of the old one."""
         assert self._handle is not None
-        old, path = self._handle, self.path / METRICS
+        old, end, path = self._handle, self._end, self.path / METRICS
         if path.exists() and os.path.samestat(os.stat(path), os.fstat(old)):
             return
         self._open(os.O_CREAT | os.O_EXCL)
-        os.lseek(old, 0, os.SEEK_SET)
-        while chunk := os.read(old, CHUNK):
-            _write_all(self._handle, chunk)
-            self._end += len(chunk)
+        try:
+            os.lseek(old, 0, os.SEEK_SET)
+            while self._end < end:  # there may be a part of a line behind it
+                chunk = os.read(old, min(CHUNK, end - self._end))
+                if not chunk:
+                    raise OSError("what was written is there no more")
+                _write_all(self._handle, chunk)
+                self._end += len(chunk)
+        except BaseException:  # the next attempt begins anew
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+            self.close()
+            self._handle, self._end = old, end
+            raise
         os.close(old)
 
     def close(self) -> None:

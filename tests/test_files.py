@@ -111,10 +111,6 @@ def test_a_folder_that_comes_back_gets_all_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("call", ["write", "open", "mkdir"])
 def test_a_run_that_cannot_begin_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     """The disk is full at one of the steps; another attempt in the same folder begins anew."""
-
-    def full(*_: Any, **__: Any) -> Any:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as patch:
         if call == "write":
@@ -146,6 +142,34 @@ def test_leftovers_are_those_of_training_and_one_that_stays_is_no_reason_to_keep
     files.RunFolder.existing(run).close()
     found = {str(path.relative_to(run)) for path in run.rglob(".*")}
     assert found == {*others, f".{files.MODEL}.1.part"}
+
+
+@pytest.mark.parametrize("call", ["write", "read", "lseek", "lock"])
+def test_a_folder_that_comes_back_on_a_full_disk_gets_all_lines_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    folder = files.RunFolder(str(tmp_path / "run"))
+    path = folder.create({})
+    folder.log({"step": 1})
+    with monkeypatch.context() as patch:  # a part of a line that cannot be taken back
+        write = os.write
+        patch.setattr(os, "write", lambda handle, data: write(handle, data[:3]) if len(data) > 3 else full())
+        patch.setattr(os, "ftruncate", full)
+        folder.log({"step": 2})
+    shutil.rmtree(path)
+    path.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(*((files, "take_lock") if call == "lock" else (os, call)), full)
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            folder.sync()
+    folder.log({"step": 3})
+    folder.sync()
+    folder.close()
+    assert [record["step"] for record in files.read_metrics(path)] == [1, 2, 3]
+
+
+def full(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
