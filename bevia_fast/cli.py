@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:  # a terminal that is gone, a disk that takes no output
-        return _fail(f"{error.strerror or error}.", 1)
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}.", 1)
     except SystemExit as request:  # tyro, after --help
         return request.code if isinstance(request.code, int) else 0
 

@@ -85,7 +85,8 @@ def _files(path: str) -> list[str]:
     """Names of the files that `path` stands for."""
     if path == "-" or not os.path.isdir(path):
         return [path]
-    files = sorted(file for file in Path(path).rglob("*.txt") if file.is_file() and not _is_sample(file))
+    with _reading(path):
+        files = sorted(file for file in Path(path).rglob("*.txt") if file.is_file() and not _is_sample(file))
     if not files:
         raise DataError(f"The folder {path} has no *.txt file in it or below.")
     return [str(file) for file in files]
@@ -107,7 +108,8 @@ def _reading(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise DataError(f"Cannot read {_named(name)}: {reason}.") from None
+        where = getattr(error, "filename", None) or _named(name)  # of a folder, the file in it
+        raise DataError(f"Cannot read {where}: {reason}.") from None
 
 
 def _read(name: str, size: int) -> Iterator[str]:

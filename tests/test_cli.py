@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -270,6 +272,21 @@ def test_too_little_memory_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr().err == (
         "bevia-fast: error: There is not enough memory for this (Unable to allocate 8 EiB).\n"
     )
+
+
+def test_an_error_of_the_system_is_a_sentence_with_the_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in (
+        ((errno.EIO, "Input/output error"), "Input/output error."),
+        ((errno.EACCES, "Permission denied", "a.txt"), "a.txt: Permission denied."),
+    ):
+        def fail(config: object, arguments: Any = arguments) -> int:
+            raise OSError(*arguments)
+
+        monkeypatch.setattr(cli, "run", fail)
+        assert cli.main(["train"]) == 1
+        assert capsys.readouterr().err == f"bevia-fast: error: {message}\n"
 
 
 def test_a_refused_thread_count(trained: Path) -> None:

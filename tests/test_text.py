@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -89,6 +91,22 @@ def test_missing_files_and_empty_folders(tmp_path: Path) -> None:
         read(str(tmp_path))
     with pytest.raises(DataError, match="null byte"):
         read("a\0b")
+
+
+def test_a_folder_whose_files_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As below a folder that may be read and not searched."""
+    (tmp_path / "a.txt").write_text("text")
+    stat = os.stat
+
+    def forbidden(path: Any, *args: Any, **options: Any) -> Any:
+        if str(path).endswith("a.txt"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    for use in (read, lambda path: sources([path])):
+        with pytest.raises(DataError, match=r"Cannot read .*a\.txt: Permission denied\."):
+            use(str(tmp_path))
 
 
 # -------------------------------------------------------------------------------------------------------------- blocks
