@@ -13,8 +13,7 @@ from .bench_client import Competitor, CompetitorError, Progress, as_request
 from .bench_results import StepReport
 from .bench_step import StepSize
 from .capacity import training_memory
-from .comparison import difference
-from .crosscheck import compare_gradients, gradient_tolerance
+from .crosscheck import compare_gradients, compare_losses, gradient_tolerance, worst_of
 from .errors import StoppedRun
 from .parameters import Parameters
 from .timing import Rules
@@ -106,11 +105,8 @@ class Agreement:
                     sentence = f"{name} has another gradient than numpy: they differ by {error:.2g} of its norm."
                     self.leave_out(key, CompetitorError(sentence))
                 continue
-            compared = [
-                difference("loss", np.array([loss]), np.array([expected_loss]), limit),
-                *compare_gradients(found, expected),
-            ]
-            wrong = max(compared, key=lambda comparison: comparison.error)
+            losses = compare_losses(loss, expected_loss, self.size.model)
+            wrong = worst_of([losses, *compare_gradients(found, expected)])
             if not wrong.ok:
                 raise StoppedRun(f"{name} differs from numpy, so nothing was timed: {wrong}.")
             worst = max(worst, wrong.error)

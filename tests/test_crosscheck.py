@@ -14,10 +14,11 @@ from small_runs import tiny_config
 from bevia_fast import ModelConfig, TrainConfig, train, training
 from bevia_fast.capacity import training_memory
 from bevia_fast.check import CURVE_TOLERANCE, check_kernels, check_training
-from bevia_fast.crosscheck import LiveCrosscheck, compare_gradients, gradient_tolerance
+from bevia_fast.crosscheck import LiveCrosscheck, compare_gradients, gradient_tolerance, worst_of
 from bevia_fast.errors import StoppedRun
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.kernels.contract import OPERATIONS
+from bevia_fast.model import GPT
 from bevia_fast.parameters import Parameters
 from bevia_fast.training import Trainer
 
@@ -93,6 +94,31 @@ def test_what_is_not_finite_in_either_gradient_is_seen(value: float, place: str)
     sides[place]["h.1.ln_2.bias"][3] = value
     wrong = [found for found in compare_gradients(sides["a"], sides["b"]) if not found.ok]
     assert [(found.tensor, found.index, found.error) for found in wrong] == [("h.1.ln_2.bias", (3,), np.inf)]
+
+
+def test_a_preactivation_on_either_side_of_zero_does_not_stop_a_relu() -> None:
+    """With these weights and this batch there are some; a kernel that is wrong is seen all the same."""
+    model = ModelConfig(activation="relu", vocab_size=65)
+    weights = Parameters.initial(model, 29)
+    tokens, targets = np.random.default_rng(29).integers(0, 65, (2, 12, model.ctx)).astype(np.int32)
+    numpy = get_backend("numpy")
+
+    def wrong(dinp: Any, dweight: Any, *args: Any, **options: Any) -> None:
+        before = dweight.copy()
+        numpy.linear_backward(dinp, dweight, *args, **options)
+        dweight += 0.03 * (dweight - before)
+
+    gradients = []
+    for backend in (numpy, get_backend("numba"), broken(linear_backward=wrong)):
+        gradients.append(Parameters(model))
+        GPT(model, backend, weights).loss_and_gradients(tokens, targets, gradients[-1])
+    expected, found, bad = gradients
+    assert worst_of(compare_gradients(found, expected)).ok
+    assert not worst_of(compare_gradients(bad, expected)).ok
+    name = max(expected, key=lambda name: np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max())
+    print(name, np.abs(found[name] - expected[name]).max() / np.abs(expected[name]).max())
+    found[name][0] = np.nan
+    assert worst_of(compare_gradients(found, expected)).error == np.inf
 
 
 def test_it_stops_a_run_and_logs_while_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
