@@ -110,7 +110,7 @@ def test_what_all_keys_share_does_not_matter(name: str, size: Size, seed: int) -
     shifted = qkv.copy()
     shifted[:, :, C : 2 * C] += normal(seed + 1, C)
     out, other = (forward(get_backend(name), x, heads) for x in (qkv, shifted))
-    assert_close(f"{name} out", other, out, 1e-11)
+    assert_close(f"{name} out", other, out, 1e-14)
 
 
 @each_backend

@@ -92,4 +92,4 @@ def test_linear_is_linear(name: str, N: int, C: int, OC: int, seed: int) -> None
     for inp in (x + y, x, y):
         results.append(np.empty((N, OC)))
         get_backend(name).linear_forward(results[-1], inp, weight, None)
-    assert_close(f"{name} out", results[0], results[1] + results[2], 1e-12, relative_to=float(np.sqrt(C)) * 10)
+    assert_close(f"{name} out", results[0], results[1] + results[2], 5e-15, relative_to=float(np.sqrt(C)) * 10)
