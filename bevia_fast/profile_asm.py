@@ -29,11 +29,14 @@ LEGEND = (
 def show_asm(config: ProfileKernelConfig, console: WideConsole) -> int:
     """Compile the kernels asked for, find their hot loops, print what is in them."""
     listings: list[tuple[str, Loop]] = []
-    rows = []
+    rows, without = [], []
     with progress() as shown:
         for one in profile_jobs(config):
             shown.stage(f"Compiling {one.operation}")
-            for name, loop in hot_loops(one.operation, config):
+            found = list(hot_loops(one.operation, config))
+            if not found:
+                without.append(one.operation)
+            for name, loop in found:
                 rows.append([one.operation, name, loop.instruction_set, str(loop.vector_bits or "-"), str(loop.fmas),
                              str(loop.arithmetic), str(loop.loads), str(loop.stores), str(loop.spills),
                              str(loop.instructions)])  # fmt: skip
@@ -44,6 +47,9 @@ def show_asm(config: ProfileKernelConfig, console: WideConsole) -> int:
         ["bits", "FMAs", "arithmetic", "loads", "stores", "spills", "all"], rows,
     ))  # fmt: skip
     console.print(LEGEND, soft_wrap=True)
+    for operation in without:
+        console.print(f"{operation} has no such loop: what computes is compiled apart, and called by its address.",
+                      soft_wrap=True)  # fmt: skip
     seen = set()
     for title, loop in listings:
         if loop.lines in seen:
