@@ -1,12 +1,12 @@
 """pytest-benchmark for every kernel and for the whole step.
 
-    pytest bench/                                                  # measure, both backends beside each other
-    pytest bench/bench_attention.py --benchmark-json=before.json   # then --benchmark-compare, as usual
-    pytest bench/ --benchmark-disable                              # only see that they run
+    pytest bench/                                                     # measure, both backends beside each other
+    pytest bench/ -k attention --benchmark-json=before.json           # then --benchmark-compare, as usual
+    pytest bench/ --benchmark-disable                                 # only see that they run
 
-Groups are an operation at a size. `extra_info` has GFLOP/s, GB/s, and the fraction of what the vector units of this
-machine reached when the session began; the figures come from the median, as `bevia_fast.timing` says. Here competitors
-do not take turns: for figures to be quoted use `bevia-fast bench`, which lets them.
+Groups are an operation at a size. `extra_info` has GFLOP/s, GB/s, and the fraction of the peak; the figures come from
+the median, as `bevia_fast.timing` says. The peak is probed once, when the first benchmark of the session has ended, and
+competitors do not take turns: for figures to be quoted use `bevia-fast bench`.
 """
 
 from __future__ import annotations
