@@ -1,4 +1,4 @@
-"""`bevia-fast doctor`: what this machine and this installation are, and whether the kernels work here."""
+"""`bevia-fast doctor`: what this machine and this installation are, and whether the kernels compile and run here."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def doctor(config: DoctorConfig) -> int:
     if not problem:
         wanted = "float32 and float64" if config.float64 else "float32"
         rows.append(("kernels", f"{bar.count} compiled in {bar.seconds:.1f} s, for {wanted}" if bar and bar.count
-                                else f"all that training needs for {wanted} were compiled before"))  # fmt: skip
+                                else f"all that training needs for {wanted} was compiled before"))  # fmt: skip
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)

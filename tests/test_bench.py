@@ -607,7 +607,7 @@ def test_the_report_says_threads_and_the_peak_of_each_run(report: Any) -> None:
         ["", "bevia-fast, numba", "2", "1", "100,000", "50%", "1.0"],
         ["", "bevia-fast, numpy", "2", "3", "100,000", "50%", "3.0"],
         ["ctx 128, dim 64, layers 1, heads 1, batch 8, vocab 9", "bevia-fast, numba", "2", "1", "100,000", "25%",
-         "1.0"],  # fmt: skip
+         "1.0"],
     ]
     peaks = "100 GFLOP/s with 1 thread, 190 GFLOP/s with 2 threads, 210 GFLOP/s with 2 threads."
     assert peaks in text

@@ -29,7 +29,7 @@ def test_the_report_of_a_sound_installation() -> None:
         assert words in done.stdout, words
     again = bevia("doctor", "--no-measure")
     assert again.returncode == 0
-    assert "all that training needs for float32 were compiled before" in again.stdout
+    assert "all that training needs for float32 was compiled before" in again.stdout
     assert "GFLOP/s" not in again.stdout
 
 
