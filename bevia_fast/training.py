@@ -5,6 +5,7 @@ The module has not the name of the function, for `bevia_fast.train` can be only 
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -124,6 +125,11 @@ def _train(
 
 def _read_corpus(config: TrainConfig, resumed: Checkpoint | None, reporter: Reporter) -> tuple[Corpus, CodedText]:
     """The text as tokens, and as it was read. Raises DataError if it is not that of the resumed run."""
+    if resumed is not None and "-" in config.data and sys.stdin is not None and sys.stdin.isatty():
+        raise DataError(
+            f"{config.resume} reads its text from standard input, and that is a terminal now; have the text come from "
+            "there again, or name it with --data."
+        )
     text = coded_text(config.data, reporter)
     if resumed is not None and text.fingerprint != resumed.fingerprint and not config.allow_changed_text:
         raise DataError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -252,6 +253,26 @@ def test_a_text_may_move(tmp_path: Path) -> None:
         train(stored_config(run.folder))
     assert main(["train", "--resume", str(run.folder), "--data", str(tmp_path / "moved.txt")]) == 0
     assert result(run.folder) == result(whole.folder)
+
+
+def test_a_text_from_standard_input_is_not_waited_for_at_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stdin:
+        def __init__(self, terminal: bool) -> None:
+            self.buffer, self.isatty = io.BytesIO(TEXT.encode()), lambda: terminal
+
+    monkeypatch.setattr(sys, "stdin", Stdin(False))
+    run = train(tiny_config(tmp_path, data=["-"]), Acting(5, interrupt))
+    before = contents(run.folder)
+    monkeypatch.setattr(sys, "stdin", Stdin(True))
+    with pytest.raises(DataError, match="reads its text from standard input, and that is a terminal now"):
+        train(stored_config(run.folder))
+    assert contents(run.folder) == before
+    assert train(replace(stored_config(run.folder), data=[str(tmp_path / "text.txt")], steps=6)).folder == run.folder
+    monkeypatch.setattr(sys, "stdin", Stdin(False))
+    train(replace(stored_config(run.folder), data=["-"], steps=10))
+    assert result(run.folder)[0] == 10
 
 
 def test_two_runs_on_one_folder(tmp_path: Path) -> None:
