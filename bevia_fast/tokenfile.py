@@ -84,6 +84,8 @@ def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedT
             path = folder / f"{_key(files)}.tokens"
             return _open_entry(path) or _new_entry(path, paths, files, reporter)
         stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed below
+    except BrokenPipeError:  # nobody is shown any more how far it is
+        raise
     except OSError as error:
         reason = error.strerror or str(error)
         needed = 2 * size  # twice: the array grows, and a character may need two bytes
@@ -102,7 +104,7 @@ def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedT
                 about = encode(text_blocks(paths), stream, tell)
             stream.flush()
             return _mapped(stream, about)
-        except BrokenPipeError:  # nobody is shown any more how far it is
+        except BrokenPipeError:  # as above
             raise
         except OSError as error:  # what was read of the stream is gone
             raise DataError(f"Cannot write the tokens into {folder}: {error.strerror or error}.") from None

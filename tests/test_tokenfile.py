@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import io
@@ -256,6 +257,20 @@ def test_ctrl_c_leaves_nothing(cache: Path, path: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         coded_text([path], Impatient())
     assert list(cache.iterdir()) == []
+
+
+def test_a_reader_that_goes_away_is_no_fault_of_the_disk(cache: Path, path: str, encoded: list[int]) -> None:
+    class Gone(Reporter):
+        def counting(self, what: str, total: int) -> Any:
+            def tell(done: int) -> None:
+                raise BrokenPipeError
+
+            return contextlib.nullcontext(tell)
+
+    with pytest.raises(BrokenPipeError):
+        coded_text([path], Gone())
+    assert list(cache.iterdir()) == []
+    assert len(encoded) == 1  # and not once more, into memory
 
 
 def test_the_least_recently_used_entries_go(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
