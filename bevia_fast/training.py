@@ -5,6 +5,7 @@ The module has not the name of the function, for `bevia_fast.train` can be only 
 
 from __future__ import annotations
 
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -161,7 +162,7 @@ class _Session:
         self.config, self.trainer, self.crosscheck, self.validation = config, trainer, crosscheck, validation
         self.run, self.saver, self.reporter, self.stop = run, saver, reporter, stop
         self.progress, self.folder = saver.progress, saver.folder
-        self.skipped_in_a_row = 0
+        self.skipped_in_a_row = self._skipped_before()
         ctx, batch = config.model.ctx, config.batch
         self.eval_batches = config.eval_batches or usual_evaluation(validation, ctx, batch)
         if self.eval_batches and not config.eval_batches:
@@ -169,6 +170,13 @@ class _Session:
                 f"an evaluation takes {self.eval_batches * batch * ctx:,} characters, spread over the validation "
                 f"split; --eval-batches changes that."
             )
+
+    def _skipped_before(self) -> int:
+        """How many steps were skipped just before the one that a resumed run begins with."""
+        if not self.progress.skipped:
+            return 0
+        records = [*self.run.history, *([self.progress.unfinished] if self.progress.unfinished else [])]
+        return len(list(itertools.takewhile(lambda record: "skipped" in record, reversed(records))))
 
     def go_on(self) -> None:
         """From where the run stands to its last step, or until a signal comes."""

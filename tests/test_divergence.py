@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -184,6 +185,32 @@ def test_too_many_skipped_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     broken_step(monkeypatch, lambda step: step >= 4)
     with pytest.raises(StoppedRun, match="Stopped at step 14"):
         train(tiny_config(tmp_path, on_nan="skip", steps=100))
+
+
+@pytest.mark.parametrize("evaluation", [False, True])
+def test_an_interruption_gives_no_more_steps_to_skip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: bool
+) -> None:
+    """Nor does one of the evaluation after a step that was skipped."""
+    broken_step(monkeypatch, lambda step: step == 2 or step >= 4)
+    real, count = training.evaluate, [0]
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def evaluate(*arguments: Any) -> float | None:
+        count[0] += 1
+        if count[0] == 3:  # before the first step, after step 4, after step 8
+            interrupt()
+        return real(*arguments)
+
+    if evaluation:
+        monkeypatch.setattr(training, "evaluate", evaluate)
+    config = tiny_config(tmp_path, on_nan="skip", steps=100)
+    assert train(config, Acting(-1 if evaluation else 7, interrupt)).interrupted
+    assert newest_good(config.out)[0].progress.step == (8 if evaluation else 7)
+    with pytest.raises(StoppedRun, match="Stopped at step 14"):
+        train(stored_config(config.out))
 
 
 def test_what_is_finite_when_computed_again_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
