@@ -7,6 +7,7 @@ the default. Nothing here imports NumPy: `bevia-fast --help` has to answer at on
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -137,7 +138,7 @@ class TrainConfig:
     """Start of everything random: weights, order of batches, dropout, samples."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, str):  # a natural slip in Python; a string is a sequence of strings too
+        if isinstance(self.data, str | os.PathLike):  # a natural slip; a string is a sequence of strings too
             object.__setattr__(self, "data", (self.data,))
         object.__setattr__(self, "data", tuple(str(path) for path in self.data))
         for name in ("out", "resume"):
@@ -153,11 +154,11 @@ class TrainConfig:
         for name in ("lr", "eps"):
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
-                raise ConfigError(f"{_option(name)} is {value}; it must be greater than 0.")
+                raise ConfigError(f"{_option(name)} is {value}; it must be a finite number greater than 0.")
         for name in ("weight_decay", "grad_clip", "save_seconds"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:
-                raise ConfigError(f"{_option(name)} is {value}; it must be at least 0.")
+                raise ConfigError(f"{_option(name)} is {value}; it must be a finite number, at least 0.")
         if not 0.0 <= self.min_lr <= self.lr:
             raise ConfigError(f"--min-lr is {self.min_lr}; it must be from 0 to --lr, which is {self.lr}.")
         for name in ("beta1", "beta2"):
@@ -196,7 +197,7 @@ class GenerateConfig:
         ):  # fmt: skip
             _check_range(self, name, least, most)
         if not 0.0 <= self.temperature < math.inf:
-            raise ConfigError(f"--temperature is {self.temperature}; it must be at least 0.")
+            raise ConfigError(f"--temperature is {self.temperature}; it must be a finite number, at least 0.")
         if not 0.0 < self.top_p <= 1.0:
             raise ConfigError(f"--top-p is {self.top_p}; it must be greater than 0 and at most 1.")
 

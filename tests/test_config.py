@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -81,8 +82,17 @@ def test_a_preset_is_changed_by_what_is_given() -> None:
             preset(**{"name": "seed", **bad})  # type: ignore[arg-type]
 
 
-def test_one_path_may_be_given_as_a_string() -> None:
+def test_what_is_infinite_is_told_so() -> None:
+    for options in ({"lr": math.inf}, {"eps": math.inf}, {"weight_decay": math.inf}, {"save_seconds": math.inf}):
+        with pytest.raises(ConfigError, match="is inf; it must be a finite number"):
+            TrainConfig(**options)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="is inf; it must be a finite number"):
+        GenerateConfig(run="", temperature=math.inf)
+
+
+def test_one_path_may_be_given_by_itself() -> None:
     assert TrainConfig(data="a.txt").data == ("a.txt",)
+    assert TrainConfig(data=Path("a.txt")).data == ("a.txt",)  # type: ignore[arg-type]
     assert TrainConfig(data=["a.txt", "b.txt"]).data == ("a.txt", "b.txt")
 
 
