@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .activations import Activations, Block, Room, part
 from .config import ModelConfig
+from .errors import ConfigError
 from .kernels import Backend
 from .kernels.memory import aligned_empty
 from .kernels.rng import from_row, stream_key
@@ -43,12 +44,14 @@ class GPT:
 
     `parameters` may be shared between models, so that two backends can look at the same weights. With `recompute`,
     layers keep their input only and are computed again on the way back (Chen et al. 2016): the same bits, more slowly,
-    in less memory.
+    in less memory. Raises ConfigError if `config` has no vocabulary, as before a text was read.
     """
 
     def __init__(
         self, config: ModelConfig, backend: Backend, parameters: Parameters, *, recompute: bool = False
     ) -> None:
+        if not config.vocab_size:
+            raise ConfigError("A model needs a vocabulary: its vocab_size is 0.")
         self.config = config
         self.backend = backend
         self.parameters = parameters

@@ -9,6 +9,7 @@ from helpers import EPS, GRADIENT_TOLERANCE, assert_close
 
 from bevia_fast.config import GenerateConfig, ModelConfig
 from bevia_fast.decoder import Decoder
+from bevia_fast.errors import ConfigError
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.model import GPT, DropoutStream
 from bevia_fast.parameters import Parameters
@@ -162,3 +163,9 @@ def test_too_long_a_batch_is_refused(backend: Backend) -> None:
     tokens, targets = batch(cfg)
     with pytest.raises(ValueError, match="5 tokens are more than the model's context of 4"):
         GPT(cfg, backend, random_parameters(cfg)).loss(tokens, targets)
+
+
+def test_a_model_without_a_vocabulary_is_refused(backend: Backend) -> None:
+    usual = ModelConfig()  # whose vocabulary is found in the text
+    with pytest.raises(ConfigError, match="needs a vocabulary"):
+        GPT(usual, backend, Parameters.initial(usual, seed=1))
