@@ -272,12 +272,15 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
 def preset(name: PresetName, **changes: Any) -> TrainConfig:
     """The training options of a preset, with changes to any field of TrainConfig or ModelConfig.
 
-    `preset("seed", steps=200, heads=2)`. Raises ConfigError for an unknown preset or option.
+    `preset("seed", steps=200, heads=2)`. A `model` given whole has the sizes that it has, and not the preset's. Raises
+    ConfigError for an unknown preset or option.
     """
     if name not in PRESETS:
         raise ConfigError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
-    wanted = {**PRESETS[name], **changes}
-    model = {f.name: wanted.pop(f.name) for f in fields(ModelConfig) if f.name in wanted}
+    sizes = {f.name for f in fields(ModelConfig)}
+    given = {key: value for key, value in PRESETS[name].items() if key not in sizes or "model" not in changes}
+    wanted = {**given, **changes}
+    model = {key: wanted.pop(key) for key in sizes & wanted.keys()}
     unknown = wanted.keys() - {f.name for f in fields(TrainConfig)}
     if unknown:
         raise ConfigError(f"There is no option {sorted(unknown)[0]!r}.")

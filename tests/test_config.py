@@ -77,6 +77,8 @@ def test_a_preset_is_changed_by_what_is_given() -> None:
     config = preset("seed", steps=5, heads=2, dropout=0.1)
     assert (config.steps, config.batch, config.model.dim) == (5, 8, 64)
     assert (config.model.heads, config.model.dropout) == (2, 0.1)
+    whole = preset("seed", model=ModelConfig(dim=256), heads=8)
+    assert (whole.model, whole.batch) == (ModelConfig(dim=256, heads=8), 8)
     for bad in ({"widht": 3}, {"name": "huge"}):
         with pytest.raises(ConfigError):
             preset(**{"name": "seed", **bad})  # type: ignore[arg-type]
