@@ -258,6 +258,8 @@ class ParametersConfig:
 
     def __post_init__(self) -> None:
         _check_range(self, "vocab_size", 1, 1 << 21)
+        if self.run and replace(self, run="") != ParametersConfig():
+            raise ConfigError(f"{self.run} has its own sizes; others cannot be given beside it.")
 
 
 # What a preset changes; the rest stays as declared above.

@@ -7,6 +7,7 @@ from typing import Any
 
 from .bench_client import Progress
 from .capacity import Memory, available_bytes, largest_ctx, resident_bytes, training_memory
+from .checkpoint import newest_good, refuse_changes
 from .config import ModelConfig, TrainConfig
 from .corpus import TRAINING_SHARE
 from .forecast import Forecast, products
@@ -61,8 +62,12 @@ class Plan:
 
 
 def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
-    """Look, reckon and time. Raises UserError for a text or options that cannot work."""
+    """Look, reckon and time. Raises UserError for a text or options that cannot work, or that a resumed run cannot
+    change."""
     progress = progress or Progress()
+    if config.resume:
+        progress.stage("Reading the checkpoint")
+        refuse_changes(newest_good(config.resume)[0].config, config)
     progress.stage("Reading the text")
     text = coded_text(config.data)
     model = replace(config.model, vocab_size=len(text.characters))

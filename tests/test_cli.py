@@ -194,6 +194,8 @@ def test_options_reach_the_configuration() -> None:
         ("attention run", "--prompt"),
         ("check --slow", "no option '--slow'"),
         ("parameters --vocab-size 0", "--vocab-size is 0"),
+        ("parameters runs/1 --dim 64", "runs/1 has its own sizes"),
+        ("parameters runs/1 --vocab-size 64", "runs/1 has its own sizes"),
     ],
 )
 def test_bad_arguments_are_one_sentence(line: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:

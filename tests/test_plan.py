@@ -190,6 +190,13 @@ def test_plan_on_the_command_line(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "plan.json"}
 
 
+def test_what_a_resumed_run_cannot_change_is_not_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = str(train(tiny_config(tmp_path)).folder)
+    assert cli.main(["plan", "--resume", run, "--dim", "16"]) == 2
+    assert "--dim is 16; " in capsys.readouterr().err
+    assert cli.main(["plan", "--resume", run, "--steps", "2000", "--recompute"]) == 0
+
+
 def test_a_plan_has_the_threads_that_training_has(monkeypatch: pytest.MonkeyPatch) -> None:
     """--threads is for the Numba backend: the library of NumPy's products takes as many as it would for `train`."""
     for name in THREAD_VARIABLES:
