@@ -23,10 +23,12 @@ from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product_address
 
-ROWS = 96  # of a block, at most: their part of the left operand stays in the L2 cache while all panels pass by
-BLOCK = 131072  # elements of the result in a block, about: they too should still be in the cache for the activation
-DEPTHS = ((256, 512), (768, 256))  # k in a block of dW for results up to so many columns wide: what is packed of dY
-DEEPEST = 128  # stays in the L2 cache. It splits a sum, so it may depend on the data only.
+BLOCK_ROWS = 96  # at most: their part of the left operand stays in the L2 cache while all panels pass by
+BLOCK_SIZE = 131072  # elements of the result, about: they too should still be in the cache for the activation
+# The sum over k that makes dW is cut into pieces of so many k that what is packed of dY stays in the L2 cache:
+# (columns of dW, at most; k). That changes how the sum is rounded, so it may depend on the data only.
+DEPTHS = ((256, 512), (768, 256))
+WIDE_DEPTH = 128  # for more columns
 # A large weight is not packed as a whole if only few rows pass by: each thread packs so much of it, uses it, forgets it
 STREAMED_ROWS, STREAMED_SIZE = 512, 1 << 19
 STREAMED_DEPTH, STREAMED_COLUMNS = 256, 512
@@ -135,7 +137,7 @@ def plan_weight_gradient(N: int, rows: int, columns: int, dtype: np.dtype[Any], 
     """For dW of so many rows and columns, a sum over N."""
     NR, MR = tile_shape(columns, dtype)
     row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
-    depth = min(N, next((depth for widest, depth in DEPTHS if widest >= columns), DEEPEST))
+    depth = min(N, next((depth for widest, depth in DEPTHS if widest >= columns), WIDE_DEPTH))
     panels = -(-columns // NR)
     part = depth * -(-panels // column_blocks) * NR
     return WeightGradientPlan(threads * part, part, depth, NR, MR, row_blocks, column_blocks)
@@ -163,7 +165,7 @@ def split(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int,
     """Into how many blocks of rows and of columns a result is cut: enough rows to fill the threads evenly, few enough
     to stay in the cache; columns only where there are not enough rows."""
     tiles, panels = -(-rows // MR), -(-columns // NR)
-    most = max(MR, min(ROWS, BLOCK // columns))
+    most = max(MR, min(BLOCK_ROWS, BLOCK_SIZE // columns))
     row_blocks = min(tiles, -(-max(1, rows // most) // threads) * threads)
     column_blocks = min(panels, -(-threads // row_blocks))
     return row_blocks, column_blocks

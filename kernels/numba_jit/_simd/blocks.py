@@ -6,7 +6,7 @@ from .._jit import device
 from .packing import column_sums, copy_span, pack_panel
 from .tiles import lanes_of, product
 
-ROWS = 96  # that meet all panels before the next come: a multiple of the tiles' heights
+SWEEP = 96  # rows that meet all panels before the next ones do: a multiple of the tiles' heights
 
 
 @device
@@ -31,24 +31,24 @@ def pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR):
 
 @device
 def product_block(
-    first, last, start, end, C, c_row, A, a_row, a_k, B, b_k, b_column, K, deepest, multiply,
+    first, last, start, end, C, c_row, A, a_row, a_k, B, b_k, b_column, K, piece, multiply,
     panels, at, streamed, NR, bias, use_bias, accumulate, addend, use_addend, sums, use_sums,
 ):  # fmt: skip
     """For rows first to last and columns start to end:  C = A B + bias (or + C if `accumulate`) + addend
 
-    The sum over k is cut into pieces of `deepest`. If `streamed`, each piece of B is packed here, to `at`; else the
+    The sum over k is cut into pieces `piece` long. If `streamed`, each piece of B is packed here, to `at`; else the
     columns lie packed there already, in one piece. `addend` has C's shape and may be C: it is added by the first
     piece, before C is written; it does not go with `accumulate`. sums[j] += the sum of B's column j.
     """
-    for k in range(0, K, deepest):
-        depth = min(deepest, K - k)
+    for k in range(0, K, piece):
+        depth = min(piece, K - k)
         if streamed:
             pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR)
         if use_sums:
             for j in range(start, end, NR):
                 column_sums(sums, j, panels, at + (j - start) * depth, NR, depth, min(NR, end - j))
-        for i in range(first, last, ROWS):
-            rows = min(ROWS, last - i)
+        for i in range(first, last, SWEEP):
+            rows = min(SWEEP, last - i)
             for j in range(start, end, NR):
                 c, packed = i * c_row + j, at + (j - start) * depth
                 if k == 0 and not accumulate:

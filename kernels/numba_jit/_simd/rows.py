@@ -17,7 +17,7 @@ from .target import TARGET
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
 
-BLOCK = 4096  # elements of the matrix
+PART = 4096  # elements of the matrix that are done with before the next: they fit into the first cache
 ROW_VECTORS = 8  # accumulators of a row: enough to hide the latency of a multiply-add
 BOTH_VECTORS = 8 if TARGET.tile_rows[4] >= 6 else 4  # of each of two rows: as many as there are registers for
 
@@ -100,10 +100,10 @@ def rows_signature(pointer: types.Type) -> Any:
 
 
 def _rows_product(OUT, out, out_row, X, x, x_row, rows, W, w, w_row, K, columns):
-    """As `rows_by_vectors`, for any number of columns: a block of the matrix that fits into the first cache is done
-    with before the next one, so that a wide matrix too is read from memory as one stream."""
+    """As `rows_by_vectors`, for any number of columns: part of the matrix after part, so that a wide one too is read
+    from memory as one stream."""
     width = ROW_VECTORS * lanes_of(W)
-    depth = K if columns <= width else max(8, BLOCK // columns)
+    depth = K if columns <= width else max(8, PART // columns)
     for k in range(0, K, depth):
         for j in range(0, columns, width):
             rows_by_vectors(
