@@ -19,7 +19,7 @@ from .vector import I64, Lanes, Vec
 
 PART = 4096  # elements of the matrix that are done with before the next: they fit into the first cache
 ROW_VECTORS = 8  # accumulators of a row: enough to hide the latency of a multiply-add
-BOTH_VECTORS = 8 if TARGET.tile_rows[4] >= 6 else 4  # of each of two rows: as many as there are registers for
+BOTH_VECTORS = TARGET.registers // 4  # of each of two rows, beside as many of the matrix: all fit into the registers
 
 
 @intrinsic
