@@ -1,7 +1,7 @@
 """What the CPU that Numba compiles for offers, and the register tiles that suit it.
 
-The instruction set is read off the code that LLVM writes for a small vector function, for that is what counts: it
-follows NUMBA_CPU_NAME, and a CPU whose widest registers LLVM prefers not to use.
+The instruction set is read off the code that LLVM writes for small vector functions, for that is what counts: it
+follows NUMBA_CPU_NAME and NUMBA_CPU_FEATURES.
 """
 
 from __future__ import annotations
@@ -19,6 +19,10 @@ define <16 x float> @probe(<16 x float> %a, <16 x float> %b, <16 x float> %c) {{
   ret <16 x float> %r
 }}
 declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+define <8 x double> @convert(<8 x i64> %a) {{
+  %r = sitofp <8 x i64> %a to <8 x double>
+  ret <8 x double> %r
+}}
 """
 
 
@@ -53,18 +57,16 @@ TARGETS = {  # "plain" is the first x86-64
 }
 
 
-def _detect() -> Target:
-    codegen = cpu_target.target_context.codegen()
-    module = llvm.parse_assembly(PROBE.format(triple=llvm.get_process_triple()))
-    assembly = codegen._tm.emit_assembly(module)
-    if "vfmadd" in assembly:
-        return TARGETS["avx512" if "zmm" in assembly else "avx2"]
+def _detect(machine: llvm.TargetMachine) -> Target:
+    assembly = machine.emit_assembly(llvm.parse_assembly(PROBE.format(triple=llvm.get_process_triple())))
+    if "vfmadd" in assembly:  # the conversion is of AVX-512DQ, which the first CPUs with AVX-512 lack
+        return TARGETS["avx512" if "zmm" in assembly and "vcvtqq2pd" in assembly else "avx2"]
     if "fmla" in assembly:
         return TARGETS["neon"]
     return TARGETS["plain"]
 
 
-TARGET = _detect()
+TARGET = _detect(cpu_target.target_context.codegen()._tm)
 
 
 @functools.cache
