@@ -13,6 +13,7 @@ from numba.extending import intrinsic
 from ...memory import CACHE_LINE, aligned_zeros
 from .._jit import kernel
 from .spans import place, span_loop
+from .target import TARGET
 from .vector import I64, Lanes, Vec
 
 TRIAD_BYTES = 128 << 20  # moved in one measurement, about, at least
@@ -113,8 +114,6 @@ def triad_bandwidth(threads: int, nbytes: int, dtype: str = "float32", repeats: 
 
 def peak_flops(threads: int, dtype: str = "float32", repeats: int = 7) -> float:
     """Floating-point operations a second of `threads` threads that do nothing but multiply and add."""
-    from .target import TARGET
-
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:
