@@ -15,7 +15,7 @@ BLOCK = 4096  # elements; fixed, so that the fold of the norm does not depend on
 
 @implements(contract.squared_norm)
 def squared_norm(gradients: Array) -> float:
-    # (P) -> scalar
+    # (P,) -> scalar
     return float(_squared_norm(gradients))
 
 
@@ -25,7 +25,7 @@ def adamw(
     *, step: int, decayed: int, learning_rate: float, beta1: float, beta2: float, eps: float, weight_decay: float,
     gradient_scale: float = 1.0,
 ) -> None:  # fmt: skip
-    # (P), (P), (P), (P), in place
+    # (P,), (P,), (P,), (P,), in place
     _adamw(
         parameters, gradients, first_moment, second_moment, decayed, learning_rate, beta1, beta2,
         1.0 / (1.0 - beta1**step), 1.0 / (1.0 - beta2**step), eps, 1.0 - learning_rate * weight_decay, gradient_scale,

@@ -15,7 +15,7 @@ from ._simd.spans import scale_span
 
 @implements(contract.cross_entropy)
 def cross_entropy(losses: Array, dlogits: Array | None, logits: Array, targets: Array, *, scale: float = 1.0) -> None:
-    # (N,V), (N) -> (N), (N,V)
+    # (N,V), (N,) -> (N,), (N,V)
     _cross_entropy(losses, logits if dlogits is None else dlogits, dlogits is not None, logits, targets, scale)
 
 

@@ -23,7 +23,7 @@ GROUP = 32  # rows whose weight gradients are summed together: by data, so that 
 def layernorm_forward(
     out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = NORM_EPS
 ) -> None:
-    # (N,C) -> (N,C), (N), (N)
+    # (N,C) -> (N,C), (N,), (N,)
     _forward(out, mean, rstd, inp, weight, weight if bias is None else bias, bias is not None, eps)
 
 
@@ -32,7 +32,7 @@ def layernorm_backward(
     dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array, mean: Array, rstd: Array,
     *, dresidual: Array | None = None,
 ) -> None:  # fmt: skip
-    # (N,C) -> (N,C), (C), (C)
+    # (N,C) -> (N,C), (C,), (C,)
     N, C = inp.shape
     groups = -(-N // GROUP)
     _backward(

@@ -41,7 +41,7 @@ def linear_forward(
     out: Array, inp: Array, weight: Array, bias: Array | None = None,
     *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
 ) -> None:  # fmt: skip
-    # (N,C), (C,OC), (OC) -> (N,OC)
+    # (N,C), (C,OC), (OC,) -> (N,OC)
     N, (C, OC) = len(inp), weight.shape
     plan = plan_product(N, C, OC, inp.dtype, numba.get_num_threads())
     in_one_pass = activation is None and preactivation is None
@@ -63,7 +63,7 @@ def linear_backward(
     dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array,
     *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
 ) -> None:  # fmt: skip
-    # (N,OC), (N,C), (C,OC) -> (N,C), (C,OC), (OC)
+    # (N,OC), (N,C), (C,OC) -> (N,C), (C,OC), (OC,)
     N, (C, OC) = len(inp), weight.shape
     threads, dtype = numba.get_num_threads(), inp.dtype
     if dweight.flags.c_contiguous:  # dweight (C,OC) += inp^T dout

@@ -1,4 +1,4 @@
-"""The pieces of layer normalisation and of its gradient over one row."""
+"""The pieces of layer normalisation and of its gradient over one row, and products of two rows."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
 """Right operands of a product, packed into panels: [panel][k][NR columns].
 
 The loop over k of a register tile then reads one stream of whole vectors, whatever the operand's layout was. What lies
-beyond the last column of a panel is not set, but for the rest of its last vector, which is 0: columns of a product do
-not mix, and those are never stored.
+beyond the last column of a panel means nothing: columns of a product do not mix, and those are never stored.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Passes over a span of consecutive elements: the loop that they share, ReLU, GELU and dropout.
+"""Passes over a span of consecutive elements: the loop that they share, ReLU, GELU, dropout, sums, scaling, zeros.
 
 Each is a loop over whole vectors and one masked vector for the rest, so that a span of any length has the same code for
 each of its elements. Arrays are given with an offset in elements; results may overwrite their input.
