@@ -3,115 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, fields
+from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from .config import BackendName, ModelConfig, PresetName, preset
+from .bench_options import (
+    NONE,
+    DtypeName,
+    FileName,
+    OverName,
+    PeerOptions,
+    SizeOptions,
+    TimingOptions,
+    TurnOptions,
+    check_range,
+    check_seconds,
+)
+from .config import BackendName, ModelConfig
 from .errors import ConfigError
-
-PeerName = Literal["torch", "torch-eager", "torch-compile", "torch-bf16"]
-DtypeName = Literal["float32", "float64"]
-OverName = Literal["ctx", "threads", "batch", "dim"]
-_NONE = "(default: none)"
-FileName = Annotated[str, arg(metavar="FILE", help_behavior_hint=_NONE)]
-
-TORCH_PEERS: tuple[PeerName, ...] = ("torch-eager", "torch-compile", "torch-bf16")
-
-
-@dataclass(frozen=True)
-class SizeOptions:
-    """A model and a batch. What is 0 is taken from the preset."""
-
-    preset: PresetName = "laptop"
-    """Sizes to begin with."""
-    ctx: int = 0
-    """Context length. 0: the preset's, as with the sizes below."""
-    dim: int = 0
-    """Channels of the residual stream."""
-    layers: int = 0
-    """Transformer blocks."""
-    heads: int = 0
-    """Attention heads; dim must be divisible by it."""
-    batch: int = 0
-    """Sequences in a batch."""
-    vocab: int = 65
-    """Distinct tokens."""
-    dtype: DtypeName = "float32"
-    """Floating-point type of weights and activations."""
-
-    def check_sizes(self) -> None:
-        """Raises ConfigError if these sizes make no model."""
-        self.model()
-        _check(self, "batch", 0, 1 << 20)
-        _check(self, "vocab", 1, 1 << 21)
-
-    def model(self) -> ModelConfig:
-        """The model that is meant."""
-        for name in ("ctx", "dim", "layers", "heads"):
-            _check(self, name, 0, 1 << 24)
-        changes = {name: value for name in ("ctx", "dim", "layers", "heads") if (value := getattr(self, name))}
-        return replace(preset(self.preset).model, vocab_size=self.vocab, dtype=self.dtype, **changes)
-
-    def sequences(self) -> int:
-        """The batch that is meant."""
-        return self.batch or preset(self.preset).batch
-
-
-@dataclass(frozen=True)
-class TimingOptions:
-    """How long is measured, and where the results go."""
-
-    backend: tuple[BackendName, ...] = ("numpy", "numba")
-    """Kernels to compare."""
-    threads: tuple[int, ...] = ()
-    """Numbers of threads to compare. Without it: one for each physical core."""
-    seconds: float = 3.0
-    """Seconds of measuring for each competitor, at least."""
-    json: FileName = ""
-    """Add the results to the list in this file, one object for each."""
-    csv: FileName = ""
-    """Add the results to this file, a line for each."""
-
-    def check_timing(self) -> None:
-        """Raises ConfigError for what cannot be measured."""
-        if not self.backend:
-            raise ConfigError("--backend names no backend; there are numpy and numba.")
-        for threads in self.threads:
-            if not 1 <= threads <= 4096:
-                raise ConfigError(f"--threads is {threads}; it must be from 1 to 4,096.")
-        if not 0.0 < self.seconds <= 3600.0:
-            raise ConfigError(f"--seconds is {self.seconds}; it must be greater than 0 and at most 3,600.")
-
-
-@dataclass(frozen=True)
-class TurnOptions(TimingOptions):
-    """The same for competitors that take turns."""
-
-    turns: int = 5
-    """How often the competitors take turns."""
-
-    def check_timing(self) -> None:
-        super().check_timing()
-        _check(self, "turns", 1, 10_000)
-
-
-@dataclass(frozen=True)
-class PeerOptions:
-    """Others to compare with."""
-
-    peer: tuple[PeerName, ...] = ()
-    """Also time PyTorch: torch means eager, compile and bf16."""
-    torch_python: Annotated[str, arg(metavar="PYTHON", help_behavior_hint=_NONE)] = ""
-    """An interpreter that has PyTorch. Without it: this one."""
-
-    def peers(self) -> list[PeerName]:
-        """The columns that are meant, each once."""
-        found: list[PeerName] = []
-        for name in self.peer:
-            found += TORCH_PEERS if name == "torch" else (name,)
-        return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
@@ -127,7 +37,7 @@ class BenchStepConfig(SizeOptions, TurnOptions, PeerOptions):
 class BenchKernelsConfig(TurnOptions):
     """Time each kernel, forward and backward, over a spread of sizes."""
 
-    only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint=_NONE)] = ()
+    only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint=NONE)] = ()
     """Only these; `profile list` names them. Without it: all."""
     dtype: DtypeName = "float32"
     """Floating-point type of the arrays."""
@@ -148,7 +58,7 @@ class BenchScalingConfig(SizeOptions, TurnOptions, PeerOptions):
 
     over: OverName = "ctx"
     """What grows."""
-    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=_NONE)] = ()
+    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=NONE)] = ()
     """Its values. Without it: four, each twice the one before; or all numbers of threads up to the cores."""
     out: Annotated[str, arg(metavar="FILE")] = "scaling.png"
     """Picture to write."""
@@ -190,7 +100,7 @@ class BenchContextsConfig(TimingOptions, PeerOptions):
     """Distinct tokens."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and activations."""
-    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=_NONE)] = ()
+    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=NONE)] = ()
     """Contexts. Without it: 512, 1,024, ... 65,536."""
     limit: float = 120.0
     """Seconds that a step may take, at most; what would take longer is left out."""
@@ -200,8 +110,8 @@ class BenchContextsConfig(TimingOptions, PeerOptions):
     """Picture to write."""
 
     def __post_init__(self) -> None:
-        _check(self, "batch", 1, 1 << 20)
-        _check(self, "vocab", 1, 1 << 21)
+        check_range(self, "batch", 1, 1 << 20)
+        check_range(self, "vocab", 1, 1 << 21)
         self.check_timing()
         if len(self.threads) > 1:
             raise ConfigError(f"bench contexts goes with one number of --threads; there are {len(self.threads)}.")
@@ -287,12 +197,11 @@ class ProfileKernelConfig:
         most = 1 << 24
         for name, least in (("ctx", 1), ("batch", 1), ("heads", 1), ("head_size", 0), ("dim", 0), ("out_dim", 0),
                             ("vocab", 1), ("parameters", 0)):  # fmt: skip
-            _check(self, name, least, most if name != "parameters" else 1 << 34)
-        _check(self, "threads", 0, 4096)
+            check_range(self, name, least, most if name != "parameters" else 1 << 34)
+        check_range(self, "threads", 0, 4096)
         if not self.backend:
             raise ConfigError("--backend names no backend; there are numpy and numba.")
-        if not 0.0 < self.seconds <= 3600.0:
-            raise ConfigError(f"--seconds is {self.seconds}; it must be greater than 0 and at most 3,600.")
+        check_seconds(self)
         if self.dim and self.head_size and self.dim != self.heads * self.head_size:
             raise ConfigError(f"--dim {self.dim} is not --heads {self.heads} times --head-size {self.head_size}.")
         if self.channels % self.heads:
@@ -321,9 +230,8 @@ class ProfileStepConfig(SizeOptions):
 
     def __post_init__(self) -> None:
         self.check_sizes()
-        _check(self, "threads", 0, 4096)
-        if not 0.0 < self.seconds <= 3600.0:
-            raise ConfigError(f"--seconds is {self.seconds}; it must be greater than 0 and at most 3,600.")
+        check_range(self, "threads", 0, 4096)
+        check_seconds(self)
 
 
 @dataclass(frozen=True)
@@ -346,10 +254,3 @@ def refuse_empty(arguments: Sequence[str], config: object) -> None:
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         if following.startswith("--") and getattr(config, argument[2:].replace("-", "_"), None) == ():
             raise ConfigError(f"{argument} is given, and nothing follows it.")
-
-
-def _check(config: object, name: str, least: int, most: int) -> None:
-    value = getattr(config, name)
-    if not least <= value <= most:
-        option = "--" + name.replace("_", "-")
-        raise ConfigError(f"{option} is {value:,}; it must be from {least:,} to {most:,}.")

@@ -121,6 +121,14 @@ def today() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
+def peaks(results: Sequence[Result]) -> str:
+    """What the vector units reached in a run, in words: for each number of threads the most."""
+    found: dict[int, float] = {}
+    for result in results:
+        found[result.threads] = max(found.get(result.threads, 0.0), result.peak_gflops)
+    return ", ".join(f"{peak:.0f} GFLOP/s with {n} thread{'s' * (n > 1)}" for n, peak in found.items())
+
+
 def write_json(path: str, figures: Mapping[str, Any]) -> None:
     """Raises UserError if the file cannot be written."""
     _write(path, json.dumps(figures, indent=1) + "\n")

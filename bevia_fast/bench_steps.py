@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -118,4 +119,10 @@ def bench_scaling(config: BenchScalingConfig, progress: Progress | None = None) 
         report.results += one.results
         report.notes += one.notes
         report.checked = one.checked
+    peaks: dict[int, float] = {}  # of all sizes: they are one run
+    for result in report.results:
+        peaks[result.threads] = max(peaks.get(result.threads, 0.0), result.peak_gflops)
+    report.results = [
+        replace(r, peak_gflops=peaks[r.threads], fraction_of_peak=r.gflops / peaks[r.threads]) for r in report.results
+    ]
     return report

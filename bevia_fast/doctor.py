@@ -147,7 +147,8 @@ def doctor(config: DoctorConfig) -> int:
     """Print the report; returns the exit code. Raises StoppedRun if the kernels do not work."""
     from rich.table import Table
 
-    from .bench_console import WideConsole, progress
+    from .bench_console import progress
+    from .bench_tables import WideConsole
     from .console import CompileBar
     from .errors import StoppedRun
 

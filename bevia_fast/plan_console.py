@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from .bench_console import WideConsole, make_table, number, progress
+from .bench_console import progress
 from .bench_results import check_writable, write_json
+from .bench_tables import WideConsole, make_table, number
 from .capacity import readable
 from .config import TrainConfig
 from .plan import Plan, Way, make_plan

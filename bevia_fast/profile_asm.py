@@ -11,8 +11,9 @@ import numpy as np
 
 from .assembly import Loop, loops
 from .bench_config import ProfileKernelConfig
-from .bench_console import WideConsole, make_table, progress
+from .bench_console import progress
 from .bench_kernels import job, letters_for, profile_jobs
+from .bench_tables import WideConsole, make_table
 from .comparison import make_arguments
 from .kernels.numba_jit._simd import tiles
 from .kernels.numba_jit._simd.target import TARGET

@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from .bench_config import ProfileStepConfig
-from .bench_console import WideConsole, make_table, number, progress
+from .bench_console import progress
 from .bench_results import check_writable, cpu_name, today, write_json
+from .bench_tables import WideConsole, make_table, number
 from .errors import UserError
 from .profile_bounds import Bound
 from .profile_steps import NARROW, Call, StepProfile

@@ -427,6 +427,9 @@ def test_a_process_that_is_killed_is_said_to_be() -> None:
             one.ask("facts")
 
 
+ONE = StepResult("numba", 1, "float32", 64, 64, 1, 1, 8, 65, 2.0, 1.9, 2.1, 1e5, 1e9, 50.0, 100.0, 0.5, 99.0, 1.0)
+
+
 def test_scaling_keeps_what_was_timed_before_a_size_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
@@ -434,11 +437,11 @@ def test_scaling_keeps_what_was_timed_before_a_size_that_cannot_be(monkeypatch: 
         asked.append(config.batch)
         if config.batch > 2:
             raise ConfigError("Too large.")
-        return steps.StepReport([f"result {config.batch}"], "checked")  # type: ignore[list-item]
+        return steps.StepReport([replace(ONE, batch=config.batch, peak_gflops=100.0 * config.batch)], "checked")
 
     monkeypatch.setattr(steps, "bench_steps", measured)
     report = bench_scaling(BenchScalingConfig(over="batch", values=(4, 2, 1, 8)))
-    assert report.results == ["result 1", "result 2"]
+    assert [(r.batch, r.peak_gflops, r.fraction_of_peak) for r in report.results] == [(1, 200, 0.25), (2, 200, 0.25)]
     assert report.notes == ["Left out: batch from 4 on: Too large."]
     assert asked == [1, 2, 4]
     with pytest.raises(ConfigError, match=r"Too large\."):
@@ -596,11 +599,10 @@ def test_the_report_stands_at_its_marker(report: Any, measured: Path, tmp_path: 
 
 
 def test_the_report_says_threads_and_the_peak_of_each_run(report: Any) -> None:
-    one = StepResult("numba", 1, "float32", 64, 64, 1, 1, 8, 65, 2.0, 1.9, 2.1, 1e5, 1e9, 50.0, 100.0, 0.5, 99.0, 1.0)
-    two = replace(one, threads=2, ms_median=1.0, peak_gflops=190.0)
+    two = replace(ONE, threads=2, ms_median=1.0, peak_gflops=190.0)
     slower = replace(two, backend="numpy", ms_median=3.0)
     large = replace(two, ctx=128, vocab=9, peak_gflops=210.0, fraction_of_peak=0.25)
-    text = report.table([slower, two, one, large])
+    text = report.table([slower, two, ONE, large])
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")][2:]
     assert rows == [
         ["ctx 64, dim 64, layers 1, heads 1, batch 8", "bevia-fast, numba", "1", "2", "100,000", "50%", "1.0"],
