@@ -14,7 +14,7 @@ from .config import ModelConfig, TrainConfig
 from .crosscheck import compare_gradients
 from .kernels import Backend
 from .kernels.contract import OPERATIONS
-from .training import Trainer
+from .trainer import Trainer
 
 DTYPES: tuple[Literal["float32"], Literal["float64"]] = ("float32", "float64")
 CURVE_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}  # nats, between the losses of the same step

@@ -32,8 +32,6 @@ from .signals import finish_on_signal
 from .tokenfile import CodedText, coded_text
 from .trainer import Trainer, evaluate, not_finite
 
-__all__ = ["Record", "Reporter", "Trainer", "evaluate", "train", "warm_up"]
-
 SAMPLE_LENGTH, FINAL_SAMPLE_LENGTH = 160, 500  # characters
 MOST_SKIPPED = 10  # steps in a row; more will not get better
 FIRST_RECORD: Record = {

@@ -20,7 +20,7 @@ from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.model import GPT
 from bevia_fast.parameters import Parameters
-from bevia_fast.training import Trainer
+from bevia_fast.trainer import Trainer
 
 SMALL = ModelConfig(ctx=12, dim=16, layers=2, heads=2, vocab_size=7, dropout=0.1)
 TOKENS = (np.arange(1000) ** 2 % 7).astype(np.int32)

@@ -92,7 +92,7 @@ import numba
 import numpy as np
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.kernels import get_backend
-from bevia_fast.training import Trainer
+from bevia_fast.trainer import Trainer
 
 found = []
 model = ModelConfig(ctx=37, dim=48, layers=2, heads=3, dropout=0.1, vocab_size=41)
@@ -191,7 +191,7 @@ import numpy as np
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.numba_jit import _threads
-from bevia_fast.training import Trainer
+from bevia_fast.trainer import Trainer
 
 model = ModelConfig(ctx=37, dim=48, layers=1, heads=3, vocab_size=41)
 tokens = np.random.default_rng(0).integers(0, 41, 5000, dtype=np.int32)

@@ -25,8 +25,9 @@ from bevia_fast.errors import CheckpointError, DataError, StoppedRun
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.modelfile import load_model
 from bevia_fast.parameters import Parameters
+from bevia_fast.reporter import Record, Reporter
 from bevia_fast.signals import finish_on_signal
-from bevia_fast.training import Record, Reporter, Trainer, evaluate
+from bevia_fast.trainer import Trainer, evaluate
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 40
 SMALL = ModelConfig(ctx=16, dim=24, layers=2, heads=2)
