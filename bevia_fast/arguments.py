@@ -25,6 +25,7 @@ from .config import (
     ParametersConfig,
     PresetName,
     TrainConfig,
+    option_name,
     preset,
 )
 from .errors import UserError
@@ -194,7 +195,7 @@ def options(config: type) -> set[str]:
         if is_dataclass(hints[field.name]):
             found |= options(hints[field.name])
         else:
-            found.add("--" + field.name.replace("_", "-"))
+            found.add(option_name(field.name))
     return found - {"--vocab-size"} if config is not ParametersConfig else found
 
 

@@ -16,9 +16,9 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .config import ModelConfig, TrainConfig
+from .config import ModelConfig, TrainConfig, option_name
 from .errors import CheckpointError, ConfigError, DataError
-from .files import CHECKPOINTS, reading
+from .files import CHECKPOINTS, reading, refuse_nul
 from .modelfile import check_version, layout, options_of, read_model
 from .parameters import Parameters
 from .spikes import Spikes
@@ -149,8 +149,7 @@ def checkpoints(run: Path) -> list[tuple[int, Path]]:
 def candidates(run: str | Path) -> list[Path]:
     """Files that a run may go on from, the newest first, none of them read yet. Raises CheckpointError if there is
     none."""
-    if "\0" in str(run):
-        raise CheckpointError("The name of a run cannot have a NUL character in it.")
+    refuse_nul(run, "a run")
     run = Path(run)
     with reading(run):
         if not run.is_dir():
@@ -200,7 +199,7 @@ def refuse_changes(stored: TrainConfig, wanted: TrainConfig) -> None:
         model = replace(model, vocab_size=stored.model.vocab_size)
     for name, old, new in _options(stored, replace(wanted, model=model)):
         if old != new and name not in MAY_CHANGE:
-            option = "--" + name.replace("_", "-")
+            option = option_name(name)
             raise ConfigError(f"{option} is {_shown(new)}; {run} was begun with {_shown(old)}, and that stays.")
 
 

@@ -154,17 +154,17 @@ class TrainConfig:
         for name in ("lr", "eps"):
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
-                raise ConfigError(f"{_option(name)} is {value}; it must be a finite number greater than 0.")
+                raise ConfigError(f"{option_name(name)} is {value}; it must be a finite number greater than 0.")
         for name in ("weight_decay", "grad_clip", "save_seconds"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:
-                raise ConfigError(f"{_option(name)} is {value}; it must be a finite number, at least 0.")
+                raise ConfigError(f"{option_name(name)} is {value}; it must be a finite number, at least 0.")
         if not 0.0 <= self.min_lr <= self.lr:
             raise ConfigError(f"--min-lr is {self.min_lr}; it must be from 0 to --lr, which is {self.lr}.")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             if not 0.0 <= value < 1.0:
-                raise ConfigError(f"{_option(name)} is {value}; it must be at least 0 and less than 1.")
+                raise ConfigError(f"{option_name(name)} is {value}; it must be at least 0 and less than 1.")
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ def preset(name: PresetName, **changes: Any) -> TrainConfig:
     return TrainConfig(model=replace(base, **model), **wanted)
 
 
-def _option(name: str) -> str:
+def option_name(name: str) -> str:
     """How a field is called on the command line."""
     return "--" + name.replace("_", "-")
 
@@ -298,7 +298,7 @@ def _option(name: str) -> str:
 def _check_range(config: Any, name: str, least: int, most: int) -> None:
     value = getattr(config, name)
     if not least <= value <= most:
-        raise ConfigError(f"{_option(name)} is {value:,}; it must be from {least:,} to {most:,}.")
+        raise ConfigError(f"{option_name(name)} is {value:,}; it must be from {least:,} to {most:,}.")
 
 
 def _check_types(config: Any) -> None:
@@ -307,10 +307,10 @@ def _check_types(config: Any) -> None:
         value, wanted = getattr(config, name), get_args(hint)
         if wanted and isinstance(wanted[0], str):
             if value not in wanted:
-                raise ConfigError(f"{_option(name)} is {value!r}; it must be one of {', '.join(wanted)}.")
+                raise ConfigError(f"{option_name(name)} is {value!r}; it must be one of {', '.join(wanted)}.")
         elif hint in (int, bool):
             if type(value) is not hint:
                 kind = "an integer" if hint is int else "True or False"
-                raise ConfigError(f"{_option(name)} is {value!r}; it must be {kind}.")
+                raise ConfigError(f"{option_name(name)} is {value!r}; it must be {kind}.")
         elif hint is float and type(value) not in (float, int):
-            raise ConfigError(f"{_option(name)} is {value!r}; it must be a number.")
+            raise ConfigError(f"{option_name(name)} is {value!r}; it must be a number.")

@@ -24,6 +24,7 @@ from rich.text import Text
 
 from .capacity import readable
 from .config import TrainConfig
+from .errors import escaped
 from .reporter import Record, Reporter
 from .run import Run
 
@@ -33,8 +34,8 @@ UNSEEN = 1.0  # seconds that something may take before it is shown how far it is
 
 
 def printable(text: str) -> str:
-    """Text without the control characters that would move a terminal's cursor or worse."""
-    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
+    """Text as a terminal may show it: in lines, with all other control characters written out."""
+    return escaped(text, "\n\t")
 
 
 class PlainConsole(Console):

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 
+def escaped(text: str, kept: str = "") -> str:
+    """Text without characters that cannot be seen, or that would move a terminal's cursor or worse, but for those
+    `kept`."""
+    return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
+
+
 def shown(value: object, most: int = 200) -> str:
     """Something that was read from a file and may be anything, for a message of one line."""
-    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(value)[: most + 1])
+    text = escaped(str(value)[: most + 1])
     return text if len(text) <= most else text[:most] + "..."
 
 

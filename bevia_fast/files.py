@@ -51,6 +51,12 @@ def refuse_special(path: Path) -> None:
         raise CheckpointError(f"{path} is not a file.")
 
 
+def refuse_nul(path: str | Path, what: str) -> None:
+    """Raises CheckpointError for a name that no system takes."""
+    if "\0" in str(path):
+        raise CheckpointError(f"The name of {what} cannot have a NUL character in it.")
+
+
 # --------------------------------------------------------------------------------------------------------- whole files
 
 
@@ -304,8 +310,7 @@ def _next_free(parent: Path) -> Path:
 
 
 def _refuse_taken(path: Path) -> None:
-    if "\0" in str(path):
-        raise CheckpointError("The name of a folder cannot have a NUL character in it.")
+    refuse_nul(path, "a folder")
     with writing(path):
         if path.exists() and not path.is_dir():
             raise CheckpointError(f"{path} is not a folder; choose another one with --out.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from .config import ModelConfig
 from .errors import CheckpointError, ConfigError, DataError, shown
-from .files import MODEL
+from .files import MODEL, refuse_nul
 from .parameters import Parameters, parameter_specs
 from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
 from .tokenizer import Tokenizer
@@ -53,8 +53,7 @@ def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
 def model_path(path: str | Path) -> Path:
     """The model file of a run folder, or the file itself. Raises CheckpointError if there is none."""
     path = Path(path)
-    if "\0" in str(path):
-        raise CheckpointError("The name of a run cannot have a NUL character in it.")
+    refuse_nul(path, "a run")
     try:
         if path.is_dir():
             path = path / MODEL

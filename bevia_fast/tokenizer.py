@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import DataError
+from .errors import DataError, escaped
 
 Array = NDArray[Any]
 
@@ -90,7 +90,7 @@ class Tokenizer:
 
     def shown_alphabet(self, most: int = 300) -> str:
         """The alphabet in one line; characters that cannot be seen are escaped, a long one is cut."""
-        shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in self.alphabet[:most])
+        shown = escaped(self.alphabet[:most])
         return f"{shown} ... ({len(self)} characters)" if len(self) > most else shown
 
 
