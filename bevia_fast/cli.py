@@ -1,7 +1,7 @@
 """The command line: from arguments to a configuration, from a result to text on the screen. Nothing is computed here.
 
-Exit codes: 0 done · 1 the numbers went wrong, or the last save · 2 the request was wrong · 130 Ctrl-C · 141 the reader
-went away · 143 asked to end by a signal (128 + its number).
+Exit codes: 0 done · 1 the numbers went wrong, or the last save · 2 the request was wrong · 129 the terminal closed ·
+130 Ctrl-C · 141 the reader went away · 143 asked to end by a signal (128 + its number).
 """
 
 from __future__ import annotations

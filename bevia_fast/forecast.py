@@ -110,7 +110,7 @@ class Forecast:
                 eps=1e-8, weight_decay=0.1,
             )  # fmt: skip
         for number in (0, 1):
-            times = noting.times[4 + number :: 2]
+            times = noting.times[4 + number :: 2]  # two calls a round, of which the first two rounds warm up
             call = noting.calls[number]
             self._times[call.operation,].append(statistics.median(times) / call.cost.flops)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
 from .bench_console import progress
@@ -9,6 +10,7 @@ from .bench_results import check_writable, write_json
 from .bench_tables import WideConsole, make_table, number
 from .capacity import readable
 from .config import TrainConfig
+from .corpus import TRAINING_SHARE
 from .plan import Plan, Way, make_plan
 
 PARTS = (
@@ -66,8 +68,8 @@ def memory_rows(plan: Plan) -> list[list[str]]:
 
 
 def step_rows(plan: Plan) -> list[list[str]]:
-    def row(title: str, value: object) -> list[str]:
-        return [title, *(value(way) for way in plan.ways)]  # type: ignore[operator]
+    def row(title: str, value: Callable[[Way], str]) -> list[str]:
+        return [title, *map(value, plan.ways)]
 
     return [
         row("GFLOP in matrix products", lambda way: number(way.flops / 1e9)),
@@ -87,8 +89,12 @@ def notes(plan: Plan) -> list[str]:
         f"Memory is what comes on top of the process itself, which has about {readable(plan.process)}; time is without "
         "evaluations, samples and saving.",
     ]
-    if plan.config.model.ctx >= 0.1 * plan.characters:
-        found.append("The text may be too short for this context: each of its two parts must hold one window.")
+    ctx, last = plan.config.model.ctx, plan.characters - int(TRAINING_SHARE * plan.characters)
+    if last <= ctx:  # of the two splits this is the shorter one
+        found.append(
+            f"The text is too short for this context, and train refuses it: its validation split has {last:,} "
+            f"characters, and needs {ctx + 1:,}."
+        )
     if plan.config.backend == "numpy":
         found.append("NumPy's time depends on where its arrays lie in memory, and is expected with less certainty.")
     chosen = plan.ways[plan.config.recompute]

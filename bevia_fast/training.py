@@ -1,6 +1,6 @@
 """Training: from options to a run, and the loop of its steps.
 
-The module has not the name of the function, for `bevia_fast.train` can be only one of them.
+The module is not named after the function, for `bevia_fast.train` can be only one of them.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numba
@@ -22,15 +23,17 @@ from bevia_fast.bench_client import THREAD_VARIABLES, Competitor, as_request
 from bevia_fast.bench_step import StepSize
 from bevia_fast.capacity import available_bytes, largest_ctx, readable, training_memory
 from bevia_fast.checkpoint import stored_config
-from bevia_fast.config import BackendName, ModelConfig
-from bevia_fast.errors import ConfigError
+from bevia_fast.config import BackendName, ModelConfig, TrainConfig
+from bevia_fast.corpus import Corpus
+from bevia_fast.errors import ConfigError, DataError
 from bevia_fast.forecast import Forecast, products, small_model
 from bevia_fast.kernels import get_backend
 from bevia_fast.parameters import Parameters
-from bevia_fast.plan import make_plan
+from bevia_fast.plan import Plan, make_plan
 from bevia_fast.rehearsal import rehearse
 from bevia_fast.run import open_backend
 from bevia_fast.timing import Rules
+from bevia_fast.tokenfile import CodedText
 
 BLAS = 32 << 20  # bytes
 THREADS = min(2, numba.config.NUMBA_NUM_THREADS)
@@ -188,6 +191,17 @@ def test_plan_on_the_command_line(tmp_path: Path) -> None:
     assert written["config"]["model"]["dim"] == 64
     assert written["ways"][0]["ms"] > 0
     assert {path.name for path in tmp_path.iterdir()} == {"text.txt", "plan.json"}
+
+
+@pytest.mark.parametrize("characters", [1, 9, 10, 11, 69, 70, 71, 619, 620, 621, 630])
+def test_a_text_is_too_short_where_train_refuses_it(characters: int) -> None:
+    corpus = Corpus(CodedText(np.zeros(characters, np.uint8), "a", ""))
+    for ctx in (1, 2, 6, 7, 8, 61, 62, 63):
+        way: Any = SimpleNamespace(fits=None)
+        config = TrainConfig(model=replace(MODEL, ctx=ctx))
+        notes = plan_console.notes(Plan(config, "", characters, 1, 0, None, 0, (way, way)))
+        with pytest.raises(DataError) if "too short" in " ".join(notes) else contextlib.nullcontext():
+            corpus.check_length(ctx)
 
 
 def test_what_a_resumed_run_cannot_change_is_not_planned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
