@@ -75,10 +75,10 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    run: Path, config: TrainConfig, tokenizer: Tokenizer, progress: Progress, text: str,
+    run: Path, config: TrainConfig, tokenizer: Tokenizer, progress: Progress, fingerprint: str,
     tensors: dict[str, Parameters],
 ) -> int:  # fmt: skip
-    """Write a checkpoint of `progress.step`, of the text with the fingerprint `text`; returns its size in bytes.
+    """Write a checkpoint of `progress.step`, of the text with this fingerprint; returns its size in bytes.
 
     Raises CheckpointError; what was there before is then still there.
     """
@@ -87,7 +87,7 @@ def save_checkpoint(
         "config": asdict(config),
         "alphabet": tokenizer.alphabet,
         "progress": asdict(progress),
-        "fingerprint": text,
+        "fingerprint": fingerprint,
         "versions": versions(),
     }
     arrays = {f"{part}.{name}": view for part in PARTS for name, view in tensors[part].items()}
@@ -104,8 +104,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
             model, tokenizer = read_model(options["model"], about["alphabet"])
             config = TrainConfig(**{**options, "model": model})
             progress = _read_progress(about["progress"])
-            text, used = about["fingerprint"], about["versions"]
-            if type(text) is not str or not isinstance(used, dict):
+            fingerprint, used = about["fingerprint"], about["versions"]
+            if type(fingerprint) is not str or not isinstance(used, dict):
                 raise ValueError("fingerprint or versions are missing")
             if checkpoint_path(Path(), progress.step).name != path.name:
                 raise ValueError(f"it is of step {progress.step}")
@@ -116,7 +116,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         for part, parameters in tensors.items():
             for name, view in parameters.items():
                 file.read_into(f"{part}.{name}", view)
-    return Checkpoint(path, config, tokenizer, progress, text, {str(k): str(v) for k, v in used.items()}, tensors)
+    used = {str(name): str(version) for name, version in used.items()}
+    return Checkpoint(path, config, tokenizer, progress, fingerprint, used, tensors)
 
 
 def _read_progress(found: Any) -> Progress:

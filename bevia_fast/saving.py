@@ -23,10 +23,10 @@ class Saver:
     """Saves a run when it is time to. A failure is told and kept in `problem`; the next save tries again."""
 
     def __init__(
-        self, folder: files.RunFolder, config: TrainConfig, tokenizer: Tokenizer, text: str, progress: Progress,
+        self, folder: files.RunFolder, config: TrainConfig, tokenizer: Tokenizer, fingerprint: str, progress: Progress,
         tensors: dict[str, Parameters], tell: Callable[[str], None],
     ) -> None:  # fmt: skip
-        self.folder, self.config, self.tokenizer, self.text = folder, config, tokenizer, text
+        self.folder, self.config, self.tokenizer, self.fingerprint = folder, config, tokenizer, fingerprint
         self.progress, self.tensors, self._tell = progress, tensors, tell
         self.problem = ""
         versions()  # looked up now, while all is well
@@ -73,7 +73,7 @@ class Saver:
         with files.writing(folder / files.CHECKPOINTS), contextlib.suppress(FileExistsError):
             (folder / files.CHECKPOINTS).mkdir()
             files.sync_folder(folder)
-        self.size = save_checkpoint(folder, self.config, self.tokenizer, progress, self.text, self.tensors)
+        self.size = save_checkpoint(folder, self.config, self.tokenizer, progress, self.fingerprint, self.tensors)
 
     def _remove_old(self) -> None:
         """Keep the newest ones of steps that were done. Of later ones go those that are damaged: others may be of

@@ -45,7 +45,7 @@ Array = NDArray[Any]
 IN_MEMORY = 16 << 20  # bytes; reading and encoding so much takes a tenth of a second
 KEPT = 16 << 30  # bytes of the entries that are kept; the least recently used ones go first
 SAMPLES, PIECE = 64, 64 << 10  # pieces, and bytes of each
-CHUNK = 1 << 20  # numbers rewritten at a time
+WIDENED = 1 << 20  # numbers rewritten at a time
 ENCODING = "Encoding the text"
 
 MAGIC = b"bevia-fast tokens 1\n"
@@ -154,9 +154,9 @@ def encode(blocks: Iterable[str], file: BinaryIO, tell: Callable[[int], None] = 
 def _widen(file: BinaryIO, count: int, old: np.dtype[Any], new: np.dtype[Any]) -> None:
     """Write the `count` numbers in `file` anew, each in more bytes: from the end, so that none is written over before
     it is read."""
-    for start in reversed(range(0, count, CHUNK)):
+    for start in reversed(range(0, count, WIDENED)):
         file.seek(start * old.itemsize)
-        codes = np.frombuffer(file.read(min(CHUNK, count - start) * old.itemsize), old)
+        codes = np.frombuffer(file.read(min(WIDENED, count - start) * old.itemsize), old)
         file.seek(start * new.itemsize)
         file.write(codes.astype(new).data)
     file.seek(count * new.itemsize)

@@ -84,7 +84,7 @@ def test_numbers_mean_the_characters(blocks: list[str], many: bool) -> None:
     file = io.BytesIO()
     done = [0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenfile, "CHUNK", 7)
+        patch.setattr(tokenfile, "WIDENED", 7)
         about = encode(blocks, file, done.append)
     text = "".join(blocks)
     codes = np.frombuffer(file.getvalue(), about["dtype"])
