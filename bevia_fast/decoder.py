@@ -60,7 +60,7 @@ class Decoder:
             self.keys[window, block.layer, :, :T] = qkv[:, 1].swapaxes(0, 1)
             self.values[window, block.layer, :, :T] = qkv[:, 2].swapaxes(0, 1)
 
-        self.model._forward(acts, tokens.reshape(1, T), None, keep)
+        self.model.forward(acts, tokens.reshape(1, T), None, keep)
         stream: Array = acts.blocks[-1].residual_out
         return stream
 

@@ -84,7 +84,7 @@ def first_not_finite(
     gradients.flat.fill(0)
     try:
         for tokens, targets, dropout in todo:
-            places = _places(model._buffers(*tokens.shape), model.parameters, gradients)
+            places = _places(model.buffers(*tokens.shape), model.parameters, gradients)
             model.backend = cast(Backend, _LookingBackend(backend, places))
             model.loss_and_gradients(tokens, targets, gradients, scale=1.0 / len(todo), dropout=dropout)
     except _NotFinite as found:

@@ -1,6 +1,6 @@
 """The transformer: forward and backward, as a sequence of kernel calls.
 
-Read `_forward` and `_backward` side by side: one is the other upside down. Arithmetic happens in the kernels only; here
+Read `forward` and `backward` side by side: one is the other upside down. Arithmetic happens in the kernels only; here
 it is decided what is computed from what, and what is kept for the way back. Attention takes whole sequences; all else
 is done a chunk of rows at a time, see `activations`.
 
@@ -63,9 +63,9 @@ class GPT:
 
     def loss(self, tokens: Array, targets: Array) -> float:
         """Mean cross-entropy in nats a token, without dropout. `tokens`, `targets`: (B, T) int32, T <= ctx."""
-        acts = self._buffers(*tokens.shape)
-        self._forward(acts, tokens, None)
-        self._head(acts, targets.reshape(-1), None, 1.0)
+        acts = self.buffers(*tokens.shape)
+        self.forward(acts, tokens, None)
+        self.head(acts, targets.reshape(-1), None, 1.0)
         return float(acts.losses.mean(dtype=np.float64))
 
     def loss_and_gradients(
@@ -82,17 +82,17 @@ class GPT:
         With `scale` = 1/k, k micro-batches add up to the gradient of one batch k times as large. Without a `dropout`
         stream nothing is dropped.
         """
-        acts = self._buffers(*tokens.shape)
+        acts = self.buffers(*tokens.shape)
         stream = dropout if self.config.dropout > 0.0 else None
-        self._forward(acts, tokens, stream)
-        self._head(acts, targets.reshape(-1), gradients, scale)
-        self._backward(acts, tokens, gradients, stream)
+        self.forward(acts, tokens, stream)
+        self.head(acts, targets.reshape(-1), gradients, scale)
+        self.backward(acts, tokens, gradients, stream)
         return float(acts.losses.mean(dtype=np.float64))
 
     def logits(self, tokens: Array) -> Array:
         """The logits (B, T, V) of the next token at each place of `tokens` (B, T), as a new array."""
-        acts = self._buffers(*tokens.shape)
-        self._forward(acts, tokens, None)
+        acts = self.buffers(*tokens.shape)
+        self.forward(acts, tokens, None)
         logits = aligned_empty((tokens.size, self.config.vocab_size), self.config.dtype)
         for rows in acts.chunks:
             final = self._norm(acts, acts.blocks[-1].residual_out[rows], "ln_f")
@@ -107,12 +107,12 @@ class GPT:
         def look(block: Block) -> None:
             self.backend.attention_weights(maps[block.layer], block.qkv.reshape(1, T, -1))
 
-        self._forward(self._buffers(1, T), tokens.reshape(1, T), None, look)
+        self.forward(self.buffers(1, T), tokens.reshape(1, T), None, look)
         return maps[:, 0]
 
     # ------------------------------------------------------------------------------------------------------- forward
 
-    def _forward(
+    def forward(
         self, acts: Activations, tokens: Array, dropout: DropoutStream | None,
         look: Callable[[Block], None] = lambda block: None,
     ) -> None:  # fmt: skip
@@ -214,7 +214,7 @@ class GPT:
         )
         return out
 
-    def _head(self, acts: Activations, targets: Array, gradients: Parameters | None, scale: float) -> None:
+    def head(self, acts: Activations, targets: Array, gradients: Parameters | None, scale: float) -> None:
         """Fill `acts.losses`, some rows at a time so that N x V is never held; with `gradients` also go back through
         the head at once: acts.dstream = d(scale * mean loss) / d(the last layer's residual_out)."""
         kernels, head, N = self.backend, self.parameters.head.T, targets.size
@@ -232,7 +232,7 @@ class GPT:
 
     # ------------------------------------------------------------------------------------------------------ backward
 
-    def _backward(
+    def backward(
         self, acts: Activations, tokens: Array, gradients: Parameters, dropout: DropoutStream | None
     ) -> None:
         """From acts.dstream, the gradient of the last layer's output, down to the embeddings."""
@@ -343,7 +343,7 @@ class GPT:
             acts.mean[:N], acts.rstd[:N], dresidual=dresidual,
         )  # fmt: skip
 
-    def _buffers(self, B: int, T: int) -> Activations:
+    def buffers(self, B: int, T: int) -> Activations:
         """The arrays for a batch of this shape, in memory that is taken once for the largest."""
         if self.config.ctx < T:
             raise ValueError(f"{T} tokens are more than the model's context of {self.config.ctx}")

@@ -122,9 +122,9 @@ def _pass(config: ModelConfig, batch: int, recompute: bool, calls: dict[Key, Cal
         noting = Noting()
         model = GPT(config, cast(Backend, noting), weights, recompute=recompute)
         acts.chunks, acts.head_chunks = chunks, head_chunks
-        model._forward(acts, tokens, stream)
-        model._head(acts, tokens.reshape(-1), weights, 1.0)
-        model._backward(acts, tokens, weights, stream)
+        model.forward(acts, tokens, stream)
+        model.head(acts, tokens.reshape(-1), weights, 1.0)
+        model.backward(acts, tokens, weights, stream)
         calls.update(noting.calls)
         return noting.counts
 

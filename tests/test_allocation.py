@@ -53,13 +53,13 @@ def test_a_step_of_the_numba_backend_allocates_nothing(accumulate: int) -> None:
 def test_smaller_batches_are_computed_in_the_memory_of_the_largest(backend: Backend) -> None:
     """As at the end of an evaluation: fewer sequences, then a shorter one. Same bits as in memory of their own."""
     model = make_trainer(backend).model
-    largest = model._buffers(8, 32).embedded
+    largest = model.buffers(8, 32).embedded
     tokens = np.random.default_rng(1).integers(0, 65, 32 * 19 + 8, dtype=np.int32)
     losses = [model.loss(*batch) for batch in evaluation_batches(tokens, 32, 8)]
     others = [GPT(model.config, backend, model.parameters).loss(*b) for b in evaluation_batches(tokens, 32, 8)]
     assert losses == others
     for shape in ((3, 32), (1, 7), (8, 32)):
-        assert np.shares_memory(model._buffers(*shape).embedded, largest)
+        assert np.shares_memory(model.buffers(*shape).embedded, largest)
 
 
 def traced() -> int:

@@ -44,7 +44,7 @@ def computed(
     model, gradients = GPT(cfg, backend, weights or random_parameters(cfg), recompute=recompute), Parameters(cfg)
     stream = DropoutStream(seed=3, step=4)
     model.loss_and_gradients(tokens, targets, gradients, dropout=stream)
-    for block in (acts := model._buffers(B, T)).blocks:  # nothing of the first time may be of use
+    for block in (acts := model.buffers(B, T)).blocks:  # nothing of the first time may be of use
         block.qkv.fill(np.nan)
         block.attended.fill(np.nan)
         block.residual_out.fill(np.nan)
@@ -61,12 +61,12 @@ def test_same_bits_however_little_is_kept(
 ) -> None:
     cfg = config(norm=norm, activation=activation, dropout=dropout, dtype=dtype)
     loss, gradients, model = computed(cfg, backend, recompute=False)
-    assert (model._buffers(B, T).keeps_rows, len(model._buffers(B, T).chunks)) == (True, 3)
+    assert (model.buffers(B, T).keeps_rows, len(model.buffers(B, T).chunks)) == (True, 3)
     assert 0 < np.abs(gradients.flat).max() < np.inf
     monkeypatch.setattr(activations, "LONG", 1)  # as if the context were long
     for recompute in (False, True):
         again, others, model = computed(cfg, backend, recompute=recompute)
-        assert not model._buffers(B, T).keeps_rows
+        assert not model.buffers(B, T).keeps_rows
         assert again == loss
         for name, view in gradients.items():
             np.testing.assert_array_equal(others[name], view, err_msg=f"{name}, recompute {recompute}")
@@ -77,10 +77,10 @@ def test_chunks_change_rounding_only(dropout: float, backend: Backend, request: 
     cfg = config(dropout=dropout, dtype="float64")
     weights = random_parameters(cfg)
     loss, gradients, model = computed(cfg, backend, recompute=False, weights=weights)
-    assert len(model._buffers(B, T).chunks) == 1
+    assert len(model.buffers(B, T).chunks) == 1
     request.getfixturevalue("small_chunks")
     other_loss, others, model = computed(cfg, backend, recompute=False, weights=weights)
-    chunked = model._buffers(B, T)
+    chunked = model.buffers(B, T)
     assert (len(chunked.chunks), len(chunked.head_chunks) > 3) == (3, True)
     assert_close("loss", other_loss, loss, 1e-14, abs(loss))
     for name, view in gradients.items():
