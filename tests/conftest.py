@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -47,3 +48,10 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def dtype(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
+
+
+@pytest.fixture
+def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing, and waiting for the disk, take longer than all steps of a small run."""
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    monkeypatch.setattr("bevia_fast.training._Session._draw", lambda self: None)

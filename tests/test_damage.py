@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import random
 import tracemalloc
 from dataclasses import replace
@@ -18,17 +17,11 @@ from bevia_fast import train
 from bevia_fast.checkpoint import checkpoints, load_checkpoint, newest_good, stored_config
 from bevia_fast.errors import CheckpointError
 from bevia_fast.modelfile import load_model
-from bevia_fast.training import _Session
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 BLOCK = 512  # bytes: the smallest unit that a disk writes
 FLIPS = 2000
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing, and waiting for the disk, take longer than all steps of these runs."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(_Session, "_draw", lambda self: None)
 
 
 @pytest.fixture(scope="module")

@@ -26,12 +26,7 @@ from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.spikes import Spikes
 from bevia_fast.trainer import Trainer
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing, and waiting for the disk, take longer than all steps of these runs."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(training._Session, "_draw", lambda self: None)
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 def poison(

@@ -23,7 +23,8 @@ from bevia_fast.errors import CheckpointError, StoppedRun
 from bevia_fast.modelfile import load_model
 from bevia_fast.parameters import Parameters
 from bevia_fast.saving import Saver
-from bevia_fast.training import _Session
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 CALLS = ("open", "write", "fsync", "read", "replace", "unlink", "mkdir", "ftruncate", "fstat", "close", "listdir",
          "scandir", "stat", "lseek")  # fmt: skip
@@ -31,13 +32,6 @@ KINDS: dict[str, int] = {"full": errno.ENOSPC, "broken": errno.EIO, "forbidden":
 
 RARE = ("replace", "unlink", "mkdir")
 CAUSES = {"short": "the disk took nothing", "lying": "what was written reads back differently"}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing, and waiting for the disk, take longer than all steps of these runs."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(_Session, "_draw", lambda self: None)
 
 
 class Disk:

@@ -19,11 +19,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from small_runs import TEXT, tiny_config
 
-from bevia_fast import cli, train, training
+from bevia_fast import cli, train
 from bevia_fast.arguments import COMMANDS, options
 from bevia_fast.bench_config import BENCHES, PROFILES, ProfileKernelConfig
 from bevia_fast.bench_results import KernelResult, StepResult
 from bevia_fast.checkpoint import checkpoints
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 SIZES = ["--ctx", "4", "--dim", "4", "--layers", "1", "--heads", "1", "--batch", "1", "--steps", "1", "--backend",
          "numpy", "--eval-batches", "1", "--sample-every", "0"]  # fmt: skip
@@ -69,13 +71,6 @@ def call(*arguments: str, allowed: tuple[int, ...] = (0, 2)) -> tuple[int, str]:
         assert message.count("\n") == 1, (arguments, message)
         assert "Traceback" not in message
     return code, message
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing, and waiting for the disk, take longer than all steps of these runs."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(training._Session, "_draw", lambda self: None)
 
 
 @pytest.fixture(scope="module", autouse=True)

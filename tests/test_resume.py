@@ -23,14 +23,8 @@ from bevia_fast.cli import main
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.errors import CheckpointError, ConfigError, DataError, UserError
 from bevia_fast.files import RunFolder
-from bevia_fast.training import _Session
 
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing, and waiting for the disk, take longer than all steps of these runs."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(_Session, "_draw", lambda self: None)
+pytestmark = pytest.mark.usefixtures("quick_runs")
 
 
 def interrupt() -> None:

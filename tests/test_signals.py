@@ -19,16 +19,11 @@ from bevia_fast.checkpoint import newest_good, stored_config
 from bevia_fast.signals import finish_on_signal
 from bevia_fast.trainer import Trainer
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
 SLOW = pytest.mark.slow
 NUMBERS = [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW), pytest.param(signal.SIGHUP, marks=SLOW)]
 OPTIONS = {"sample_every": 5, "eval_every": 4, "eval_batches": 0}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing, and waiting for the disk, take longer than all steps of these runs."""
-    monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr(training._Session, "_draw", lambda self: None)
 
 
 class At:
