@@ -117,16 +117,6 @@ def atomic_load(typingctx, A, index):
 
 
 @intrinsic
-def offset(typingctx, pointer, n):
-    """The pointer to the element `n` behind."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.gep(arguments[0], [arguments[1]])
-
-    return pointer(pointer, types.int64), codegen
-
-
-@intrinsic
 def pause(typingctx):
     """Tell the CPU that this is a loop that waits."""
 

@@ -25,7 +25,8 @@ from ..memory import CACHE_LINE
 from ..windows import stride
 from ._jit import c_function, device, kernel
 from ._scratch import scratch
-from ._simd.norm_spans import dot_span, four_dots, normalize_span, squared_distance_span, sum_span
+from ._simd.norm_rows import normalize_one
+from ._simd.norm_spans import dot_span, four_dots
 from ._simd.rows import rows_product, rows_product_address
 from ._simd.softmax_spans import exp_span, max_span
 from ._simd.spans import add_span, gelu_span, relu_span, scale_span
@@ -40,7 +41,6 @@ from ._team import (
     calls,
     join,
     members,
-    offset,
     share_of,
 )
 from .dropout import row_hash
@@ -155,7 +155,7 @@ def _member(
         for layer in range(L):
             inp = x if post else normed
             if not post:
-                _norm(own, normed, x, rows, C, ln_1_weight, ln_1_bias, layer * C)
+                _norm(own, normed, x, rows, C, ln_1_weight, ln_1_bias, layer * C, work)
             wanted = rows if layer < L - 1 else 1  # what the last layer gives for the next window is of no use
             first, last = share_of(NH, rank, size)
             for h in range(first, last):
@@ -167,9 +167,9 @@ def _member(
             barrier(team, size)
             _add_shares(own, x, rows, C, shares, 0, NH, attn_proj_bias, layer * C)
             if post:
-                _norm(own, x, x, rows, C, ln_1_weight, ln_1_bias, layer * C)
+                _norm(own, x, x, rows, C, ln_1_weight, ln_1_bias, layer * C, work)
             else:
-                _norm(own, normed, x, rows, C, ln_2_weight, ln_2_bias, layer * C)
+                _norm(own, normed, x, rows, C, ln_2_weight, ln_2_bias, layer * C, work)
             first, last = share_of(G, rank, size)
             for g in range(first, last):
                 _group(
@@ -179,8 +179,8 @@ def _member(
             barrier(team, size)
             _add_shares(own, x, rows, C, shares, NH * PLACES * C, G, mlp_proj_bias, layer * C)
             if post:
-                _norm(own, x, x, rows, C, ln_2_weight, ln_2_bias, layer * C)
-        _norm(own, normed, x, 1, C, ln_f_weight, ln_f_bias, 0)
+                _norm(own, x, x, rows, C, ln_2_weight, ln_2_bias, layer * C, work)
+        _norm(own, normed, x, 1, C, ln_f_weight, ln_f_bias, 0, work)
         first, last = share_of((V + HEAD_ROWS - 1) // HEAD_ROWS, rank, size)
         v = first * HEAD_ROWS
         _dots(logits, v, own, normed, head, v * C, min(V, last * HEAD_ROWS) - v, C)
@@ -204,14 +204,14 @@ def _member(
 
 
 @device
-def _norm(own, out, inp, rows, C, weight, bias, at):
-    """Layer normalisation of the rows at `inp`, with the weights of a layer, which begin at `at`."""
+def _norm(own, out, inp, rows, C, weight, bias, at, work):
+    """Layer normalisation of the rows at `inp`, with the weights of a layer, which begin at `at`; `work` is a place for
+    what is not kept, mean and rstd."""
     for i in range(inp, inp + rows * C, C):
-        real = type(own[i])
-        mean = sum_span(own, i, C) / real(C)
-        variance = squared_distance_span(own, i, C, mean) / real(C)
-        rstd = real(1) / (variance + real(NORM_EPS)) ** real(0.5)
-        normalize_span(own, out - inp + i, own, i, C, mean, rstd, offset(weight, at), offset(bias, at), True)
+        eps = type(own[i])(NORM_EPS)
+        normalize_one(
+            own, out - inp + i, own, work, own, work + 1, own, i, 1, C, weight, at, bias, at, True, eps
+        )
 
 
 @device

@@ -6,16 +6,16 @@ import numba
 
 from .. import contract
 from ..contract import NORM_EPS, Array, implements
-from ._jit import kernel
+from ._jit import device, kernel
 from ._scratch import scratch
-from ._simd.norm_spans import (
-    normalize_gradient_span,
-    normalize_span,
-    normalize_sums_span,
-    squared_distance_span,
-    sum_span,
-)
+from ._simd.norm_rows import normalize_four, normalize_one
+from ._simd.norm_spans import norm_gradient_span, norm_weight_gradient_span
+from ._simd.packing import column_sums
+from ._simd.spans import zero_span
+from ._simd.target import TARGET
 
+SHORT = 1024  # bytes of a row: of such rows four are taken together
+ALONE = 1 << 15  # sums of channels: fewer are folded before other threads had begun
 GROUP = 32  # rows whose weight gradients are summed together: by data, so that no thread count changes the result
 
 
@@ -38,7 +38,7 @@ def layernorm_backward(
     _backward(
         dinp, dweight, dweight if dbias is None else dbias, dbias is not None, dout, inp, weight, mean, rstd,
         dout if dresidual is None else dresidual, dresidual is not None,
-        scratch("layernorm sums", groups * 2 * C, inp.dtype)[: groups * 2 * C].reshape(groups, 2, C),
+        scratch("layernorm sums", groups * 2 * C, inp.dtype), groups, 4 * TARGET.lanes(inp.itemsize),
     )  # fmt: skip
 
 
@@ -47,33 +47,50 @@ def _forward(
     out, mean, rstd, inp, weight, bias, use_bias, eps
 ):
     N, C = inp.shape
-    count, one = inp.dtype.type(C), inp.dtype.type(1)
-    for n in numba.prange(N):
-        mean[n] = sum_span(inp, n * C, C) / count
-        variance = squared_distance_span(inp, n * C, C, mean[n]) / count
-        rstd[n] = one / (variance + inp.dtype.type(eps)) ** inp.dtype.type(0.5)
-        normalize_span(out, n * C, inp, n * C, C, mean[n], rstd[n], weight, bias, use_bias)
+    real = inp.dtype.type
+    at_once = 4 if C * inp.itemsize <= SHORT else 1
+    for block in numba.prange((N + at_once - 1) // at_once):
+        n = block * at_once
+        at = n * C
+        if at_once == 4:
+            normalize_four(
+                out, at, mean, n, rstd, n, inp, at, min(4, N - n), C, weight, 0, bias, 0, use_bias, real(eps)
+            )
+        else:
+            normalize_one(out, at, mean, n, rstd, n, inp, at, 1, C, weight, 0, bias, 0, use_bias, real(eps))
 
 
 @kernel()
 def _backward(
     dinp, dweight, dbias, use_bias, dout, inp, weight, mean, rstd,
-    dresidual, use_dresidual, sums,
+    dresidual, use_dresidual, sums, groups, width,
 ):  # fmt: skip
     N, C = inp.shape
     count = inp.dtype.type(C)
-    groups = len(sums)
     for group in numba.prange(groups):
-        sums[group] = 0
+        row = group * 2 * C
+        zero_span(sums, row, 2 * C)
         for n in range(group * GROUP, min(N, (group + 1) * GROUP)):
             at = n * C
-            dnorm, dnorm_norm = normalize_sums_span(dout, at, inp, at, C, mean[n], rstd[n], weight)
-            normalize_gradient_span(
-                dinp, at, sums, group * 2 * C, sums, group * 2 * C + C, dout, at, inp, at, C, mean[n], rstd[n], weight,
-                dnorm / count, dnorm_norm / count, dresidual, at, use_dresidual,
+            dnorm, dnorm_norm = norm_weight_gradient_span(
+                sums, row, sums, row + C, dout, at, inp, at, C, mean[n], rstd[n], weight
+            )
+            norm_gradient_span(
+                dinp, at, dout, at, inp, at, C, mean[n], rstd[n], weight, dnorm / count, dnorm_norm / count,
+                dresidual, at, use_dresidual,
             )  # fmt: skip
-    for c in numba.prange(C):
-        for group in range(groups):
-            dweight[c] += sums[group, 0, c]
-            if use_bias:
-                dbias[c] += sums[group, 1, c]
+    columns = (C + width - 1) // width
+    if groups * C < ALONE:
+        for block in range(columns):
+            _fold(block * width, width, dweight, dbias, use_bias, sums, groups, C)
+    else:
+        for block in numba.prange(columns):
+            _fold(block * width, width, dweight, dbias, use_bias, sums, groups, C)
+
+
+@device
+def _fold(c, width, dweight, dbias, use_bias, sums, groups, C):
+    """The sums of all groups, for `width` channels from c on."""
+    column_sums(dweight, c, sums, c, 2 * C, groups, min(width, C - c))
+    if use_bias:
+        column_sums(dbias, c, sums, C + c, 2 * C, groups, min(width, C - c))

@@ -107,6 +107,13 @@ class Lanes:
         align = ir.Constant(I32, self.itemsize)
         return Vec(self, self.builder.call(function, [vector_pointer, align, mask.value, self.vec(other).value]))
 
+    def prefetch(self, pointer: ir.Value) -> None:
+        """Have the line of `pointer` brought to the second cache."""
+        kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        read, second, data = ir.Constant(I32, 0), ir.Constant(I32, 2), ir.Constant(I32, 1)
+        self.builder.call(function, [self.builder.bitcast(pointer, I8.as_pointer()), read, second, data])
+
     def store(self, value: Vec, pointer: ir.Value, mask: Vec | None = None) -> None:
         """Write a vector; lanes outside `mask` are left as they were."""
         vector_pointer = self.builder.bitcast(pointer, self.type.as_pointer())
@@ -129,16 +136,23 @@ class Lanes:
     # --------------------------------------------------------------------------------------------------- arithmetic
 
     def fma(self, a: Vec, b: Vec | float, c: Vec | float) -> Vec:
-        """a*b + c, rounded once where the CPU can; without FMA hardware the call would be a slow emulation."""
+        """a*b + c, rounded once where the CPU can; without FMA hardware the call would be a slow emulation. Vectors of
+        float64 with as many lanes may be given too."""
         b, c = self.vec(b), self.vec(c)
         if not TARGET.fma:
             return a * b + c
-        function = self._intrinsic(f"llvm.fma.v{self.count}f{self.bits}", self.type, [self.type] * 3)
+        kind = a.value.type
+        bits = 64 if isinstance(kind.element, ir.DoubleType) else 32
+        function = self._intrinsic(f"llvm.fma.v{self.count}f{bits}", kind, [kind] * 3)
         return Vec(self, self.builder.call(function, [a.value, b.value, c.value]))
 
     def sqrt(self, a: Vec) -> Vec:
         function = self._intrinsic(f"llvm.sqrt.v{self.count}f{self.bits}", self.type, [self.type])
         return Vec(self, self.builder.call(function, [a.value]))
+
+    def scalar_sqrt(self, a: ir.Value) -> ir.Value:
+        """The root of one number."""
+        return self.builder.call(self._intrinsic(f"llvm.sqrt.f{self.bits}", self.element, [self.element]), [a])
 
     def maximum(self, a: Vec, b: Vec | float) -> Vec:
         """The larger; b where either is NaN."""
