@@ -1,4 +1,4 @@
-"""Softmax, cross-entropy and its gradient: a row of logits to a thread, in one visit while the row is in the cache."""
+"""Softmax, cross-entropy and its gradient: some rows of logits to a thread, visited while they are in the cache."""
 
 from __future__ import annotations
 
@@ -8,28 +8,61 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import kernel
+from ._jit import device, kernel
+from ._scratch import scratch
 from ._simd.softmax_spans import exp_span, exp_sum_span, max_span
 from ._simd.spans import scale_span
+
+# Of short rows several are taken together, pass by pass, so that what one waits for, its largest, its sum, a quotient,
+# others fill. A row's last vector is a partial one; to load from where such a one was just stored the CPU waits until
+# it has left for the cache. So the row that begins there is not the next: they come in steps of STEP.
+ROWS, STEP = 16, 5
+SHORT = 1024  # elements; longer ones are taken one by one, for a second visit is to find them in the cache
 
 
 @implements(contract.cross_entropy)
 def cross_entropy(losses: Array, dlogits: Array | None, logits: Array, targets: Array, *, scale: float = 1.0) -> None:
     # (N,V), (N,) -> (N,), (N,V)
-    _cross_entropy(losses, logits if dlogits is None else dlogits, dlogits is not None, logits, targets, scale)
+    _cross_entropy(
+        losses, logits if dlogits is None else dlogits, dlogits is not None, logits, targets, scale,
+        ROWS if logits.shape[1] <= SHORT else 1, scratch("rows", numba.get_num_threads() * ROWS, logits.dtype),
+    )  # fmt: skip
 
 
 @kernel()
-def _cross_entropy(losses, dlogits, use_dlogits, logits, targets, scale):
-    N, V = logits.shape
-    real = logits.dtype.type
-    for n in numba.prange(N):
-        largest = max_span(logits, n * V, V)
-        wanted = logits[n, targets[n]] - largest  # read before dlogits, which may be logits, is written
+def _cross_entropy(losses, dlogits, use_dlogits, logits, targets, scale, rows, numbers):
+    N = len(losses)
+    for block in numba.prange((N + rows - 1) // rows):
+        first = block * rows
+        _block(
+            losses, dlogits, use_dlogits, logits, targets, scale, first, min(rows, N - first),
+            numbers[numba.get_thread_id() * ROWS :],
+        )  # fmt: skip
+
+
+@device
+def _block(losses, dlogits, use_dlogits, logits, targets, scale, first, rows, numbers):
+    """So many rows; `numbers` holds one of each row, for the time being."""
+    V, real = logits.shape[1], logits.dtype.type
+    step = STEP if rows == ROWS else 1
+    for r in range(rows):
+        n = first + r
+        numbers[r] = max_span(logits, n * V, V)
+        losses[n] = logits[n, targets[n]] - numbers[r]  # read before dlogits, which may be logits, is written
+    for i in range(rows):
+        r = i * step % ROWS
+        at = (first + r) * V
         if use_dlogits:
-            total = exp_span(dlogits, n * V, logits, n * V, V, real(1), largest)
-            scale_span(dlogits, n * V, V, real(scale) / total)
-            dlogits[n, targets[n]] -= real(scale)
+            numbers[r] = exp_span(dlogits, at, logits, at, V, real(1), numbers[r])
         else:
-            total = exp_sum_span(logits, n * V, V, real(1), largest)
-        losses[n] = real(math.log(total)) - wanted
+            numbers[r] = exp_sum_span(logits, at, V, real(1), numbers[r])
+    for r in range(rows):
+        n = first + r
+        losses[n] = real(math.log(numbers[r])) - losses[n]
+        numbers[r] = real(scale) / numbers[r]
+    if use_dlogits:
+        for i in range(rows):
+            r = i * step % ROWS
+            n = first + r
+            scale_span(dlogits, n * V, V, numbers[r])
+            dlogits[n, targets[n]] -= real(scale)
