@@ -9,38 +9,52 @@ from .. import contract
 from ..contract import Array, implements
 from ._jit import kernel
 from ._simd.blocks import block_rows
+from ._simd.embedding_spans import add_and_prefetch_span
 from ._simd.spans import add_span
 from ._simd.target import TARGET
 
+CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
 
 @implements(contract.embedding_forward)
 def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:
     # (B,T), (V,C), (T,C) -> (B,T,C)
-    _forward(out, tokens, token_table, position_table)
+    _forward(out, tokens.reshape(-1), token_table, position_table)
 
 
 @implements(contract.embedding_backward)
 def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
     # (B,T,C), (B,T) -> (V,C), (T,C)
     C, lanes = dout.shape[2], TARGET.lanes(dout.itemsize)
-    _backward(dtoken_table, dposition_table, dout, tokens, min(numba.get_num_threads(), -(-C // lanes)), lanes)
+    blocks = min(numba.get_num_threads(), -(-C // lanes))
+    _backward(dtoken_table, dposition_table, dout, tokens.reshape(-1), blocks, lanes)
 
 
 @kernel()
 def _forward(out, tokens, token_table, position_table):
     B, T, C = out.shape
+    far = token_table.nbytes > CACHED
     for n in numba.prange(B * T):
-        b, t = n // T, n % T
-        add_span(out, n * C, token_table, tokens[b, t] * C, position_table, t * C, C)
+        token, position = tokens[n] * C, n % T * C
+        if far:
+            soon = tokens[min(n + 1, B * T - 1)] * C
+            add_and_prefetch_span(out, n * C, token_table, token, position_table, position, C, token_table, soon)
+        else:
+            add_span(out, n * C, token_table, token, position_table, position, C)
 
 
 @kernel()
 def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
     B, T, C = dout.shape
+    far = dtoken_table.nbytes > CACHED
     for block in numba.prange(blocks):
         first, last = block_rows(block, blocks, C, lanes)
-        for b in range(B):
-            for t in range(T):
-                at, token, position = (b * T + t) * C + first, tokens[b, t] * C + first, t * C + first
+        for n in range(B * T):
+            at, token, position = n * C + first, tokens[n] * C + first, n % T * C + first
+            if far:
+                soon = tokens[min(n + 1, B * T - 1)] * C + first
+                add_and_prefetch_span(
+                    dtoken_table, token, dtoken_table, token, dout, at, last - first, dtoken_table, soon
+                )
+            else:
                 add_span(dtoken_table, token, dtoken_table, token, dout, at, last - first)
-                add_span(dposition_table, position, dposition_table, position, dout, at, last - first)
+            add_span(dposition_table, position, dposition_table, position, dout, at, last - first)
