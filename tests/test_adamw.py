@@ -59,6 +59,15 @@ def test_first_step_has_the_size_of_the_learning_rate(backend: Backend, dtype: s
     assert_close("parameters", weights, np.array([-0.01, 0.01, -0.01]), 2e-5)
 
 
+def test_means_begin_with_the_right_share_of_the_gradient(backend: Backend, dtype: str) -> None:
+    """1 - beta is small and not to be had from beta as a float32: that loses its last digits."""
+    gradients, moments = normal(4, 100, dtype=dtype), np.zeros((2, 100), dtype)
+    expected = gradients.astype(np.float64)
+    backend.adamw(np.zeros(100, dtype), gradients, *moments, step=1, decayed=0, **USUAL | {"beta2": 0.9999})
+    np.testing.assert_allclose(moments[0], 0.1 * expected, rtol=2 * EPS[dtype])
+    np.testing.assert_allclose(moments[1], (1 - 0.9999) * expected**2, rtol=3 * EPS[dtype])
+
+
 def test_gradients_are_zeroed_and_only_the_first_are_decayed(backend: Backend, dtype: str) -> None:
     weights, gradients, moments = np.ones(101, dtype), np.zeros(101, dtype), np.zeros((2, 101), dtype)
     gradients[50] = 1

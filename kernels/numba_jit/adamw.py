@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numba
 import numpy as np
 
@@ -26,9 +28,12 @@ def adamw(
     gradient_scale: float = 1.0,
 ) -> None:  # fmt: skip
     # (P,), (P,), (P,), (P,), in place
+    # sqrt(v/(1 - beta2^step)) + eps is sqrt(v) + eps sqrt(1 - beta2^step), divided by that root, which the learning
+    # rate takes in. What can be worked out once is, and in float64.
+    root = math.sqrt(1.0 - beta2**step)
     _adamw(
-        parameters, gradients, first_moment, second_moment, decayed, learning_rate, beta1, beta2,
-        1.0 / (1.0 - beta1**step), 1.0 / (1.0 - beta2**step), eps, 1.0 - learning_rate * weight_decay, gradient_scale,
+        parameters, gradients, first_moment, second_moment, decayed, gradient_scale, beta1, 1.0 - beta1,
+        beta2, 1.0 - beta2, eps * root, learning_rate * root / (1.0 - beta1**step), 1.0 - learning_rate * weight_decay,
     )  # fmt: skip
 
 
@@ -47,8 +52,8 @@ def _squared_norm(gradients):
 
 @kernel()
 def _adamw(
-    parameters, gradients, first_moment, second_moment, decayed, learning_rate,
-    beta1, beta2, correction1, correction2, eps, shrink, gradient_scale,
+    parameters, gradients, first_moment, second_moment, decayed, gradient_scale, beta1, new1, beta2, new2, eps, rate,
+    shrink,
 ):  # fmt: skip
     size = parameters.size
     real = parameters.dtype.type
@@ -56,12 +61,10 @@ def _adamw(
         start, end = block * BLOCK, min(size, (block + 1) * BLOCK)
         border = min(max(decayed, start), end)  # matrices before it are decayed, vectors behind it are not
         adamw_span(
-            parameters, gradients, first_moment, second_moment, start, border - start,
-            real(gradient_scale), real(beta1), real(beta2), real(correction1), real(correction2), real(eps),
-            real(learning_rate), real(shrink),
+            parameters, gradients, first_moment, second_moment, start, border - start, real(gradient_scale),
+            real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(shrink),
         )  # fmt: skip
         adamw_span(
-            parameters, gradients, first_moment, second_moment, border, end - border,
-            real(gradient_scale), real(beta1), real(beta2), real(correction1), real(correction2), real(eps),
-            real(learning_rate), real(1),
+            parameters, gradients, first_moment, second_moment, border, end - border, real(gradient_scale),
+            real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(1),
         )  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -11,28 +13,25 @@ from .vector import Lanes, Vec
 
 
 @intrinsic
-def adamw_span(
-    typingctx, P, G, M, V, start, n, gradient_scale, beta1, beta2, correction1, correction2, eps, rate, shrink
-):
+def adamw_span(typingctx, P, G, M, V, start, n, gradient_scale, beta1, new1, beta2, new2, eps, rate, shrink):
     """For start <= i < start + n, with g = G[i] * gradient_scale:
 
-    M[i] = beta1 M[i] + (1 - beta1) g;  V[i] = beta2 V[i] + (1 - beta2) g^2;  G[i] = 0
-    P[i] = P[i] * shrink - rate * M[i] * correction1 / (sqrt(V[i] * correction2) + eps)
+    M[i] = beta1 M[i] + new1 g;  V[i] = beta2 V[i] + new2 g^2;  G[i] = 0
+    P[i] = P[i] * shrink - rate * M[i] / (sqrt(V[i]) + eps)
     """
 
     def codegen(context, builder, signature, arguments):
         start_, n_ = arguments[4], arguments[5]
         lanes = Lanes(builder, P.dtype)
         p, g, m, v = (place(context, builder, t, a, start_) for t, a in zip((P, G, M, V), arguments[:4], strict=True))
-        scale, b1, b2, c1, c2, epsilon, lr, keep = (lanes.splat(argument) for argument in arguments[6:])
-        one = lanes.vec(1.0)
+        scale, b1, n1, b2, n2, epsilon, lr, keep = (lanes.splat(argument) for argument in arguments[6:])
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
             p_at, g_at, m_at, v_at = (builder.gep(array, [offset]) for array in (p, g, m, v))
             gradient = lanes.load(g_at, mask) * scale
-            first = lanes.fma(b1, lanes.load(m_at, mask), (one - b1) * gradient)
-            second = lanes.fma(b2, lanes.load(v_at, mask), (one - b2) * gradient * gradient)
-            step = lr * (first * c1) / (lanes.sqrt(second * c2) + epsilon)
+            first = lanes.fma(b1, lanes.load(m_at, mask), n1 * gradient)
+            second = lanes.fma(b2, lanes.load(v_at, mask), n2 * gradient * gradient)
+            step = lr * first / (lanes.sqrt(second) + epsilon)
             lanes.store(lanes.load(p_at, mask) * keep - step, p_at, mask)
             lanes.store(first, m_at, mask)
             lanes.store(second, v_at, mask)
@@ -56,12 +55,12 @@ def squares_span(typingctx, X, x, n):
         doubles = ir.VectorType(ir.DoubleType(), lanes.count)
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            value = lanes.load(builder.gep(source, [offset]), mask).value
-            wide = value if X.dtype.bitwidth == 64 else builder.fpext(value, doubles)
-            return [Vec(lanes, builder.fadd(carried[0].value, builder.fmul(wide, wide)))]
+            value = lanes.load(builder.gep(source, [offset]), mask)
+            wide = value if X.dtype.bitwidth == 64 else Vec(lanes, builder.fpext(value.value, doubles))
+            return [lanes.fma(wide, wide, carried[0])]
 
         zero = Vec(lanes, ir.Constant(doubles, [0.0] * lanes.count))
-        (total,) = span_loop(lanes, arguments[2], [zero], body)
-        return lanes.reduce(total, lambda a, b: Vec(lanes, builder.fadd(a.value, b.value)))
+        (total,) = span_loop(lanes, arguments[2], [zero], body, 4)
+        return lanes.reduce(total, operator.add)
 
     return types.float64(X, types.int64, types.int64), codegen
