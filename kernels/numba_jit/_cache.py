@@ -37,6 +37,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
 from ..lock import take_lock
+from . import _interrupts
 from ._simd.target import TARGET
 
 # Numba's options that change the code it makes.
@@ -147,7 +148,7 @@ class Cache(FunctionCache):
     def one_process_at_a_time(self) -> Iterator[None]:
         """Where the function is compiled: its lock, if that is taken in here, is given back at the end, however it
         comes."""
-        with global_compiler_lock:
+        with global_compiler_lock, _interrupts.put_off():
             try:
                 yield
             finally:
@@ -165,6 +166,7 @@ class Cache(FunctionCache):
             if not waiting:
                 raise CompiledElsewhere(name)
             time.sleep(POLL)
+            _interrupts.checkpoint()
             found = self._load(sig, target_context)
         if found is None:  # it may have come just before the lock was free
             found = self._load(sig, target_context)

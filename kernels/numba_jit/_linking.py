@@ -19,6 +19,8 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
+from ._interrupts import checkpoint
+
 _whole = ""  # the function that becomes machine code
 
 
@@ -26,6 +28,7 @@ class _Library(JITCodeLibrary):
     """The code of a function or of a wrapper, with that of all it calls."""
 
     def _optimize_final_module(self) -> None:
+        checkpoint()
         if self.name == _whole:
             super()._optimize_final_module()
 
