@@ -98,6 +98,7 @@ def test_the_second_process_begins_at_the_other_end_and_ends_when_it_is_not_want
 
 
 @with_two_cpus
+@pytest.mark.slow
 def test_two_compile_everything_and_nothing_twice(tmp_path: Path) -> None:
     process = start(tmp_path, "-c", ALL)
     by_the_first, by_both = answer(process)
