@@ -1,5 +1,6 @@
-"""Token and position embeddings. The backward pass gives channels, not rows, to the threads: so each sum over equal
-tokens is made by one thread, in the order of the rows."""
+"""Token and position embeddings. Both passes take a position in all sequences before the next position, so that a row
+of the position table is fetched once. The backward pass gives channels, not rows, to the threads: so each sum over
+equal tokens is made by one thread, in that order."""
 
 from __future__ import annotations
 
@@ -33,13 +34,17 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
 def _forward(out, tokens, token_table, position_table):
     B, T, C = out.shape
     far = token_table.nbytes > CACHED
-    for n in numba.prange(B * T):
-        token, position = tokens[n] * C, n % T * C
-        if far:
-            soon = tokens[min(n + 1, B * T - 1)] * C
-            add_and_prefetch_span(out, n * C, token_table, token, position_table, position, C, token_table, soon)
-        else:
-            add_span(out, n * C, token_table, token, position_table, position, C)
+    for position in numba.prange(T):
+        for b in range(B):
+            n = b * T + position
+            token = tokens[n] * C
+            if far:
+                soon = tokens[min(n + T, B * T - 1)] * C
+                add_and_prefetch_span(
+                    out, n * C, token_table, token, position_table, position * C, C, token_table, soon
+                )
+            else:
+                add_span(out, n * C, token_table, token, position_table, position * C, C)
 
 
 @kernel()
@@ -48,13 +53,16 @@ def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
     far = dtoken_table.nbytes > CACHED
     for block in numba.prange(blocks):
         first, last = block_rows(block, blocks, C, lanes)
-        for n in range(B * T):
-            at, token, position = n * C + first, tokens[n] * C + first, n % T * C + first
+        for i in range(B * T):
+            position, b = i // B, i % B
+            n = b * T + position
+            at, token = n * C + first, tokens[n] * C + first
             if far:
-                soon = tokens[min(n + 1, B * T - 1)] * C + first
+                soon = tokens[min(n + T, B * T - 1)] * C + first
                 add_and_prefetch_span(
                     dtoken_table, token, dtoken_table, token, dout, at, last - first, dtoken_table, soon
                 )
             else:
                 add_span(dtoken_table, token, dtoken_table, token, dout, at, last - first)
-            add_span(dposition_table, position, dposition_table, position, dout, at, last - first)
+            into = position * C + first
+            add_span(dposition_table, into, dposition_table, into, dout, at, last - first)
