@@ -77,6 +77,16 @@ def test_gradients_are_zeroed_and_only_the_first_are_decayed(backend: Backend, d
     np.testing.assert_array_equal(np.delete(weights[37:], 13), np.ones(63, dtype))
 
 
+def test_a_small_decay_is_not_rounded_away(backend: Backend) -> None:
+    """As the factor 1 - 1e-6 of the weights, a decay of 1e-6 would be 1.3e-2 of itself too large in float32."""
+    weights, moments = 0.5 + np.abs(normal(1, 100_000, dtype="float32")), np.zeros((2, 100_000), np.float32)
+    before = weights.astype(np.float64)
+    settings = {**USUAL, "learning_rate": 1e-5}
+    backend.adamw(weights, np.zeros(100_000, np.float32), *moments, step=1, decayed=100_000, **settings)
+    # each weight is rounded to within 0.06 of the decay; the mean of so many is not
+    assert_close("decay", np.mean((before - weights) / before), 1e-6, 2e-3)
+
+
 def test_squared_norm_is_folded_in_float64(backend: Backend) -> None:
     """2^24 + 1 is not a float32: ones added to it in float32 would be lost."""
     gradients = np.ones(70_001, np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 from .. import contract
 from ..contract import Array, implements
 from ._jit import kernel
+from ._scratch import scratch
 from ._simd.adamw_spans import adamw_span, squares_span
 
 BLOCK = 4096  # elements; fixed, so that the fold of the norm does not depend on the number of threads
@@ -18,7 +19,8 @@ BLOCK = 4096  # elements; fixed, so that the fold of the norm does not depend on
 @implements(contract.squared_norm)
 def squared_norm(gradients: Array) -> float:
     # (P,) -> scalar
-    return float(_squared_norm(gradients))
+    blocks = -(-gradients.size // BLOCK)
+    return float(_squared_norm(gradients, scratch("squares", blocks, np.dtype(np.float64)), blocks))
 
 
 @implements(contract.adamw)
@@ -33,15 +35,13 @@ def adamw(
     root = math.sqrt(1.0 - beta2**step)
     _adamw(
         parameters, gradients, first_moment, second_moment, decayed, gradient_scale, beta1, 1.0 - beta1,
-        beta2, 1.0 - beta2, eps * root, learning_rate * root / (1.0 - beta1**step), 1.0 - learning_rate * weight_decay,
+        beta2, 1.0 - beta2, eps * root, learning_rate * root / (1.0 - beta1**step), learning_rate * weight_decay,
     )  # fmt: skip
 
 
 @kernel()
-def _squared_norm(gradients):
+def _squared_norm(gradients, sums, blocks):
     size = gradients.size
-    blocks = (size + BLOCK - 1) // BLOCK
-    sums = np.zeros(blocks)
     for block in numba.prange(blocks):
         sums[block] = squares_span(gradients, block * BLOCK, min(BLOCK, size - block * BLOCK))
     total = 0.0
@@ -53,7 +53,7 @@ def _squared_norm(gradients):
 @kernel()
 def _adamw(
     parameters, gradients, first_moment, second_moment, decayed, gradient_scale, beta1, new1, beta2, new2, eps, rate,
-    shrink,
+    decay,
 ):  # fmt: skip
     size = parameters.size
     real = parameters.dtype.type
@@ -62,9 +62,9 @@ def _adamw(
         border = min(max(decayed, start), end)  # matrices before it are decayed, vectors behind it are not
         adamw_span(
             parameters, gradients, first_moment, second_moment, start, border - start, real(gradient_scale),
-            real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(shrink),
+            real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(decay),
         )  # fmt: skip
         adamw_span(
             parameters, gradients, first_moment, second_moment, border, end - border, real(gradient_scale),
-            real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(1),
+            real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(0),
         )  # fmt: skip

@@ -13,18 +13,18 @@ from .vector import Lanes, Vec
 
 
 @intrinsic
-def adamw_span(typingctx, P, G, M, V, start, n, gradient_scale, beta1, new1, beta2, new2, eps, rate, shrink):
+def adamw_span(typingctx, P, G, M, V, start, n, gradient_scale, beta1, new1, beta2, new2, eps, rate, decay):
     """For start <= i < start + n, with g = G[i] * gradient_scale:
 
     M[i] = beta1 M[i] + new1 g;  V[i] = beta2 V[i] + new2 g^2;  G[i] = 0
-    P[i] = P[i] * shrink - rate * M[i] / (sqrt(V[i]) + eps)
+    P[i] = P[i] - (rate * M[i] / (sqrt(V[i]) + eps) + decay * P[i])
     """
 
     def codegen(context, builder, signature, arguments):
         start_, n_ = arguments[4], arguments[5]
         lanes = Lanes(builder, P.dtype)
         p, g, m, v = (place(context, builder, t, a, start_) for t, a in zip((P, G, M, V), arguments[:4], strict=True))
-        scale, b1, n1, b2, n2, epsilon, lr, keep = (lanes.splat(argument) for argument in arguments[6:])
+        scale, b1, n1, b2, n2, epsilon, lr, lost = (lanes.splat(argument) for argument in arguments[6:])
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
             p_at, g_at, m_at, v_at = (builder.gep(array, [offset]) for array in (p, g, m, v))
@@ -32,7 +32,8 @@ def adamw_span(typingctx, P, G, M, V, start, n, gradient_scale, beta1, new1, bet
             first = lanes.fma(b1, lanes.load(m_at, mask), n1 * gradient)
             second = lanes.fma(b2, lanes.load(v_at, mask), n2 * gradient * gradient)
             step = lr * first / (lanes.sqrt(second) + epsilon)
-            lanes.store(lanes.load(p_at, mask) * keep - step, p_at, mask)
+            value = lanes.load(p_at, mask)
+            lanes.store(value - lanes.fma(lost, value, step), p_at, mask)
             lanes.store(first, m_at, mask)
             lanes.store(second, v_at, mask)
             lanes.store(lanes.vec(0.0), g_at, mask)
