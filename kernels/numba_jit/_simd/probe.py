@@ -22,18 +22,24 @@ CHAINS = 12  # independent accumulators: enough to hide the latency of a fused m
 
 @intrinsic
 def multiply_add_chains(typingctx, count, sample):
-    """Run CHAINS chains of `count` vector multiply-adds in registers; returns something that depends on all."""
+    """Run CHAINS chains of `count` vector multiply-adds in registers; returns something that depends on all.
+
+    They begin at `sample` and above, which is known at run time only: of a chain that begins at a constant LLVM finds
+    out what it comes to. One that begins at 1 stays there, and was left out of the loop.
+    """
 
     def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, signature.args[1])
+        start = lanes.splat(arguments[1])
+        starts = [start + float(number) for number in range(CHAINS)]
         entry, loop, done = builder.block, builder.append_basic_block("chains"), builder.append_basic_block("done")
         builder.branch(loop)
         builder.position_at_end(loop)
         i, sums = builder.phi(I64), [Vec(lanes, builder.phi(lanes.type)) for _ in range(CHAINS)]
         i.add_incoming(ir.Constant(I64, 0), entry)
         new = [lanes.fma(total, lanes.vec(0.999), 0.001) for total in sums]
-        for number, (total, value) in enumerate(zip(sums, new, strict=True)):
-            total.value.add_incoming(lanes.vec(float(number)).value, entry)
+        for total, first, value in zip(sums, starts, new, strict=True):
+            total.value.add_incoming(first.value, entry)
             total.value.add_incoming(value.value, loop)
         i_next = builder.add(i, ir.Constant(I64, 1))
         i.add_incoming(i_next, loop)

@@ -1,0 +1,25 @@
+"""The yardstick itself: that the probe does all the arithmetic that it counts."""
+
+from __future__ import annotations
+
+import re
+
+import numba
+import pytest
+
+from bevia_fast.kernels.numba_jit._simd.probe import CHAINS, multiply_add_chains
+from bevia_fast.kernels.numba_jit._simd.target import TARGET
+
+
+@pytest.mark.parametrize("real", [numba.float32, numba.float64])
+def test_no_chain_of_the_probe_is_computed_by_the_compiler(real: numba.types.Float) -> None:
+    @numba.njit  # type: ignore[untyped-decorator]
+    def chains(count, sample):  # type: ignore[no-untyped-def]
+        return multiply_add_chains(count, sample)
+
+    chains.compile((numba.int64, real))
+    (code,) = chains.inspect_llvm().values()
+    body = code.split("define")[1]  # of the function itself, not of its wrappers
+    found = len(re.findall(r"call .*@llvm\.fma\.v" if TARGET.fma else r"= fmul .*<", body))
+    assert found > 0
+    assert found % CHAINS == 0, f"{found} multiply-adds, of {CHAINS} chains"
