@@ -119,6 +119,13 @@ def set_threads(count: int | None = None) -> int:
     return count
 
 
+def thread_count() -> int:
+    """The number in use, as `numba.get_num_threads`, but that it waits for no lock: every call of a kernel asks."""
+    if not numba_parallel._is_initialized:
+        numba.get_num_threads()
+    return int(numba_parallel._get_num_threads())
+
+
 def describe() -> str:
     """The number of threads and the threading layer, for people: "2 threads (omp)"."""
     count = numba.get_num_threads()

@@ -22,6 +22,7 @@ from ._simd.packing import column_sums
 from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
 from ._simd.target import TARGET, panel_vectors
 from ._simd.tiles import product_address
+from ._threads import thread_count
 
 BLOCK_ROWS = 96  # at most: their part of the left operand stays in the L2 cache while all panels pass by
 BLOCK_SIZE = 131072  # elements of the result, about: they too should still be in the cache for the activation
@@ -29,7 +30,11 @@ BLOCK_SIZE = 131072  # elements of the result, about: they too should still be i
 # (columns of dW, at most; k). That changes how the sum is rounded, so it may depend on the data only.
 DEPTHS = ((256, 512), (768, 256))
 WIDE_DEPTH = 128  # for more columns
-# A large weight is not packed as a whole if only few rows pass by: each thread packs so much of it, uses it, forgets it
+# Who packs the right operand of a product: all threads together, in a loop of their own; each thread for itself, if
+# that takes no longer than it takes to begin such a loop; or, of a large weight that only few rows pass by, each thread
+# a part of it, which it uses and forgets
+TOGETHER, ALONE, STREAMED = 0, 1, 2
+ALONE_SIZE = 1 << 15
 STREAMED_ROWS, STREAMED_SIZE = 512, 1 << 19
 STREAMED_DEPTH, STREAMED_COLUMNS = 256, 512
 LINEAR, RELU, GELU = 0, 1, 2
@@ -43,17 +48,15 @@ def linear_forward(
 ) -> None:  # fmt: skip
     # (N,C), (C,OC), (OC,) -> (N,OC)
     N, (C, OC) = len(inp), weight.shape
-    plan = plan_product(N, C, OC, inp.dtype, numba.get_num_threads())
+    plan = plan_product(N, C, OC, inp.dtype, thread_count())
     in_one_pass = activation is None and preactivation is None
     activated = out
     if not in_one_pass and residual is not None:  # out may be residual: keep it until it is added
         activated = scratch("linear", N * OC, out.dtype)[: N * OC].reshape(N, OC)
-    linear = activated if preactivation is None else preactivation
     _forward(
-        out.reshape(-1), linear.reshape(-1), activated.reshape(-1), inp.reshape(-1), *flat(weight), N, C, OC,
-        inp.reshape(-1) if bias is None else bias, bias is not None,
-        out.reshape(-1) if residual is None else residual.reshape(-1), residual is not None,
-        in_one_pass, ACTIVATIONS[activation],
+        out, activated if preactivation is None else preactivation, activated, inp, *strided(weight),
+        inp.reshape(-1) if bias is None else bias, bias is not None, out if residual is None else residual,
+        residual is not None, in_one_pass, ACTIVATIONS[activation],
         product_address(inp.dtype), scratch("panels", plan.size, inp.dtype), *plan[1:],
     )  # fmt: skip
 
@@ -65,26 +68,24 @@ def linear_backward(
 ) -> None:  # fmt: skip
     # (N,OC), (N,C), (C,OC) -> (N,C), (C,OC), (OC,)
     N, (C, OC) = len(inp), weight.shape
-    threads, dtype = numba.get_num_threads(), inp.dtype
+    threads, dtype = thread_count(), inp.dtype
     if dweight.flags.c_contiguous:  # dweight (C,OC) += inp^T dout
-        left, right, R, M = inp, dout, C, OC
+        left, right = inp, dout
     else:  # dweight^T (OC,C) += dout^T inp
-        dweight, left, right, R, M = dweight.T, dout, inp, OC, C
+        dweight, left, right = dweight.T, dout, inp
         if dbias is not None:
             _bias_gradient(dbias, dout, 4 * TARGET.lanes(dout.itemsize))
             dbias = None
-    dweight_plan, plan = plan_weight_gradient(N, R, M, dtype, threads), plan_product(N, OC, C, dtype, threads)
+    dweight_plan, plan = plan_weight_gradient(N, *dweight.shape, dtype, threads), plan_product(N, OC, C, dtype, threads)
     linear = dinp
     if activation is not None and dresidual is not None:  # dinp may be dresidual: keep it until it is added
         linear = scratch("linear", N * C, dtype)[: N * C].reshape(N, C)
-    weights, w_row, w_column = flat(weight)
-    flat_dout = dout.reshape(-1)
+    columns = scratch("columns", dweight_plan.size, dtype)
+    weights, w_row, w_column = strided(weight)
     _backward(
-        dweight.reshape(-1), left.reshape(-1), right.reshape(-1), R, M, flat_dout if dbias is None else dbias,
-        dbias is not None, scratch("columns", dweight_plan.size, dtype), *dweight_plan[1:],
-        dinp.reshape(-1), linear.reshape(-1), flat_dout, weights, w_column, w_row, N, OC, C,
-        flat_dout if preactivation is None else preactivation.reshape(-1), ACTIVATIONS[activation],
-        flat_dout if dresidual is None else dresidual.reshape(-1), dresidual is not None,
+        dweight, left, right, columns if dbias is None else dbias, dbias is not None, columns, *dweight_plan[1:],
+        dinp, linear, dout, weights, w_column, w_row, dout if preactivation is None else preactivation,
+        ACTIVATIONS[activation], dout if dresidual is None else dresidual, dresidual is not None,
         product_address(dtype), scratch("panels", plan.size, dtype), *plan[1:],
     )  # fmt: skip
 
@@ -96,14 +97,15 @@ class ProductPlan(NamedTuple):
     """How a product is cut."""
 
     size: int  # elements that what is packed of the right operand takes
-    streamed: bool  # each thread packs a part of the right operand when it comes to it; else it is packed as a whole
-    part: int  # elements of such a part
-    depth: int  # k of such a part
-    width: int  # columns of such a part
+    packing: int  # TOGETHER, ALONE or STREAMED
+    part: int  # elements of it that belong to one thread; 0 if it is packed together
+    depth: int  # k of what is packed at a time
+    width: int  # columns of what is packed at a time
     NR: int  # columns of a panel
     MR: int  # rows of a tile
     row_blocks: int
     column_blocks: int
+    shares: int  # into which the blocks are dealt out: one for each thread, or as many as there are blocks
 
 
 @functools.lru_cache(4096)
@@ -113,11 +115,17 @@ def plan_product(rows: int, K: int, columns: int, dtype: np.dtype[Any], threads:
     if rows <= STREAMED_ROWS and K * columns >= STREAMED_SIZE:
         row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
         depth, width = min(K, STREAMED_DEPTH), STREAMED_COLUMNS // NR * NR
-        part = depth * width
-        return ProductPlan(threads * part, True, part, depth, width, NR, MR, row_blocks, column_blocks)
+        part, shares = depth * width, row_blocks * column_blocks
+        return ProductPlan(
+            threads * part, STREAMED, part, depth, width, NR, MR, row_blocks, column_blocks, shares
+        )
     size = panels_size(K, columns, NR)
     row_blocks, column_blocks = split(rows, MR, columns, NR, threads)
-    return ProductPlan(size, False, 0, K, columns, NR, MR, row_blocks, column_blocks)
+    if K * columns <= ALONE_SIZE and column_blocks == 1:
+        return ProductPlan(threads * size, ALONE, size, K, columns, NR, MR, row_blocks, 1, min(row_blocks, threads))
+    return ProductPlan(
+        size, TOGETHER, 0, K, columns, NR, MR, row_blocks, column_blocks, row_blocks * column_blocks
+    )
 
 
 class WeightGradientPlan(NamedTuple):
@@ -154,11 +162,11 @@ def panels_size(K: int, columns: int, NR: int) -> int:
     return -(-columns // NR) * NR * K
 
 
-def flat(weight: Array) -> tuple[Array, int, int]:
-    """A weight's memory as one dimension, with its strides in elements along rows and columns."""
+def strided(weight: Array) -> tuple[Array, int, int]:
+    """A weight's memory in C order, with its strides in elements along rows and columns."""
     if weight.flags.c_contiguous:
-        return weight.reshape(-1), weight.shape[1], 1
-    return weight.T.reshape(-1), 1, weight.shape[0]
+        return weight, weight.shape[1], 1
+    return weight.T, 1, weight.shape[0]
 
 
 def split(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int, int]:
@@ -184,104 +192,144 @@ def split_among_threads(rows: int, MR: int, columns: int, NR: int, threads: int)
 
 @kernel()
 def _forward(
-    out, linear, activated, inp, weight, w_row, w_column, N, C, OC, bias, use_bias, residual, use_residual,
-    in_one_pass, activation, multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
+    out, linear, activated, inp, weight, w_row, w_column, bias, use_bias, residual, use_residual,
+    in_one_pass, activation, multiply, panels, packing, part, depth, width, NR, MR, row_blocks, column_blocks, shares,
 ):  # fmt: skip
-    if not streamed:
-        for p in numba.prange((OC + NR - 1) // NR):
-            j = p * NR
-            pack_columns(panels, j * C, weight, w_row, w_column, 0, C, j, min(OC, j + NR), NR)
-    for block in numba.prange(row_blocks * column_blocks):
-        _forward_block(
-            block, numba.get_thread_id(), out, linear, activated, inp, weight, w_row, w_column, N, C, OC, bias,
-            use_bias, residual, use_residual, in_one_pass, activation, multiply, panels, streamed, part, depth, width,
-            NR, MR, row_blocks, column_blocks,
+    if packing == TOGETHER:
+        for p in numba.prange((out.shape[1] + NR - 1) // NR):
+            _pack(p, p + 1, panels, weight, w_row, w_column, inp.shape[1], out.shape[1], NR)
+    for share in numba.prange(shares):
+        _forward_share(
+            share, numba.get_thread_id() * part, out, linear, activated, inp, weight, w_row, w_column,
+            bias, use_bias, residual, use_residual, in_one_pass, activation, multiply,
+            panels, packing, depth, width, NR, MR, row_blocks, column_blocks, shares,
         )  # fmt: skip
 
 
 @device
-def _forward_block(
-    block, thread, out, linear, activated, inp, weight, w_row, w_column, N, C, OC, bias, use_bias,
-    residual, use_residual, in_one_pass, activation, multiply, panels, streamed, part, depth, width, NR, MR,
-    row_blocks, column_blocks,
+def _pack(first, last, panels, weight, w_row, w_column, K, columns, NR):
+    """Some panels of the right operand, where they belong if it is packed as a whole."""
+    for p in range(first, last):
+        j = p * NR
+        pack_columns(panels, j * K, weight, w_row, w_column, 0, K, j, min(columns, j + NR), NR)
+
+
+@device
+def _forward_share(
+    share, own, out, linear, activated, inp, weight, w_row, w_column, bias, use_bias, residual, use_residual,
+    in_one_pass, activation, multiply, panels, packing, depth, width, NR, MR, row_blocks, column_blocks, shares,
 ):  # fmt: skip
-    first, last = block_rows(block // column_blocks, row_blocks, N, MR)
-    start, end = block_rows(block % column_blocks, column_blocks, OC, NR)
-    for j in range(start, end, width):
-        stop = min(end, j + width)
-        product_block(
-            first, last, j, stop, linear, OC, inp, C, 1, weight, w_row, w_column, C, depth, multiply,
-            panels, thread * part if streamed else j * C, streamed, NR, bias, use_bias, False,
-            residual, use_residual and in_one_pass, bias, False,
-        )  # fmt: skip
-        if in_one_pass:
-            continue
-        for n in range(first, last):  # the rest while the block is in the cache, along the rows, as memory likes it
-            at = n * OC + j
-            if activation == GELU:
-                gelu_span(activated, at, linear, at, stop - j)
-            elif activation == RELU:
-                relu_span(activated, at, linear, at, stop - j)
-            else:
-                for i in range(at, at + stop - j):
-                    activated[i] = linear[i]
-            if use_residual:
-                add_span(out, at, activated, at, residual, at, stop - j)
+    """Some blocks of the result; `own` is where the panels of this thread are."""
+    (N, C), OC = inp.shape, out.shape[1]
+    if packing == ALONE:
+        pack_columns(panels, own, weight, w_row, w_column, 0, C, 0, OC, NR)
+    blocks = row_blocks * column_blocks
+    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
+        first, last = block_rows(block // column_blocks, row_blocks, N, MR)
+        start, end = block_rows(block % column_blocks, column_blocks, OC, NR)
+        for j in range(start, end, width):
+            stop = min(end, j + width)
+            product_block(
+                first, last, j, stop, linear, OC, inp, C, 1, weight, w_row, w_column, C, depth, multiply,
+                panels, own if packing == STREAMED else own + j * C, packing == STREAMED, NR, bias, use_bias, False,
+                residual, use_residual and in_one_pass, bias, False,
+            )  # fmt: skip
+            if in_one_pass:
+                continue
+            for n in range(first, last):  # the rest while the block is in the cache, along the rows, as memory likes it
+                at = n * OC + j
+                if activation == GELU:
+                    gelu_span(activated, at, linear, at, stop - j)
+                elif activation == RELU:
+                    relu_span(activated, at, linear, at, stop - j)
+                else:
+                    for i in range(j, stop):
+                        activated[n, i] = linear[n, i]
+                if use_residual:
+                    add_span(out, at, activated, at, residual, at, stop - j)
 
 
 @kernel()
 def _backward(
-    dweight, left, right, R, M, dbias, use_dbias,
+    dweight, left, right, dbias, use_dbias,
     columns, dw_part, dw_depth, dw_NR, dw_MR, dw_row_blocks, dw_column_blocks,
-    dinp, linear, dout, weight, w_column, w_row, N, OC, C, preactivation, activation, dresidual, use_dresidual,
-    multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
+    dinp, linear, dout, weight, w_column, w_row, preactivation, activation, dresidual, use_dresidual,
+    multiply, panels, packing, part, depth, width, NR, MR, row_blocks, column_blocks, shares,
 ):  # fmt: skip
-    # dweight += left^T right;  dbias += sum of right's rows
-    for block in numba.prange(dw_row_blocks * dw_column_blocks):
-        first, last = block_rows(block // dw_column_blocks, dw_row_blocks, R, dw_MR)
-        start, end = block_rows(block % dw_column_blocks, dw_column_blocks, M, dw_NR)
-        product_block(
-            first, last, start, end, dweight, M, left, 1, R, right, M, 1, N, dw_depth, multiply,
-            columns, numba.get_thread_id() * dw_part, True, dw_NR, dweight, False, True, dweight, False,
-            dbias, use_dbias and first == 0,
+    # dweight and, unless what all threads pack is needed for it, dinp: they do not wait for each other
+    dw_blocks = dw_row_blocks * dw_column_blocks
+    both = dw_blocks if packing == TOGETHER else max(dw_blocks, shares)
+    for share in numba.prange(both):
+        _weight_gradient_share(
+            share, both, numba.get_thread_id() * dw_part, dweight, left, right, dbias, use_dbias, multiply,
+            columns, dw_depth, dw_NR, dw_MR, dw_row_blocks, dw_column_blocks,
         )  # fmt: skip
-    # dinp = dout weight^T
-    if not streamed:
-        for p in numba.prange((C + NR - 1) // NR):
-            j = p * NR
-            pack_columns(panels, j * OC, weight, w_column, w_row, 0, OC, j, min(C, j + NR), NR)
-    for block in numba.prange(row_blocks * column_blocks):
-        _input_gradient_block(
-            block, numba.get_thread_id(), dinp, linear, dout, weight, w_column, w_row, N, OC, C, preactivation,
-            activation, dresidual, use_dresidual, multiply, panels, streamed, part, depth, width, NR, MR,
-            row_blocks, column_blocks,
+        if packing == TOGETHER:
+            count = (dinp.shape[1] + NR - 1) // NR
+            _pack(
+                share * count // both, (share + 1) * count // both, panels, weight, w_column, w_row,
+                dout.shape[1], dinp.shape[1], NR,
+            )  # fmt: skip
+        else:
+            _input_gradient_share(
+                share, both, numba.get_thread_id() * part, dinp, linear, dout, weight, w_column, w_row, preactivation,
+                activation, dresidual, use_dresidual, multiply, columns, panels, packing, depth, width, NR, MR,
+                row_blocks, column_blocks,
+            )  # fmt: skip
+    if packing == TOGETHER:
+        for share in numba.prange(shares):
+            _input_gradient_share(
+                share, shares, 0, dinp, linear, dout, weight, w_column, w_row, preactivation,
+                activation, dresidual, use_dresidual, multiply, columns, panels, packing, depth, width, NR, MR,
+                row_blocks, column_blocks,
+            )  # fmt: skip
+
+
+@device
+def _weight_gradient_share(
+    share, shares, own, dweight, left, right, dbias, use_dbias, multiply, columns, depth, NR, MR,
+    row_blocks, column_blocks,
+):  # fmt: skip
+    """Some blocks of  dweight += left^T right;  dbias += sum of right's rows"""
+    (N, R), M, blocks = left.shape, right.shape[1], row_blocks * column_blocks
+    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
+        first, last = block_rows(block // column_blocks, row_blocks, R, MR)
+        start, end = block_rows(block % column_blocks, column_blocks, M, NR)
+        product_block(
+            first, last, start, end, dweight, M, left, 1, R, right, M, 1, N, depth, multiply,
+            columns, own, True, NR, columns, False, True, dweight, False, dbias, use_dbias and first == 0,
         )  # fmt: skip
 
 
 @device
-def _input_gradient_block(
-    block, thread, dinp, linear, dout, weight, w_column, w_row, N, OC, C, preactivation, activation,
-    dresidual, use_dresidual, multiply, panels, streamed, part, depth, width, NR, MR, row_blocks, column_blocks,
+def _input_gradient_share(
+    share, shares, own, dinp, linear, dout, weight, w_column, w_row, preactivation, activation,
+    dresidual, use_dresidual, multiply, columns, panels, packing, depth, width, NR, MR, row_blocks, column_blocks,
 ):  # fmt: skip
-    first, last = block_rows(block // column_blocks, row_blocks, N, MR)
-    start, end = block_rows(block % column_blocks, column_blocks, C, NR)
-    for j in range(start, end, width):
-        stop = min(end, j + width)
-        product_block(
-            first, last, j, stop, linear, C, dout, OC, 1, weight, w_column, w_row, OC, depth, multiply,
-            panels, thread * part if streamed else j * OC, streamed, NR, dout, False, False,
-            dresidual, use_dresidual and activation == LINEAR, dout, False,
-        )  # fmt: skip
-        if activation == LINEAR:
-            continue
-        for n in range(first, last):  # the rest while the block is in the cache
-            at = n * C + j
-            if activation == GELU:
-                gelu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
-            else:
-                relu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
-            if use_dresidual:
-                add_span(dinp, at, linear, at, dresidual, at, stop - j)
+    """Some blocks of  dinp = dout weight^T;  `own` is where the panels of this thread are."""
+    (N, OC), C, blocks = dout.shape, dinp.shape[1], row_blocks * column_blocks
+    if packing == ALONE:
+        pack_columns(panels, own, weight, w_column, w_row, 0, OC, 0, C, NR)
+    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
+        first, last = block_rows(block // column_blocks, row_blocks, N, MR)
+        start, end = block_rows(block % column_blocks, column_blocks, C, NR)
+        for j in range(start, end, width):
+            stop = min(end, j + width)
+            product_block(
+                first, last, j, stop, linear, C, dout, OC, 1, weight, w_column, w_row, OC, depth, multiply,
+                panels, own if packing == STREAMED else own + j * OC, packing == STREAMED, NR, columns, False, False,
+                dresidual, use_dresidual and activation == LINEAR, columns, False,
+            )  # fmt: skip
+            if activation == LINEAR:
+                continue
+            for n in range(first, last):  # the rest while the block is in the cache
+                at = n * C + j
+                if activation == GELU:
+                    gelu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
+                else:
+                    relu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
+                if use_dresidual:
+                    add_span(dinp, at, linear, at, dresidual, at, stop - j)
 
 
 @kernel()
