@@ -8,7 +8,9 @@ weights made again from the scores and the saved log-sum-exp.
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -24,12 +26,14 @@ from ._simd.packing import pack_panel
 from ._simd.softmax_spans import exp_span, max_span
 from ._simd.spans import dropout_span, scale_span, zero_span
 from ._simd.tiles import lanes_of, product, product_address
+from ._threads import thread_count
 from .dropout import mask_numbers, row_hash
 from .linear import panels_size, tile_shape
 
 QUERIES = 48  # rows of a block of scores: a multiple of the tiles' heights
 KEYS = 384  # columns of a block of scores: 48 x 384 float32 stay in the L2 cache
 BACKWARD_QUERIES, BACKWARD_KEYS = 96, 192
+EVEN = 8  # heads for each thread, from which on they are dealt out evenly enough, whatever their number
 PARTS = 8  # into so many parts at least the backward pass is cut, by data, so that the sums' order is fixed by data
 
 
@@ -38,19 +42,14 @@ def attention_forward(
     out: Array, lse: Array, qkv: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
 ) -> None:
     # (B,T,3C) -> (B,T,C), (B,NH,T)
-    (B, T, C), NH, dtype, threads = out.shape, lse.shape[1], out.dtype, numba.get_num_threads()
-    k_width, (v_width, v_rows) = tile_shape(min(T, KEYS), dtype)[0], tile_shape(C // NH, dtype)
-    keys = -(-KEYS // k_width) * k_width
-    k_size, v_size = B * NH * panels_size(C // NH, T, k_width), B * NH * panels_size(T, C // NH, v_width)
-    panels = scratch("whole heads", k_size + v_size, dtype)  # the backward pass has other use for it
+    dtype = out.dtype
+    plan = plan_forward(*out.shape, lse.shape[1], dtype, thread_count())
     _forward(
-        out.reshape(-1), lse.reshape(-1), qkv.reshape(-1), B, T, C, NH, k_width, v_width, v_rows, keys,
-        np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
-        product_address(dtype),
-        panels[:k_size],
-        panels[k_size:],
-        scratch("scores", threads * QUERIES * keys, dtype),
-        scratch("rows", threads * 3 * QUERIES, dtype),
+        out, lse, qkv, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate), product_address(dtype),
+        scratch("whole heads", plan.panels, dtype),  # the backward pass has other use for it
+        scratch("scores", plan.scores, dtype),
+        scratch("rows", plan.rows, dtype),
+        *plan[3:],
     )  # fmt: skip
 
 
@@ -59,25 +58,22 @@ def attention_backward(
     dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
 ) -> None:
     # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
-    (B, T, C), NH, dtype, threads = out.shape, lse.shape[1], out.dtype, numba.get_num_threads()
-    HS = C // NH
-    k_width, (c_width, c_rows) = tile_shape(min(T, BACKWARD_KEYS), dtype)[0], tile_shape(HS, dtype)
-    keys = -(-BACKWARD_KEYS // k_width) * k_width
-    parts = max(1, min(-(-T // keys), -(-PARTS // (B * NH))))
-    transposed, rows = panels_size(HS, keys, k_width), panels_size(1, HS, c_width)
+    dtype = out.dtype
+    plan = plan_backward(*out.shape, lse.shape[1], dtype, thread_count())
     _backward(
-        dqkv.reshape(-1), dout.reshape(-1), qkv.reshape(-1), out.reshape(-1), lse.reshape(-1), B, T, C, NH, parts,
-        k_width, c_width, c_rows, keys, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
+        dqkv.reshape(-1),  # the sums of queries' gradients may be made in either of two arrays, of as many dimensions
+        dout, qkv, out, lse, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
         product_address(dtype),
-        scratch("whole heads", B * NH * parts * T * HS if parts > 1 else 0, dtype),
-        scratch("scores", threads * BACKWARD_QUERIES * keys, dtype),
-        scratch("dscores", threads * BACKWARD_QUERIES * keys, dtype),
-        scratch("keys", threads * transposed, dtype),
-        scratch("values", threads * transposed, dtype),
-        scratch("key rows", threads * keys * rows, dtype),
-        scratch("query rows", threads * BACKWARD_QUERIES * rows, dtype),
-        scratch("dout rows", threads * BACKWARD_QUERIES * rows, dtype),
-        scratch("means", threads * T, dtype),
+        scratch("whole heads", plan.dqueries, dtype),
+        scratch("scores", plan.scores, dtype),
+        scratch("dscores", plan.scores, dtype),
+        scratch("keys", plan.transposed, dtype),
+        scratch("values", plan.transposed, dtype),
+        scratch("key rows", plan.key_rows, dtype),
+        scratch("query rows", plan.query_rows, dtype),
+        scratch("dout rows", plan.query_rows, dtype),
+        scratch("means", plan.means, dtype),
+        *plan[6:],
     )  # fmt: skip
 
 
@@ -89,54 +85,150 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     _weights(weights, qkv, first)
 
 
+# ------------------------------------------------------------------------------------------------- how work is split
+
+
+class ForwardPlan(NamedTuple):
+    """How the forward pass is cut."""
+
+    panels: int  # elements of working memory: packed keys and values,
+    scores: int
+    rows: int  # and what is known of each row of a block
+    by_head: bool  # each thread packs the head that it works on; else all are packed before, by all threads
+    k_width: int  # columns of a panel of keys
+    v_width: int  # columns of a panel of values
+    v_rows: int  # rows of a tile of weights x values
+    keys: int  # of a block of scores
+
+
+@functools.lru_cache(4096)
+def plan_forward(B: int, T: int, C: int, NH: int, dtype: np.dtype[Any], threads: int) -> ForwardPlan:
+    k_width, (v_width, v_rows) = tile_shape(min(T, KEYS), dtype)[0], tile_shape(C // NH, dtype)
+    keys = -(-KEYS // k_width) * k_width
+    by_head = B * NH % threads == 0 or B * NH >= EVEN * threads
+    head = panels_size(C // NH, T, k_width) + panels_size(T, C // NH, v_width)
+    return ForwardPlan(
+        head * (threads if by_head else B * NH), threads * QUERIES * keys, threads * 3 * QUERIES, by_head,
+        k_width, v_width, v_rows, keys,
+    )  # fmt: skip
+
+
+class BackwardPlan(NamedTuple):
+    """How the backward pass is cut."""
+
+    dqueries: int  # elements of working memory: gradients of queries, by the parts of a head,
+    scores: int  # scores, and as many of their gradients,
+    transposed: int  # keys in panels, and as many values,
+    key_rows: int  # keys row by row,
+    query_rows: int  # queries row by row, and as many gradients of the result,
+    means: int  # and the mean of a query's dweights under its weights
+    parts: int  # into which the keys of a head are dealt out
+    k_width: int  # columns of a panel of keys or values
+    c_width: int  # columns of a panel of channels
+    c_rows: int  # rows of a tile of gradients
+    keys: int  # of a block of scores
+
+
+@functools.lru_cache(4096)
+def plan_backward(B: int, T: int, C: int, NH: int, dtype: np.dtype[Any], threads: int) -> BackwardPlan:
+    HS = C // NH
+    k_width, (c_width, c_rows) = tile_shape(min(T, BACKWARD_KEYS), dtype)[0], tile_shape(HS, dtype)
+    keys = -(-BACKWARD_KEYS // k_width) * k_width
+    parts = max(1, min(-(-T // keys), -(-PARTS // (B * NH))))
+    row = panels_size(1, HS, c_width)
+    return BackwardPlan(
+        B * NH * parts * T * HS if parts > 1 else 0, threads * BACKWARD_QUERIES * keys,
+        threads * panels_size(HS, keys, k_width), threads * keys * row, threads * BACKWARD_QUERIES * row, threads * T,
+        parts, k_width, c_width, c_rows, keys,
+    )  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------------------- kernels
 
 
 @kernel()
 def _forward(
-    out, lse, qkv, B, T, C, NH, k_width, v_width, v_rows, keys, key, use_dropout, threshold, keep_scale,
-    multiply, k_panels, v_panels, all_scores, all_state,
+    out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply, panels, all_scores, all_state,
+    by_head, k_width, v_width, v_rows, keys,
 ):  # fmt: skip
-    k_count = (T + k_width - 1) // k_width
-    for item in numba.prange(B * NH * k_count):
-        _pack_keys_and_values(item // k_count, item % k_count, qkv, T, C, NH, k_width, v_width, k_panels, v_panels)
-    q_blocks = (T + QUERIES - 1) // QUERIES
-    for item in numba.prange(B * NH * q_blocks):
-        turn = item % q_blocks
-        _forward_block(
-            item // q_blocks,
-            turn // 2 if turn % 2 == 0 else q_blocks - 1 - turn // 2,  # light and heavy blocks in turn
-            numba.get_thread_id(),
-            out, lse, qkv, T, C, NH, k_width, v_width, v_rows, keys, key, use_dropout, threshold, keep_scale,
-            multiply, k_panels, v_panels, all_scores, all_state,
-        )  # fmt: skip
+    (B, T, C), NH = out.shape, lse.shape[1]
+    k_count, q_blocks = (T + k_width - 1) // k_width, (T + QUERIES - 1) // QUERIES
+    if not by_head:
+        for item in numba.prange(B * NH * k_count):
+            bh, p = item // k_count, item % k_count
+            _pack_keys_and_values(bh, bh, p, p + 1, qkv, T, C, NH, k_width, v_width, panels)
+    items = B * NH if by_head else B * NH * q_blocks
+    for item in numba.prange(items):
+        if by_head:
+            _forward_head(
+                item, numba.get_thread_id(), out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
+                panels, all_scores, all_state, k_width, v_width, v_rows, keys,
+            )  # fmt: skip
+        else:
+            turn = item % q_blocks
+            _forward_block(
+                item // q_blocks, item // q_blocks,
+                turn // 2 if turn % 2 == 0 else q_blocks - 1 - turn // 2,  # light and heavy blocks in turn
+                numba.get_thread_id(), out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
+                panels, all_scores, all_state, k_width, v_width, v_rows, keys,
+            )  # fmt: skip
 
 
 @device
-def _pack_keys_and_values(bh, p, qkv, T, C, NH, k_width, v_width, k_panels, v_panels):
-    """The keys of one panel transposed, and as many values, of one head."""
+def _pack_keys_and_values(bh, slot, first, last, qkv, T, C, NH, k_width, v_width, panels):
+    """The keys of some panels transposed, and as many values, of one head, into a slot of `panels`: all of its keys, in
+    panels of k_width tokens, then all of its values, in panels of v_width channels."""
     HS = C // NH
-    k_count, v_count = (T + k_width - 1) // k_width, (HS + v_width - 1) // v_width
-    j, columns = p * k_width, min(k_width, T - p * k_width)
-    at = (bh // NH * T + j) * 3 * C + bh % NH * HS
-    pack_panel(k_panels, (bh * k_count * k_width + j) * HS, k_width, qkv, at + C, 1, 3 * C, HS, columns)
-    for c in range(v_count):
-        pack_panel(
-            v_panels, ((bh * v_count + c) * T + j) * v_width, v_width,
-            qkv, at + 2 * C + c * v_width, 3 * C, 1, columns, min(v_width, HS - c * v_width),
+    v_count = (HS + v_width - 1) // v_width
+    k_at, v_at = _slot(slot, T, HS, k_width, v_width)
+    for p in range(first, last):
+        j, columns = p * k_width, min(k_width, T - p * k_width)
+        at = (bh // NH * T + j) * 3 * C + bh % NH * HS
+        pack_panel(panels, k_at + j * HS, k_width, qkv, at + C, 1, 3 * C, HS, columns)
+        for c in range(v_count):
+            pack_panel(
+                panels, v_at + (c * T + j) * v_width, v_width,
+                qkv, at + 2 * C + c * v_width, 3 * C, 1, columns, min(v_width, HS - c * v_width),
+            )  # fmt: skip
+
+
+@device
+def _slot(slot, T, HS, k_width, v_width):
+    """Where the keys and the values of a head begin."""
+    k_size = (T + k_width - 1) // k_width * k_width * HS
+    k_at = slot * (k_size + (HS + v_width - 1) // v_width * v_width * T)
+    return k_at, k_at + k_size
+
+
+@device
+def _forward_head(
+    bh, thread, out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply, panels, all_scores, all_state,
+    k_width, v_width, v_rows, keys,
+):  # fmt: skip
+    """All queries of one head, by one thread."""
+    T, C = out.shape[1:]
+    _pack_keys_and_values(
+        bh, thread, 0, (T + k_width - 1) // k_width, qkv, T, C, lse.shape[1], k_width, v_width, panels
+    )
+    for q_block in range((T + QUERIES - 1) // QUERIES):
+        _forward_block(
+            bh, thread, q_block, thread, out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
+            panels, all_scores, all_state, k_width, v_width, v_rows, keys,
         )  # fmt: skip
 
 
 @device
 def _forward_block(
-    bh, q_block, thread, out, lse, qkv, T, C, NH, k_width, v_width, v_rows, keys,
-    key, use_dropout, threshold, keep_scale, multiply, k_panels, v_panels, all_scores, all_state,
+    bh, slot, q_block, thread, out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
+    panels, all_scores, all_state, k_width, v_width, v_rows, keys,
 ):  # fmt: skip
-    """One block of queries of one head: over the blocks of keys up to the last that it may look at."""
+    """One block of queries of one head, packed in a slot: over the blocks of keys up to the last that it may look at."""
+    (T, C), NH = out.shape[1:], lse.shape[1]
     HS = C // NH
     real = out.dtype.type
     scale = real(1.0 / math.sqrt(HS))
-    k_size, v_count = (T + k_width - 1) // k_width * k_width, (HS + v_width - 1) // v_width
+    v_count = (HS + v_width - 1) // v_width
+    k_at, v_at = _slot(slot, T, HS, k_width, v_width)
     q0 = q_block * QUERIES
     rows = min(QUERIES, T - q0)
     q_at = (bh // NH * T + q0) * 3 * C + bh % NH * HS
@@ -151,7 +243,7 @@ def _forward_block(
         # scores = q . k
         for j in range(0, width, k_width):
             causal_product(
-                multiply, qkv, q_at, 3 * C, k_panels, (bh * k_size + k0 + j) * HS, k_width, HS,
+                multiply, qkv, q_at, 3 * C, panels, k_at + (k0 + j) * HS, k_width, HS,
                 all_scores, s_at + j, keys, rows, k0 + j - q0,
             )  # fmt: skip
         # weights = exp(scores - largest)
@@ -177,11 +269,11 @@ def _forward_block(
                 at = o_at + r * C + c * v_width
                 product(
                     multiply, all_scores, s_at + r * keys, keys, 1,
-                    v_panels, ((bh * v_count + c) * T + k0) * v_width, v_width, depth,
+                    panels, v_at + (c * T + k0) * v_width, v_width, depth,
                     out, at, C, number, min(v_width, HS - c * v_width), out, at, C, k0 > 0, out, 0, 0, False,
                 )  # fmt: skip
     for r in range(rows):
-        lse[bh * T + q0 + r] = all_state[largest + r] * scale + real(math.log(all_state[total + r]))
+        lse[bh // NH, bh % NH, q0 + r] = all_state[largest + r] * scale + real(math.log(all_state[total + r]))
         scale_span(out, o_at + r * C, HS, real(1) / all_state[total + r])
 
 
@@ -203,10 +295,11 @@ def _cleared(tile_rows, lanes, columns):
 
 @kernel()
 def _backward(
-    dqkv, dout, qkv, out, lse, B, T, C, NH, parts, k_width, c_width, c_rows, keys,
-    key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
+    dqkv, dout, qkv, out, lse, key, use_dropout, threshold, keep_scale, multiply,
+    dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
+    parts, k_width, c_width, c_rows, keys,
 ):  # fmt: skip
+    (B, T, C), NH = out.shape, lse.shape[1]
     for item in numba.prange(B * NH * parts):
         _backward_part(
             item, numba.get_thread_id(), dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
