@@ -9,7 +9,8 @@ Letters: B batch · T time · C channels · NH heads · V vocabulary · N = B·T
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from .activations import Activations, Block, Room, part
 from .config import ModelConfig
 from .errors import ConfigError
 from .kernels import Backend
+from .kernels.contract import unchecked
 from .kernels.memory import aligned_empty
 from .kernels.rng import from_row, stream_key
 from .parameters import Parameters
@@ -53,19 +55,30 @@ class GPT:
         if not config.vocab_size:
             raise ConfigError("A model needs a vocabulary: its vocab_size is 0.")
         self.config = config
-        self.backend = backend
+        self.backend = backend  # sets _kernels as well, what the passes call
         self.parameters = parameters
         self.recompute = recompute
         self._room = Room()
         self._activations: Activations | None = None
+
+    @property
+    def backend(self) -> Backend:
+        """The kernels that the model computes with; another backend can take their place."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        self._backend = self._kernels = backend
+        self._unchecked = unchecked(backend)
 
     # ------------------------------------------------------------------------------------------------ what it is for
 
     def loss(self, tokens: Array, targets: Array) -> float:
         """Mean cross-entropy in nats a token, without dropout. `tokens`, `targets`: (B, T) int32, T <= ctx."""
         acts = self.buffers(*tokens.shape)
-        self.forward(acts, tokens, None)
-        self.head(acts, targets.reshape(-1), None, 1.0)
+        with self._checked_once(acts, "loss"):
+            self.forward(acts, tokens, None)
+            self.head(acts, targets.reshape(-1), None, 1.0)
         return float(acts.losses.mean(dtype=np.float64))
 
     def loss_and_gradients(
@@ -84,9 +97,10 @@ class GPT:
         """
         acts = self.buffers(*tokens.shape)
         stream = dropout if self.config.dropout > 0.0 else None
-        self.forward(acts, tokens, stream)
-        self.head(acts, targets.reshape(-1), gradients, scale)
-        self.backward(acts, tokens, gradients, stream)
+        with self._checked_once(acts, "gradients", gradients.config, stream is not None):
+            self.forward(acts, tokens, stream)
+            self.head(acts, targets.reshape(-1), gradients, scale)
+            self.backward(acts, tokens, gradients, stream)
         return float(acts.losses.mean(dtype=np.float64))
 
     def logits(self, tokens: Array) -> Array:
@@ -110,6 +124,18 @@ class GPT:
         self.forward(self.buffers(1, T), tokens.reshape(1, T), None, look)
         return maps[:, 0]
 
+    @contextmanager
+    def _checked_once(self, acts: Activations, *calls: object) -> Iterator[None]:
+        """Let kernels check the arrays that they are given when `calls` of this kind are made for the first time with
+        `acts`; later ones are given the same arrays again, and Python's time is what counts in a small model."""
+        if calls in acts.checked:
+            self._kernels = self._unchecked
+        try:
+            yield
+        finally:
+            self._kernels = self._backend
+        acts.checked.add(calls)
+
     # ------------------------------------------------------------------------------------------------------- forward
 
     def forward(
@@ -117,7 +143,7 @@ class GPT:
         look: Callable[[Block], None] = lambda block: None,
     ) -> None:  # fmt: skip
         """Fill `acts` up to the last layer's residual_out. `look` is shown each layer after its attention."""
-        kernels, weights = self.backend, self.parameters
+        kernels, weights = self._kernels, self.parameters
         B, T = acts.shape
         kernels.embedding_forward(
             acts.embedded.reshape(B, T, -1), tokens, weights["wte.weight"], weights["wpe.weight"][:T]
@@ -135,7 +161,7 @@ class GPT:
 
     def _attention(self, acts: Activations, block: Block, dropout: DropoutStream | None) -> None:
         """attended = attention(qkv(norm(residual_in)))"""
-        kernels, weights, name = self.backend, self.parameters, f"h.{block.layer}.attn"
+        kernels, weights, name = self._kernels, self.parameters, f"h.{block.layer}.attn"
         B, T = acts.shape
         for rows in acts.chunks:
             kernels.linear_forward(
@@ -182,7 +208,7 @@ class GPT:
     ) -> tuple[Array, Array]:
         """(inp, activated) of some rows: inp = norm(mid), activated = activation(expansion(inp)); the latter from the
         preactivation if it is there already, `again` on the way back."""
-        kernels, weights, name = self.backend, self.parameters, f"h.{block.layer}.mlp"
+        kernels, weights, name = self._kernels, self.parameters, f"h.{block.layer}.mlp"
         inp = self._norm(acts, mid, f"h.{block.layer}.{'ln_2' if self.config.norm == 'pre' else 'ln_1'}")
         preactivation = part(block.preactivation, acts.preactivation, rows)
         activated = acts.activated[: len(mid)]
@@ -198,7 +224,7 @@ class GPT:
 
     def _residual(self, out: Array, inp: Array, name: str, residual: Array, dropout_key: int | None) -> None:
         """out = residual + dropout(inp @ weight + bias): where a branch joins the stream again."""
-        kernels, weight, bias = self.backend, self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
+        kernels, weight, bias = self._kernels, self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
         if dropout_key is None:
             kernels.linear_forward(out, inp, weight, bias, residual=residual)
         else:
@@ -209,7 +235,7 @@ class GPT:
         """The normalised rows, in acts.normed unless told otherwise; acts.mean and acts.rstd belong to them."""
         weights, N = self.parameters, len(inp)
         out = acts.normed[:N] if out is None else out
-        self.backend.layernorm_forward(
+        self._kernels.layernorm_forward(
             out, acts.mean[:N], acts.rstd[:N], inp, weights[f"{name}.weight"], weights.get(f"{name}.bias")
         )
         return out
@@ -217,7 +243,7 @@ class GPT:
     def head(self, acts: Activations, targets: Array, gradients: Parameters | None, scale: float) -> None:
         """Fill `acts.losses`, some rows at a time so that N x V is never held; with `gradients` also go back through
         the head at once: acts.dstream = d(scale * mean loss) / d(the last layer's residual_out)."""
-        kernels, head, N = self.backend, self.parameters.head.T, targets.size
+        kernels, head, N = self._kernels, self.parameters.head.T, targets.size
         for rows in acts.head_chunks:
             stream = acts.blocks[-1].residual_out[rows]
             logits, dfinal = acts.logits[: len(stream)], acts.dnormed[: len(stream)]
@@ -236,7 +262,7 @@ class GPT:
         self, acts: Activations, tokens: Array, gradients: Parameters, dropout: DropoutStream | None
     ) -> None:
         """From acts.dstream, the gradient of the last layer's output, down to the embeddings."""
-        kernels, (B, T) = self.backend, acts.shape
+        kernels, (B, T) = self._kernels, acts.shape
         for block in reversed(acts.blocks):
             if acts.recompute and block is not acts.blocks[-1]:  # the last one's is still there
                 self._attention(acts, block, dropout)
@@ -293,7 +319,7 @@ class GPT:
     ) -> None:
         """acts.dstream, from the gradient of residual_mid to that of residual_in, which is also attention's input"""
         (B, T), name = acts.shape, f"h.{block.layer}"
-        self.backend.attention_backward(
+        self._kernels.attention_backward(
             acts.dqkv.reshape(B, T, -1),
             acts.dattended.reshape(B, T, -1),
             block.qkv.reshape(B, T, -1),
@@ -319,7 +345,7 @@ class GPT:
         if not dropout:
             return dstream
         dbranch = acts.dbranch[: len(dstream)]
-        self.backend.dropout_backward(
+        self._kernels.dropout_backward(
             dbranch, dstream, self.config.dropout, dropout.key(place, block.layer, rows.start)
         )
         return dbranch
@@ -328,7 +354,7 @@ class GPT:
         self, dinp: Array, dout: Array, inp: Array, name: str, gradients: Parameters, **options: Any
     ) -> None:
         weight, bias = f"{name}.weight", f"{name}.bias"
-        self.backend.linear_backward(
+        self._kernels.linear_backward(
             dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight], **options
         )
 
@@ -338,7 +364,7 @@ class GPT:
     ) -> None:  # fmt: skip
         """`inp` are the rows that `_norm` had last."""
         weight, bias, N = f"{name}.weight", f"{name}.bias", len(inp)
-        self.backend.layernorm_backward(
+        self._kernels.layernorm_backward(
             dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight],
             acts.mean[:N], acts.rstd[:N], dresidual=dresidual,
         )  # fmt: skip

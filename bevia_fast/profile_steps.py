@@ -23,7 +23,7 @@ from .bench_step import StepSize, TrainingStep
 from .bench_steps import default_threads
 from .capacity import refuse_too_large, training_memory
 from .kernels import Backend
-from .kernels.contract import OPERATIONS, Cost
+from .kernels.contract import OPERATIONS, UNCHECKED, Cost
 from .profile_bounds import Bound, measure_bounds
 from .run import describe_backend, open_backend
 from .timing import Ratio, Stopwatch, Summary, clock, percentile
@@ -65,6 +65,8 @@ class Recorder:
             note(clock())
             return result
 
+        if hasattr(function, UNCHECKED):  # what the model calls once it has called the other
+            setattr(noting, UNCHECKED, self._noting(operation, getattr(function, UNCHECKED)))
         return noting
 
 

@@ -35,7 +35,8 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, TypeVar
+from types import SimpleNamespace
+from typing import Any, Literal, ParamSpec, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -267,9 +268,25 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
                 check_ids(entry.name, name, tokens, letters[below])
             return function(*args, **kwargs)
 
+        if not ids:
+            setattr(checked, UNCHECKED, function)
         return checked
 
     return decorate
+
+
+UNCHECKED = "unchecked"  # the attribute of an operation that is the same without the checks
+
+
+def unchecked(backend: Backend) -> Backend:
+    """The same operations without the contract's checks, for calls that have been made with checks, on the same arrays.
+
+    Those that are given token ids, which are others in each call, go on checking.
+    """
+    operations = {name: getattr(backend, name) for name in OPERATIONS}
+    return cast(Backend, SimpleNamespace(
+        name=backend.name, **{name: getattr(function, UNCHECKED, function) for name, function in operations.items()}
+    ))  # fmt: skip
 
 
 def _fingerprint(arguments: Iterable[Any]) -> list[Any]:
@@ -299,7 +316,7 @@ def _check_words(operation_name: str, arguments: dict[str, Any]) -> None:
 
 def check_ids(operation_name: str, argument: str, tokens: Array, below: int) -> None:
     """Raises ContractError if an id is not in [0, below)."""
-    if int(tokens.min()) < 0 or int(tokens.max()) >= below:
+    if int(tokens.view(np.uint32).max()) >= below:  # where negative ones are the largest
         where = tuple(int(i) for i in np.argwhere((tokens < 0) | (tokens >= below))[0])
         raise ContractError(f"{operation_name}: {argument}{list(where)} is {tokens[where]}; wanted 0 <= id < {below}")
 

@@ -105,7 +105,7 @@ class ForwardPlan(NamedTuple):
 def plan_forward(B: int, T: int, C: int, NH: int, dtype: np.dtype[Any], threads: int) -> ForwardPlan:
     k_width, (v_width, v_rows) = tile_shape(min(T, KEYS), dtype)[0], tile_shape(C // NH, dtype)
     keys = -(-KEYS // k_width) * k_width
-    by_head = B * NH % threads == 0 or B * NH >= EVEN * threads
+    by_head = B * NH % threads == 0 or EVEN * threads <= B * NH
     head = panels_size(C // NH, T, k_width) + panels_size(T, C // NH, v_width)
     return ForwardPlan(
         head * (threads if by_head else B * NH), threads * QUERIES * keys, threads * 3 * QUERIES, by_head,
@@ -222,7 +222,7 @@ def _forward_block(
     bh, slot, q_block, thread, out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
     panels, all_scores, all_state, k_width, v_width, v_rows, keys,
 ):  # fmt: skip
-    """One block of queries of one head, packed in a slot: over the blocks of keys up to the last that it may look at."""
+    """One block of queries of a head packed in a slot: over the blocks of keys up to the last that it may look at."""
     (T, C), NH = out.shape[1:], lse.shape[1]
     HS = C // NH
     real = out.dtype.type

@@ -12,6 +12,7 @@ from ._jit import device, kernel
 from ._scratch import scratch
 from ._simd.softmax_spans import exp_span, exp_sum_span, max_span
 from ._simd.spans import scale_span
+from ._threads import thread_count
 
 # Of short rows several are taken together, pass by pass, so that what one waits for, its largest, its sum, a quotient,
 # others fill. A row's last vector is a partial one; to load from where such a one was just stored the CPU waits until
@@ -25,7 +26,7 @@ def cross_entropy(losses: Array, dlogits: Array | None, logits: Array, targets: 
     # (N,V), (N,) -> (N,), (N,V)
     _cross_entropy(
         losses, logits if dlogits is None else dlogits, dlogits is not None, logits, targets, scale,
-        ROWS if logits.shape[1] <= SHORT else 1, scratch("rows", numba.get_num_threads() * ROWS, logits.dtype),
+        ROWS if logits.shape[1] <= SHORT else 1, scratch("rows", thread_count() * ROWS, logits.dtype),
     )  # fmt: skip
 
 

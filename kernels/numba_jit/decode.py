@@ -43,6 +43,7 @@ from ._team import (
     members,
     share_of,
 )
+from ._threads import thread_count
 from .dropout import row_hash
 from .linear import ACTIVATIONS, GELU
 from .sampling import draw as draw_token
@@ -74,7 +75,7 @@ def decode_tokens(
     biases = (ln_1_bias, qkv_bias, attn_proj_bias, ln_2_bias, fc_bias, mlp_proj_bias, ln_f_bias)
     zeros = np.zeros(L * max(C, 3 * NH * HS, G * M) if any(bias is None for bias in biases) else 0, dtype)
     count = L * C * (4 * NH * HS + 2 * G * M) + V * C
-    threads = max(1, min(numba.get_num_threads(), drawn.size * count // WORTH))
+    threads = max(1, min(thread_count(), drawn.size * count // WORTH))
     if threads > 1 and _alone > 0:
         threads, _alone = 1, _alone - 1
     lines = 2 * CACHE_LINE // dtype.itemsize  # elements of two cache lines, which some CPUs fetch together

@@ -13,6 +13,7 @@ from ._simd.blocks import block_rows
 from ._simd.embedding_spans import add_and_prefetch_span
 from ._simd.spans import add_span
 from ._simd.target import TARGET
+from ._threads import thread_count
 
 CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
 
@@ -26,7 +27,7 @@ def embedding_forward(out: Array, tokens: Array, token_table: Array, position_ta
 def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
     # (B,T,C), (B,T) -> (V,C), (T,C)
     C, lanes = dout.shape[2], TARGET.lanes(dout.itemsize)
-    blocks = min(numba.get_num_threads(), -(-C // lanes))
+    blocks = min(thread_count(), -(-C // lanes))
     _backward(dtoken_table, dposition_table, dout, tokens.reshape(-1), blocks, lanes)
 
 
