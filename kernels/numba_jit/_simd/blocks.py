@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .._jit import device
-from .packing import column_sums, copy_span, pack_panel
+from .packing import column_sums, copy_span, pack_panel, prefetch_span
 from .tiles import lanes_of, product
 
+AHEAD = 8  # rows that are asked for before they are packed
 SWEEP = 96  # rows that meet all panels before the next ones do: a multiple of the tiles' heights
 
 
@@ -21,6 +22,7 @@ def pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR):
     """Columns start to end of `depth` rows of B from row k on, as panels [panel][k][NR] from `at` on."""
     if b_column == 1:  # row by row, as memory likes it best
         for i in range(depth):
+            prefetch_span(B, (k + i + AHEAD) * b_k + start, end - start)
             for j in range(start, end, NR):
                 copy_span(panels, at + (j - start) * depth + i * NR, B, (k + i) * b_k + j, min(NR, end - j))
     else:
@@ -44,6 +46,9 @@ def product_block(
         depth = min(piece, K - k)
         if streamed:
             pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR)
+            if a_row == 1:  # the tiles read a few elements of each row, which the CPU would not guess
+                for i in range(k, k + depth):
+                    prefetch_span(A, i * a_k + first, last - first)
         if use_sums:
             for j in range(start, end, NR):
                 column_sums(sums, j, panels, at + (j - start) * depth, NR, depth, min(NR, end - j))

@@ -7,9 +7,10 @@ beyond the last column of a panel means nothing: columns of a product do not mix
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from ...memory import CACHE_LINE
 from .._jit import device
 from .spans import place, span_loop
 from .tiles import lanes_of
@@ -30,6 +31,21 @@ def pack_panel(panels, start, NR, B, b, b_k, b_column, K, columns):
                     panels, start + k * NR + j, NR, B, b + k + j * b_column, b_column,
                     min(side, columns - j), min(side, K - k),
                 )  # fmt: skip
+
+
+@intrinsic
+def prefetch_span(typingctx, X, x, n):
+    """Have X[x : x + n], which need not exist, brought to the second cache"""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = Lanes(builder, X.dtype)
+        source, line = place(context, builder, X, arguments[0], arguments[1]), CACHE_LINE // lanes.itemsize
+        zero, step = ir.Constant(I64, 0), ir.Constant(I64, line)
+        with cgutils.for_range_slice(builder, zero, arguments[2], step, I64) as (i, _):
+            lanes.prefetch(builder.gep(source, [i]))
+        return context.get_dummy_value()
+
+    return types.void(X, types.int64, types.int64), codegen
 
 
 @intrinsic
