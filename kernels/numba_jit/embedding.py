@@ -11,11 +11,13 @@ from ..contract import Array, implements
 from ._jit import kernel
 from ._simd.blocks import block_rows
 from ._simd.embedding_spans import add_and_prefetch_span
+from ._simd.packing import prefetch_span
 from ._simd.spans import add_span
 from ._simd.target import TARGET
 from ._threads import thread_count
 
 CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
+AHEAD = 4  # rows of a gradient
 
 @implements(contract.embedding_forward)
 def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:
@@ -57,6 +59,9 @@ def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
         for i in range(B * T):
             position, b = i // B, i % B
             n = b * T + position
+            if B > 1:  # the next rows lie T rows apart: the CPU would not guess them
+                position_soon, b_soon = (i + AHEAD) // B, (i + AHEAD) % B
+                prefetch_span(dout, (b_soon * T + position_soon) * C + first, last - first)
             at, token = n * C + first, tokens[n] * C + first
             if far:
                 soon = tokens[min(n + T, B * T - 1)] * C + first
