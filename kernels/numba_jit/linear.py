@@ -7,11 +7,7 @@ order, wherever its tile stands.
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
-
 import numba
-import numpy as np
 
 from .. import contract
 from ..contract import Activation, Array, implements
@@ -19,24 +15,12 @@ from ._jit import device, kernel
 from ._scratch import scratch
 from ._simd.blocks import block_rows, pack_columns, product_block
 from ._simd.packing import column_sums
+from ._simd.product_plan import ALONE, STREAMED, TOGETHER, plan_product, plan_weight_gradient
 from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
-from ._simd.target import TARGET, panel_vectors
+from ._simd.target import TARGET
 from ._simd.tiles import product_address
 from ._threads import thread_count
 
-BLOCK_ROWS = 96  # at most: their part of the left operand stays in the L2 cache while all panels pass by
-BLOCK_SIZE = 131072  # elements of the result, about: they too should still be in the cache for the activation
-# The sum over k that makes dW is cut into pieces of so many k that what is packed of dY stays in the L2 cache:
-# (columns of dW, at most; k). That changes how the sum is rounded, so it may depend on the data only.
-DEPTHS = ((256, 512), (768, 256))
-WIDE_DEPTH = 128  # for more columns
-# Who packs the right operand of a product: all threads together, in a loop of their own; each thread for itself, if
-# that takes no longer than it takes to begin such a loop; or, of a large weight that only few rows pass by, each thread
-# a part of it, which it uses and forgets
-TOGETHER, ALONE, STREAMED = 0, 1, 2
-ALONE_SIZE = 1 << 15
-STREAMED_ROWS, STREAMED_SIZE = 512, 1 << 19
-STREAMED_DEPTH, STREAMED_COLUMNS = 256, 512
 LINEAR, RELU, GELU = 0, 1, 2
 ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}
 
@@ -90,100 +74,11 @@ def linear_backward(
     )  # fmt: skip
 
 
-# ------------------------------------------------------------------------------------------------- how work is split
-
-
-class ProductPlan(NamedTuple):
-    """How a product is cut."""
-
-    size: int  # elements that what is packed of the right operand takes
-    packing: int  # TOGETHER, ALONE or STREAMED
-    part: int  # elements of it that belong to one thread; 0 if it is packed together
-    depth: int  # k of what is packed at a time
-    width: int  # columns of what is packed at a time
-    NR: int  # columns of a panel
-    MR: int  # rows of a tile
-    row_blocks: int
-    column_blocks: int
-    shares: int  # into which the blocks are dealt out: one for each thread, or as many as there are blocks
-
-
-@functools.lru_cache(4096)
-def plan_product(rows: int, K: int, columns: int, dtype: np.dtype[Any], threads: int) -> ProductPlan:
-    """For Y = X W and dX = dY W^T, of so many rows and columns."""
-    NR, MR = tile_shape(columns, dtype)
-    if rows <= STREAMED_ROWS and K * columns >= STREAMED_SIZE:
-        row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
-        depth, width = min(K, STREAMED_DEPTH), STREAMED_COLUMNS // NR * NR
-        part, shares = depth * width, row_blocks * column_blocks
-        return ProductPlan(
-            threads * part, STREAMED, part, depth, width, NR, MR, row_blocks, column_blocks, shares
-        )
-    size = panels_size(K, columns, NR)
-    row_blocks, column_blocks = split(rows, MR, columns, NR, threads)
-    if K * columns <= ALONE_SIZE and column_blocks == 1:
-        return ProductPlan(threads * size, ALONE, size, K, columns, NR, MR, row_blocks, 1, min(row_blocks, threads))
-    return ProductPlan(
-        size, TOGETHER, 0, K, columns, NR, MR, row_blocks, column_blocks, row_blocks * column_blocks
-    )
-
-
-class WeightGradientPlan(NamedTuple):
-    """How dW = X^T dY is cut: the same, but that it is always streamed, and all columns of a thread at once."""
-
-    size: int
-    part: int
-    depth: int
-    NR: int
-    MR: int
-    row_blocks: int
-    column_blocks: int
-
-
-@functools.lru_cache(4096)
-def plan_weight_gradient(N: int, rows: int, columns: int, dtype: np.dtype[Any], threads: int) -> WeightGradientPlan:
-    """For dW of so many rows and columns, a sum over N."""
-    NR, MR = tile_shape(columns, dtype)
-    row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
-    depth = min(N, next((depth for widest, depth in DEPTHS if widest >= columns), WIDE_DEPTH))
-    panels = -(-columns // NR)
-    part = depth * -(-panels // column_blocks) * NR
-    return WeightGradientPlan(threads * part, part, depth, NR, MR, row_blocks, column_blocks)
-
-
-def tile_shape(columns: int, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """NR columns of a panel and MR rows of a tile for a right operand `columns` wide."""
-    vectors = panel_vectors(columns, dtype.itemsize)
-    return vectors * TARGET.lanes(dtype.itemsize), TARGET.tile_rows[vectors]
-
-
-def panels_size(K: int, columns: int, NR: int) -> int:
-    """Elements of a packed right operand (K, columns)."""
-    return -(-columns // NR) * NR * K
-
-
 def strided(weight: Array) -> tuple[Array, int, int]:
     """A weight's memory in C order, with its strides in elements along rows and columns."""
     if weight.flags.c_contiguous:
         return weight, weight.shape[1], 1
     return weight.T, 1, weight.shape[0]
-
-
-def split(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int, int]:
-    """Into how many blocks of rows and of columns a result is cut: enough rows to fill the threads evenly, few enough
-    to stay in the cache; columns only where there are not enough rows."""
-    tiles, panels = -(-rows // MR), -(-columns // NR)
-    most = max(MR, min(BLOCK_ROWS, BLOCK_SIZE // columns))
-    row_blocks = min(tiles, -(-max(1, rows // most) // threads) * threads)
-    column_blocks = min(panels, -(-threads // row_blocks))
-    return row_blocks, column_blocks
-
-
-def split_among_threads(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int, int]:
-    """One block to a thread: by columns as far as that is even, for then no two threads pack the same; else by rows."""
-    tiles, panels = -(-rows // MR), -(-columns // NR)
-    even = [c for c in range(1, threads + 1) if threads % c == 0 and (panels % c == 0 or panels >= 8 * c)]
-    return min(tiles, threads // even[-1]), even[-1]
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
