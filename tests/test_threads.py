@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bevia_fast import kernels
 from bevia_fast.cases import cases
 from bevia_fast.comparison import Case, make_arguments, run
 from bevia_fast.kernels import get_backend
@@ -230,3 +232,15 @@ def test_other_layers_give_the_same_bits(layer: str, with_four_threads: dict[str
         pytest.skip(f"{layer} is not installed")
     found = digests([2, 1], list(range(len(LARGE))), NUMBA_THREADING_LAYER=layer)
     assert_same(found, with_four_threads, f"the threading layer, here {layer}")
+
+
+def test_no_parallel_loop_has_a_choice_in_its_range() -> None:
+    """Numba would run it on one thread, and say so only if the function has no other parallel loop."""
+    loops = 0
+    for path in Path(kernels.__path__[0], "numba_jit").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.For) and "prange" in ast.unparse(node.iter):
+                loops += 1
+                choices = [part for part in ast.walk(node.iter) if isinstance(part, ast.IfExp | ast.BoolOp)]
+                assert not choices, f"{path.name}, line {node.lineno}: {ast.unparse(node.iter)}"
+    assert loops > 20
