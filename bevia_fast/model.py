@@ -55,6 +55,7 @@ class GPT:
         if not config.vocab_size:
             raise ConfigError("A model needs a vocabulary: its vocab_size is 0.")
         self.config = config
+        self._twins: list[tuple[Backend, Backend]] = []
         self.backend = backend  # sets _kernels as well, what the passes call
         self.parameters = parameters
         self.recompute = recompute
@@ -69,7 +70,11 @@ class GPT:
     @backend.setter
     def backend(self, backend: Backend) -> None:
         self._backend = self._kernels = backend
-        self._unchecked = unchecked(backend)
+        twin = next((twin for known, twin in self._twins if known is backend), None)
+        if twin is None:
+            twin = unchecked(backend)
+            self._twins = [*self._twins[-1:], (backend, twin)]  # two: a profile sets one and the other in turns
+        self._unchecked = twin
 
     # ------------------------------------------------------------------------------------------------ what it is for
 
