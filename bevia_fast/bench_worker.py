@@ -18,6 +18,7 @@ With a peer's interpreter only the standard library, NumPy and the peer are ther
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import os
@@ -224,7 +225,13 @@ def peak_rss_bytes() -> float:
 
 
 def forget_peak_rss() -> None:
-    """So that what is asked for next began now; where the system cannot do that, it is the most since the start."""
+    """So that what is asked for next began now; where the system cannot do that, it is the most since the start.
+
+    Memory that was let go, such as weights that were loaded, counts as long as the C library keeps it: for want of one
+    small array above it, whether it does hangs on chance.
+    """
+    with suppress(OSError, AttributeError, TypeError):  # glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as request:
         request.write("5")
 
