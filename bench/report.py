@@ -1,11 +1,11 @@
 """The README's table of speeds, from one real run.
 
     python bench/report.py --torch-python ~/torch/bin/python     # measure, and write the table into the README
-    python bench/report.py --sizes baby long2k --threads 1 2     # other sizes, other numbers of threads
+    python bench/report.py --sizes gpt2 long8k --threads 1 2     # other sizes, other numbers of threads
     python bench/report.py --from speed.json                     # the table again, from a run that was kept
 
-Measures a training step of the seed and the laptop preset with both backends, and with PyTorch where an interpreter
-that has it is named; all take turns, see `bevia_fast/timing.py`. Takes about two minutes.
+Measures a training step of each preset with both backends, and with PyTorch where an interpreter that has it is named;
+all take turns, see `bevia_fast/timing.py`. Takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def write(readme: Path, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", default="", help="a Python that has PyTorch")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["seed", "laptop"])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["seed", "laptop", "baby", "long2k"])
     parser.add_argument("--threads", nargs="+", default=[], help="default: one for each physical core")
     parser.add_argument("--seconds", type=float, default=5.0, help="of measuring for each competitor")
     parser.add_argument("--from", dest="source", type=Path, nargs="+", default=[], metavar="JSON", help="results")
