@@ -67,7 +67,7 @@ class Activations:
             return empty((count, width), config.dtype)
 
         self.shape = (B, T)
-        self.checked: set[tuple[object, ...]] = set()  # kinds of passes that these arrays went through, see `GPT`
+        self.checked: set[tuple[object, ...]] = set()  # kinds of passes made with them, see `GPT._checked_once`
         self.recompute = recompute
         long = config.ctx >= LONG * C
         self.keeps_rows = not recompute and not long

@@ -227,8 +227,8 @@ def peak_rss_bytes() -> float:
 def forget_peak_rss() -> None:
     """So that what is asked for next began now; where the system cannot do that, it is the most since the start.
 
-    Memory that was let go, such as weights that were loaded, counts as long as the C library keeps it: for want of one
-    small array above it, whether it does hangs on chance.
+    Memory that was let go, such as that of loaded weights, counts as long as the C library keeps it, and it does where
+    anything in use lies behind it: so it is asked to give back what it can.
     """
     with suppress(OSError, AttributeError, TypeError):  # glibc has it
         ctypes.CDLL(None).malloc_trim(0)

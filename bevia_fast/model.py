@@ -133,9 +133,10 @@ class GPT:
     def _checked_once(self, acts: Activations, *calls: object) -> Iterator[None]:
         """Let kernels check the arrays that they are given when `calls` of this kind are made for the first time with
         `acts`; later ones are given the same arrays again, and Python's time is what counts in a small model."""
-        if calls in acts.checked:
-            self._kernels = self._unchecked
+        calls = *calls, self.parameters.config
         try:
+            if calls in acts.checked:
+                self._kernels = self._unchecked
             yield
         finally:
             self._kernels = self._backend

@@ -65,7 +65,7 @@ class Recorder:
             note(clock())
             return result
 
-        if hasattr(function, UNCHECKED):  # what the model calls once it has called the other
+        if hasattr(function, UNCHECKED):  # what the model calls from its second step on
             setattr(noting, UNCHECKED, self._noting(operation, getattr(function, UNCHECKED)))
         return noting
 

@@ -275,7 +275,7 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
     return decorate
 
 
-UNCHECKED = "unchecked"  # the attribute of an operation that is the same without the checks
+UNCHECKED = "unchecked"  # the name of an operation's attribute: the function behind the checks
 
 
 def unchecked(backend: Backend) -> Backend:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -194,7 +194,8 @@ def test_arrays_are_checked_once_and_token_ids_always(backend: Backend) -> None:
             return checked
 
     cfg = config(dropout=0.2)
-    model, gradients, (tokens, targets) = GPT(cfg, Counting(), random_parameters(cfg)), Parameters(cfg), batch(cfg)  # type: ignore[arg-type]
+    model, gradients = GPT(cfg, cast(Backend, Counting()), random_parameters(cfg)), Parameters(cfg)
+    tokens, targets = batch(cfg)
     ids = ["embedding_forward", "cross_entropy", "embedding_backward"]
     for dropout in (None, DropoutStream(1, 1)):  # which makes other calls
         for first in (True, False):

@@ -235,7 +235,7 @@ def test_other_layers_give_the_same_bits(layer: str, with_four_threads: dict[str
 
 
 def test_no_parallel_loop_has_a_choice_in_its_range() -> None:
-    """Numba would run it on one thread, and say so only if the function has no other parallel loop."""
+    """If it stands in the call of prange, Numba runs the loop on one thread, and says so only if there is no other."""
     loops = 0
     for path in Path(kernels.__path__[0], "numba_jit").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):

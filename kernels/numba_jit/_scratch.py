@@ -21,6 +21,7 @@ def scratch(purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
     buffers = _local.__dict__.setdefault("buffers", {})
     buffer: Array | None = buffers.get((purpose, dtype))
     if buffer is None or buffer.size < size:
-        buffers.pop((purpose, dtype), None)  # let the old one go before the new one comes
+        buffers.pop((purpose, dtype), None)
+        buffer = None  # let the old one go before the new one comes
         buffer = buffers[purpose, dtype] = aligned_empty(size, dtype)
     return buffer

@@ -13,6 +13,7 @@ import importlib
 import os
 import sys
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import numba
@@ -22,6 +23,8 @@ from numba.np.ufunc import parallel as numba_parallel
 LAYERS = ("omp", "tbb", "workqueue")
 if list(numba_config.THREADING_LAYER_PRIORITY) == ["tbb", "omp", "workqueue"]:  # Numba's own order: nobody chose it
     numba_config.THREADING_LAYER_PRIORITY = list(LAYERS)
+
+_count: Callable[[], int] | None = None  # asks the layer that was started
 
 
 class LayerError(RuntimeError):
@@ -121,9 +124,11 @@ def set_threads(count: int | None = None) -> int:
 
 def thread_count() -> int:
     """The number in use, as `numba.get_num_threads`, but that it waits for no lock: every call of a kernel asks."""
-    if not numba_parallel._is_initialized:
-        numba.get_num_threads()
-    return int(numba_parallel._get_num_threads())
+    global _count
+    if _count is None:
+        numba.get_num_threads()  # starts them
+        _count = getattr(numba_parallel, "_get_num_threads", numba.get_num_threads)
+    return int(_count())
 
 
 def describe() -> str:

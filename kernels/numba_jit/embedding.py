@@ -17,7 +17,8 @@ from ._simd.target import TARGET
 from ._threads import thread_count
 
 CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
-AHEAD = 4  # rows of a gradient
+AHEAD = 4  # rows of the result's gradient that are asked for before they are added
+
 
 @implements(contract.embedding_forward)
 def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:

@@ -151,7 +151,7 @@ def _backward(
     dinp, linear, dout, weight, w_column, w_row, preactivation, activation, dresidual, use_dresidual,
     multiply, panels, packing, part, depth, width, NR, MR, row_blocks, column_blocks, shares,
 ):  # fmt: skip
-    # dweight and, unless what all threads pack is needed for it, dinp: they do not wait for each other
+    # dweight; in the same loop, for neither waits for the other, dinp, or, if all threads pack for it together, that
     dw_blocks = dw_row_blocks * dw_column_blocks
     both = dw_blocks if packing == TOGETHER else max(dw_blocks, shares)
     for share in numba.prange(both):

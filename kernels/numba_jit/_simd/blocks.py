@@ -46,14 +46,14 @@ def product_block(
         depth = min(piece, K - k)
         if streamed:
             pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR)
-            if a_row == 1:  # the tiles read a few elements of each row, which the CPU would not guess
-                for i in range(k, k + depth):
-                    prefetch_span(A, i * a_k + first, last - first)
         if use_sums:
             for j in range(start, end, NR):
                 column_sums(sums, j, panels, at + (j - start) * depth, NR, depth, min(NR, end - j))
         for i in range(first, last, SWEEP):
             rows = min(SWEEP, last - i)
+            if streamed and a_row == 1:  # tiles read a few elements of each row of A, which the CPU would not guess
+                for n in range(k, k + depth):
+                    prefetch_span(A, n * a_k + i, rows)
             for j in range(start, end, NR):
                 c, packed = i * c_row + j, at + (j - start) * depth
                 if k == 0 and not accumulate:

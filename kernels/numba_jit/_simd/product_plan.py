@@ -30,7 +30,7 @@ STREAMED_DEPTH, STREAMED_COLUMNS = 256, 512
 class ProductPlan(NamedTuple):
     """How a product is cut."""
 
-    size: int  # elements that what is packed of the right operand takes
+    size: int  # elements of working memory for the packed right operand
     packing: int  # TOGETHER, ALONE or STREAMED
     part: int  # elements of it that belong to one thread; 0 if it is packed together
     depth: int  # k of what is packed at a time
@@ -55,7 +55,7 @@ def plan_product(rows: int, K: int, columns: int, dtype: np.dtype[Any], threads:
         )
     size = panels_size(K, columns, NR)
     row_blocks, column_blocks = split(rows, MR, columns, NR, threads)
-    if K * columns <= ALONE_SIZE and column_blocks == 1:
+    if size <= ALONE_SIZE and column_blocks == 1:
         return ProductPlan(threads * size, ALONE, size, K, columns, NR, MR, row_blocks, 1, min(row_blocks, threads))
     return ProductPlan(
         size, TOGETHER, 0, K, columns, NR, MR, row_blocks, column_blocks, row_blocks * column_blocks
