@@ -76,7 +76,7 @@ def table(results: Sequence[StepResult]) -> str:
         for number, r in enumerate(own):
             times = f"{r.ms_median / numba[r.threads]:.1f}" if r.threads in numba else ""
             lines.append(
-                f"| {size if number == 0 else ''} | {NAMES[r.backend]} | {r.threads} | {r.ms_median:.3g} "
+                f"| {size if number == 0 else ''} | {NAMES[r.backend]} | {r.threads} | {_ms(r.ms_median)} "
                 f"| {r.tokens_per_s:,.0f} | {r.fraction_of_peak:.0%} | {times} |"
             )
             peaks[f"{r.peak_gflops:.0f} GFLOP/s with {r.threads} thread{'s' * (r.threads > 1)}"] = None
@@ -87,6 +87,10 @@ def table(results: Sequence[StepResult]) -> str:
         "`bench/report.py`.",
     ]
     return "\n".join(lines)
+
+
+def _ms(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 def _size(result: StepResult) -> str:
