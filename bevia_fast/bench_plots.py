@@ -71,7 +71,8 @@ def draw_contexts(results: Sequence[StepResult]) -> Figure:
     values = sorted({r.ctx for r in results})
     for axes in (memory, times):
         axes.set_xscale("log", base=2)
-        axes.set_yscale("log")
+        if axes.dataLim.max[1] > 0:  # a step of a small model may take no page that the process did not have
+            axes.set_yscale("log")
         axes.set_xticks(values, [f"{value:,}" for value in values], rotation=30 if len(values) > 5 else 0)
         low, high = axes.get_ylim()
         if high > 200 * low:  # else a few numbers between the powers of ten help

@@ -75,14 +75,15 @@ def test_nothing_is_measured_where_the_gradients_differ(monkeypatch: pytest.Monk
         bench_contexts.bench_contexts(BenchContextsConfig(dim=8, layers=1, values=(8,), threads=(1,), seconds=0.01))
 
 
-def test_the_picture_takes_any_number_of_points() -> None:
-    for count in (1, 8):
-        points = [
-            StepResult(name, 2, "float32", 512 << p, 128, 2, 2, 1, 65, 1.0, 0.9, 1.1, 1e5 / 2**p, 1e9, 10.0, 100.0, 0.1,
-                       300.0, 1.0, 2.0**p)
-            for name in ("numpy", "numba", "numba --recompute", "torch-eager") for p in range(count)
-        ]  # fmt: skip
-        assert png(draw_contexts(points)).startswith(b"\x89PNG")
+@pytest.mark.parametrize("least_mb", [0.0, 1.0])  # 0: no page that the process did not have before
+@pytest.mark.parametrize("count", [1, 8])
+def test_the_picture_takes_any_points(count: int, least_mb: float) -> None:
+    points = [
+        StepResult(name, 2, "float32", 512 << p, 128, 2, 2, 1, 65, 1.0, 0.9, 1.1, 1e5 / 2**p, 1e9, 10.0, 100.0, 0.1,
+                   300.0, 1.0, least_mb if p == 0 else 2.0**p)
+        for name in ("numpy", "numba", "numba --recompute", "torch-eager") for p in range(count)
+    ]  # fmt: skip
+    assert png(draw_contexts(points)).startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
