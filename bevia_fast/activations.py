@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from .config import ModelConfig
 from .kernels.memory import CACHE_LINE, aligned_empty, outline
+from .kernels.tape import Tape
 
 Array = NDArray[Any]
 Empty = Callable[[tuple[int, ...], str], Array]
@@ -67,7 +68,7 @@ class Activations:
             return empty((count, width), config.dtype)
 
         self.shape = (B, T)
-        self.checked: set[tuple[object, ...]] = set()  # kinds of passes made with them, see `GPT._checked_once`
+        self.tapes: dict[tuple[object, ...], Tape] = {}  # the kinds of passes made with them
         self.recompute = recompute
         long = config.ctx >= LONG * C
         self.keeps_rows = not recompute and not long
@@ -105,6 +106,9 @@ class Activations:
 
         # gradients of whole batches; each is used again in every layer
         self.dstream, self.dattended, self.dqkv = rows(C), rows(C), rows(3 * C)
+
+        # the batch, where all passes find it
+        self.tokens, self.targets = empty((B, T), "int32"), empty((N,), "int32")
 
 
 class Room:

@@ -23,14 +23,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from .config import GenerateConfig, ModelConfig, TrainConfig
 from .corpus import DRAWN_AHEAD
+from .instruments import Listener
 from .kernels import Backend, get_backend
-from .kernels.contract import OPERATIONS
 from .sample import stream
 from .tokenizer import Tokenizer
 from .trainer import Trainer
@@ -49,11 +49,11 @@ def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int
         return ""
     from .kernels.numba_jit import _cache
 
-    noted, all_operations = _Noted(backend), _Noted(get_backend("numpy"))
+    noted, all_operations = Listener(backend), Listener(get_backend("numpy"))
 
     def compiling(_: str) -> None:
         if tell is not None:
-            if not all_operations.calls:
+            if not all_operations.called:
                 _use_every_kernel(config, cast(Backend, all_operations))
             tell(noted.operations[-1], len(noted.operations), len(all_operations.operations))
 
@@ -80,29 +80,6 @@ def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
 def _placeholder(size: int) -> str:
     """Some alphabet of this size."""
     return "".join(map(chr, range(size)))
-
-
-class _Noted:
-    """A backend that remembers the calls of its operations."""
-
-    def __init__(self, backend: Backend) -> None:
-        self._backend, self.calls = backend, list[tuple[str, tuple[Any, ...], dict[str, Any]]]()
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._backend, name)
-        if name not in OPERATIONS:
-            return value
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            self.calls.append((name, arguments, options))
-            return value(*arguments, **options)
-
-        return call
-
-    @property
-    def operations(self) -> list[str]:
-        """Which were called, in the order of their first calls."""
-        return list(dict.fromkeys(name for name, _, _ in self.calls))
 
 
 # ------------------------------------------------------------------------------------------------- the second process
@@ -188,12 +165,12 @@ def _compile(configs: list[ModelConfig]) -> None:
     """Everything that training these models needs, from the end, in turns with who else does the same."""
     from .kernels.numba_jit import _cache, _threads
 
-    noted = _Noted(get_backend("numpy"))
+    noted = Listener(get_backend("numpy"))
     for config in configs:
         _use_every_kernel(config, cast(Backend, noted))
     backend = get_backend("numba")
     _threads.set_threads(1)
-    left = noted.calls[::-1]
+    left = noted.called[::-1]
     while left:
         calls, left = left, []
         for name, arguments, options in calls:

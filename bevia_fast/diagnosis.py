@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .activations import Activations
 from .kernels import Backend
+from .kernels.contract import OPERATIONS
 from .model import GPT, DropoutStream
 from .parameters import Parameters
 
@@ -32,6 +33,8 @@ class _LookingBackend:
         self._layer = ""  # "h.3" from the first call with one of its weights to the first with another's
 
     def __getattr__(self, operation: str) -> Any:
+        if operation not in OPERATIONS:
+            raise AttributeError(operation)
         kernel = getattr(self._backend, operation)
 
         def call(*args: Any, **options: Any) -> Any:

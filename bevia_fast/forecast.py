@@ -21,18 +21,21 @@ import numpy as np
 
 from .activations import LONG, ROWS
 from .config import ModelConfig
+from .instruments import Listener, Recorder
 from .kernels import Backend
-from .kernels.contract import OPERATIONS, UNCHECKED
+from .kernels.contract import OPERATIONS
 from .kernels.memory import aligned_zeros, outline
 from .model import GPT, DropoutStream
 from .parameters import Parameters
 from .rehearsal import Call, Rehearsed
+from .timing import clock
 
 WEIGHT_BYTES = 24 << 20  # of the small model: one with more channels gets fewer
 MOST_ROWS = {"numba": 4096, "numpy": 2048}
 MOST_CTX = {"numba": 2048, "numpy": 256}  # of the small model; attention is timed alone up to LONGER
 LONGER = {"numba": 4096, "numpy": 1024}
-SECONDS, LEAST_TIMES = 0.7, 3  # of repeating the small step
+SECONDS, LEAST_TIMES = 0.7, 3  # of repeating the small step,
+RECORDED = 2  # after as many, from which on it is played from a tape (see `kernels.tape`)
 MOST_VOCABULARY, MOST_UPDATED = 4096, 1 << 21
 Kind = tuple[Any, ...]
 
@@ -69,9 +72,9 @@ class Forecast:
 
     def _step(self) -> None:
         """Time the calls of the small step."""
-        config, noting = self.small, _Timing(self.backend)
+        config, listener, recorder = self.small, Listener(self.backend), Recorder(self.backend)
         weights, gradients = Parameters.initial(config, 0), Parameters(config)
-        model = GPT(config, cast(Backend, noting), weights)
+        model = GPT(config, cast(Backend, listener), weights)
         shape = (2, self.sequences, config.ctx)
         tokens, targets = np.random.default_rng(0).integers(0, config.vocab_size, shape, dtype=np.int32)
 
@@ -79,40 +82,44 @@ class Forecast:
             model.loss_and_gradients(tokens, targets, gradients, dropout=DropoutStream(0, 0))
 
         step()  # compiles, and touches memory for the first time
-        kinds, costs = [kind_of(call, self.small) for call in noting.calls], [call.cost.flops for call in noting.calls]
-        noting.note = False
-        began, gaps, spent = time.perf_counter(), list[float](), [list[float]() for _ in kinds]
-        while len(gaps) < LEAST_TIMES or time.perf_counter() - began < SECONDS:
-            noting.times.clear()
-            started = time.perf_counter()
+        calls = _calls(listener)
+        model.backend = cast(Backend, recorder)
+        for _ in range(RECORDED):
             step()
-            whole = time.perf_counter() - started
-            for one, taken in zip(spent, noting.times, strict=True):
-                one.append(taken)
-            gaps.append((whole - sum(noting.times)) / len(kinds))
+        began, gaps, spent = time.perf_counter(), list[float](), [list[float]() for _ in calls]
+        while len(gaps) < LEAST_TIMES or time.perf_counter() - began < SECONDS:
+            recorder.times.clear()
+            started = clock()
+            step()
+            whole = clock() - started
+            found = recorder.taken()
+            for one, taken in zip(spent, found, strict=True):
+                one.append(taken / 1e9)
+            gaps.append((whole - sum(found)) / 1e9 / len(calls))
             if len(gaps) >= LEAST_TIMES and time.perf_counter() - began > 4 * SECONDS:
                 break
         self._gap = statistics.median(gaps)
-        for kind, cost, times in zip(kinds, costs, spent, strict=True):
+        for call, times in zip(calls, spent, strict=True):
+            kind = kind_of(call, config)
             for part in (kind, kind[:2], kind[:1]):
-                self._times[part].append(statistics.median(times) / cost)
+                self._times[part].append(statistics.median(times) / call.cost.flops)
 
     def _update(self) -> None:
         """Time gradient norm and AdamW, which pass over all weights: over as many, or as many as leave the caches."""
         count = min(Parameters(self.config, empty=outline).flat.size, MOST_UPDATED)
         weights, gradients, first, second = (aligned_zeros(count, self.config.dtype) for _ in range(4))
-        noting = _Timing(self.backend)
-        kernels = cast(Backend, noting)
+        listener = Listener(self.backend)
+        recorder = Recorder(cast(Backend, listener))
+        kernels = cast(Backend, recorder)
         for _ in range(2 + LEAST_TIMES):
             kernels.squared_norm(gradients)
             kernels.adamw(
                 weights, gradients, first, second, step=1, decayed=count, learning_rate=0.0, beta1=0.9, beta2=0.99,
                 eps=1e-8, weight_decay=0.1,
             )  # fmt: skip
-        for number in (0, 1):
-            times = noting.times[4 + number :: 2]  # two calls a round, of which the first two rounds warm up
-            call = noting.calls[number]
-            self._times[call.operation,].append(statistics.median(times) / call.cost.flops)
+        taken = recorder.taken()[4:]  # two calls a round, of which the first two rounds warm up
+        for number, call in enumerate(_calls(listener)[:2]):
+            self._times[call.operation,].append(statistics.median(taken[number::2]) / 1e9 / call.cost.flops)
 
     def _long_attention(self) -> None:
         """Time attention alone at two lengths."""
@@ -137,6 +144,13 @@ class Forecast:
             self._attention[operation] = (s2 - each_key * t2, each_key)
 
 
+def _calls(listener: Listener) -> list[Call]:
+    return [
+        Call(operation, dict(OPERATIONS[operation].signature.bind(*arguments, **options).arguments))
+        for operation, arguments, options in listener.called
+    ]
+
+
 def _median_seconds(function: Callable[[], Any]) -> float:
     function()
     times: list[float] = []
@@ -145,32 +159,6 @@ def _median_seconds(function: Callable[[], Any]) -> float:
         function()
         times.append(time.perf_counter() - started)
     return statistics.median(times)
-
-
-class _Timing:
-    """A backend that times each call of another; while `note`, it also keeps what the calls were."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.name, self.note = backend.name, True
-        self.calls: list[Call] = []
-        self.times: list[float] = []
-        for operation in OPERATIONS:
-            setattr(self, operation, self._timing(operation, getattr(backend, operation)))
-
-    def _timing(self, operation: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        signature, clock, times = OPERATIONS[operation].signature, time.perf_counter, self.times
-
-        def timing(*args: Any, **kwargs: Any) -> Any:
-            if self.note:
-                self.calls.append(Call(operation, dict(signature.bind(*args, **kwargs).arguments)))
-            started = clock()
-            result = function(*args, **kwargs)
-            times.append(clock() - started)
-            return result
-
-        if hasattr(function, UNCHECKED):  # what the model calls from its second step on
-            setattr(timing, UNCHECKED, self._timing(operation, getattr(function, UNCHECKED)))
-        return timing
 
 
 def small_model(config: ModelConfig, batch: int, backend: str) -> tuple[ModelConfig, int]:

@@ -9,8 +9,7 @@ Letters: B batch · T time · C channels · NH heads · V vocabulary · N = B·T
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +20,15 @@ from .activations import Activations, Block, Room, part
 from .config import ModelConfig
 from .errors import ConfigError
 from .kernels import Backend
-from .kernels.contract import unchecked
+from .kernels.contract import ContractError, check_ids
 from .kernels.memory import aligned_empty
 from .kernels.rng import from_row, stream_key
+from .kernels.tape import Tape
 from .parameters import Parameters
 
 Array = NDArray[Any]
+
+TAPES = 4  # kinds of passes on the same arrays: an evaluation, a training step, each with and without instruments
 
 
 @dataclass(frozen=True)
@@ -55,36 +57,17 @@ class GPT:
         if not config.vocab_size:
             raise ConfigError("A model needs a vocabulary: its vocab_size is 0.")
         self.config = config
-        self._twins: list[tuple[Backend, Backend]] = []
-        self.backend = backend  # sets _kernels as well, what the passes call
+        self.backend = backend
         self.parameters = parameters
         self.recompute = recompute
         self._room = Room()
         self._activations: Activations | None = None
 
-    @property
-    def backend(self) -> Backend:
-        """The kernels that the model computes with; another backend can take their place."""
-        return self._backend
-
-    @backend.setter
-    def backend(self, backend: Backend) -> None:
-        self._backend = self._kernels = backend
-        twin = next((twin for known, twin in self._twins if known is backend), None)
-        if twin is None:
-            twin = unchecked(backend)
-            self._twins = [*self._twins[-1:], (backend, twin)]  # two: a profile sets one and the other in turns
-        self._unchecked = twin
-
     # ------------------------------------------------------------------------------------------------ what it is for
 
     def loss(self, tokens: Array, targets: Array) -> float:
         """Mean cross-entropy in nats a token, without dropout. `tokens`, `targets`: (B, T) int32, T <= ctx."""
-        acts = self.buffers(*tokens.shape)
-        with self._checked_once(acts, "loss"):
-            self.forward(acts, tokens, None)
-            self.head(acts, targets.reshape(-1), None, 1.0)
-        return float(acts.losses.mean(dtype=np.float64))
+        return self._mean_loss(tokens, targets, None, 1.0, None)
 
     def loss_and_gradients(
         self,
@@ -100,13 +83,7 @@ class GPT:
         With `scale` = 1/k, k micro-batches add up to the gradient of one batch k times as large. Without a `dropout`
         stream nothing is dropped.
         """
-        acts = self.buffers(*tokens.shape)
-        stream = dropout if self.config.dropout > 0.0 else None
-        with self._checked_once(acts, "gradients", gradients.config, stream is not None):
-            self.forward(acts, tokens, stream)
-            self.head(acts, targets.reshape(-1), gradients, scale)
-            self.backward(acts, tokens, gradients, stream)
-        return float(acts.losses.mean(dtype=np.float64))
+        return self._mean_loss(tokens, targets, gradients, scale, dropout if self.config.dropout > 0.0 else None)
 
     def logits(self, tokens: Array) -> Array:
         """The logits (B, T, V) of the next token at each place of `tokens` (B, T), as a new array."""
@@ -129,18 +106,37 @@ class GPT:
         self.forward(self.buffers(1, T), tokens.reshape(1, T), None, look)
         return maps[:, 0]
 
-    @contextmanager
-    def _checked_once(self, acts: Activations, *calls: object) -> Iterator[None]:
-        """Let kernels check the arrays that they are given when `calls` of this kind are made for the first time with
-        `acts`; later ones are given the same arrays again, and Python's time is what counts in a small model."""
-        calls = *calls, self.parameters.config
-        try:
-            if calls in acts.checked:
-                self._kernels = self._unchecked
-            yield
-        finally:
-            self._kernels = self._backend
-        acts.checked.add(calls)
+    def _mean_loss(
+        self, tokens: Array, targets: Array, gradients: Parameters | None, scale: float, dropout: DropoutStream | None
+    ) -> float:
+        """A pass forward and, with `gradients`, back again; from the third of its kind on played from a tape."""
+        acts = self.buffers(*tokens.shape)
+        for name, given, kept in (("tokens", tokens, acts.tokens), ("targets", targets, acts.targets)):
+            if given.shape != tokens.shape or given.dtype != np.int32:
+                raise ContractError(
+                    f"a batch: {name} has shape {given.shape} and dtype {given.dtype}; wanted {tokens.shape} and int32"
+                )
+            check_ids("a batch", name, given, self.config.vocab_size)
+            kept[...] = given.reshape(kept.shape)
+        # by identity: to compare their numbers would take longer than the pass
+        kind = id(self.backend), id(self.parameters), id(gradients), scale, dropout is None
+        if kind not in acts.tapes:
+            for old in list(acts.tapes)[: 1 - TAPES]:  # as each kind may keep arrays that nobody else needs any more
+                del acts.tapes[old]
+            acts.tapes[kind] = Tape(self.backend, self.parameters, gradients)
+
+        def make(kernels: Backend, keys: DropoutStream | None) -> None:
+            backend, self.backend = self.backend, kernels
+            try:
+                self.forward(acts, acts.tokens, keys)
+                self.head(acts, acts.targets, gradients, scale)
+                if gradients is not None:
+                    self.backward(acts, acts.tokens, gradients, keys)
+            finally:
+                self.backend = backend
+
+        acts.tapes[kind].run(make, dropout)
+        return float(acts.losses.mean(dtype=np.float64))
 
     # ------------------------------------------------------------------------------------------------------- forward
 
@@ -149,7 +145,7 @@ class GPT:
         look: Callable[[Block], None] = lambda block: None,
     ) -> None:  # fmt: skip
         """Fill `acts` up to the last layer's residual_out. `look` is shown each layer after its attention."""
-        kernels, weights = self._kernels, self.parameters
+        kernels, weights = self.backend, self.parameters
         B, T = acts.shape
         kernels.embedding_forward(
             acts.embedded.reshape(B, T, -1), tokens, weights["wte.weight"], weights["wpe.weight"][:T]
@@ -167,7 +163,7 @@ class GPT:
 
     def _attention(self, acts: Activations, block: Block, dropout: DropoutStream | None) -> None:
         """attended = attention(qkv(norm(residual_in)))"""
-        kernels, weights, name = self._kernels, self.parameters, f"h.{block.layer}.attn"
+        kernels, weights, name = self.backend, self.parameters, f"h.{block.layer}.attn"
         B, T = acts.shape
         for rows in acts.chunks:
             kernels.linear_forward(
@@ -214,7 +210,7 @@ class GPT:
     ) -> tuple[Array, Array]:
         """(inp, activated) of some rows: inp = norm(mid), activated = activation(expansion(inp)); the latter from the
         preactivation if it is there already, `again` on the way back."""
-        kernels, weights, name = self._kernels, self.parameters, f"h.{block.layer}.mlp"
+        kernels, weights, name = self.backend, self.parameters, f"h.{block.layer}.mlp"
         inp = self._norm(acts, mid, f"h.{block.layer}.{'ln_2' if self.config.norm == 'pre' else 'ln_1'}")
         preactivation = part(block.preactivation, acts.preactivation, rows)
         activated = acts.activated[: len(mid)]
@@ -230,7 +226,7 @@ class GPT:
 
     def _residual(self, out: Array, inp: Array, name: str, residual: Array, dropout_key: int | None) -> None:
         """out = residual + dropout(inp @ weight + bias): where a branch joins the stream again."""
-        kernels, weight, bias = self._kernels, self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
+        kernels, weight, bias = self.backend, self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
         if dropout_key is None:
             kernels.linear_forward(out, inp, weight, bias, residual=residual)
         else:
@@ -241,7 +237,7 @@ class GPT:
         """The normalised rows, in acts.normed unless told otherwise; acts.mean and acts.rstd belong to them."""
         weights, N = self.parameters, len(inp)
         out = acts.normed[:N] if out is None else out
-        self._kernels.layernorm_forward(
+        self.backend.layernorm_forward(
             out, acts.mean[:N], acts.rstd[:N], inp, weights[f"{name}.weight"], weights.get(f"{name}.bias")
         )
         return out
@@ -249,7 +245,7 @@ class GPT:
     def head(self, acts: Activations, targets: Array, gradients: Parameters | None, scale: float) -> None:
         """Fill `acts.losses`, some rows at a time so that N x V is never held; with `gradients` also go back through
         the head at once: acts.dstream = d(scale * mean loss) / d(the last layer's residual_out)."""
-        kernels, head, N = self._kernels, self.parameters.head.T, targets.size
+        kernels, head, N = self.backend, self.parameters.head.T, targets.size
         for rows in acts.head_chunks:
             stream = acts.blocks[-1].residual_out[rows]
             logits, dfinal = acts.logits[: len(stream)], acts.dnormed[: len(stream)]
@@ -268,7 +264,7 @@ class GPT:
         self, acts: Activations, tokens: Array, gradients: Parameters, dropout: DropoutStream | None
     ) -> None:
         """From acts.dstream, the gradient of the last layer's output, down to the embeddings."""
-        kernels, (B, T) = self._kernels, acts.shape
+        kernels, (B, T) = self.backend, acts.shape
         for block in reversed(acts.blocks):
             if acts.recompute and block is not acts.blocks[-1]:  # the last one's is still there
                 self._attention(acts, block, dropout)
@@ -325,7 +321,7 @@ class GPT:
     ) -> None:
         """acts.dstream, from the gradient of residual_mid to that of residual_in, which is also attention's input"""
         (B, T), name = acts.shape, f"h.{block.layer}"
-        self._kernels.attention_backward(
+        self.backend.attention_backward(
             acts.dqkv.reshape(B, T, -1),
             acts.dattended.reshape(B, T, -1),
             block.qkv.reshape(B, T, -1),
@@ -351,7 +347,7 @@ class GPT:
         if not dropout:
             return dstream
         dbranch = acts.dbranch[: len(dstream)]
-        self._kernels.dropout_backward(
+        self.backend.dropout_backward(
             dbranch, dstream, self.config.dropout, dropout.key(place, block.layer, rows.start)
         )
         return dbranch
@@ -360,7 +356,7 @@ class GPT:
         self, dinp: Array, dout: Array, inp: Array, name: str, gradients: Parameters, **options: Any
     ) -> None:
         weight, bias = f"{name}.weight", f"{name}.bias"
-        self._kernels.linear_backward(
+        self.backend.linear_backward(
             dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight], **options
         )
 
@@ -370,7 +366,7 @@ class GPT:
     ) -> None:  # fmt: skip
         """`inp` are the rows that `_norm` had last."""
         weight, bias, N = f"{name}.weight", f"{name}.bias", len(inp)
-        self._kernels.layernorm_backward(
+        self.backend.layernorm_backward(
             dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight],
             acts.mean[:N], acts.rstd[:N], dresidual=dresidual,
         )  # fmt: skip

@@ -15,6 +15,7 @@ from .bench_console import progress
 from .bench_kernels import job, letters_for, profile_jobs
 from .bench_tables import WideConsole, make_table
 from .comparison import make_arguments
+from .kernels.numba_jit._launches import Kernel
 from .kernels.numba_jit._simd import tiles
 from .kernels.numba_jit._simd.target import TARGET
 from .run import open_backend
@@ -74,7 +75,7 @@ def hot_loops(operation: str, config: ProfileKernelConfig) -> Iterator[tuple[str
     function(**make_arguments(one.case, config.dtype))
     used = _names(function.__wrapped__)
     for name, value in used.items():
-        if isinstance(value, numba.core.dispatcher.Dispatcher):
+        if isinstance(value, Kernel):
             texts = _compiled_anew(value)
             found = [loop for text in texts for loop in loops(text)]
             if found:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -22,8 +21,9 @@ from .bench_kernels import Roofs
 from .bench_step import StepSize, TrainingStep
 from .bench_steps import default_threads
 from .capacity import refuse_too_large, training_memory
+from .instruments import Listener, Recorder, instruments_ns
 from .kernels import Backend
-from .kernels.contract import OPERATIONS, UNCHECKED, Cost
+from .kernels.contract import OPERATIONS, Cost
 from .profile_bounds import Bound, measure_bounds
 from .run import describe_backend, open_backend
 from .timing import Ratio, Stopwatch, Summary, clock, percentile
@@ -45,46 +45,6 @@ class Call:
     place: str
     weight: str
     cost: Cost
-
-
-class Recorder:
-    """A backend that notes the time around each call of another."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.name = backend.name
-        self.times: list[int] = []  # begin, end, begin, end, ...
-        for operation in OPERATIONS:
-            setattr(self, operation, self._noting(operation, getattr(backend, operation)))
-
-    def _noting(self, operation: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        note = self.times.append
-
-        def noting(*args: Any, **kwargs: Any) -> Any:
-            note(clock())
-            result = function(*args, **kwargs)
-            note(clock())
-            return result
-
-        if hasattr(function, UNCHECKED):  # what the model calls from its second step on
-            setattr(noting, UNCHECKED, self._noting(operation, getattr(function, UNCHECKED)))
-        return noting
-
-
-class Listener:
-    """A backend that notes what each call of another is given."""
-
-    def __init__(self, backend: Backend) -> None:
-        self.name = backend.name
-        self.called: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
-        for operation in OPERATIONS:
-            setattr(self, operation, self._listening(operation, getattr(backend, operation)))
-
-    def _listening(self, operation: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def listening(*args: Any, **kwargs: Any) -> Any:
-            self.called.append((operation, args, kwargs))
-            return function(*args, **kwargs)
-
-        return listening
 
 
 @dataclass(frozen=True)
@@ -198,24 +158,6 @@ def _home(arguments: dict[str, Any], homes: Sequence[tuple[int, int, str, str]])
         if any(first <= start < last for start in starts):
             return place, weight
     return "", ""
-
-
-def instruments_ns(rounds: int = 20, calls: int = 500) -> float:
-    """What the instruments cost a call: calls of a backend that does nothing, with them and without, the least of some
-    rounds, for whatever else the machine does can only add to it."""
-    silent: Any = SimpleNamespace(name="silent", **{name: lambda *args, **kwargs: None for name in OPERATIONS})
-    recorder: Any = Recorder(silent)
-    least = []
-    for backend in (recorder, silent):
-        found = []
-        for _ in range(rounds):
-            before = clock()
-            for _ in range(calls):
-                backend.linear_forward(1, 2, 3, 4, residual=5)
-            found.append(clock() - before)
-            recorder.times.clear()
-        least.append(min(found) / calls)
-    return least[0] - least[1]
 
 
 def profile_step(config: ProfileStepConfig, progress: Progress | None = None) -> StepProfile:

@@ -35,8 +35,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from types import SimpleNamespace
-from typing import Any, Literal, ParamSpec, TypeVar, cast
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -268,25 +267,9 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
                 check_ids(entry.name, name, tokens, letters[below])
             return function(*args, **kwargs)
 
-        if not ids:
-            setattr(checked, UNCHECKED, function)
         return checked
 
     return decorate
-
-
-UNCHECKED = "unchecked"  # the name of an operation's attribute: the function behind the checks
-
-
-def unchecked(backend: Backend) -> Backend:
-    """The same operations without the contract's checks, for calls that have been made with checks, on the same arrays.
-
-    Those that are given token ids, which are others in each call, go on checking.
-    """
-    operations = {name: getattr(backend, name) for name in OPERATIONS}
-    return cast(Backend, SimpleNamespace(
-        name=backend.name, **{name: getattr(function, UNCHECKED, function) for name, function in operations.items()}
-    ))  # fmt: skip
 
 
 def _fingerprint(arguments: Iterable[Any]) -> list[Any]:
@@ -620,7 +603,12 @@ def adamw(
 
 
 class Backend:
-    """What the model is handed: all operations of the contract. A package of kernels is one; see `get_backend`."""
+    """What the model is handed: all operations of the contract. A package of kernels is one; see `get_backend`.
+
+    It may have functions more, with which passes are played from a `tape.Tape`: `launches`, a context in which the
+    functions that its operations call are noted; `conditions`, what must be as it was if they are to be called again;
+    and `play`, in the place of the tape's.
+    """
 
     name: str
 

@@ -12,9 +12,9 @@ import pytest
 from bevia_fast.bench_kernels import SCALES, job, letters_of
 from bevia_fast.bench_step import StepSize, TrainingStep
 from bevia_fast.comparison import Case, make_arguments
+from bevia_fast.instruments import Listener
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import FUNCTION, OPERATIONS
-from bevia_fast.profile_steps import Listener
 
 
 class Counted:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +10,7 @@ from helpers import EPS, GRADIENT_TOLERANCE, assert_close
 from bevia_fast.config import GenerateConfig, ModelConfig
 from bevia_fast.decoder import Decoder
 from bevia_fast.errors import ConfigError
-from bevia_fast.kernels import Backend, ContractError, get_backend
-from bevia_fast.kernels.contract import OPERATIONS, UNCHECKED
+from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.model import GPT, DropoutStream
 from bevia_fast.parameters import Parameters
 
@@ -170,47 +169,3 @@ def test_a_model_without_a_vocabulary_is_refused(backend: Backend) -> None:
     usual = ModelConfig()  # whose vocabulary is found in the text
     with pytest.raises(ConfigError, match="needs a vocabulary"):
         GPT(usual, backend, Parameters.initial(usual, seed=1))
-
-
-def test_arrays_are_checked_once_and_token_ids_always(backend: Backend) -> None:
-    checks: list[str] = []
-
-    class Counting:
-        name = backend.name
-
-        def __init__(self) -> None:
-            for operation in OPERATIONS:
-                setattr(self, operation, self.counting(operation))
-
-        def counting(self, operation: str) -> Any:
-            function = getattr(backend, operation)
-
-            def checked(*args: Any, **options: Any) -> Any:
-                checks.append(operation)
-                return function(*args, **options)
-
-            if hasattr(function, UNCHECKED):
-                setattr(checked, UNCHECKED, getattr(function, UNCHECKED))
-            return checked
-
-    cfg = config(dropout=0.2)
-    model, gradients = GPT(cfg, cast(Backend, Counting()), random_parameters(cfg)), Parameters(cfg)
-    tokens, targets = batch(cfg)
-    ids = ["embedding_forward", "cross_entropy", "embedding_backward"]
-    for dropout in (None, DropoutStream(1, 1)):  # which makes other calls
-        for first in (True, False):
-            checks.clear()
-            model.loss_and_gradients(tokens, targets, gradients, dropout=dropout)
-            assert (set(checks) > set(ids)) if first else (checks == ids)
-    for first in (True, False):
-        checks.clear()
-        model.loss(tokens, targets)
-        assert ("linear_forward" in checks) == first
-    tokens[0, 0] = cfg.vocab_size
-    with pytest.raises(ContractError, match="embedding_forward"):
-        model.loss_and_gradients(tokens, targets, gradients)
-    checks.clear()
-    model.logits(tokens % cfg.vocab_size)
-    assert "linear_forward" in checks
-    model.loss(*batch(cfg, rows=B + 1))  # other arrays
-    assert checks.count("attention_forward") == 2 * cfg.layers

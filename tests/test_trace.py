@@ -7,12 +7,13 @@ from typing import Any, cast
 
 import pytest
 
-from bevia_fast import profile_steps
+from bevia_fast import instruments, profile_steps
 from bevia_fast.bench_config import ProfileStepConfig
 from bevia_fast.bench_step import StepSize, TrainingStep
+from bevia_fast.instruments import instruments_ns
 from bevia_fast.kernels import Backend, get_backend
 from bevia_fast.profile_console import as_object, by_kernel, by_place
-from bevia_fast.profile_steps import RecordedStep, StepProfile, instruments_ns, profile_step
+from bevia_fast.profile_steps import RecordedStep, StepProfile, profile_step
 from bevia_fast.timing import Ratio
 from bevia_fast.trace import trace_events
 
@@ -34,13 +35,21 @@ class Ticks:
         return self.now
 
 
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> Ticks:
+    """For the step and for its parts."""
+    ticks = Ticks()
+    for module in (profile_steps, instruments):
+        monkeypatch.setattr(module, "clock", ticks)
+    return ticks
+
+
 def test_measuring_reads_the_clock_twice_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """And when the step begins and ends. What that costs, the command itself reports."""
     config = ProfileStepConfig(preset="seed")
     recorded = RecordedStep(TrainingStep(StepSize.of(config.model(), config.sequences()), get_backend("numpy")))
     print(f"{instruments_ns():.0f} ns a call")
-    monkeypatch.setattr(profile_steps, "clock", ticks := Ticks())
-    for _ in range(2):
+    ticks = one_clock(monkeypatch)
+    for _ in range(4):  # made, recorded, played
         before = ticks.now
         recorded.run()
         assert ticks.now - before == 2 * 26 + 2
@@ -48,7 +57,7 @@ def test_measuring_reads_the_clock_twice_a_call(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_parts_are_all_of_a_step_but_for_looking_at_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(profile_steps, "clock", Ticks())
+    one_clock(monkeypatch)
     config = ProfileStepConfig(ctx=8, dim=16, layers=1, heads=2, batch=2, backend="numpy", seconds=0.05)
     found = profile_step(config)
     reads = 2 * len(found.calls) + 2  # from the first to the last one less pass, seen from outside one more

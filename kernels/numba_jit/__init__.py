@@ -4,6 +4,7 @@ Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `c
 `decode`, `sampling`.
 """
 
+from ._launches import conditions, launches
 from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
 from .adamw import adamw, squared_norm
 from .attention import attention_backward, attention_forward, attention_weights
@@ -22,6 +23,7 @@ __all__ = [
     "attention_backward",
     "attention_forward",
     "attention_weights",
+    "conditions",
     "cross_entropy",
     "decode_tokens",
     "dropout_backward",
@@ -30,6 +32,7 @@ __all__ = [
     "embedding_forward",
     "gelu_backward",
     "gelu_forward",
+    "launches",
     "layernorm_backward",
     "layernorm_forward",
     "linear_backward",

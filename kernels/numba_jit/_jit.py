@@ -19,7 +19,6 @@ becomes a hundred times slower. So they spin briefly here, unless the user says 
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -30,12 +29,13 @@ from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
 from . import _cache, _linking, _threads
+from ._launches import Kernel
 
 
-def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
+def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
     """Compile a function on first use for each combination of dtypes, and keep the machine code on disk."""
 
-    def decorate(function: Callable[..., Any]) -> Any:
+    def decorate(function: Callable[..., Any]) -> Kernel:
         dispatcher = numba.njit(
             parallel=parallel, error_model="numpy", nogil=True, no_cfunc_wrapper=True
         )(function)
@@ -47,25 +47,9 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Any]:
                 return compile_it(signature)
 
         dispatcher.compile = compile_alone
-        return OneAtATime(dispatcher) if parallel and _threads.layer() == "workqueue" else dispatcher
+        return Kernel(dispatcher, alone=parallel and _threads.layer() == "workqueue")
 
     return decorate
-
-
-class OneAtATime:
-    """A kernel that waits until no other runs: what Numba's own layer, workqueue, has to be protected by."""
-
-    _running = threading.Lock()  # of all kernels
-
-    def __init__(self, dispatcher: Any) -> None:
-        self.dispatcher = dispatcher
-
-    def __call__(self, *arguments: Any) -> Any:
-        with self._running:
-            return self.dispatcher(*arguments)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.dispatcher, name)
 
 
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:

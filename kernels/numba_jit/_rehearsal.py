@@ -13,11 +13,10 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
-from numba.core.dispatcher import Dispatcher
 
 from ..contract import OPERATIONS, Array
 from ..memory import outline
-from ._jit import OneAtATime
+from ._launches import Kernel
 
 
 class Rehearsal:
@@ -41,7 +40,7 @@ class Rehearsal:
         shadow = dict(vars(module))
         for name, value in vars(module).items():
             function = inspect.unwrap(value) if callable(value) else value
-            if isinstance(value, Dispatcher | OneAtATime) or name.endswith("_address"):  # to ask for one compiles
+            if isinstance(value, Kernel) or name.endswith("_address"):  # to ask for one compiles
                 shadow[name] = _nothing
             elif isinstance(function, FunctionType) and function.__module__ == module.__name__:
                 copy = FunctionType(function.__code__, shadow, name, function.__defaults__)

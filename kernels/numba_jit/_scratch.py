@@ -5,6 +5,7 @@ A step of training allocates nothing after the first. Each Python thread has its
 
 from __future__ import annotations
 
+import itertools
 import threading
 from typing import Any
 
@@ -14,6 +15,7 @@ from ..contract import Array
 from ..memory import aligned_empty
 
 _local = threading.local()
+_generations = itertools.count(1)
 
 
 def scratch(purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
@@ -24,4 +26,10 @@ def scratch(purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
         buffers.pop((purpose, dtype), None)
         buffer = None  # let the old one go before the new one comes
         buffer = buffers[purpose, dtype] = aligned_empty(size, dtype)
+        _local.generation = next(_generations)
     return buffer
+
+
+def generation() -> int:
+    """A number that no other Python thread has, and that is another one as soon as a buffer of this one's has grown."""
+    return int(getattr(_local, "generation", 0))
