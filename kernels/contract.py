@@ -341,7 +341,7 @@ def embedding_forward(out: Array, tokens: Array, token_table: Array, position_ta
 def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
     """dtoken_table[v] += sum of dout[b,t] over all (b,t) with tokens[b,t] = v;  dposition_table[t] += sum_b dout[b,t]
 
-    The sums run over (b,t) in row-major order, whatever the number of threads.
+    The order of the sums does not depend on the number of threads.
     """
 
 

@@ -1,6 +1,6 @@
-"""Token and position embeddings. Both passes take a position in all sequences before the next position, so that a row
-of the position table is fetched once. The backward pass gives channels, not rows, to the threads: so each sum over
-equal tokens is made by one thread, in that order."""
+"""Token and position embeddings. The backward pass gives channels, not rows, to the threads: so each sum over equal
+tokens is made by one thread, in one order. It takes a position in all sequences before the next position, so that its
+row of the position table's gradient is fetched once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ._simd.target import TARGET
 from ._threads import thread_count
 
 CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
-AHEAD = 4  # rows of the result's gradient that are asked for before they are added
+AHEAD = 4  # rows, of the token table or of the result's gradient, that are asked for before they are added
 
 
 @implements(contract.embedding_forward)
@@ -38,17 +38,13 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
 def _forward(out, tokens, token_table, position_table):
     B, T, C = out.shape
     far = token_table.nbytes > CACHED
-    for position in numba.prange(T):
-        for b in range(B):
-            n = b * T + position
-            token = tokens[n] * C
-            if far:
-                soon = tokens[min(n + T, B * T - 1)] * C
-                add_and_prefetch_span(
-                    out, n * C, token_table, token, position_table, position * C, C, token_table, soon
-                )
-            else:
-                add_span(out, n * C, token_table, token, position_table, position * C, C)
+    for n in numba.prange(B * T):
+        at, token, position = n * C, tokens[n] * C, n % T * C
+        if far:
+            soon = tokens[min(n + AHEAD, B * T - 1)] * C
+            add_and_prefetch_span(out, at, token_table, token, position_table, position, C, token_table, soon)
+        else:
+            add_span(out, at, token_table, token, position_table, position, C)
 
 
 @kernel()

@@ -16,7 +16,7 @@ from ._scratch import scratch
 from ._simd.blocks import block_rows, pack_columns, product_block
 from ._simd.packing import column_sums
 from ._simd.product_plan import ALONE, STREAMED, TOGETHER, plan_product, plan_weight_gradient
-from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
+from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span, zero_span
 from ._simd.target import TARGET
 from ._simd.tiles import product_address
 from ._threads import thread_count
@@ -64,10 +64,11 @@ def linear_backward(
     linear = dinp
     if activation is not None and dresidual is not None:  # dinp may be dresidual: keep it until it is added
         linear = scratch("linear", N * C, dtype)[: N * C].reshape(N, C)
-    columns = scratch("columns", dweight_plan.size, dtype)
+    columns, partial = scratch("columns", dweight_plan.size, dtype), scratch("slices", dweight_plan.partial, dtype)
     weights, w_row, w_column = strided(weight)
     _backward(
-        dweight, left, right, columns if dbias is None else dbias, dbias is not None, columns, *dweight_plan[1:],
+        dweight.reshape(-1), left, right, columns if dbias is None else dbias, dbias is not None, columns, partial,
+        *dweight_plan[2:],
         dinp, linear, dout, weights, w_column, w_row, dout if preactivation is None else preactivation,
         ACTIVATIONS[activation], dout if dresidual is None else dresidual, dresidual is not None,
         product_address(dtype), scratch("panels", plan.size, dtype), *plan[1:],
@@ -125,9 +126,9 @@ def _forward_share(
         for j in range(start, end, width):
             stop = min(end, j + width)
             product_block(
-                first, last, j, stop, linear, OC, inp, C, 1, weight, w_row, w_column, C, depth, multiply,
+                first, last, j, stop, linear, 0, OC, inp, C, 1, weight, w_row, w_column, 0, C, depth, multiply,
                 panels, own if packing == STREAMED else own + j * C, packing == STREAMED, NR, bias, use_bias, False,
-                residual, use_residual and in_one_pass, bias, False,
+                residual, use_residual and in_one_pass, bias, 0, False,
             )  # fmt: skip
             if in_one_pass:
                 continue
@@ -147,17 +148,16 @@ def _forward_share(
 @kernel()
 def _backward(
     dweight, left, right, dbias, use_dbias,
-    columns, dw_part, dw_depth, dw_NR, dw_MR, dw_row_blocks, dw_column_blocks,
+    columns, partial, dw_part, dw_depth, dw_NR, dw_MR, slices, dw_row_blocks, dw_column_blocks, dw_shares, folds,
     dinp, linear, dout, weight, w_column, w_row, preactivation, activation, dresidual, use_dresidual,
     multiply, panels, packing, part, depth, width, NR, MR, row_blocks, column_blocks, shares,
 ):  # fmt: skip
     # dweight; in the same loop, for neither waits for the other, dinp, or, if all threads pack for it together, that
-    dw_blocks = dw_row_blocks * dw_column_blocks
-    both = dw_blocks if packing == TOGETHER else max(dw_blocks, shares)
+    both = dw_shares if packing == TOGETHER else max(dw_shares, shares)
     for share in numba.prange(both):
         _weight_gradient_share(
             share, both, numba.get_thread_id() * dw_part, dweight, left, right, dbias, use_dbias, multiply,
-            columns, dw_depth, dw_NR, dw_MR, dw_row_blocks, dw_column_blocks,
+            columns, partial, dw_depth, dw_NR, dw_MR, slices, dw_row_blocks, dw_column_blocks,
         )  # fmt: skip
         if packing == TOGETHER:
             count = (dinp.shape[1] + NR - 1) // NR
@@ -178,22 +178,52 @@ def _backward(
                 activation, dresidual, use_dresidual, multiply, columns, panels, packing, depth, width, NR, MR,
                 row_blocks, column_blocks,
             )  # fmt: skip
+    if slices > 1:
+        M = right.shape[1]
+        if folds == 0:
+            _fold(0, dweight.size, dweight, dbias, use_dbias, M, partial, slices)
+        else:
+            for share in numba.prange(folds):
+                _fold(
+                    share * dweight.size // folds, (share + 1) * dweight.size // folds, dweight,
+                    dbias, use_dbias and share == 0, M, partial, slices,
+                )  # fmt: skip
 
 
 @device
 def _weight_gradient_share(
-    share, shares, own, dweight, left, right, dbias, use_dbias, multiply, columns, depth, NR, MR,
-    row_blocks, column_blocks,
+    share, shares, own, dweight, left, right, dbias, use_dbias, multiply, columns, partial, depth, NR, MR,
+    slices, row_blocks, column_blocks,
 ):  # fmt: skip
-    """Some blocks of  dweight += left^T right;  dbias += sum of right's rows"""
+    """Some blocks of  dweight += left^T right;  dbias += sum of right's rows.  The first slice of the rows goes there
+    itself, others to `partial`: of each all of dweight, then all of dbias."""
     (N, R), M, blocks = left.shape, right.shape[1], row_blocks * column_blocks
-    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
-        first, last = block_rows(block // column_blocks, row_blocks, R, MR)
-        start, end = block_rows(block % column_blocks, column_blocks, M, NR)
+    for block in range(share * slices * blocks // shares, (share + 1) * slices * blocks // shares):
+        number, block_of_slice = block // blocks, block % blocks
+        first, last = block_rows(block_of_slice // column_blocks, row_blocks, R, MR)
+        start, end = block_rows(block_of_slice % column_blocks, column_blocks, M, NR)
+        sums, sums_bias, at, bias_at = dweight, dbias, 0, 0
+        if number > 0:
+            sums, sums_bias, at = partial, partial, (number - 1) * (R + 1) * M
+            bias_at = at + R * M
+            if use_dbias and first == 0:
+                zero_span(partial, bias_at + start, end - start)
         product_block(
-            first, last, start, end, dweight, M, left, 1, R, right, M, 1, N, depth, multiply,
-            columns, own, True, NR, columns, False, True, dweight, False, dbias, use_dbias and first == 0,
+            first, last, start, end, sums, at, M, left, 1, R, right, M, 1,
+            number * N // slices, (number + 1) * N // slices, depth, multiply,
+            columns, own, True, NR, columns, False, number == 0, sums, False,
+            sums_bias, bias_at, use_dbias and first == 0,
         )  # fmt: skip
+
+
+@device
+def _fold(first, last, dweight, dbias, use_dbias, M, partial, slices):
+    """Elements first to last of dweight, and of dbias, from the sums of all slices, one after the other."""
+    for number in range(slices - 1):
+        at = number * (dweight.size + M)
+        add_span(dweight, first, dweight, first, partial, at + first, last - first)
+        if use_dbias:
+            add_span(dbias, 0, dbias, 0, partial, at + dweight.size, M)
 
 
 @device
@@ -211,9 +241,9 @@ def _input_gradient_share(
         for j in range(start, end, width):
             stop = min(end, j + width)
             product_block(
-                first, last, j, stop, linear, C, dout, OC, 1, weight, w_column, w_row, OC, depth, multiply,
+                first, last, j, stop, linear, 0, C, dout, OC, 1, weight, w_column, w_row, 0, OC, depth, multiply,
                 panels, own if packing == STREAMED else own + j * OC, packing == STREAMED, NR, columns, False, False,
-                dresidual, use_dresidual and activation == LINEAR, columns, False,
+                dresidual, use_dresidual and activation == LINEAR, columns, 0, False,
             )  # fmt: skip
             if activation == LINEAR:
                 continue

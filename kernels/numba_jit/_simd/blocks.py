@@ -33,32 +33,33 @@ def pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR):
 
 @device
 def product_block(
-    first, last, start, end, C, c_row, A, a_row, a_k, B, b_k, b_column, K, piece, multiply,
-    panels, at, streamed, NR, bias, use_bias, accumulate, addend, use_addend, sums, use_sums,
+    first, last, start, end, C, c_at, c_row, A, a_row, a_k, B, b_k, b_column, k_first, k_last, piece, multiply,
+    panels, at, streamed, NR, bias, use_bias, accumulate, addend, use_addend, sums, sums_at, use_sums,
 ):  # fmt: skip
     """For rows first to last and columns start to end:  C = A B + bias (or + C if `accumulate`) + addend
 
-    The sum over k is cut into pieces `piece` long. If `streamed`, each piece of B is packed here, to `at`; else the
-    columns lie packed there already, in one piece. `addend` has C's shape and may be C: it is added by the first
-    piece, before C is written; it does not go with `accumulate`. sums[j] += the sum of B's column j.
+    C's elements begin at c_at. The sum runs over k from k_first to k_last, in pieces `piece` long. If `streamed`, each
+    piece of B is packed here, to `at`; else the columns lie packed there already, in one piece. `addend` has C's shape
+    and may be C: it is added by the first piece, before C is written; it does not go with `accumulate`.
+    sums[sums_at + j] += the sum of B's column j.
     """
-    for k in range(0, K, piece):
-        depth = min(piece, K - k)
+    for k in range(k_first, k_last, piece):
+        depth = min(piece, k_last - k)
         if streamed:
             pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR)
         if use_sums:
             for j in range(start, end, NR):
-                column_sums(sums, j, panels, at + (j - start) * depth, NR, depth, min(NR, end - j))
+                column_sums(sums, sums_at + j, panels, at + (j - start) * depth, NR, depth, min(NR, end - j))
         for i in range(first, last, SWEEP):
             rows = min(SWEEP, last - i)
             if streamed and a_row == 1:  # tiles read a few elements of each row of A, which the CPU would not guess
                 for n in range(k, k + depth):
                     prefetch_span(A, n * a_k + i, rows)
             for j in range(start, end, NR):
-                c, packed = i * c_row + j, at + (j - start) * depth
-                if k == 0 and not accumulate:
+                c, packed = c_at + i * c_row + j, at + (j - start) * depth
+                if k == k_first and not accumulate:
                     product(
-                        multiply, A, i * a_row, a_row, a_k, panels, packed, NR, depth,
+                        multiply, A, i * a_row + k * a_k, a_row, a_k, panels, packed, NR, depth,
                         C, c, c_row, rows, min(NR, end - j), bias, j, 0, use_bias, addend, c, c_row, use_addend,
                     )  # fmt: skip
                 else:

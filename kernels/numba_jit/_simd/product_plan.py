@@ -18,11 +18,15 @@ BLOCK_SIZE = 131072  # elements of the result, about: they too should still be i
 # (columns of dW, at most; k). That changes how the sum is rounded, so it may depend on the data only.
 DEPTHS = ((256, 512), (768, 256))
 WIDE_DEPTH = 128  # for more columns
+# The sum for a small dW is made in slices of N, by data as well, which are added up at last: so a thread reads the rows
+# of X and dY that it has written, and not a half of everybody's.
+SLICES, SLICED_SIZE, SLICED_ROWS = 2, 1 << 17, 64
+FOLDED_ALONE = 1 << 15  # elements that are added up before other threads had begun
 # Who packs the right operand of a product: all threads together, in a loop of their own; each thread for itself, if
 # that takes no longer than it takes to begin such a loop; or, of a large weight that only few rows pass by, each thread
 # a part of it, which it uses and forgets
 TOGETHER, ALONE, STREAMED = 0, 1, 2
-ALONE_SIZE = 1 << 15
+ALONE_SIZE = 1 << 16
 STREAMED_ROWS, STREAMED_SIZE = 512, 1 << 19
 STREAMED_DEPTH, STREAMED_COLUMNS = 256, 512
 
@@ -66,23 +70,31 @@ class WeightGradientPlan(NamedTuple):
     """How dW = X^T dY is cut: the same, but that it is always streamed, and all columns of a thread at once."""
 
     size: int
+    partial: int  # elements of working memory for the sums of the slices but the first, with their bias gradients
     part: int
     depth: int
     NR: int
     MR: int
+    slices: int  # of N
     row_blocks: int
     column_blocks: int
+    shares: int
+    folds: int  # into which the sums of the slices are dealt out, to be added up; 0 if one thread does that
 
 
 @functools.lru_cache(4096)
 def plan_weight_gradient(N: int, rows: int, columns: int, dtype: np.dtype[Any], threads: int) -> WeightGradientPlan:
     """For dW of so many rows and columns, a sum over N."""
     NR, MR = tile_shape(columns, dtype)
-    row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
-    depth = min(N, next((depth for widest, depth in DEPTHS if widest >= columns), WIDE_DEPTH))
+    slices = SLICES if N >= SLICED_ROWS and rows * columns <= SLICED_SIZE else 1
+    row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, -(-threads // slices))
+    depth = min(-(-N // slices), next((depth for widest, depth in DEPTHS if widest >= columns), WIDE_DEPTH))
     panels = -(-columns // NR)
     part = depth * -(-panels // column_blocks) * NR
-    return WeightGradientPlan(threads * part, part, depth, NR, MR, row_blocks, column_blocks)
+    return WeightGradientPlan(
+        threads * part, (slices - 1) * (rows + 1) * columns, part, depth, NR, MR, slices, row_blocks, column_blocks,
+        min(threads, slices * row_blocks * column_blocks), 0 if rows * columns <= FOLDED_ALONE else threads,
+    )  # fmt: skip
 
 
 def tile_shape(columns: int, dtype: np.dtype[Any]) -> tuple[int, int]:
