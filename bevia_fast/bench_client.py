@@ -8,8 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -17,13 +15,12 @@ from types import TracebackType
 from typing import Any
 
 from .errors import UserError
-from .timing import Rules, Summary, is_done
+from .timing import Rules
 
 # NumPy's matrix products come from a library that reads its number of threads from here. A build machine may also have
 # told it to use the instructions of an older CPU; a comparison with it should be with its best.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 LIMITING_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
-SETTLE = 0.05  # seconds between turns, in which the threads of the one before stop spinning
 
 # For an interpreter where this package is not installed: load it from its place, without its neighbours on the path.
 BOOTSTRAP = """
@@ -124,35 +121,6 @@ class Progress:
 
     def part(self, index: int, count: int, what: str) -> None:
         """What follows is one of `count` parts, the first of which is 0; `what` says which."""
-
-
-def interleaved(
-    competitors: Mapping[Any, Competitor], rules: Rules, progress: Progress,
-    between: Callable[[], None] = lambda: None, failed: Callable[[Any, CompetitorError], None] | None = None,
-) -> dict[Any, Summary]:  # fmt: skip
-    """Warm all of them up, then let them take turns; `between` is called once a round. One that fails is left out if
-    there is a `failed`, which is told and may raise."""
-    left, samples = dict(competitors), {key: list[float]() for key in competitors}
-    count, total = len(competitors), len(competitors) * (rules.turns + 1)
-    for turn in range(rules.turns + 1):  # the first to warm up
-        if turn:
-            between()
-        for number, (key, competitor) in enumerate(list(left.items())):
-            progress.advance(turn * count + number, total, competitor.name)
-            if is_done(samples[key], rules):
-                continue
-            try:
-                if turn:
-                    time.sleep(SETTLE)
-                    samples[key] += competitor.ask("turn")["samples"]
-                else:
-                    competitor.ask("warm")
-            except CompetitorError as error:
-                if failed is None:
-                    raise
-                failed(key, error)
-                del left[key]
-    return {key: Summary.of(samples[key]) for key in left}
 
 
 def as_request(rules: Rules) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .bench_client import Competitor, Progress, as_request, interleaved
+from .bench_client import Competitor, Progress, as_request
 from .bench_config import BenchKernelsConfig, ProfileKernelConfig
 from .bench_results import KernelResult, cpu_name, today
 from .bench_steps import default_threads
+from .bench_turns import interleaved
 from .capacity import refuse_too_large
 from .comparison import Case
 from .errors import ConfigError, StoppedRun
@@ -189,7 +190,7 @@ def measure(
             for key, competitor in competitors.items():
                 answer = competitor.ask("kernel", rules=as_request(rules), **request)
                 first[key] = answer["first_call_s"]
-            times = interleaved(competitors, rules, progress)
+            times = interleaved(competitors, rules, progress).times
             for roof in roofs.values():
                 roof.measure(one.cost(dtype).bytes)
             for (name, count), summary in times.items():

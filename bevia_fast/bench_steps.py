@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .bench_agreement import Agreement, Key, start
-from .bench_client import Competitor, Progress, interleaved
+from .bench_client import Competitor, Progress
 from .bench_config import BenchScalingConfig, BenchStepConfig
 from .bench_results import StepReport, StepResult, cpu_name, today
 from .bench_step import StepSize
+from .bench_turns import Look, interleaved
 from .capacity import available_bytes, refuse_too_large, training_memory
 from .config import BackendName
 from .errors import ConfigError, UserError
@@ -52,12 +53,14 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
         probes = {count: processes.enter_context(Competitor("peak", count)) for count in threads}
         peaks = dict.fromkeys(threads, 0.0)
 
-        def measure_peak() -> None:
-            for count, probe in probes.items():
-                peaks[count] = max(peaks[count], probe.ask("peak", dtype=size.dtype, repeats=3)["gflops"])
+        def look(key: Key) -> Look:
+            answer = probes[key[1]].ask("peak", dtype=size.dtype, repeats=2)
+            peaks[key[1]] = max(peaks[key[1]], answer["gflops"])
+            return Look(key[1], answer["gflops"], answer["loop_s"])
 
         progress.stage("Measuring what the vector units reach")
-        measure_peak()  # the first: it refuses more threads than there are
+        for count in threads:
+            look(("peak", count))  # refuses more threads than there are
         competitors = {key: processes.enter_context(start(key, config.torch_python)) for key in keys}
         progress.stage("Loading the competitors")
         for competitor in competitors.values():
@@ -69,10 +72,11 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
         agreement.check()
         progress.stage("Timing in turns")
         left = {key: competitors[key] for key in agreement.keys}
-        times = interleaved(left, rules, progress, measure_peak, agreement.leave_out)
+        timed = interleaved(left, rules, progress, look, agreement.leave_out)
+        report.notes += timed.notes
         report.results = [
             step_result(key, size, summary, peaks[key[1]], agreement.first[key], competitors[key].ask("facts"))
-            for key, summary in times.items()
+            for key, summary in timed.times.items()
         ]
     return report
 

@@ -9,7 +9,8 @@ lines of JSON on standard input, answers leave as lines of JSON on standard outp
     {"do": "agree", ...}   both backends on a kernel's arguments: do they agree?
     {"do": "warm"}         call until the times are stable
     {"do": "turn"}         the samples of one turn, in nanoseconds
-    {"do": "peak", ...}    GFLOP/s that the vector units reach; {"do": "triad", ...} the same for memory, in GB/s
+    {"do": "peak", ...}    GFLOP/s that the vector units reach, and the seconds that a parallel loop over nothing takes
+    {"do": "triad", ...}   GB/s that memory gives
     {"do": "context", ...} build a model, make steps, and look at time and memory
     {"do": "facts"}        versions and peak memory
 
@@ -180,9 +181,9 @@ class Worker:
 
     def peak(self, dtype: str, repeats: int) -> dict[str, Any]:
         self._backend()  # refuses more threads than there are
-        from .kernels.numba_jit._simd.probe import peak_flops
+        from .kernels.numba_jit._simd.probe import loop_seconds, peak_flops
 
-        return {"gflops": peak_flops(self.threads, dtype, repeats) / 1e9}
+        return {"gflops": peak_flops(self.threads, dtype, repeats) / 1e9, "loop_s": loop_seconds(self.threads)}
 
     def triad(self, nbytes: int, dtype: str) -> dict[str, Any]:
         self._backend()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import errno
 import importlib.util
+import itertools
 import json
 import os
 import sys
@@ -16,16 +17,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bevia_fast import bench_client, capacity, cli, timing
 from bevia_fast import bench_steps as steps
+from bevia_fast import bench_turns, capacity, cli, timing
 from bevia_fast.arguments import options, parse
 from bevia_fast.bench_agreement import CHECK_CTX, Agreement, checked_shape
-from bevia_fast.bench_client import Competitor, CompetitorError, Progress, interleaved
+from bevia_fast.bench_client import Competitor, CompetitorError, Progress
 from bevia_fast.bench_config import BENCHES, PROFILES, BenchScalingConfig, BenchStepConfig, ProfileKernelConfig
 from bevia_fast.bench_kernels import chosen, families, job, letters_of
 from bevia_fast.bench_results import StepResult, append_csv, append_json, write_json
 from bevia_fast.bench_step import StepSize
 from bevia_fast.bench_steps import bench_scaling, bench_steps, needed_bytes
+from bevia_fast.bench_turns import Look, interleaved
 from bevia_fast.capacity import training_memory
 from bevia_fast.errors import ConfigError, StoppedRun, UserError
 from bevia_fast.kernels.contract import OPERATIONS
@@ -103,23 +105,56 @@ class FakeCompetitor:
         return {"samples": self.watch.turn()} if do == "turn" else {"calls": self.watch.warm_up()}
 
 
+def faked(
+    monkeypatch: pytest.MonkeyPatch, rules: Rules, **costs: int
+) -> tuple[FakeClock, list[str], dict[str, Any]]:
+    """A clock, what is asked of competitors, and these, with the nanoseconds that each takes."""
+    monkeypatch.setattr(bench_turns, "SETTLE", 0)
+    fake, order = FakeClock(monkeypatch), list[str]()
+    return fake, order, {name: FakeCompetitor(name, cost, fake, order, rules) for name, cost in costs.items()}
+
+
 def test_turns_are_taken_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_client, "SETTLE", 0)
-    fake, order, rules = FakeClock(monkeypatch), list[str](), Rules(turns=3, seconds=0.006)
-    competitors: Any = {cost: FakeCompetitor(name, cost, fake, order, rules)
-                        for name, cost in (("a", 1_000_000), ("b", 2_000_000))}  # fmt: skip
-    times = interleaved(competitors, rules, Progress(), lambda: order.append("between"))
-    assert order == ["warm a", "warm b", *["between", "turn a", "turn b"] * 3]
-    assert {cost: (summary.median, summary.samples) for cost, summary in times.items()} == {
-        1_000_000: (1_000_000, 9), 2_000_000: (2_000_000, 9),
+    rules = Rules(turns=3, seconds=0.006)
+    _, order, competitors = faked(monkeypatch, rules, a=1_000_000, b=2_000_000)
+
+    def look(key: str) -> Look:
+        order.append(f"look {key}")
+        return Look(2, 100.0, 1e-6)
+
+    timed = interleaved(competitors, rules, Progress(), look)
+    assert order == ["warm a", "warm b", *["look a", "turn a", "look a", "look b", "turn b", "look b"] * 3]
+    assert {name: (summary.median, summary.samples) for name, summary in timed.times.items()} == {
+        "a": (1_000_000, 9), "b": (2_000_000, 9),
     }  # fmt: skip
+    assert not timed.notes
+
+
+@pytest.mark.parametrize("worse", [Look(2, 89.0, 1e-6), Look(2, 100.0, 1.8e-6)])
+def test_turns_count_in_which_the_machine_gave_what_it_can(monkeypatch: pytest.MonkeyPatch, worse: Look) -> None:
+    """The first turn of each is made before the machine is known to do better; looks with one thread are others'."""
+    rules, good, one = Rules(turns=2, seconds=0.006), Look(2, 100.0, 1e-6), Look(1, 50.0, 5e-7)
+    _, order, competitors = faked(monkeypatch, rules, a=1_000_000, b=2_000_000, c=1_000_000)
+    looks = {"a": [worse, worse, good, good, good, worse, good, good], "b": [good] * 4, "c": [one] * 4}
+    timed = interleaved(competitors, rules, Progress(), lambda key: looks[key].pop(0))
+    assert [order.count(f"turn {name}") for name in "abc"] == [4, 2, 2]
+    assert {name: summary.samples for name, summary in timed.times.items()} == {"a": 6, "b": 6, "c": 6}
+    (note,) = timed.notes
+    assert note.startswith("2 of 8 turns do not count")
+
+
+def test_if_no_turn_counts_all_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules, looks = Rules(turns=2, seconds=0.006), itertools.cycle([Look(2, 100.0, 1e-6), Look(2, 50.0, 1e-6)])
+    _, order, competitors = faked(monkeypatch, rules, a=1_000_000)
+    timed = interleaved(competitors, rules, Progress(), lambda key: next(looks))
+    assert order.count("turn a") == 4
+    assert timed.times["a"].samples == 12
+    assert timed.notes == ["The machine was restless in all turns of 1 of 1, which count nevertheless."]
 
 
 def test_a_slow_competitor_takes_no_more_turns_than_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_client, "SETTLE", 0)
-    fake, order, rules = FakeClock(monkeypatch), list[str](), Rules(turns=5)
-    competitors: Any = {name: FakeCompetitor(name, cost, fake, order, rules)
-                        for name, cost in (("slow", 2_500_000_000), ("fast", 300_000_000))}  # fmt: skip
+    rules = Rules(turns=5)
+    _, order, competitors = faked(monkeypatch, rules, slow=2_500_000_000, fast=300_000_000)
     interleaved(competitors, rules, Progress())
     assert order.count("turn slow") == 3
     assert order.count("turn fast") == 5
@@ -351,10 +386,10 @@ TINY = BenchStepConfig(
 
 
 def test_the_peak_is_the_most_that_any_probe_of_the_run_reached(monkeypatch: pytest.MonkeyPatch) -> None:
-    ask, peaks = Competitor.ask, iter([50.0, 80.0, 60.0])
+    ask, peaks = Competitor.ask, itertools.chain([50.0, 80.0], itertools.repeat(60.0))
 
     def asked(self: Competitor, do: str, **request: Any) -> Any:
-        return {"gflops": next(peaks)} if do == "peak" else ask(self, do, **request)
+        return {"gflops": next(peaks), "loop_s": 1e-6} if do == "peak" else ask(self, do, **request)
 
     monkeypatch.setattr(Competitor, "ask", asked)
     (result,) = bench_steps(TINY).results

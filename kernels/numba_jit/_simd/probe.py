@@ -59,6 +59,14 @@ def _chains(out, count):
         out[thread] = multiply_add_chains(count, out[thread])
 
 
+@kernel()
+def _loops(out, count):
+    """So many parallel loops, one after the other, in which each thread has a cache line of its own to write to."""
+    for _ in range(count):
+        for thread in numba.prange(out.shape[0]):
+            out[thread, 0] += 1
+
+
 @intrinsic
 def triad_span(typingctx, out, left, right, start, n, factor):
     """out[i] = left[i] + factor * right[i] for start <= i < start + n"""
@@ -133,3 +141,19 @@ def peak_flops(threads: int, dtype: str = "float32", repeats: int = 7) -> float:
     finally:
         numba.set_num_threads(before)
     return 2.0 * threads * CHAINS * count * TARGET.lanes(out.itemsize) / fastest
+
+
+def loop_seconds(threads: int, loops: int = 200, repeats: int = 9) -> float:
+    """What it takes to begin and end a parallel loop over nothing: the least of some rounds of so many of them."""
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        out, fastest = aligned_zeros((threads, CACHE_LINE // 8), "float64"), float("inf")
+        _loops(out, 1)
+        for _ in range(repeats):
+            started = time.perf_counter()
+            _loops(out, loops)
+            fastest = min(fastest, (time.perf_counter() - started) / loops)
+    finally:
+        numba.set_num_threads(before)
+    return fastest
