@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from .config import ModelConfig
 from .kernels.memory import CACHE_LINE, aligned_empty, outline
-from .kernels.tape import Tape
+from .kernels.tape import Tapes
 
 Array = NDArray[Any]
 Empty = Callable[[tuple[int, ...], str], Array]
@@ -68,7 +68,7 @@ class Activations:
             return empty((count, width), config.dtype)
 
         self.shape = (B, T)
-        self.tapes: dict[tuple[object, ...], Tape] = {}  # the kinds of passes made with them
+        self.tapes = Tapes()  # of passes that were made with them
         self.recompute = recompute
         long = config.ctx >= LONG * C
         self.keeps_rows = not recompute and not long
@@ -108,12 +108,13 @@ class Activations:
         self.dstream, self.dattended, self.dqkv = rows(C), rows(C), rows(3 * C)
 
         # the batch, where all passes find it
-        self.tokens, self.targets = empty((B, T), "int32"), empty((N,), "int32")
+        self.tokens, self.targets = empty((B, T), "int32"), empty((B, T), "int32")
 
 
 class Room:
     """Memory for the activations of one batch after another, whatever their shapes: taken once, for the largest. So
-    an evaluation, whose last batches are smaller, costs the training step after it nothing."""
+    an evaluation, whose last batches are smaller, costs the training step after it no memory; but two steps until it
+    is played from a tape again."""
 
     def __init__(self) -> None:
         self._memory = aligned_empty(0, "uint8")

@@ -88,7 +88,7 @@ class TurnOptions(TimingOptions):
     """The same for competitors that take turns."""
 
     turns: int = 5
-    """How often the competitors take turns."""
+    """How often the competitors take turns. Turns of training steps that do not count are made again."""
 
     def check_timing(self) -> None:
         super().check_timing()

@@ -59,8 +59,7 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
             return Look(key[1], answer["gflops"], answer["loop_s"])
 
         progress.stage("Measuring what the vector units reach")
-        for count in threads:
-            look(("peak", count))  # refuses more threads than there are
+        looks = [look(("peak", count)) for count in threads]  # refuses more threads than there are
         competitors = {key: processes.enter_context(start(key, config.torch_python)) for key in keys}
         progress.stage("Loading the competitors")
         for competitor in competitors.values():
@@ -72,7 +71,7 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
         agreement.check()
         progress.stage("Timing in turns")
         left = {key: competitors[key] for key in agreement.keys}
-        timed = interleaved(left, rules, progress, look, agreement.leave_out)
+        timed = interleaved(left, rules, progress, look, agreement.leave_out, looks)
         report.notes += timed.notes
         report.results = [
             step_result(key, size, summary, peaks[key[1]], agreement.first[key], competitors[key].ask("facts"))

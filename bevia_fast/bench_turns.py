@@ -1,9 +1,9 @@
 """Competitors take turns; and a turn counts if the machine gave then what it gave at other times of the run.
 
 A virtual machine has its cores where the host puts them: two of them may for a while be the two hardware threads of
-one, each at half its rate, or lie on two chips, where what one has written reaches the other ten times as late. Nothing
-tells, and neither competitor of a turn would be wronged by that alone, but turns of the one sort and the other make a
-median that is of neither. So before and after each turn a probe looks.
+one, each at half its rate, or lie on two chips, where what one has written reaches the other six times as late. Nothing
+tells. A competitor on whom that falls alone is wronged; and where it falls on all, medians are of neither sort. So
+before and after each turn a probe looks.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .timing import Rules, Summary, is_done
 
 SETTLE = 0.15  # seconds after a turn, in which its threads stop spinning: OpenBLAS' do for a tenth of a second
 LEAST_RATE, MOST_LOOP = 0.9, 1.7  # as multiples of the best of the run: they repeat to 2 and to 20 %
-PATIENCE = 2  # times the turns asked for, at most, until as many count
+PATIENCE = 2  # times the turns asked for, at most, until as many count as are asked for
 
 
 @dataclass(frozen=True)
@@ -60,44 +60,55 @@ class Timed:
 def interleaved(
     competitors: Mapping[Any, Competitor], rules: Rules, progress: Progress,
     look: Callable[[Any], Look] | None = None, failed: Callable[[Any, CompetitorError], None] | None = None,
+    looks: Iterable[Look] = (),
 ) -> Timed:  # fmt: skip
     """Warm all of them up, then let them take turns. `look` is asked before and after each turn of a competitor; turns
-    that do not count are made again, as far as patience goes, and if none counts, all do. A competitor that fails is
-    left out if there is a `failed`, which is told and may raise."""
+    that do not count are made again, as far as patience goes, and if none counts, all do. `looks` are those that the
+    run has had before. A competitor that fails is left out if there is a `failed`, which is told and may raise."""
     left, found, best = dict(competitors), {key: Turns() for key in competitors}, dict[int, Look]()
+
+    def learn(now: Look) -> None:
+        known = best.get(now.threads, now)
+        best[now.threads] = Look(now.threads, max(now.gflops, known.gflops), min(now.loop_s, known.loop_s))
 
     def looked(key: Any) -> tuple[Look, ...]:
         if look is None:
             return ()
-        now = look(key)
-        known = best.get(now.threads, now)
-        best[now.threads] = Look(now.threads, max(now.gflops, known.gflops), min(now.loop_s, known.loop_s))
+        learn(now := look(key))
         return (now,)
+
+    def asked(key: Any, what: str) -> dict[str, Any] | None:
+        """The answer of a competitor, once its threads have come to rest; None if it is left out."""
+        try:
+            answer: dict[str, Any] = left[key].ask(what)
+        except CompetitorError as error:
+            if failed is None:
+                raise
+            failed(key, error)
+            del left[key]
+            return None
+        time.sleep(SETTLE)
+        return answer
 
     def ready(key: Any, turn: int) -> bool:
         counting = found[key].counting(best)
         return is_done(_all(counting), rules) or (turn > rules.turns and len(counting) >= rules.turns)
 
+    for known in looks:
+        learn(known)
     count, total = len(competitors), len(competitors) * (rules.turns + 1)
     for turn in range(PATIENCE * rules.turns + 1):  # the first to warm up
         for number, key in enumerate(list(left)):
             if turn and ready(key, turn):
                 continue
             progress.advance(min(turn * count + number, total), total, left[key].name)
-            try:
-                if not turn:
-                    left[key].ask("warm")
-                    continue
-                before = looked(key)
-                samples = left[key].ask("turn")["samples"]
-                time.sleep(SETTLE)
-                found[key].samples.append(samples)
+            if not turn:
+                asked(key, "warm")
+                continue
+            before = looked(key)
+            if (answer := asked(key, "turn")) is not None:
+                found[key].samples.append(answer["samples"])
                 found[key].looks.append(before + looked(key))
-            except CompetitorError as error:
-                if failed is None:
-                    raise
-                failed(key, error)
-                del left[key]
     return _timed({key: found[key] for key in left}, best)
 
 
@@ -116,7 +127,7 @@ def _timed(found: Mapping[Any, Turns], best: Mapping[int, Look]) -> Timed:
         )
     if restless:
         timed.notes.append(
-            f"The machine was restless in all turns of {restless} of {len(found)}, which count nevertheless."
+            f"The machine was restless in all turns of {restless} of {len(found)} competitors: they count nevertheless."
         )
     return timed
 

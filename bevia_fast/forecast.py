@@ -34,8 +34,8 @@ WEIGHT_BYTES = 24 << 20  # of the small model: one with more channels gets fewer
 MOST_ROWS = {"numba": 4096, "numpy": 2048}
 MOST_CTX = {"numba": 2048, "numpy": 256}  # of the small model; attention is timed alone up to LONGER
 LONGER = {"numba": 4096, "numpy": 1024}
-SECONDS, LEAST_TIMES = 0.7, 3  # of repeating the small step,
-RECORDED = 2  # after as many, from which on it is played from a tape (see `kernels.tape`)
+SECONDS, LEAST_TIMES = 0.7, 3  # of repeating the small step
+NOT_PLAYED = 2  # steps before that: one is made, one recorded (see `kernels.tape`)
 MOST_VOCABULARY, MOST_UPDATED = 4096, 1 << 21
 Kind = tuple[Any, ...]
 
@@ -84,7 +84,7 @@ class Forecast:
         step()  # compiles, and touches memory for the first time
         calls = _calls(listener)
         model.backend = cast(Backend, recorder)
-        for _ in range(RECORDED):
+        for _ in range(NOT_PLAYED):
             step()
         began, gaps, spent = time.perf_counter(), list[float](), [list[float]() for _ in calls]
         while len(gaps) < LEAST_TIMES or time.perf_counter() - began < SECONDS:

@@ -2,13 +2,15 @@
 
 Read `forward` and `backward` side by side: one is the other upside down. Arithmetic happens in the kernels only; here
 it is decided what is computed from what, and what is kept for the way back. Attention takes whole sequences; all else
-is done a chunk of rows at a time, see `activations`.
+is done a chunk of rows at a time, see `activations`. The third pass of a kind, and those behind it, are the same calls
+without this module: see `kernels.tape`.
 
 Letters: B batch · T time · C channels · NH heads · V vocabulary · N = B·T rows.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,12 +25,9 @@ from .kernels import Backend
 from .kernels.contract import ContractError, check_ids
 from .kernels.memory import aligned_empty
 from .kernels.rng import from_row, stream_key
-from .kernels.tape import Tape
 from .parameters import Parameters
 
 Array = NDArray[Any]
-
-TAPES = 4  # kinds of passes on the same arrays: an evaluation, a training step, each with and without instruments
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ class GPT:
         """Mean cross-entropy of a batch; the gradient of `scale` times it is added to `gradients`.
 
         With `scale` = 1/k, k micro-batches add up to the gradient of one batch k times as large. Without a `dropout`
-        stream nothing is dropped.
+        stream nothing is dropped. `gradients` may be held afterwards, until `forget`.
         """
         return self._mean_loss(tokens, targets, gradients, scale, dropout if self.config.dropout > 0.0 else None)
 
@@ -110,32 +109,27 @@ class GPT:
         self, tokens: Array, targets: Array, gradients: Parameters | None, scale: float, dropout: DropoutStream | None
     ) -> float:
         """A pass forward and, with `gradients`, back again; from the third of its kind on played from a tape."""
-        acts = self.buffers(*tokens.shape)
-        for name, given, kept in (("tokens", tokens, acts.tokens), ("targets", targets, acts.targets)):
-            if given.shape != tokens.shape or given.dtype != np.int32:
+        for name, array in (("tokens", tokens), ("targets", targets)):
+            if array.shape != tokens.shape or array.dtype != np.int32:
                 raise ContractError(
-                    f"a batch: {name} has shape {given.shape} and dtype {given.dtype}; wanted {tokens.shape} and int32"
+                    f"a batch: {name} has shape {array.shape} and dtype {array.dtype}; wanted {tokens.shape} and int32"
                 )
-            check_ids("a batch", name, given, self.config.vocab_size)
-            kept[...] = given.reshape(kept.shape)
-        # by identity: to compare their numbers would take longer than the pass
-        kind = id(self.backend), id(self.parameters), id(gradients), scale, dropout is None
-        if kind not in acts.tapes:
-            for old in list(acts.tapes)[: 1 - TAPES]:  # as each kind may keep arrays that nobody else needs any more
-                del acts.tapes[old]
-            acts.tapes[kind] = Tape(self.backend, self.parameters, gradients)
+        acts = self.buffers(*tokens.shape)
+        acts.tokens[...], acts.targets[...] = tokens, targets
+        for name, array in (("tokens", acts.tokens), ("targets", acts.targets)):
+            check_ids("a batch", name, array, self.config.vocab_size)
 
         def make(kernels: Backend, keys: DropoutStream | None) -> None:
-            backend, self.backend = self.backend, kernels
-            try:
-                self.forward(acts, acts.tokens, keys)
-                self.head(acts, acts.targets, gradients, scale)
-                if gradients is not None:
-                    self.backward(acts, acts.tokens, gradients, keys)
-            finally:
-                self.backend = backend
+            model = copy.copy(self)  # another thread may ask this one for something meanwhile
+            model.backend = kernels
+            model.forward(acts, acts.tokens, keys)
+            model.head(acts, acts.targets.reshape(-1), gradients, scale)
+            if gradients is not None:
+                model.backward(acts, acts.tokens, gradients, keys)
 
-        acts.tapes[kind].run(make, dropout)
+        # by identity: to compare their numbers would take longer than the pass
+        kind = id(self.backend), id(self.parameters), id(gradients), scale, dropout is None
+        acts.tapes.run(self.backend, kind, make, dropout, self.parameters, gradients)
         return float(acts.losses.mean(dtype=np.float64))
 
     # ------------------------------------------------------------------------------------------------------- forward
@@ -370,6 +364,11 @@ class GPT:
             dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight],
             acts.mean[:N], acts.rstd[:N], dresidual=dresidual,
         )  # fmt: skip
+
+    def forget(self) -> None:
+        """Let go the arrays of others, gradients and working memory, that are held to play passes again."""
+        if self._activations is not None:
+            self._activations.tapes.clear()
 
     def buffers(self, B: int, T: int) -> Activations:
         """The arrays for a batch of this shape, in memory that is taken once for the largest."""

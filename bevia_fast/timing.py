@@ -17,14 +17,15 @@
    one call and begins with it: caches fill in a small part of such a call. With `repeats` samples, and its share of
    `seconds`, it leaves the further turns to the others.
 10. Before and after each turn of a training step, a probe looks at what all threads do in registers, and at what it
-   takes to begin and end a parallel loop. A turn counts if both are near the best of the run; see `bench_turns`.
+   takes to begin and end a parallel loop. A turn counts if both are near the best of the run, and is made again if
+   not, until there are twice as many turns; see `bench_turns`.
 11. Caches are warm: a call finds what the call before it left there. With `cold`, memory larger than the caches is
     written before each call, by a thread on each core, outside of the clock.
 12. What grows until memory ends is timed alone, in a process for each size, without turns (`bench contexts`). Of a
     function that takes longer than `alone_ns`, one call is then enough, and only the first comes before it.
 13. The peak of the machine is the most that any of the probes of the run reached, with as many threads: vector units
-    that multiply and add in registers and do nothing else. Probes are taken before and between what is timed. All
-    fractions of the peak are of this one.
+    that multiply and add in registers and do nothing else. Probes are taken before and between what is timed, or
+    around each turn. All fractions of the peak are of this one.
 
 Only the standard library is used, for a peer's interpreter has nothing else of ours.
 """

@@ -116,6 +116,7 @@ def _train(
             run = Run(folder.path, trainer.model, corpus.tokenizer)
             with np.errstate(all="ignore"):  # NaN and infinities are looked for in every step
                 _Session(config, trainer, crosscheck, corpus.validation, run, saver, reporter, stop).go_on()
+        run.model.forget()
         ended = run
     finally:
         reporter.end(ended)

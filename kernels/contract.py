@@ -267,9 +267,13 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
                 check_ids(entry.name, name, tokens, letters[below])
             return function(*args, **kwargs)
 
+        setattr(checked, UNCHECKED, function)
         return checked
 
     return decorate
+
+
+UNCHECKED = "unchecked"  # the name of an operation's attribute: the function behind the checks
 
 
 def _fingerprint(arguments: Iterable[Any]) -> list[Any]:
@@ -607,7 +611,8 @@ class Backend:
 
     It may have functions more, with which passes are played from a `tape.Tape`: `launches`, a context in which the
     functions that its operations call are noted; `conditions`, what must be as it was if they are to be called again;
-    and `play`, in the place of the tape's.
+    and `play`, in the place of the tape's. A backend that stands before another, to see or change what its operations
+    do, must not hand on its `launches`, or else have a `play` that does the same.
     """
 
     name: str

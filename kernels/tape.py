@@ -1,26 +1,28 @@
 """A pass of the model, recorded while it runs, and then played: the same calls, without the Python that makes them.
 
 Every step of a training makes the same calls on the same arrays, and in a small model the functions that find these
-arrays and plan the work take as long as some of the work. So the first pass of a kind is run as it stands in the
+arrays and plan the work take as long as some of the work. So the first pass of a kind is made as it stands in the
 model, with the contract's checks; working memory grows to its size in it. The second is recorded. From the third on,
 what was recorded is called. What a backend has recorded is up to it: by itself it is the operations, without their
 checks; one that has a function `launches` says which functions it calls in them, and with what.
 
-Two things differ from pass to pass. Token ids have to be written to the arrays that were recorded. The keys of dropout
-masks are asked for again: wherever an argument was one.
+Two things differ from pass to pass. Token ids have to be checked, and written to the arrays that were recorded, by
+whoever asks for the pass. The keys of dropout masks are asked for again: wherever an argument was one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol, cast
 
 import numpy as np
 
-from .contract import OPERATIONS, Backend
+from .contract import OPERATIONS, UNCHECKED, Backend
 
+KINDS = 4  # tapes that are kept: an evaluation's and a training step's, each with and without instruments, say
+MOST_CALLS = 1000  # of a pass that is recorded: one that makes more takes so long that Python's time is nothing
 Place = tuple[Any, ...]  # what a key is asked for with
 
 
@@ -33,7 +35,7 @@ class Keys(Protocol):
 Pass = Callable[[Backend, Any], None]  # what calls a backend's operations, with keys from the second argument
 
 
-@dataclass
+@dataclass(slots=True)
 class Launch:
     """A function and what it is called with."""
 
@@ -42,33 +44,59 @@ class Launch:
     options: dict[str, Any]
 
 
-class Tape:
-    """One kind of pass on a backend: `run` runs it, records it, or plays it.
+class Tapes:
+    """The tapes of passes over the same arrays."""
 
-    All passes that one tape is given must make the same calls, but for the keys. `kept` is not touched: objects that
-    must not go, and make room for others at the same address, while the tape is looked up by theirs.
-    """
-
-    def __init__(self, backend: Backend, *kept: object) -> None:
-        self.kept = (backend, *kept)
-        self._backend = backend
-        self._conditions: Callable[[], object] = getattr(backend, "conditions", lambda: 0)
-        self._play: Callable[[Tape], None] = getattr(backend, "play", Tape.play)
+    def __init__(self) -> None:
+        self._tapes: dict[Hashable, Tape] = {}  # the one that was used last at the end
         self._under: object = None  # the conditions after the last pass
+
+    def run(self, backend: Backend, kind: Hashable, make: Pass, keys: Keys | None, *kept: object) -> None:
+        """Make a pass, or what comes to the same.
+
+        All passes of a kind must make the same calls, but for the keys. `kept` is not touched: objects that must not
+        go, and make room for others at the same address, while a kind is known by their addresses.
+        """
+        if _conditions(backend) != self._under:
+            self._tapes.clear()
+        tape = self._tapes.pop(kind, None) or Tape(backend, *kept)
+        while len(self._tapes) >= KINDS:
+            del self._tapes[next(iter(self._tapes))]
+        self._tapes[kind] = tape
+        before = _conditions(backend)
+        tape.run(make, keys)
+        self._under = _conditions(backend)
+        if self._under != before:  # working memory has grown, as a rule: what was there before can go
+            self._tapes.clear()
+            self._tapes[kind] = Tape(backend, *kept, made=True)
+
+    def clear(self) -> None:
+        """Let all arrays go."""
+        self._tapes.clear()
+
+    def __len__(self) -> int:
+        return len(self._tapes)
+
+
+class Tape:
+    """One kind of pass on a backend: made, recorded, played."""
+
+    def __init__(self, backend: Backend, *kept: object, made: bool = False) -> None:
+        self.kept, self._backend, self._made = kept, backend, made
         self.calls: list[list[Launch]] = []  # of each operation; empty until recorded
         self._keyed: dict[Place, list[tuple[Any, Any]]] = {}  # (list or dict of arguments, place in it) of each key
+        self._play: Callable[[Tape], None] = getattr(backend, "play", Tape.play)
 
     def run(self, make: Pass, keys: Keys | None) -> None:
-        """Make a pass, or what comes to the same."""
-        if self._conditions() != self._under:
-            self._clear()
-            make(self._backend, keys)
-            self._under = self._conditions()
-        elif not self.calls:
-            self._record(make, keys)
-        else:
+        """The next pass."""
+        if self.calls:
             self._renew(keys)
             self._play(self)
+        elif self._made:
+            self._record(make, keys)
+        else:
+            make(self._backend, keys)
+            self._made = True
 
     def play(self) -> None:
         """Call what was recorded."""
@@ -76,44 +104,40 @@ class Tape:
             for launch in launches:
                 launch.function(*launch.arguments, **launch.options)
 
-    def _clear(self) -> None:
-        self.calls, self._keyed = [], {}
-
     def _record(self, make: Pass, keys: Keys | None) -> None:
-        places: dict[int, Place] = {}
+        calls, places, keyed = list[list[Launch]](), dict[int, Place](), dict[Place, list[tuple[Any, Any]]]()
 
         def key(*place: Any) -> int:
             value = cast(Keys, keys).key(*place)
             places[value] = place
             return value
 
-        try:
-            make(self._recording(), keys and SimpleNamespace(key=key))
-        except BaseException:
-            self._clear()  # half a pass is none
-            raise
-        if self._conditions() != self._under:  # it was another thread's turn, say
-            self._clear()
-        for launch in (launch for launches in self.calls for launch in launches):
+        make(self._recording(calls), keys and SimpleNamespace(key=key))
+        if len(calls) > MOST_CALLS:
+            return
+        for launch in (launch for launches in calls for launch in launches):
             for holder in (launch.arguments, launch.options):
                 for at, value in enumerate(holder) if isinstance(holder, list) else holder.items():
                     if isinstance(value, int | np.uint64) and int(value) in places:
-                        self._keyed.setdefault(places[int(value)], []).append((holder, at))
+                        keyed.setdefault(places[int(value)], []).append((holder, at))
+        self.calls, self._keyed = calls, keyed  # at last: half a pass is none
 
-    def _recording(self) -> Backend:
-        """The backend, with all calls of its operations noted."""
+    def _recording(self, calls: list[list[Launch]]) -> Backend:
+        """The backend, with all calls of its operations noted, but those beyond MOST_CALLS and one."""
         launches = getattr(self._backend, "launches", None)
 
-        def recorded(function: Callable[..., Any]) -> Callable[..., None]:
-            def call(*arguments: Any, **options: Any) -> None:
+        def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(*arguments: Any, **options: Any) -> Any:
+                if len(calls) > MOST_CALLS:
+                    return function(*arguments, **options)
                 if launches is None:
-                    function(*arguments, **options)
-                    behind = getattr(function, "__wrapped__", function)  # the contract's checks
-                    self.calls.append([Launch(behind, list(arguments), options)])
-                else:
-                    with launches() as made:
-                        function(*arguments, **options)
-                    self.calls.append(made)
+                    result = function(*arguments, **options)
+                    calls.append([Launch(getattr(function, UNCHECKED, function), list(arguments), options)])
+                    return result
+                with launches() as made:
+                    result = function(*arguments, **options)
+                calls.append(made)
+                return result
 
             return call
 
@@ -126,3 +150,9 @@ class Tape:
             key = cast(Keys, keys).key(*place)
             for holder, at in holders:
                 holder[at] = type(holder[at])(key)
+
+
+def _conditions(backend: Backend) -> object:
+    """What must not have changed since a pass was recorded, if it is to be played."""
+    conditions: Callable[[], object] = getattr(backend, "conditions", lambda: 0)
+    return conditions()

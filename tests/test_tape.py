@@ -10,12 +10,12 @@ import pytest
 
 from bevia_fast import activations
 from bevia_fast.config import ModelConfig
-from bevia_fast.kernels import Backend, ContractError, get_backend
+from bevia_fast.kernels import Backend, ContractError, get_backend, tape
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.kernels.memory import aligned_zeros
 from bevia_fast.kernels.numba_jit._scratch import scratch
 from bevia_fast.kernels.numba_jit._threads import set_threads
-from bevia_fast.model import GPT, TAPES, DropoutStream
+from bevia_fast.model import GPT, DropoutStream
 from bevia_fast.parameters import Parameters
 
 B, T = 3, 8
@@ -64,23 +64,24 @@ def made(model: GPT, gradients: Parameters, number: int, **options: Any) -> int:
 
 
 @pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("rows", "chunk"), [(B, 16), (16, 2048)])
 @pytest.mark.parametrize("options", [{}, {"dropout": 0.0}, {"norm": "post", "bias": False, "tie": False}])
 def test_a_played_pass_gives_the_bits_of_one_that_is_made(
-    backend: Backend, options: dict[str, Any], recompute: bool, monkeypatch: pytest.MonkeyPatch
+    backend: Backend, options: dict[str, Any], rows: int, chunk: int, recompute: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other tokens, other masks and other weights in each; chunks of rows, so that masks begin at some row."""
-    monkeypatch.setattr(activations, "ROWS", 16)
+    """Other tokens, other masks and other weights in each; also in chunks of rows, so that masks begin at some row."""
+    monkeypatch.setattr(activations, "ROWS", chunk)
     cfg = config(**options)
     weights = Parameters.initial(cfg, 1)
     model = GPT(cfg, backend, weights, recompute=recompute)
     played, fresh = Parameters(cfg), Parameters(cfg)
     for number in range(6):
         stream = DropoutStream(1, number)
-        found = model.loss_and_gradients(*batch(number), played, scale=0.5, dropout=stream)
+        found = model.loss_and_gradients(*batch(number, rows), played, scale=0.5, dropout=stream)
         other = GPT(cfg, backend, weights, recompute=recompute)
-        assert found == other.loss_and_gradients(*batch(number), fresh, scale=0.5, dropout=stream)
+        assert found == other.loss_and_gradients(*batch(number, rows), fresh, scale=0.5, dropout=stream)
         assert np.array_equal(played.flat, fresh.flat)
-        assert model.loss(*batch(number)) == other.loss(*batch(number))
+        assert model.loss(*batch(number, rows)) == other.loss(*batch(number, rows))
         weights.flat += 0.01 * played.flat
 
 
@@ -97,9 +98,13 @@ def test_the_model_makes_two_passes_of_a_kind(backend: Backend) -> None:
     assert made(model, gradients, 4) == again
     model.loss(*batch(1, rows=B - 1))  # other arrays
     assert [made(model, gradients, number) for number in (1, 2, 3)] == [calls, calls, again]
-    for _ in range(TAPES + 3):
+    for _ in range(tape.KINDS + 3):
         model.loss_and_gradients(*batch(1), Parameters(cfg))
-    assert len(model.buffers(B, T).tapes) == TAPES
+        made(model, gradients, 1)
+    assert made(model, gradients, 1) == again  # the one in use stays
+    assert len(model.buffers(B, T).tapes) == tape.KINDS
+    model.forget()
+    assert made(model, gradients, 1) == calls
 
 
 def test_a_played_pass_is_not_made_in_the_model(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +152,6 @@ def test_half_a_pass_is_not_played(backend: Backend) -> None:
     counting.failing = "cross_entropy"
     with pytest.raises(KeyboardInterrupt):
         made(model, gradients, 1)
-    assert model.backend is counting
     counting.failing = ""
     gradients.flat.fill(0)
     assert made(model, gradients, 1) == calls
@@ -190,3 +194,59 @@ def test_what_is_called_outside_is_not_noted() -> None:
         other.join()
     backend.relu_forward(array, array)
     assert (len(outer), len(inner)) == (2, 1)
+
+
+def test_others_may_use_the_model_while_it_is_recorded(backend: Backend) -> None:
+    """They are given its own backend, and what they call is not on the tape."""
+    cfg = config()
+    counting = Counting(backend)
+    model, gradients = GPT(cfg, cast(Backend, counting), Parameters.initial(cfg, 1)), Parameters(cfg)
+    calls, seen = made(model, gradients, 0), list[object]()
+    relu, array = get_backend("numba").relu_forward, aligned_zeros((2, 3), "float32")
+
+    def other() -> None:
+        seen.append(model.backend)
+        relu(array, array)
+
+    def meanwhile(*arguments: Any, **options: Any) -> Any:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        return backend.cross_entropy(*arguments, **options)
+
+    counting.cross_entropy = meanwhile  # type: ignore[attr-defined]
+    made(model, gradients, 1)
+    assert seen == [counting]
+    recorded = next(iter(model.buffers(B, T).tapes._tapes.values())).calls
+    assert len(recorded) == calls
+    assert not any(argument is array for made in recorded for launch in made for argument in launch.arguments)
+
+
+def test_working_memory_that_grows_while_a_pass_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was recorded holds the old memory: it is recorded once more."""
+    backend = get_backend("numba")
+    cfg = config()
+    counting = Counting(backend)
+    model, gradients = GPT(cfg, cast(Backend, counting), Parameters.initial(cfg, 1)), Parameters(cfg)
+    calls = made(model, gradients, 0)
+
+    def growing(*arguments: Any, **options: Any) -> Any:
+        scratch("scores", scratch("scores", 1, np.dtype(np.float32)).size + 1, np.dtype(np.float32))
+        return backend.cross_entropy(*arguments, **options)
+
+    counting.cross_entropy = growing  # type: ignore[attr-defined]
+    assert made(model, gradients, 1) == calls - 1
+    del counting.cross_entropy  # type: ignore[attr-defined]
+    assert [made(model, gradients, number) for number in (2, 3)] == [calls, 0]
+
+
+def test_a_pass_of_many_calls_is_not_recorded(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = config()
+    model, gradients = GPT(cfg, cast(Backend, Counting(backend)), Parameters.initial(cfg, 1)), Parameters(cfg)
+    calls = made(model, gradients, 0)
+    monkeypatch.setattr(tape, "MOST_CALLS", calls - 1)
+    assert [made(model, gradients, number) for number in (1, 2)] == [calls, calls]
+    monkeypatch.setattr(tape, "MOST_CALLS", calls)
+    assert made(model, gradients, 1) == calls
+    assert made(model, gradients, 2) == (0 if hasattr(backend, "launches") else calls)
+    assert len(model.buffers(B, T).tapes._tapes.popitem()[1].calls) == calls

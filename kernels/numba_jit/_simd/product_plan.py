@@ -18,13 +18,13 @@ BLOCK_SIZE = 131072  # elements of the result, about: they too should still be i
 # (columns of dW, at most; k). That changes how the sum is rounded, so it may depend on the data only.
 DEPTHS = ((256, 512), (768, 256))
 WIDE_DEPTH = 128  # for more columns
-# The sum for a small dW is made in slices of N, by data as well, which are added up at last: so a thread reads the rows
-# of X and dY that it has written, and not a half of everybody's.
+# The sum for a small dW is made in slices of N, which are added up at last: so a thread reads the rows of X and dY that
+# it has written, and not a half of everybody's. That too may depend on the data only.
 SLICES, SLICED_SIZE, SLICED_ROWS = 2, 1 << 17, 64
 FOLDED_ALONE = 1 << 15  # elements that are added up before other threads had begun
-# Who packs the right operand of a product: all threads together, in a loop of their own; each thread for itself, if
-# that takes no longer than it takes to begin such a loop; or, of a large weight that only few rows pass by, each thread
-# a part of it, which it uses and forgets
+# Who packs the right operand of a product: all threads together, in a loop of their own; each thread all of it for
+# itself, if that takes about as long as such a loop, and leaves it in the thread's own cache; or, of a large weight
+# that only few rows pass by, each thread a part of it, which it uses and forgets
 TOGETHER, ALONE, STREAMED = 0, 1, 2
 ALONE_SIZE = 1 << 16
 STREAMED_ROWS, STREAMED_SIZE = 512, 1 << 19
@@ -87,7 +87,8 @@ def plan_weight_gradient(N: int, rows: int, columns: int, dtype: np.dtype[Any], 
     """For dW of so many rows and columns, a sum over N."""
     NR, MR = tile_shape(columns, dtype)
     slices = SLICES if N >= SLICED_ROWS and rows * columns <= SLICED_SIZE else 1
-    row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, -(-threads // slices))
+    each = threads if threads % slices else threads // slices  # an odd number of threads cuts every slice
+    row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, each)
     depth = min(-(-N // slices), next((depth for widest, depth in DEPTHS if widest >= columns), WIDE_DEPTH))
     panels = -(-columns // NR)
     part = depth * -(-panels // column_blocks) * NR
