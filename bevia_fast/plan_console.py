@@ -95,8 +95,6 @@ def notes(plan: Plan) -> list[str]:
             f"The text is too short for this context, and train refuses it: its validation split has {last:,} "
             f"characters, and needs {ctx + 1:,}."
         )
-    if plan.config.backend == "numpy":
-        found.append("NumPy's time depends on where its arrays lie in memory, and is expected with less certainty.")
     chosen = plan.ways[plan.config.recompute]
     if chosen.fits is False:
         found.append("This does not fit; train refuses it, unless --ignore-memory is given.")

@@ -10,6 +10,7 @@ from .config import BackendName
 from .errors import ConfigError
 from .files import read_metrics
 from .kernels import Backend, get_backend
+from .kernels.memory import keep_freed_memory
 from .model import GPT
 from .modelfile import load_model, model_path
 from .tokenizer import Tokenizer
@@ -41,13 +42,16 @@ class Run:
 def open_backend(name: BackendName, threads: int = 0) -> Backend:
     """The kernels called `name`, on that many threads; 0 means one for each physical core.
 
-    Only numba's are counted here: NumPy's matrix products use the threads of its own library.
+    Only numba's are counted here: NumPy's matrix products use the threads of its own library. For it, memory that is
+    let go stays with the process from then on.
     """
     try:
         backend = get_backend(name)
     except ImportError as error:
         raise ConfigError(f"The {name} backend does not load: {error}.") from error
-    if name == "numba":
+    if name == "numpy":
+        keep_freed_memory()
+    else:
         from .kernels.numba_jit import _threads
 
         try:

@@ -1,7 +1,9 @@
-"""Arrays that start at a cache line."""
+"""Arrays that start at a cache line, or take no memory at all; and what becomes of memory that is let go."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import math
 from typing import Any
 
@@ -39,3 +41,17 @@ def outline(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     for size in reversed(shape[1:]):
         strides.insert(0, strides[0] * max(1, size))
     return np.lib.stride_tricks.as_strided(element, shape, strides[: len(shape)], writeable=False)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library of this process keep what is let go, and use it again, up to 1 GiB in a piece.
+
+    Else it gives back what large arrays took, and asks for it anew: the system then hands it out page by page, each
+    cleared. NumPy's kernels make new arrays in every step, and that took up to half of it. Only glibc is told; it then
+    no longer judges by what the program does, so both limits must be set.
+    """
+    trim_threshold, mmap_threshold = -1, -3  # the names that `mallopt` has for them
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        if mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 32 << 20):  # as much as older ones take
+            mallopt(trim_threshold, (1 << 31) - 1)

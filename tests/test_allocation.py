@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import platform
 import subprocess
 import sys
 import tracemalloc
@@ -104,3 +105,28 @@ def test_memory_stays_within_a_megabyte_over_1000_steps() -> None:
     print(f"{growth / 1024:.0f} KiB more than after 100 steps")
     assert count == 21
     assert growth < 1 << 20
+
+
+FAULTS = """
+import resource
+import numpy as np
+from bevia_fast.bench_step import StepSize, TrainingStep
+from bevia_fast.run import open_backend
+
+step = TrainingStep(StepSize(ctx=64, dim=64, layers=1, heads=1, batch=8, vocab=65), open_backend("numpy"))
+for _ in range(5):
+    step.run()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step.run()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library of this system cannot be told")
+def test_numpys_arrays_take_memory_that_others_let_go() -> None:
+    """Else the system brings each page anew, a few thousand in a step."""
+    done = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    print(f"{done.stdout.strip()} pages in 10 steps")
+    assert int(done.stdout) < 500
