@@ -15,11 +15,13 @@ from .bench_config import BenchContextsConfig
 from .bench_results import StepReport
 from .bench_step import StepSize
 from .bench_steps import default_threads, step_result
+from .bench_turns import Look, Machine
 from .capacity import available_bytes, readable, training_memory
 from .errors import ConfigError
 from .parameters import Parameters
 from .timing import Rules, Summary
 
+ATTEMPTS = 3  # at a point, at most, until the machine gave what it gives at other times
 WARM = 64  # context of the step that is made before memory is looked at: libraries and kernels are then loaded
 
 
@@ -44,7 +46,26 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
     threads = config.threads[0] if config.threads else default_threads()
     names = [*dict.fromkeys(name for backend in config.backend for name in _ways(backend)), *config.peers()]
     sizes = [StepSize.of(config.at(ctx), config.batch) for ctx in config.contexts()]
-    peak = 0.0
+    machine, peak, restless = Machine(), 0.0, 0
+
+    def look() -> Look:
+        nonlocal peak
+        answer = probe.ask("peak", dtype=config.dtype, repeats=3)
+        peak = max(peak, answer["gflops"])
+        machine.learn(now := Look(threads, answer["gflops"], answer["loop_s"]))
+        return now
+
+    def measured(key: Key, size: StepSize) -> Point:
+        """A point, from a time in which the machine gave what it can; if none is found, the fastest of the attempts."""
+        nonlocal restless
+        found: list[Point] = []
+        for _ in range(ATTEMPTS):
+            before = look()
+            found.append(_measure(key, size, config))
+            if machine.steady((before, look())):
+                return found[-1]
+        restless += 1
+        return min(found, key=lambda point: point.times.median)
 
     def leave_out(key: Key, size: StepSize, reason: str) -> None:
         report.notes.append(f"Left out: {key[0]} from ctx {size.ctx:,} on: {reason}.")
@@ -52,7 +73,7 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
     with Competitor("peak", threads) as probe:
         try:
             progress.stage("Measuring what the vector units reach")
-            peak = probe.ask("peak", dtype=config.dtype, repeats=7)["gflops"]  # refuses more threads than there are
+            look()  # refuses more threads than there are
             keys = [(name, threads) for name in names]
             for key in list(keys):
                 if reason := _too_much(key, sizes[0], None, config.limit):
@@ -66,9 +87,8 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
                     reason = _too_much(key, size, last, config.limit)
                     if not reason:
                         try:
-                            last = _measure(key, size, config)
+                            last = measured(key, size)
                             points.append(last)
-                            peak = max(peak, probe.ask("peak", dtype=config.dtype, repeats=3)["gflops"])
                             continue
                         except CompetitorError as error:
                             reason = str(error).rstrip(".")
@@ -80,6 +100,11 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
             report.interrupted = True
     if not points:
         raise ConfigError(f"Nothing could be measured. {' '.join(report.notes)}")
+    if restless:
+        report.notes.append(
+            f"In {restless} of {len(points)} points the machine gave less than at other times, or its cores were "
+            "further apart, whenever they were tried."
+        )
     report.results = [step_result(one.key, one.size, one.times, peak, one.first_s, one.facts) for one in points]
     return report
 

@@ -32,6 +32,28 @@ class Look:
     loop_s: float
 
 
+class Machine:
+    """What it gave at its best in this run, with each number of threads."""
+
+    def __init__(self, looks: Iterable[Look] = ()) -> None:
+        self._best: dict[int, Look] = {}
+        for look in looks:
+            self.learn(look)
+
+    def learn(self, now: Look) -> None:
+        """Take notice of one more look."""
+        known = self._best.get(now.threads, now)
+        self._best[now.threads] = Look(now.threads, max(now.gflops, known.gflops), min(now.loop_s, known.loop_s))
+
+    def steady(self, looks: Iterable[Look]) -> bool:
+        """Whether all looks found it near its best."""
+        return all(
+            look.gflops >= LEAST_RATE * self._best[look.threads].gflops
+            and look.loop_s <= MOST_LOOP * self._best[look.threads].loop_s
+            for look in looks
+        )
+
+
 @dataclass
 class Turns:
     """What was timed of one competitor."""
@@ -39,14 +61,10 @@ class Turns:
     samples: list[list[float]] = field(default_factory=list)  # nanoseconds a call, of each turn
     looks: list[tuple[Look, ...]] = field(default_factory=list)  # before and after each
 
-    def counting(self, best: Mapping[int, Look]) -> list[list[float]]:
+    def counting(self, machine: Machine) -> list[list[float]]:
         """The samples of the turns in which the machine gave what it can."""
-        return [
-            samples
-            for samples, looks in zip(self.samples, self.looks, strict=True)
-            if all(look.gflops >= LEAST_RATE * best[look.threads].gflops
-                   and look.loop_s <= MOST_LOOP * best[look.threads].loop_s for look in looks)
-        ]  # fmt: skip
+        both = zip(self.samples, self.looks, strict=True)
+        return [samples for samples, looks in both if machine.steady(looks)]
 
 
 @dataclass
@@ -65,16 +83,12 @@ def interleaved(
     """Warm all of them up, then let them take turns. `look` is asked before and after each turn of a competitor; turns
     that do not count are made again, as far as patience goes, and if none counts, all do. `looks` are those that the
     run has had before. A competitor that fails is left out if there is a `failed`, which is told and may raise."""
-    left, found, best = dict(competitors), {key: Turns() for key in competitors}, dict[int, Look]()
-
-    def learn(now: Look) -> None:
-        known = best.get(now.threads, now)
-        best[now.threads] = Look(now.threads, max(now.gflops, known.gflops), min(now.loop_s, known.loop_s))
+    left, found, machine = dict(competitors), {key: Turns() for key in competitors}, Machine(looks)
 
     def looked(key: Any) -> tuple[Look, ...]:
         if look is None:
             return ()
-        learn(now := look(key))
+        machine.learn(now := look(key))
         return (now,)
 
     def asked(key: Any, what: str) -> dict[str, Any] | None:
@@ -91,11 +105,9 @@ def interleaved(
         return answer
 
     def ready(key: Any, turn: int) -> bool:
-        counting = found[key].counting(best)
+        counting = found[key].counting(machine)
         return is_done(_all(counting), rules) or (turn > rules.turns and len(counting) >= rules.turns)
 
-    for known in looks:
-        learn(known)
     count, total = len(competitors), len(competitors) * (rules.turns + 1)
     for turn in range(PATIENCE * rules.turns + 1):  # the first to warm up
         for number, key in enumerate(list(left)):
@@ -109,13 +121,13 @@ def interleaved(
             if (answer := asked(key, "turn")) is not None:
                 found[key].samples.append(answer["samples"])
                 found[key].looks.append(before + looked(key))
-    return _timed({key: found[key] for key in left}, best)
+    return _timed({key: found[key] for key in left}, machine)
 
 
-def _timed(found: Mapping[Any, Turns], best: Mapping[int, Look]) -> Timed:
+def _timed(found: Mapping[Any, Turns], machine: Machine) -> Timed:
     timed, made, left_out, restless = Timed(), 0, 0, 0
     for key, turns in found.items():
-        counting = turns.counting(best)
+        counting = turns.counting(machine)
         timed.times[key] = Summary.of(_all(counting or turns.samples))
         made += len(turns.samples)
         left_out += (len(turns.samples) - len(counting)) if counting else 0

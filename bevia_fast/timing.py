@@ -21,8 +21,9 @@
    not, until there are twice as many turns; see `bench_turns`.
 11. Caches are warm: a call finds what the call before it left there. With `cold`, memory larger than the caches is
     written before each call, by a thread on each core, outside of the clock.
-12. What grows until memory ends is timed alone, in a process for each size, without turns (`bench contexts`). Of a
-    function that takes longer than `alone_ns`, one call is then enough, and only the first comes before it.
+12. What grows until memory ends is timed alone, in a process for each size, without turns (`bench contexts`), and again
+    if the machine gave less then. Of a function that takes longer than `alone_ns`, one call is then enough, and only
+    the first comes before it.
 13. The peak of the machine is the most that any of the probes of the run reached, with as many threads: vector units
     that multiply and add in registers and do nothing else. Probes are taken before and between what is timed, or
     around each turn. All fractions of the peak are of this one.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import pytest
 
 from bevia_fast import bench_contexts, cli
 from bevia_fast.bench_agreement import Agreement
+from bevia_fast.bench_client import Competitor
 from bevia_fast.bench_config import BenchContextsConfig
 from bevia_fast.bench_plots import draw_contexts
 from bevia_fast.bench_results import StepResult
 from bevia_fast.errors import ConfigError, StoppedRun
 from bevia_fast.plots import png
+from bevia_fast.timing import Summary
 
 LINE = "bench contexts --values 64 8 --dim 8 --layers 1 --seconds 0.01 --threads 1"
 
@@ -54,12 +57,35 @@ def test_ctrl_c_keeps_the_points_until_then(
         return points[-1]
 
     monkeypatch.setattr(bench_contexts, "_measure", interrupted)
+    monkeypatch.setattr(bench_contexts, "ATTEMPTS", 1)
     line = f"{LINE} --backend numpy --json found.json".split()
     assert cli.main(line) == 130
     assert [point["ctx"] for point in json.loads(Path("found.json").read_text())] == [8]
     assert Path("contexts.png").read_bytes().startswith(b"\x89PNG")
     assert cli.main(line) == 130  # nothing is there yet
     assert len(json.loads(Path("found.json").read_text())) == 1
+
+
+def test_a_point_is_measured_again_if_the_machine_gave_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first point with its third attempt; the second with none, then the fastest is taken."""
+    config = BenchContextsConfig(dim=8, layers=1, values=(8, 16), threads=(1,), seconds=0.01, backend=("numpy",))
+    ask, good, bad = Competitor.ask, 100.0, 50.0
+    looks = iter([good, good, bad, bad, good, good, good, *[bad] * 6])
+    times = iter([5.0, 4.0, 6.0, 3.0, 2.0, 7.0])
+
+    def asked(self: Competitor, do: str, **request: Any) -> Any:
+        if do == "peak":
+            return {"gflops": next(looks), "loop_s": 1e-6}
+        return ask(self, do, **request)
+
+    measure = bench_contexts._measure
+    monkeypatch.setattr(Competitor, "ask", asked)
+    monkeypatch.setattr(
+        bench_contexts, "_measure", lambda *a: replace(measure(*a), times=Summary.of([1e6 * next(times)]))
+    )
+    report = bench_contexts.bench_contexts(config)
+    assert [point.ms_median for point in report.results] == [6.0, 2.0]
+    assert report.notes[-1].startswith("In 1 of 2 points the machine gave less")
 
 
 def test_nothing_is_measured_where_the_gradients_differ(monkeypatch: pytest.MonkeyPatch) -> None:
