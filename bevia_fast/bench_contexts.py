@@ -46,13 +46,10 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
     threads = config.threads[0] if config.threads else default_threads()
     names = [*dict.fromkeys(name for backend in config.backend for name in _ways(backend)), *config.peers()]
     sizes = [StepSize.of(config.at(ctx), config.batch) for ctx in config.contexts()]
-    machine, peak, restless = Machine(), 0.0, 0
+    machine, restless = Machine(), 0
 
     def look() -> Look:
-        nonlocal peak
-        answer = probe.ask("peak", dtype=config.dtype, repeats=3)
-        peak = max(peak, answer["gflops"])
-        machine.learn(now := Look(threads, answer["gflops"], answer["loop_s"]))
+        machine.learn(now := Look.by(probe, config.dtype))
         return now
 
     def measured(key: Key, size: StepSize) -> Point:
@@ -105,7 +102,9 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
             f"In {restless} of {len(points)} points the machine gave less than at other times, or its cores were "
             "further apart, whenever they were tried."
         )
-    report.results = [step_result(one.key, one.size, one.times, peak, one.first_s, one.facts) for one in points]
+    report.results = [
+        step_result(one.key, one.size, one.times, machine.peak(threads), one.first_s, one.facts) for one in points
+    ]
     return report
 
 

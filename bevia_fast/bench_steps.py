@@ -51,15 +51,8 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
     refuse_too_large(needed, "Training this model" if len(keys) == 1 else f"Training this model {len(keys)} times")
     with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder, contextlib.ExitStack() as processes:
         probes = {count: processes.enter_context(Competitor("peak", count)) for count in threads}
-        peaks = dict.fromkeys(threads, 0.0)
-
-        def look(key: Key) -> Look:
-            answer = probes[key[1]].ask("peak", dtype=size.dtype, repeats=2)
-            peaks[key[1]] = max(peaks[key[1]], answer["gflops"])
-            return Look(key[1], answer["gflops"], answer["loop_s"])
-
         progress.stage("Measuring what the vector units reach")
-        looks = [look(("peak", count)) for count in threads]  # refuses more threads than there are
+        looks = [Look.by(probe, size.dtype) for probe in probes.values()]  # refuses more threads than there are
         competitors = {key: processes.enter_context(start(key, config.torch_python)) for key in keys}
         progress.stage("Loading the competitors")
         for competitor in competitors.values():
@@ -71,10 +64,14 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
         agreement.check()
         progress.stage("Timing in turns")
         left = {key: competitors[key] for key in agreement.keys}
-        timed = interleaved(left, rules, progress, look, agreement.leave_out, looks)
+        timed = interleaved(
+            left, rules, progress, lambda key: Look.by(probes[key[1]], size.dtype), agreement.leave_out, looks
+        )
         report.notes += timed.notes
         report.results = [
-            step_result(key, size, summary, peaks[key[1]], agreement.first[key], competitors[key].ask("facts"))
+            step_result(
+                key, size, summary, timed.machine.peak(key[1]), agreement.first[key], competitors[key].ask("facts")
+            )
             for key, summary in timed.times.items()
         ]
     return report

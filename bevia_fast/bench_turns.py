@@ -31,6 +31,12 @@ class Look:
     gflops: float
     loop_s: float
 
+    @classmethod
+    def by(cls, probe: Competitor, dtype: Any) -> Look:
+        """What a probe finds now."""
+        answer = probe.ask("peak", dtype=dtype, repeats=3)
+        return cls(probe.threads, answer["gflops"], answer["loop_s"])
+
 
 class Machine:
     """What it gave at its best in this run, with each number of threads."""
@@ -44,6 +50,10 @@ class Machine:
         """Take notice of one more look."""
         known = self._best.get(now.threads, now)
         self._best[now.threads] = Look(now.threads, max(now.gflops, known.gflops), min(now.loop_s, known.loop_s))
+
+    def peak(self, threads: int) -> float:
+        """The most GFLOP/s that any look found with so many threads."""
+        return self._best[threads].gflops
 
     def steady(self, looks: Iterable[Look]) -> bool:
         """Whether all looks found it near its best."""
@@ -69,8 +79,9 @@ class Turns:
 
 @dataclass
 class Timed:
-    """What was found of all of them. `notes`: which turns do not count."""
+    """What was found of all of them, and of the machine. `notes`: which turns do not count."""
 
+    machine: Machine
     times: dict[Any, Summary] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -125,7 +136,7 @@ def interleaved(
 
 
 def _timed(found: Mapping[Any, Turns], machine: Machine) -> Timed:
-    timed, made, left_out, restless = Timed(), 0, 0, 0
+    timed, made, left_out, restless = Timed(machine), 0, 0, 0
     for key, turns in found.items():
         counting = turns.counting(machine)
         timed.times[key] = Summary.of(_all(counting or turns.samples))

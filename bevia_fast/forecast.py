@@ -25,6 +25,7 @@ from .instruments import Listener, Recorder
 from .kernels import Backend
 from .kernels.contract import OPERATIONS
 from .kernels.memory import aligned_zeros, outline
+from .kernels.tape import NOT_PLAYED
 from .model import GPT, DropoutStream
 from .parameters import Parameters
 from .rehearsal import Call, Rehearsed
@@ -35,7 +36,6 @@ MOST_ROWS = {"numba": 4096, "numpy": 2048}
 MOST_CTX = {"numba": 2048, "numpy": 256}  # of the small model; attention is timed alone up to LONGER
 LONGER = {"numba": 4096, "numpy": 1024}
 SECONDS, LEAST_TIMES = 0.7, 3  # of repeating the small step
-NOT_PLAYED = 2  # steps before that: one is made, one recorded (see `kernels.tape`)
 MOST_VOCABULARY, MOST_UPDATED = 4096, 1 << 21
 Kind = tuple[Any, ...]
 

@@ -24,6 +24,7 @@ from .capacity import refuse_too_large, training_memory
 from .instruments import Listener, Recorder, instruments_ns
 from .kernels import Backend
 from .kernels.contract import OPERATIONS, Cost
+from .kernels.tape import NOT_PLAYED
 from .profile_bounds import Bound, measure_bounds
 from .run import describe_backend, open_backend
 from .timing import Ratio, Stopwatch, Summary, clock, percentile
@@ -33,7 +34,6 @@ LEAST = 8  # steps to be taken apart
 NARROW = 0.01  # how well the cost of measuring is to be known, before the time is over
 PATIENCE = 4  # times the seconds asked for, at most, until it is
 TRACED = 3  # steps that a trace shows
-NOT_PLAYED = 2  # steps before they are played (see `kernels.tape`): one is made, one recorded
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ import numpy as np
 
 from .contract import OPERATIONS, UNCHECKED, Backend
 
+NOT_PLAYED = 2  # passes of a kind that come before: one is made, one recorded
 KINDS = 4  # tapes that are kept: an evaluation's and a training step's, each with and without instruments, say
 MOST_CALLS = 1000  # of a pass that is recorded: one that makes more takes so long that Python's time is nothing
 Place = tuple[Any, ...]  # what a key is asked for with
@@ -57,13 +58,13 @@ class Tapes:
         All passes of a kind must make the same calls, but for the keys. `kept` is not touched: objects that must not
         go, and make room for others at the same address, while a kind is known by their addresses.
         """
-        if _conditions(backend) != self._under:
+        before = _conditions(backend)
+        if before != self._under:
             self._tapes.clear()
         tape = self._tapes.pop(kind, None) or Tape(backend, *kept)
         while len(self._tapes) >= KINDS:
             del self._tapes[next(iter(self._tapes))]
         self._tapes[kind] = tape
-        before = _conditions(backend)
         tape.run(make, keys)
         self._under = _conditions(backend)
         if self._under != before:  # working memory has grown, as a rule: what was there before can go
@@ -73,9 +74,6 @@ class Tapes:
     def clear(self) -> None:
         """Let all arrays go."""
         self._tapes.clear()
-
-    def __len__(self) -> int:
-        return len(self._tapes)
 
 
 class Tape:

@@ -359,6 +359,8 @@ def test_one_way_to_run_a_peer_that_fails_does_not_spoil_the_others(monkeypatch:
     def asked(self: Competitor, do: str, **request: Any) -> Any:
         if self.name == "torch-compile" and do == failing:
             raise CompetitorError("torch-compile: no compiler.")
+        if do == "peak":  # on a machine that gives the same at all times
+            return {"gflops": 100.0, "loop_s": 1e-6}
         return ask(self, do, **request)
 
     monkeypatch.setattr(Competitor, "__init__", started)
@@ -366,7 +368,7 @@ def test_one_way_to_run_a_peer_that_fails_does_not_spoil_the_others(monkeypatch:
     for failing in ("step", "turn"):  # noqa: B007
         report = bench_steps(config)
         assert [result.backend for result in report.results] == ["numba", "torch-eager"]
-        assert "Left out: torch-compile: no compiler." in report.notes
+        assert report.notes == ["Left out: torch-compile: no compiler."]
     with pytest.raises(CompetitorError, match="no compiler"):
         bench_steps(replace(config, peer=("torch-compile",)))
 

@@ -31,5 +31,6 @@ def scratch(purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
 
 
 def generation() -> int:
-    """A number that no other Python thread has, and that is another one as soon as a buffer of this one's has grown."""
+    """A number that no other Python thread has, and that is another one as soon as a buffer of this one's has grown;
+    0 as long as it has none."""
     return int(getattr(_local, "generation", 0))
