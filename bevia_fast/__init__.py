@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import GenerateConfig, ModelConfig, TrainConfig, preset
+    from .data.tokenizer import Tokenizer
     from .errors import UserError
     from .kernels import get_backend
-    from .model import GPT
-    from .parameters import Parameters
-    from .run import Run
-    from .sample import generate
-    from .tokenizer import Tokenizer
-    from .training import train
+    from .model.gpt import GPT
+    from .model.parameters import Parameters
+    from .runs.trained import Run, generate
+    from .training.loop import train
 
 __version__: str
 
@@ -32,9 +31,9 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "GPT": "model", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "parameters", "Run": "run",
-    "Tokenizer": "tokenizer", "TrainConfig": "config", "UserError": "errors", "generate": "sample",
-    "get_backend": "kernels", "preset": "config", "train": "training",
+    "GPT": "model.gpt", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "model.parameters",
+    "Run": "runs.trained", "Tokenizer": "data.tokenizer", "TrainConfig": "config", "UserError": "errors",
+    "generate": "runs.trained", "get_backend": "kernels", "preset": "config", "train": "training.loop",
 }  # fmt: skip
 
 

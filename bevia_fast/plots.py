@@ -1,4 +1,4 @@
-"""Pictures: the losses of a run, and where a model looks. matplotlib is imported here and in `bench_plots` only."""
+"""Pictures: the losses of a run, and attention maps. Only this module and `measuring.pictures` import matplotlib."""
 
 from __future__ import annotations
 

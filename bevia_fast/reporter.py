@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
-from .run import Run
 
 Record = dict[str, Any]  # a line of metrics.jsonl
 
 
 class Reporter:
-    """What is told about a run while it goes on. This one keeps silent; see `console.ConsoleReporter`."""
+    """What is told about a run while it goes on. This one keeps silent; see `commands.console`."""
 
     def start(self, config: TrainConfig) -> None:
         """All input is good."""
@@ -46,5 +46,19 @@ class Reporter:
     def saved(self, count: int, size: int, seconds: float, of: float) -> None:
         """The run was saved `count` times; a checkpoint has `size` bytes, all took `seconds` of `of` seconds."""
 
-    def end(self, run: Run | None) -> None:
-        """The run is over; None if it failed."""
+    def end(self, folder: Path | None, interrupted: int) -> None:
+        """The run is over, and saved in `folder`; None if it failed. `interrupted`: the number of the signal that ended
+        it before its last step; 0: none did."""
+
+
+class Progress:
+    """Told what is going on; this one keeps silent. See `commands.progress`."""
+
+    def stage(self, what: str) -> None:
+        """Something begins that may take a while."""
+
+    def advance(self, done: float, total: float, what: str = "") -> None:
+        """How much of the stage is done, and what is on its turn."""
+
+    def part(self, index: int, count: int, what: str) -> None:
+        """What follows is one of `count` parts, the first of which is 0; `what` says which."""

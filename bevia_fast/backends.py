@@ -1,0 +1,62 @@
+"""Opening one of the two backends, and saying what computes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .config import BackendName
+from .errors import ConfigError
+from .kernels import get_backend
+from .kernels.contract import Backend
+from .kernels.memory import keep_freed_memory
+
+
+def open_backend(name: BackendName, threads: int = 0) -> Backend:
+    """The kernels called `name`, on that many threads; 0 means one for each physical core.
+
+    Only numba's are counted here: NumPy's matrix products use the threads of its own library. For it, memory that is
+    let go stays with the process from then on.
+    """
+    try:
+        backend = get_backend(name)
+    except ImportError as error:
+        raise ConfigError(f"The {name} backend does not load: {error}.") from error
+    if name == "numpy":
+        keep_freed_memory()
+    else:
+        from .kernels.numba_jit import _threads
+
+        try:
+            _threads.set_threads(threads or None)
+        except _threads.LayerError as error:
+            raise ConfigError(f"{error}.") from None
+        except ValueError as error:
+            raise ConfigError(f"--threads {threads} cannot be had: {str(error).rstrip('.')}.") from None
+    return backend
+
+
+def cache_folder() -> Path:
+    """Where the numba backend keeps its compiled code."""
+    from .kernels.numba_jit import _cache
+
+    return _cache.FOLDER
+
+
+def describe_backend(backend: Backend) -> str:
+    """What computes, in a few words."""
+    if backend.name == "numba":
+        from .kernels.numba_jit import _threads
+
+        return f"numba, {_threads.describe()}"
+    import numpy
+
+    return f"numpy {numpy.__version__}"
+
+
+def default_threads() -> int:
+    """One for each physical core, or as many as NUMBA_NUM_THREADS allows."""
+    import numba
+
+    from .kernels.numba_jit._threads import physical_cores
+
+    return min(physical_cores(), int(numba.config.NUMBA_NUM_THREADS))

@@ -1,0 +1,183 @@
+"""`bevia-fast doctor`: what this machine and this installation are, and whether the kernels compile and run here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import llvmlite
+import numba
+import numpy as np
+
+from .. import __version__
+from ..backends import open_backend
+from ..config import DoctorConfig, ModelConfig
+from ..kernels import get_backend
+from ..kernels.numba_jit import _cache, _threads
+from ..kernels.numba_jit._simd.target import TARGET
+from ..machine import available_bytes, cpu_name, readable
+from ..measuring.competitor import LIMITING_VARIABLES, THREAD_VARIABLES
+from ..measuring.stopwatch import EVICT_BYTES
+from ..training.compiling import warm_up
+
+Rows = list[tuple[str, str]]
+VERSION = re.compile("[0-9a-f]{20}")  # what a folder of compiled kernels is called
+
+
+def machine() -> Rows:
+    """The processor, its memory, and the threads that the kernels use; the threading layer is running."""
+    logical, allowed = os.cpu_count() or 1, len(_threads.allowed_cpus())
+    layers = ", ".join(filter(_threads.loads, _threads.LAYERS))
+    free = available_bytes()
+    chosen = os.environ.get("NUMBA_CPU_NAME")
+    return [
+        ("CPU", cpu_name()),
+        ("instructions", f"{TARGET.name}, {TARGET.lanes(4)} float32 or {TARGET.lanes(8)} float64 at once"
+                         + (f" (NUMBA_CPU_NAME is {chosen})" if chosen else "")),
+        ("cores", f"{_threads.physical_cores()} physical; {allowed} of {logical} hardware threads are open to us"),
+        ("threads", f"{_threads.describe()}; layers that load here: {layers}"),
+        ("memory", "unknown" if free is None else f"{readable(free)} free"),
+    ]  # fmt: skip
+
+
+def software() -> Rows:
+    """Versions, and the library behind NumPy's matrix products."""
+    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    known = (*THREAD_VARIABLES, *LIMITING_VARIABLES)
+    pinned = [f"{name} is {os.environ[name]}" for name in known if name in os.environ]
+    return [
+        ("versions", f"bevia-fast {__version__}, Python {platform.python_version()}, NumPy {np.__version__}, "
+                     f"Numba {numba.__version__}, llvmlite {llvmlite.__version__}"),
+        ("NumPy's BLAS", f"{blas.get('name')} {blas.get('version')}; {'; '.join(pinned) or 'no variable limits it'}"),
+    ]  # fmt: skip
+
+
+def measured(stage: Callable[[str], None]) -> Rows:
+    """What arithmetic and memory reach, with one thread and with as many as are in use."""
+    from ..kernels.numba_jit._simd.probe import peak_flops, triad_bandwidth
+
+    counts = sorted({1, numba.get_num_threads()})
+    stage("Measuring what the vector units reach")
+    peaks = {count: f"{peak_flops(count) / 1e9:.0f} GFLOP/s" for count in counts}
+    stage("Measuring what the memory reaches")
+    rates = {count: f"{triad_bandwidth(count, EVICT_BYTES) / 1e9:.1f} GB/s" for count in counts}
+    return [(name, ", ".join(f"{value} with {count} thread{'s' * (count > 1)}" for count, value in found.items()))
+            for name, found in (("peak, float32", peaks), ("bandwidth", rates))]  # fmt: skip
+
+
+@dataclass
+class Folder:
+    """A folder of compiled kernels."""
+
+    path: Path
+
+    def files(self) -> list[os.stat_result]:
+        found = []
+        for path in self.path.glob("*/*.nbc"):
+            with contextlib.suppress(OSError):
+                found.append(path.stat())
+        return found
+
+    def describe(self) -> str:
+        files = self.files()
+        return f"{len(files)} kernels, {readable(sum(file.st_size for file in files))}"
+
+
+def others() -> list[Folder]:
+    """Folders of other versions of the kernels, of Numba, NumPy or Python, or for another CPU."""
+    try:
+        found = sorted(_cache.all_versions().iterdir())
+    except OSError:
+        return []
+    return [Folder(path) for path in found if VERSION.fullmatch(path.name) and path != _cache.FOLDER]
+
+
+def cache(clean: bool) -> Rows:
+    """Where compiled kernels are kept; with `clean`, those of other versions are removed."""
+    state = f"cannot be kept: {_cache.problem()}" if _cache.problem() else "writable"
+    rows = [("cache", f"{_cache.FOLDER}"), ("", f"{Folder(_cache.FOLDER).describe()}; {state}")]
+    old = others()
+    if old:
+        size = readable(sum(file.st_size for folder in old for file in folder.files()))
+        if clean:
+            for folder in old:
+                shutil.rmtree(folder.path, ignore_errors=True)
+            left = len(others())
+            rows.append(("", f"{len(old) - left} folders of other versions removed, {size}"
+                             + (f"; {left} cannot be removed" if left else "")))  # fmt: skip
+        else:
+            rows.append(("", f"{len(old)} of other versions beside it, {size}; --clean removes them"))
+    return rows
+
+
+def compile_kernels(config: DoctorConfig, tell: Callable[[str, int, int], None]) -> str:
+    """Compile what training needs and is not compiled yet. Returns what is wrong, in one sentence; empty if nothing is.
+    """
+    for dtype in ("float32", "float64") if config.float64 else ("float32",):
+        model = replace(ModelConfig(), vocab_size=65, dropout=0.1, dtype=dtype)
+        try:
+            warm_up(model, get_backend("numba"), tell)
+        except Exception as error:  # whatever compiler and linker come up with
+            reason = " ".join(str(error).split()) or type(error).__name__
+            return f"The kernels do not compile for {dtype} on this machine: {reason[:300].rstrip('.')}."
+    return ""
+
+
+def advice() -> list[str]:
+    """What would make this installation faster."""
+    found = []
+    if _threads.layer() == "workqueue":
+        found.append("The threading layer is workqueue, the slowest; install libgomp1, libomp, or with pip: tbb.")
+    if not TARGET.fma:
+        found.append("The kernels are compiled for a CPU without fused multiply-add: half of the arithmetic at most.")
+    limits = [name for name in LIMITING_VARIABLES if name in os.environ]
+    if limits:
+        found.append(f"{' and '.join(limits)} can halve the speed of --backend numpy; unset what you do not need.")
+    return found
+
+
+def run(config: DoctorConfig) -> int:
+    """Print the report; returns the exit code. Raises StoppedRun if the kernels do not work."""
+    from rich.table import Table
+
+    from ..errors import StoppedRun
+    from .console import CompileBar
+    from .progress import progress
+    from .tables import WideConsole
+
+    open_backend("numba", config.threads)
+    rows = machine()
+    if config.measure:
+        with progress() as shown:
+            rows += measured(shown.stage)
+    rows += software()
+    console, bar = WideConsole(), None
+
+    def tell(operation: str, number: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or CompileBar(console)
+        bar.show(operation, number, total)
+
+    problem = compile_kernels(config, tell)
+    if bar is not None:
+        bar.stop()
+    rows += cache(config.clean)
+    if not problem:
+        wanted = "float32 and float64" if config.float64 else "float32"
+        rows.append(("kernels", f"{bar.count} compiled in {bar.seconds:.1f} s, for {wanted}" if bar and bar.count
+                                else f"all that training needs for {wanted} was compiled before"))  # fmt: skip
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    console.show(table)
+    for line in advice():
+        console.print(line, soft_wrap=True)
+    if problem:
+        raise StoppedRun(problem)
+    return 0
