@@ -11,6 +11,7 @@ Names are loaded when they are first used, so that importing the package takes n
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from .training.loop import train
 
 __version__: str
+
+if not os.path.isdir(os.path.join(os.path.dirname(__file__), "kernels")):
+    # A checkout, where kernels/ lies beside this folder and not in it: Python started there finds both.
+    __path__.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 __all__ = [
     "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Run", "Tokenizer", "TrainConfig", "UserError", "generate",

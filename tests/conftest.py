@@ -14,6 +14,8 @@ from bevia_fast.kernels import BACKENDS, get_backend
 from bevia_fast.kernels.contract import Backend
 from bevia_fast.training.compiling import two_compilers
 
+os.environ["PYTHONSAFEPATH"] = "1"  # processes that tests start import what the tests import, not what lies around
+
 settings.register_profile("repeatable", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
 

@@ -52,7 +52,7 @@ class Competitor(AbstractContextManager["Competitor"]):
         if name == "numpy" or name.startswith("torch"):
             environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
         foreign = [python, "-c", BOOTSTRAP, str(Path(__file__).parents[1] / "__init__.py")]
-        own = [sys.executable, "-m", "bevia_fast.measuring.worker"]
+        own = [sys.executable, "-P", "-m", "bevia_fast.measuring.worker"]
         # what libraries say there is of interest only if the process dies
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         try:
