@@ -17,7 +17,7 @@ from .rehearsal import MOST_TOKENS, Call, Rehearsed, rehearse
 
 # What NumPy's kernels have of their own at a time; see `numpy_bytes`. In attention, with and without dropout: arrays of
 # B x NH x T x T, bytes of the mask for each of their elements, and arrays of N x C; elsewhere arrays of the operation's
-# size. Held against calls by tests/test_rehearsal.py.
+# size. Held against calls by tests/planning/test_rehearsal.py.
 NUMPY_ATTENTION = {("attention_forward", False): (3, 0, 1), ("attention_forward", True): (3, 0, 1),
                    ("attention_backward", False): (3, 0, 4), ("attention_backward", True): (3.3, 7, 4)}  # fmt: skip
 NUMPY_ARRAYS = {

@@ -1,6 +1,6 @@
 """What PyTorch computes, from which `golden.npz` is made. Only making the file anew needs PyTorch:
 
-    pip install torch && python tests/golden/make_golden.py
+    pip install torch && python tests/kernels/golden/make_golden.py
 
 Inputs are float32 numbers; everything is computed from them in float64, so that one set of results serves both dtypes.
 """
