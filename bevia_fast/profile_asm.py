@@ -95,8 +95,8 @@ def _work(loop: Loop) -> tuple[int, int]:
 
 def product_asm(dtype: str) -> str:
     """The machine code of the matrix product, which stands by itself and not in the kernels that call it."""
-    real = numba.types.CPointer(numba.from_dtype(np.dtype(dtype)))
-    text: str = numba.cfunc(tiles.product_signature(real), error_model="numpy")(tiles._product)._library.get_asm_str()
+    signature = tiles.product_signature(np.dtype(dtype))
+    text: str = numba.cfunc(signature, error_model="numpy")(tiles._product)._library.get_asm_str()
     return text
 
 

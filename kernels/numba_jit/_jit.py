@@ -65,11 +65,11 @@ def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorate
 
 
-def device(function: Callable[..., Any]) -> Any:
+def device(function: Callable[..., Any], **options: Any) -> Any:
     """Compile a function that kernels call; it is compiled into each of them."""
     # no wrappers: it is never called from Python
     dispatcher = numba.njit(
-        error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+        error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options
     )(function)
     compile_it = dispatcher.compile
 
@@ -79,3 +79,8 @@ def device(function: Callable[..., Any]) -> Any:
 
     dispatcher.compile = compile_part
     return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """As `device`, for a function so short that a call would take as long: views, as arguments, are many numbers."""
+    return device(function, forceinline=True)

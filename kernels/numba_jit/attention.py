@@ -9,6 +9,7 @@ weights made again from the scores and the saved log-sum-exp.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -19,14 +20,40 @@ from ._jit import device, kernel
 from ._scratch import scratch
 from ._simd.attention_plan import BACKWARD_QUERIES, QUERIES, plan_backward, plan_forward
 from ._simd.attention_rows import softmax_gradient_rows, softmax_rows
-from ._simd.blocks import causal_product
+from ._simd.blocks import add_product_of_causal, add_product_of_transposed, multiply_causal
 from ._simd.norm_spans import dot_span
-from ._simd.packing import pack_panel
+from ._simd.packing import pack
+from ._simd.product_plan import panels_size
 from ._simd.softmax_spans import exp_span, max_span
-from ._simd.spans import dropout_span, scale_span, zero_span
-from ._simd.tiles import lanes_of, product, product_address
+from ._simd.spans import add_span, dropout_span, scale_span, zero_span
+from ._simd.tiles import lanes_of, product_address, tile_height
+from ._simd.views import causal, matrix, panels, row_of
 from ._threads import thread_count
-from .dropout import mask_numbers, row_hash
+from .dropout import Dropout, rate_of, row_hash
+
+
+class ForwardMemory(NamedTuple):
+    """What the forward pass works in, and with."""
+
+    multiply: int  # the address of the product's machine code
+    panels: Any  # keys and values, packed
+    scores: Any
+    state: Any
+
+
+class BackwardMemory(NamedTuple):
+    """What the backward pass works in, and with."""
+
+    multiply: int
+    dq: Any  # the gradients of queries, by the parts of a head
+    scores: Any
+    dscores: Any
+    k_T: Any  # packed, as all that follows
+    v_T: Any
+    k: Any
+    q: Any
+    dout: Any
+    means: Any
 
 
 @implements(contract.attention_forward)
@@ -36,13 +63,13 @@ def attention_forward(
     # (B,T,3C) -> (B,T,C), (B,NH,T)
     dtype = out.dtype
     plan = plan_forward(*out.shape, lse.shape[1], dtype, thread_count())
-    _forward(
-        out, lse, qkv, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate), product_address(dtype),
+    memory = ForwardMemory(
+        product_address(dtype),
         scratch("whole heads", plan.panels, dtype),  # the backward pass has other use for it
         scratch("scores", plan.scores, dtype),
         scratch("rows", plan.rows, dtype),
-        *plan[3:],
-    )  # fmt: skip
+    )
+    _forward(out, lse, qkv, np.uint64(dropout_key), rate_of(dropout_rate), memory, plan)
 
 
 @implements(contract.attention_backward)
@@ -52,9 +79,7 @@ def attention_backward(
     # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
     dtype = out.dtype
     plan = plan_backward(*out.shape, lse.shape[1], dtype, thread_count())
-    _backward(
-        dqkv.reshape(-1),  # the sums of queries' gradients may be made in either of two arrays, of as many dimensions
-        dout, qkv, out, lse, np.uint64(dropout_key), dropout_rate > 0.0, *mask_numbers(dropout_rate),
+    memory = BackwardMemory(
         product_address(dtype),
         scratch("whole heads", plan.dqueries, dtype),
         scratch("scores", plan.scores, dtype),
@@ -65,8 +90,8 @@ def attention_backward(
         scratch("query rows", plan.query_rows, dtype),
         scratch("dout rows", plan.query_rows, dtype),
         scratch("means", plan.means, dtype),
-        *plan[6:],
-    )  # fmt: skip
+    )
+    _backward(dqkv, dout, qkv, out, lse, np.uint64(dropout_key), rate_of(dropout_rate), memory, plan)
 
 
 @implements(contract.attention_weights)
@@ -77,316 +102,328 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
     _weights(weights, qkv, first)
 
 
-# ------------------------------------------------------------------------------------------------------------- kernels
+# ------------------------------------------------------------------------------------------------------ parts of a head
 
-
-@kernel()
-def _forward(
-    out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply, panels, all_scores, all_state,
-    by_head, k_width, v_width, v_rows, keys,
-):  # fmt: skip
-    (B, T, C), NH = out.shape, lse.shape[1]
-    k_count, q_blocks = (T + k_width - 1) // k_width, (T + QUERIES - 1) // QUERIES
-    if not by_head:
-        for item in numba.prange(B * NH * k_count):
-            bh, p = item // k_count, item % k_count
-            _pack_keys_and_values(bh, bh, p, p + 1, qkv, T, C, NH, k_width, v_width, panels)
-    items = B * NH if by_head else B * NH * q_blocks
-    for item in numba.prange(items):
-        if by_head:
-            _forward_head(
-                item, numba.get_thread_id(), out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
-                panels, all_scores, all_state, k_width, v_width, v_rows, keys,
-            )  # fmt: skip
-        else:
-            turn = item % q_blocks
-            _forward_block(
-                item // q_blocks, item // q_blocks,
-                turn // 2 if turn % 2 == 0 else q_blocks - 1 - turn // 2,  # light and heavy blocks in turn
-                numba.get_thread_id(), out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
-                panels, all_scores, all_state, k_width, v_width, v_rows, keys,
-            )  # fmt: skip
+packed_size = device(panels_size)
 
 
 @device
-def _pack_keys_and_values(bh, slot, first, last, qkv, T, C, NH, k_width, v_width, panels):
-    """The keys of some panels transposed, and as many values, of one head, into a slot of `panels`: all of its keys, in
-    panels of k_width tokens, then all of its values, in panels of v_width channels."""
+def split_head(qkv, bh, NH):
+    """(B,T,3C) -> q, k, v of one head, each (T,HS): views, nothing is copied."""
+    T, C = qkv.shape[1], qkv.shape[2] // 3
     HS = C // NH
-    v_count = (HS + v_width - 1) // v_width
-    k_at, v_at = _slot(slot, T, HS, k_width, v_width)
-    for p in range(first, last):
-        j, columns = p * k_width, min(k_width, T - p * k_width)
-        at = (bh // NH * T + j) * 3 * C + bh % NH * HS
-        pack_panel(panels, k_at + j * HS, k_width, qkv, at + C, 1, 3 * C, HS, columns)
-        for c in range(v_count):
-            pack_panel(
-                panels, v_at + (c * T + j) * v_width, v_width,
-                qkv, at + 2 * C + c * v_width, 3 * C, 1, columns, min(v_width, HS - c * v_width),
-            )  # fmt: skip
-
-
-@device
-def _slot(slot, T, HS, k_width, v_width):
-    """Where the keys and the values of a head begin."""
-    k_size = (T + k_width - 1) // k_width * k_width * HS
-    k_at = slot * (k_size + (HS + v_width - 1) // v_width * v_width * T)
-    return k_at, k_at + k_size
-
-
-@device
-def _forward_head(
-    bh, thread, out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply, panels, all_scores, all_state,
-    k_width, v_width, v_rows, keys,
-):  # fmt: skip
-    """All queries of one head, by one thread."""
-    T, C = out.shape[1:]
-    _pack_keys_and_values(
-        bh, thread, 0, (T + k_width - 1) // k_width, qkv, T, C, lse.shape[1], k_width, v_width, panels
+    at = bh // NH * T * 3 * C + bh % NH * HS
+    return (
+        matrix(qkv, at, T, HS, 3 * C),
+        matrix(qkv, at + C, T, HS, 3 * C),
+        matrix(qkv, at + 2 * C, T, HS, 3 * C),
     )
-    for q_block in range((T + QUERIES - 1) // QUERIES):
-        _forward_block(
-            bh, thread, q_block, thread, out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
-            panels, all_scores, all_state, k_width, v_width, v_rows, keys,
-        )  # fmt: skip
 
 
 @device
-def _forward_block(
-    bh, slot, q_block, thread, out, lse, qkv, key, use_dropout, threshold, keep_scale, multiply,
-    panels, all_scores, all_state, k_width, v_width, v_rows, keys,
-):  # fmt: skip
-    """One block of queries of a head packed in a slot: over the blocks of keys up to the last that it may look at."""
-    (T, C), NH = out.shape[1:], lse.shape[1]
+def head_of(out, bh, NH):
+    """(B,T,C) -> one head (T,HS), a view."""
+    T, C = out.shape[1:]
     HS = C // NH
-    real = out.dtype.type
-    scale = real(1.0 / math.sqrt(HS))
-    v_count = (HS + v_width - 1) // v_width
-    k_at, v_at = _slot(slot, T, HS, k_width, v_width)
-    q0 = q_block * QUERIES
-    rows = min(QUERIES, T - q0)
-    q_at = (bh // NH * T + q0) * 3 * C + bh % NH * HS
-    o_at = (bh // NH * T + q0) * C + bh % NH * HS
-    s_at = thread * QUERIES * keys
-    # of each row: its largest score so far, the sum of its weights, and how much less now counts what was summed before
-    largest = thread * 3 * QUERIES
-    total, shrink = largest + QUERIES, largest + 2 * QUERIES
-    lanes = lanes_of(all_scores)
-    for k0 in range(0, q0 + rows, keys):
-        width = min(keys, q0 + rows - k0)
-        # scores = q . k
-        for j in range(0, width, k_width):
-            causal_product(
-                multiply, qkv, q_at, 3 * C, panels, k_at + (k0 + j) * HS, k_width, HS,
-                all_scores, s_at + j, keys, rows, k0 + j - q0,
-            )  # fmt: skip
-        # weights = exp(scores - largest)
-        for r in range(0, rows, lanes):
-            number, seen, diagonal = min(lanes, rows - r), min(keys, q0 + r - k0), q0 + r < k0 + keys
-            softmax_rows(
-                all_scores, s_at + r * keys, keys, number, seen, diagonal, _cleared(v_rows, lanes, keys - seen),
-                scale, k0 == 0, all_state, largest + r, total + r, shrink + r,
-            )  # fmt: skip
-            for i in range(r, r + number):
-                if k0 > 0 and all_state[shrink + i] != 1:
-                    scale_span(out, o_at + i * C, HS, all_state[shrink + i])
-            if use_dropout:
-                _drop_rows(
-                    all_scores, s_at + r * keys, keys, number, seen, diagonal, key, bh * T + q0 + r, k0,
-                    threshold, keep_scale,
-                )  # fmt: skip
-        # out += weights v
-        step = v_rows if k0 + width > q0 + 1 else rows  # on the diagonal, tile by tile: each has keys of its own
-        for r in range(0, rows, step):
-            number, depth = min(step, rows - r), min(width, q0 + r + step - k0)
-            for c in range(v_count):
-                at = o_at + r * C + c * v_width
-                product(
-                    multiply, all_scores, s_at + r * keys, keys, 1,
-                    panels, v_at + (c * T + k0) * v_width, v_width, depth,
-                    out, at, C, number, min(v_width, HS - c * v_width), out, at, C, k0 > 0, out, 0, 0, False,
-                )  # fmt: skip
-    for r in range(rows):
-        lse[bh // NH, bh % NH, q0 + r] = all_state[largest + r] * scale + real(math.log(all_state[total + r]))
-        scale_span(out, o_at + r * C, HS, real(1) / all_state[total + r])
+    return matrix(out, bh // NH * T * C + bh % NH * HS, T, HS, C)
 
 
 @device
-def _drop_rows(X, x, x_row, rows, seen, diagonal, key, mask_row, k0, threshold, keep_scale):
-    """Dropout of some rows of weights, or of their gradients: `seen` of each, and on the diagonal one more for each."""
-    for i in range(rows):
-        n, at = seen + (i + 1 if diagonal else 0), x + i * x_row
-        bits = row_hash(key, mask_row + i)
-        dropout_span(X, at, X, at, X, 0, False, n, bits, k0, threshold, keep_scale)
+def drop(weights, dropout, row, column):
+    """Dropout of some rows of weights, or of their gradients; in the mask the first element is (row, column)."""
+    for i in range(weights.rows):
+        seen = weights[i][: weights.diagonal + i + 1]
+        bits = row_hash(dropout.key, row + i)
+        dropout_span(seen, 0, seen, 0, seen, 0, False, seen.size, bits, column, dropout.threshold, dropout.scale)
+
+
+# ------------------------------------------------------------------------------------------------------------- forward
+
+
+class ForwardHead(NamedTuple):
+    """What belongs to one head of one sequence."""
+
+    q: Any  # (T,HS)
+    k: Any
+    v: Any
+    out: Any
+    lse: Any  # (T,)
+    scale: Any  # of the scores
+    row: Any  # the first of the dropout mask
+    k_T: Any  # packed
+    packed_v: Any
+    scores: Any  # (QUERIES,keys), the thread's own
+    state: Any  # (3,QUERIES): a row's largest score so far, the sum of its weights, what is left of what was summed
 
 
 @device
-def _cleared(tile_rows, lanes, columns):
-    """How many vectors beyond that of the diagonal are set to 0, of the `columns` that there are from there on: as far
-    as a row's tile will read, which may end so many rows below."""
-    return min((tile_rows + lanes - 2) // lanes, columns // lanes - 1)
+def forward_head(bh, slot, arrays, memory, plan):
+    """A head, with its packed keys and values in a slot of the memory."""
+    out, lse, qkv = arrays
+    NH, T = lse.shape[1:]
+    q, k, v = split_head(qkv, bh, NH)
+    HS, thread = q.columns, numba.get_thread_id()
+    k_size = packed_size(HS, T, plan.k_width)
+    at = slot * (k_size + packed_size(T, HS, plan.v_width))
+    return ForwardHead(
+        q, k, v, head_of(out, bh, NH), row_of(lse, bh * T, T),
+        out.dtype.type(1.0 / math.sqrt(HS)), bh * T,
+        panels(memory.panels, at, HS, T, plan.k_width, memory.multiply),
+        panels(memory.panels, at + k_size, T, HS, plan.v_width, memory.multiply),
+        matrix(memory.scores, thread * QUERIES * plan.keys, QUERIES, plan.keys, plan.keys),
+        matrix(memory.state, thread * 3 * QUERIES, 3, QUERIES, QUERIES),
+    )  # fmt: skip
 
 
 @kernel()
-def _backward(
-    dqkv, dout, qkv, out, lse, key, use_dropout, threshold, keep_scale, multiply,
-    dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
-    parts, k_width, c_width, c_rows, keys,
-):  # fmt: skip
-    (B, T, C), NH = out.shape, lse.shape[1]
-    for item in numba.prange(B * NH * parts):
-        _backward_part(
-            item, numba.get_thread_id(), dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
-            key, use_dropout, threshold, keep_scale,
-            multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
-        )  # fmt: skip
-    if parts > 1:
-        for row in numba.prange(B * NH * T):
-            _add_parts(row, dqkv, dqueries, parts, T, C, NH)
+def _forward(out, lse, qkv, key, rate, memory, plan):
+    arrays, dropout = (out, lse, qkv), Dropout(key, rate.use, rate.threshold, rate.scale)
+    B, NH, T = lse.shape
+    q_blocks, k_panels = (T + QUERIES - 1) // QUERIES, (T + plan.k_width - 1) // plan.k_width
+    if plan.by_head:
+        for bh in numba.prange(B * NH):
+            _forward_head(bh, arrays, dropout, memory, plan)
+    else:
+        for item in numba.prange(B * NH * k_panels):
+            _pack_panel(item // k_panels, item % k_panels, arrays, memory, plan)
+        for item in numba.prange(B * NH * q_blocks):
+            _forward_turn(item // q_blocks, item % q_blocks, arrays, dropout, memory, plan)
 
 
 @device
-def _add_parts(row, dqkv, dqueries, parts, T, C, NH):
-    """dq, from what the parts of the head found."""
-    HS, bh, t = C // NH, row // T, row % T
-    at = (bh // NH * T + t) * 3 * C + bh % NH * HS
-    for part in range(parts):
-        part_at = ((bh * parts + part) * T + t) * HS
-        for c in range(HS):
-            dqkv[at + c] = dqueries[part_at + c] + (dqkv[at + c] if part > 0 else 0)
+def _forward_head(bh, arrays, dropout, memory, plan):
+    """All queries of one head, by one thread."""
+    head = forward_head(bh, numba.get_thread_id(), arrays, memory, plan)
+    _pack_keys_and_values(head, 0, head.k.rows)
+    for q0 in range(0, head.q.rows, QUERIES):
+        _forward_block(head, q0, dropout)
 
 
 @device
-def _backward_part(
-    item, thread, dqkv, dout, qkv, out, lse, T, C, NH, parts, k_width, c_width, c_rows, keys,
-    key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
-):  # fmt: skip
-    """Every `parts`-th block of keys of one head: over the blocks of queries from the first that may look at it."""
-    bh, part, HS = item // parts, item % parts, C // NH
-    c_count = (HS + c_width - 1) // c_width
-    kt_at, k_at = thread * keys * HS, thread * keys * c_count * c_width
-    if parts > 1:
-        zero_span(dqueries, item * T * HS, min(T, part * keys) * HS)  # queries that look at none of the part's keys
-    for t in range(part * keys, T):  # of dweights, under the weights
-        at = (bh // NH * T + t) * C + bh % NH * HS
-        means[thread * T + t] = dot_span(dout, at, out, at, HS)
-    for k0 in range(part * keys, T, parts * keys):
-        k_number = min(keys, T - k0)
-        k_start = (bh // NH * T + k0) * 3 * C + C + bh % NH * HS
-        v_start = k_start + C
-        for j in range(0, k_number, k_width):
-            columns = min(k_width, k_number - j)
-            pack_panel(k_panels, kt_at + j * HS, k_width, qkv, k_start + j * 3 * C, 1, 3 * C, HS, columns)
-            pack_panel(v_panels, kt_at + j * HS, k_width, qkv, v_start + j * 3 * C, 1, 3 * C, HS, columns)
-        for c in range(c_count):
-            pack_panel(
-                k_rows, k_at + c * keys * c_width, c_width, qkv, k_start + c * c_width, 3 * C, 1, k_number,
-                min(c_width, HS - c * c_width),
-            )  # fmt: skip
-        first = k0 // BACKWARD_QUERIES * BACKWARD_QUERIES
-        for q0 in range(first, T, BACKWARD_QUERIES):
-            _backward_block(
-                bh, q0, k0, k_number, part, parts, thread, dqkv, dout, qkv, out, lse, T, C, NH,
-                k_width, c_width, c_rows, keys, key, use_dropout, threshold, keep_scale,
-                multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
-            )  # fmt: skip
+def _pack_panel(bh, p, arrays, memory, plan):
+    """One panel of keys, and as many values, of a head that has a slot of its own."""
+    _pack_keys_and_values(forward_head(bh, bh, arrays, memory, plan), p * plan.k_width, (p + 1) * plan.k_width)
 
 
 @device
-def _backward_block(
-    bh, q0, k0, k_number, part, parts, thread, dqkv, dout, qkv, out, lse, T, C, NH, k_width, c_width, c_rows, keys,
-    key, use_dropout, threshold, keep_scale,
-    multiply, dqueries, all_scores, all_dscores, k_panels, v_panels, k_rows, q_rows, dout_rows, means,
-):  # fmt: skip
-    """What one block of queries and one block of keys add to the gradients of both."""
-    HS = C // NH
-    real = out.dtype.type
-    scale = real(1.0 / math.sqrt(HS))
-    c_count = (HS + c_width - 1) // c_width
-    rows = min(BACKWARD_QUERIES, T - q0)
-    width = min(k_number, q0 + rows - k0)  # keys that some query of the block may look at
-    q_start = (bh // NH * T + q0) * 3 * C + bh % NH * HS
-    o_start = (bh // NH * T + q0) * C + bh % NH * HS
-    k_start = (bh // NH * T + k0) * 3 * C + C + bh % NH * HS
-    s_at = thread * BACKWARD_QUERIES * keys
-    kt_at, k_at = thread * keys * HS, thread * keys * c_count * c_width
-    q_at = thread * BACKWARD_QUERIES * c_count * c_width
-    for c in range(c_count):
-        columns, packed = min(c_width, HS - c * c_width), q_at + c * BACKWARD_QUERIES * c_width
-        pack_panel(q_rows, packed, c_width, qkv, q_start + c * c_width, 3 * C, 1, rows, columns)
-        pack_panel(dout_rows, packed, c_width, dout, o_start + c * c_width, C, 1, rows, columns)
-    # scores = q . k;  dweights = dout . v
-    for j in range(0, width, k_width):
-        packed, at, below = kt_at + j * HS, s_at + j, k0 + j - q0
-        causal_product(
-            multiply, qkv, q_start, 3 * C, k_panels, packed, k_width, HS, all_scores, at, keys, rows, below
-        )
-        causal_product(
-            multiply, dout, o_start, C, v_panels, packed, k_width, HS, all_dscores, at, keys, rows, below
-        )
-    # weights = exp(scores - lse);  dscores = weights * (dweights - their mean) / sqrt(HS)
-    lanes = lanes_of(all_scores)
-    for r in range(0, rows, lanes):
-        number, seen, diagonal = min(lanes, rows - r), min(keys, q0 + r - k0), q0 + r < k0 + keys
-        at = s_at + r * keys
-        if use_dropout:
-            _drop_rows(all_dscores, at, keys, number, seen, diagonal, key, bh * T + q0 + r, k0, threshold, keep_scale)
-        softmax_gradient_rows(
-            all_scores, at, all_dscores, at, keys, number, seen, diagonal, _cleared(c_rows, lanes, keys - seen), scale,
-            lse, bh * T + q0 + r, means, thread * T + q0 + r,
-        )  # fmt: skip
-        if use_dropout:
-            _drop_rows(all_scores, at, keys, number, seen, diagonal, key, bh * T + q0 + r, k0, threshold, keep_scale)
-    # On the diagonal, tile by tile: queries before a key and keys behind a query give nothing.
-    diagonal = k0 + width > q0
-    step = c_rows if diagonal else width
-    for j in range(0, width, step):
-        number, r = min(step, width - j), max(0, k0 + j - q0)
-        seen = q0 > k0 + j  # by queries before these
-        for c in range(c_count):
-            columns, packed = min(c_width, HS - c * c_width), q_at + (c * BACKWARD_QUERIES + r) * c_width
-            dk = k_start + j * 3 * C + c * c_width
-            dv, at = dk + C, s_at + r * keys + j
-            # dv += weights^T dout;  dk += dscores^T q
-            product(
-                multiply, all_scores, at, 1, keys, dout_rows, packed, c_width, rows - r,
-                dqkv, dv, 3 * C, number, columns, dqkv, dv, 3 * C, seen, dqkv, 0, 0, False,
-            )  # fmt: skip
-            product(
-                multiply, all_dscores, at, 1, keys, q_rows, packed, c_width, rows - r,
-                dqkv, dk, 3 * C, number, columns, dqkv, dk, 3 * C, seen, dqkv, 0, 0, False,
-            )  # fmt: skip
-    # dq goes to where it belongs at once, or to the sum of the part
-    dq_rows, dq_start, dq_stride = (dqkv, q_start, 3 * C) if parts == 1 else (
-        dqueries, ((bh * parts + part) * T + q0) * HS, HS
+def _forward_turn(bh, turn, arrays, dropout, memory, plan):
+    """One block of queries of a head that is packed: light and heavy ones in turn."""
+    head = forward_head(bh, bh, arrays, memory, plan)
+    blocks = (head.q.rows + QUERIES - 1) // QUERIES
+    q_block = turn // 2 if turn % 2 == 0 else blocks - 1 - turn // 2
+    _forward_block(head, q_block * QUERIES, dropout)
+
+
+@device
+def _pack_keys_and_values(head, first, last):
+    pack(head.k_T[:, first:last], head.k[first:last].T)
+    pack(head.packed_v[first:last], head.v[first:last])
+
+
+@device
+def _forward_block(head, q0, dropout):
+    """A block of queries from q0 on: over the blocks of keys up to the last that it may look at."""
+    q, out, lse = head.q[q0 : q0 + QUERIES], head.out[q0 : q0 + QUERIES], head.lse[q0 : q0 + QUERIES]
+    real, scale, lanes = lse.dtype.type, head.scale, lanes_of(q)
+    reach = tile_height(head.packed_v.width, lanes)
+    end, keys = q0 + q.rows, head.scores.columns
+    for k0 in range(0, end, keys):
+        k1 = min(k0 + keys, end)
+        k_T, v = head.k_T[:, k0:k1], head.packed_v[k0:k1]
+        weights = causal(head.scores[: q.rows], q0 - k0)
+
+        # scores = q k^T
+        multiply_causal(weights, q, k_T)
+        for i in range(0, q.rows, lanes):
+            rows, state = weights[i : i + lanes], head.state[:, i : i + lanes]
+            # weights = exp(scores - largest)
+            softmax_rows(rows, state, scale, k0 == 0, reach)
+            if k0 > 0:
+                _shrink(out[i : i + lanes], state[2])
+            if dropout.use:
+                drop(rows, dropout, head.row + q0 + i, k0)
+        # out += weights v
+        add_product_of_causal(out, weights, v, k0 > 0)
+
+    largest, total = head.state[0], head.state[1]
+    for i in range(q.rows):
+        lse[i] = largest[i] * scale + real(math.log(total[i]))
+        scale_span(out[i], 0, out.columns, real(1) / total[i])
+
+
+@device
+def _shrink(out, factors):
+    """What was summed before a larger score appeared counts less now."""
+    for i in range(out.rows):
+        if factors[i] != 1:
+            scale_span(out[i], 0, out.columns, factors[i])
+
+
+# ------------------------------------------------------------------------------------------------------------ backward
+
+
+class BackwardHead(NamedTuple):
+    """What belongs to one head of one sequence, and the memory of the thread that is at it."""
+
+    q: Any  # (T,HS)
+    k: Any
+    v: Any
+    out: Any
+    dout: Any
+    dq: Any
+    dk: Any
+    dv: Any
+    lse: Any  # (T,)
+    scale: Any  # of the scores
+    row: Any  # the first of the dropout mask
+
+
+class BackwardPanels(NamedTuple):
+    """What a thread works in."""
+
+    scores: Any  # (BACKWARD_QUERIES,keys)
+    dscores: Any
+    k_T: Any  # (HS,keys), packed
+    v_T: Any
+    k: Any  # (keys,HS), packed
+    q: Any  # (BACKWARD_QUERIES,HS), packed
+    dout: Any
+    means: Any  # (T,): of a query's dweights under its weights
+
+
+@device
+def backward_head(bh, arrays):
+    dqkv, dout, qkv, out, lse = arrays
+    NH, T = lse.shape[1:]
+    q, k, v = split_head(qkv, bh, NH)
+    dq, dk, dv = split_head(dqkv, bh, NH)
+    return BackwardHead(
+        q, k, v, head_of(out, bh, NH), head_of(dout, bh, NH), dq, dk, dv,
+        row_of(lse, bh * T, T), out.dtype.type(1.0 / math.sqrt(q.columns)), bh * T,
     )  # fmt: skip
-    step, seen = c_rows if diagonal else rows, k0 > part * keys
-    for r in range(max(0, k0 - q0), rows, step):
-        number, depth = min(step, rows - r), min(width, q0 + r + step - k0)
-        for c in range(c_count):
-            columns, dq = min(c_width, HS - c * c_width), dq_start + r * dq_stride + c * c_width
-            # dq += dscores k
-            product(
-                multiply, all_dscores, s_at + r * keys, keys, 1, k_rows, k_at + c * keys * c_width, c_width, depth,
-                dq_rows, dq, dq_stride, number, columns, dq_rows, dq, dq_stride, seen, dq_rows, 0, 0, False,
-            )  # fmt: skip
+
+
+@device
+def backward_panels(T, HS, memory, plan):
+    thread, m, keys = numba.get_thread_id(), memory.multiply, plan.keys
+    k_T = thread * packed_size(HS, keys, plan.k_width)
+    k, q = thread * packed_size(keys, HS, plan.c_width), thread * packed_size(BACKWARD_QUERIES, HS, plan.c_width)
+    scores = thread * BACKWARD_QUERIES * keys
+    return BackwardPanels(
+        matrix(memory.scores, scores, BACKWARD_QUERIES, keys, keys),
+        matrix(memory.dscores, scores, BACKWARD_QUERIES, keys, keys),
+        panels(memory.k_T, k_T, HS, keys, plan.k_width, m),
+        panels(memory.v_T, k_T, HS, keys, plan.k_width, m),
+        panels(memory.k, k, keys, HS, plan.c_width, m),
+        panels(memory.q, q, BACKWARD_QUERIES, HS, plan.c_width, m),
+        panels(memory.dout, q, BACKWARD_QUERIES, HS, plan.c_width, m),
+        row_of(memory.means, thread * T, T),
+    )
+
+
+@kernel()
+def _backward(dqkv, dout, qkv, out, lse, key, rate, memory, plan):
+    arrays, dropout = (dqkv, dout, qkv, out, lse), Dropout(key, rate.use, rate.threshold, rate.scale)
+    B, NH, T = lse.shape
+    for item in numba.prange(B * NH * plan.parts):
+        _backward_part(item // plan.parts, item % plan.parts, arrays, dropout, memory, plan)
+    if plan.parts > 1:
+        for row in numba.prange(B * NH * T):
+            _add_parts(row // T, row % T, dqkv, NH, memory.dq, plan.parts)
+
+
+@device
+def _part_of_dq(bh, part, parts, T, HS, dq):
+    """Where a part of a head sums up gradients of queries."""
+    return matrix(dq, (bh * parts + part) * T * HS, T, HS, HS)
+
+
+@device
+def _add_parts(bh, t, dqkv, NH, dq_parts, parts):
+    """dq of one query, from what the parts of the head found."""
+    dq = split_head(dqkv, bh, NH)[0]
+    total = dq[t]
+    zero_span(total, 0, total.size)
+    for part in range(parts):
+        found = _part_of_dq(bh, part, parts, dq.rows, dq.columns, dq_parts)[t]
+        add_span(total, 0, found, 0, total, 0, total.size)
+
+
+@device
+def _backward_part(bh, part, arrays, dropout, memory, plan):
+    """Every `parts`-th block of keys of one head: over the blocks of queries from the first that may look at it."""
+    head = backward_head(bh, arrays)
+    T, HS, first = head.q.rows, head.q.columns, part * plan.keys
+    own = backward_panels(T, HS, memory, plan)
+    dq = head.dq  # goes to where it belongs at once, or to the sum of the part
+    if plan.parts > 1:
+        dq = _part_of_dq(bh, part, plan.parts, T, HS, memory.dq)
+        for t in range(0, min(T, first)):  # queries that look at none of the part's keys
+            zero_span(dq[t], 0, HS)
+    for t in range(first, T):
+        own.means[t] = dot_span(head.dout[t], 0, head.out[t], 0, HS)
+    for k0 in range(first, T, plan.parts * plan.keys):
+        k, v = head.k[k0 : k0 + plan.keys], head.v[k0 : k0 + plan.keys]
+        pack(own.k_T, k.T)
+        pack(own.v_T, v.T)
+        pack(own.k, k)
+        for q0 in range(k0, T, BACKWARD_QUERIES):
+            _backward_block(head, own, dq[q0 : q0 + BACKWARD_QUERIES], q0, k0, k0 > first, dropout)
+
+
+@device
+def _backward_block(head, own, dq, q0, k0, begun, dropout):
+    """What a block of queries from q0 on and a block of keys from k0 on add to the gradients of both; dq has begun."""
+    q1 = min(q0 + BACKWARD_QUERIES, head.q.rows)
+    k1 = min(k0 + own.k.rows, q1)  # keys that some query of the block may look at
+    q, dout, lse, means = head.q[q0:q1], head.dout[q0:q1], head.lse[q0:q1], own.means[q0:q1]
+    dk, dv = head.dk[k0:k1], head.dv[k0:k1]
+    k_T, v_T, k = own.k_T[:, : k1 - k0], own.v_T[:, : k1 - k0], own.k[: k1 - k0]
+    weights, dscores = causal(own.scores[: q.rows], q0 - k0), causal(own.dscores[: q.rows], q0 - k0)
+    packed_q, packed_dout = own.q[: q.rows], own.dout[: q.rows]
+    pack(packed_q, q)
+    pack(packed_dout, dout)
+
+    # scores = q k^T;  dweights = dout v^T
+    multiply_causal(weights, q, k_T)
+    multiply_causal(dscores, dout, v_T)
+    lanes = lanes_of(q)
+    reach = tile_height(k.width, lanes)
+    for i in range(0, q.rows, lanes):
+        end, row = i + lanes, head.row + q0 + i
+        if dropout.use:
+            drop(dscores[i:end], dropout, row, k0)
+        # weights = exp(scores - lse);  dscores = weights * (dweights - their mean) / sqrt(HS)
+        softmax_gradient_rows(weights[i:end], dscores[i:end], lse[i:end], means[i:end], head.scale, reach)
+        if dropout.use:
+            drop(weights[i:end], dropout, row, k0)
+
+    # dv += weights^T dout;  dk += dscores^T q;  dq += dscores k
+    add_product_of_transposed(dv, weights, packed_dout)
+    add_product_of_transposed(dk, dscores, packed_q)
+    add_product_of_causal(dq, dscores, k, begun)
+
+
+# ---------------------------------------------------------------------------------------------- the weights themselves
 
 
 @kernel()
 def _weights(weights, qkv, first):
-    B, NH, R, T = weights.shape
-    C = qkv.shape[2] // 3
-    HS = C // NH
-    real = weights.dtype.type
-    scale = real(1.0 / math.sqrt(HS))
+    B, NH, R, _ = weights.shape
     for item in numba.prange(B * NH * R):
-        b, h, r = item // (NH * R), item // R % NH, item % R
-        n, at = first + r + 1, item * T
-        for j in range(n):
-            query = (b * T + first + r) * 3 * C + h * HS
-            weights[b, h, r, j] = dot_span(qkv, query, qkv, (b * T + j) * 3 * C + C + h * HS, HS)
-        total = exp_span(weights, at, weights, at, n, scale, max_span(weights, at, n))
-        for j in range(n):
-            weights[b, h, r, j] /= total
-        weights[b, h, r, n:] = 0
+        _weights_of_query(item, weights, qkv, first)
+
+
+@device
+def _weights_of_query(item, weights, qkv, first):
+    NH, R, T = weights.shape[1:]
+    q, k, _ = split_head(qkv, item // R, NH)
+    query, row = q[first + item % R], row_of(weights, item * T, T)
+    seen, future = row[: first + item % R + 1], row[first + item % R + 1 :]
+    for j in range(seen.size):
+        seen[j] = dot_span(query, 0, k[j], 0, query.size)
+    scale = weights.dtype.type(1.0 / math.sqrt(query.size))
+    total = exp_span(seen, 0, seen, 0, seen.size, scale, max_span(seen, 0, seen.size))
+    for j in range(seen.size):
+        seen[j] /= total
+    zero_span(future, 0, future.size)

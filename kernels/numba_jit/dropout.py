@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -33,6 +34,28 @@ def dropout_backward(dinp: Array, dout: Array, rate: float, key: int) -> None:
 def mask_numbers(rate: float) -> tuple[np.uint64, float]:
     """What a kernel needs to know of the rate: the threshold of the random bits, and 1/(1 - rate)."""
     return np.uint64(keep_threshold(rate)), 1.0 / (1.0 - rate)
+
+
+class Dropout(NamedTuple):
+    """What a kernel knows of a mask that it multiplies with."""
+
+    key: np.uint64
+    use: bool
+    threshold: np.uint64
+    scale: float
+
+
+class Rate(NamedTuple):
+    """That without the key, which must stand by itself among a kernel's arguments: each pass has another one."""
+
+    use: bool
+    threshold: np.uint64
+    scale: float
+
+
+@functools.lru_cache(256)
+def rate_of(rate: float) -> Rate:
+    return Rate(rate > 0.0, *mask_numbers(rate))
 
 
 @device

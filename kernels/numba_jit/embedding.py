@@ -11,9 +11,10 @@ from ..contract import Array, implements
 from ._jit import kernel
 from ._simd.blocks import block_rows
 from ._simd.embedding_spans import add_and_prefetch_span
-from ._simd.packing import prefetch_span
+from ._simd.packing import prefetch
 from ._simd.spans import add_span
 from ._simd.target import TARGET
+from ._simd.views import row_of
 from ._threads import thread_count
 
 CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
@@ -58,7 +59,7 @@ def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
             n = b * T + position
             if B > 1:  # the next rows lie T rows apart: the CPU would not guess them
                 position_soon, b_soon = (i + AHEAD) // B, (i + AHEAD) % B
-                prefetch_span(dout, (b_soon * T + position_soon) * C + first, last - first)
+                prefetch(row_of(dout, (b_soon * T + position_soon) * C + first, last - first))
             at, token = n * C + first, tokens[n] * C + first
             if far:
                 soon = tokens[min(n + T, B * T - 1)] * C + first

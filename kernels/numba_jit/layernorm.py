@@ -10,9 +10,10 @@ from ._jit import device, kernel
 from ._scratch import scratch
 from ._simd.norm_rows import normalize_four, normalize_one
 from ._simd.norm_spans import norm_gradient_span, norm_weight_gradient_span
-from ._simd.packing import column_sums
+from ._simd.packing import add_column_sums
 from ._simd.spans import zero_span
 from ._simd.target import TARGET
+from ._simd.views import matrix, row_of
 
 SHORT = 1024  # bytes of a row: of such rows four are taken together
 ALONE = 1 << 15  # sums of channels: fewer are folded before other threads had begun
@@ -91,6 +92,7 @@ def _backward(
 @device
 def _fold(c, width, dweight, dbias, use_bias, sums, groups, C):
     """The sums of all groups, for `width` channels from c on."""
-    column_sums(dweight, c, sums, c, 2 * C, groups, min(width, C - c))
+    n = min(width, C - c)
+    add_column_sums(row_of(dweight, c, n), matrix(sums, c, groups, n, 2 * C))
     if use_bias:
-        column_sums(dbias, c, sums, C + c, 2 * C, groups, min(width, C - c))
+        add_column_sums(row_of(dbias, c, n), matrix(sums, C + c, groups, n, 2 * C))

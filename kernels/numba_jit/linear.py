@@ -7,22 +7,67 @@ order, wherever its tile stands.
 
 from __future__ import annotations
 
+import functools
+from typing import Any, NamedTuple
+
 import numba
+import numpy as np
 
 from .. import contract
 from ..contract import Activation, Array, implements
 from ._jit import device, kernel
 from ._scratch import scratch
-from ._simd.blocks import block_rows, pack_columns, product_block
-from ._simd.packing import column_sums
+from ._simd.blocks import block_rows, multiply_add, multiply_add_streamed
+from ._simd.packing import add_column_sums, pack
 from ._simd.product_plan import ALONE, STREAMED, TOGETHER, plan_product, plan_weight_gradient
 from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span, zero_span
 from ._simd.target import TARGET
 from ._simd.tiles import product_address
+from ._simd.views import matrix, nothing_like, panels, repeated, row_of
 from ._threads import thread_count
 
 LINEAR, RELU, GELU = 0, 1, 2
 ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}
+
+
+class Memory(NamedTuple):
+    """What a product works in, and with."""
+
+    multiply: int  # the address of the product's machine code
+    panels: Any
+
+
+class ForwardArrays(NamedTuple):
+    """out = activated + residual,  activated = activation(linear),  linear = inp weight + bias"""
+
+    out: Any
+    activated: Any
+    linear: Any
+    inp: Any
+    weight: Any
+    bias: Any  # empty if there is none
+    residual: Any
+
+
+class WeightArrays(NamedTuple):
+    """dweight += left^T right,  dbias += the sum of right's rows"""
+
+    dweight: Any
+    dbias: Any  # empty if there is none
+    left: Any
+    right: Any
+    partial: Any  # of the slices but the first: of each dweight, then dbias
+
+
+class InputArrays(NamedTuple):
+    """dinp = linear times the activation's derivative + dresidual,  linear = dout weight^T"""
+
+    dinp: Any
+    linear: Any
+    dout: Any
+    weight: Any
+    preactivation: Any
+    dresidual: Any  # empty if there is none
 
 
 @implements(contract.linear_forward)
@@ -31,18 +76,19 @@ def linear_forward(
     *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
 ) -> None:  # fmt: skip
     # (N,C), (C,OC), (OC,) -> (N,OC)
-    N, (C, OC) = len(inp), weight.shape
-    plan = plan_product(N, C, OC, inp.dtype, thread_count())
-    in_one_pass = activation is None and preactivation is None
+    (N, (C, OC)), dtype = (len(inp), weight.shape), inp.dtype
+    plan = plan_product(N, C, OC, dtype, thread_count())
     activated = out
-    if not in_one_pass and residual is not None:  # out may be residual: keep it until it is added
-        activated = scratch("linear", N * OC, out.dtype)[: N * OC].reshape(N, OC)
-    _forward(
-        out, activated if preactivation is None else preactivation, activated, inp, *strided(weight),
-        inp.reshape(-1) if bias is None else bias, bias is not None, out if residual is None else residual,
-        residual is not None, in_one_pass, ACTIVATIONS[activation],
-        product_address(inp.dtype), scratch("panels", plan.size, inp.dtype), *plan[1:],
+    if residual is not None and (activation is not None or preactivation is not None):
+        activated = scratch("linear", N * OC, dtype)[: N * OC].reshape(N, OC)  # out may be residual: keep it
+    linear = activated if preactivation is None else preactivation
+    memory = Memory(product_address(dtype), scratch("panels", plan.size, dtype))
+    arrays = ForwardArrays(
+        out, activated, linear, inp, in_rows(weight),
+        absent(dtype, 1) if bias is None else bias, absent(dtype, 2) if residual is None else residual,
     )  # fmt: skip
+    in_one_pass = activation is None and preactivation is None
+    _forward(arrays, is_transposed(weight), in_one_pass, ACTIVATIONS[activation], memory, plan)
 
 
 @implements(contract.linear_backward)
@@ -51,214 +97,246 @@ def linear_backward(
     *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
 ) -> None:  # fmt: skip
     # (N,OC), (N,C), (C,OC) -> (N,C), (C,OC), (OC,)
-    N, (C, OC) = len(inp), weight.shape
-    threads, dtype = thread_count(), inp.dtype
-    if dweight.flags.c_contiguous:  # dweight (C,OC) += inp^T dout
-        left, right = inp, dout
-    else:  # dweight^T (OC,C) += dout^T inp
-        dweight, left, right = dweight.T, dout, inp
+    (N, (C, OC)), threads, dtype = (len(inp), weight.shape), thread_count(), inp.dtype
+    left, right = inp, dout  # dweight (C,OC) += inp^T dout
+    if is_transposed(dweight):  # dweight^T (OC,C) += dout^T inp
+        left, right = dout, inp
         if dbias is not None:
             _bias_gradient(dbias, dout, 4 * TARGET.lanes(dout.itemsize))
             dbias = None
-    dweight_plan, plan = plan_weight_gradient(N, *dweight.shape, dtype, threads), plan_product(N, OC, C, dtype, threads)
+    dweight = in_rows(dweight)
+    weight_plan, plan = plan_weight_gradient(N, *dweight.shape, dtype, threads), plan_product(N, OC, C, dtype, threads)
     linear = dinp
     if activation is not None and dresidual is not None:  # dinp may be dresidual: keep it until it is added
         linear = scratch("linear", N * C, dtype)[: N * C].reshape(N, C)
-    columns, partial = scratch("columns", dweight_plan.size, dtype), scratch("slices", dweight_plan.partial, dtype)
-    weights, w_row, w_column = strided(weight)
+    multiply = product_address(dtype)
+    columns, partial = scratch("columns", weight_plan.size, dtype), scratch("slices", weight_plan.partial, dtype)
     _backward(
-        dweight.reshape(-1), left, right, columns if dbias is None else dbias, dbias is not None, columns, partial,
-        *dweight_plan[2:],
-        dinp, linear, dout, weights, w_column, w_row, dout if preactivation is None else preactivation,
-        ACTIVATIONS[activation], dout if dresidual is None else dresidual, dresidual is not None,
-        product_address(dtype), scratch("panels", plan.size, dtype), *plan[1:],
+        WeightArrays(dweight, absent(dtype, 1) if dbias is None else dbias, left, right, partial),
+        Memory(multiply, columns), weight_plan,
+        InputArrays(
+            dinp, linear, dout, in_rows(weight), dout if preactivation is None else preactivation,
+            absent(dtype, 2) if dresidual is None else dresidual,
+        ),
+        not is_transposed(weight), ACTIVATIONS[activation], Memory(multiply, scratch("panels", plan.size, dtype)), plan,
     )  # fmt: skip
 
 
-def strided(weight: Array) -> tuple[Array, int, int]:
-    """A weight's memory in C order, with its strides in elements along rows and columns."""
-    if weight.flags.c_contiguous:
-        return weight, weight.shape[1], 1
-    return weight.T, 1, weight.shape[0]
+def is_transposed(weight: Array) -> bool:
+    return not weight.flags.c_contiguous
+
+
+def in_rows(weight: Array) -> Array:
+    """A weight, or its transpose, whichever is in C order."""
+    return weight.T if is_transposed(weight) else weight
+
+
+@functools.cache
+def absent(dtype: np.dtype[Any], dimensions: int) -> Array:
+    """In the place of an array that is not given."""
+    return np.empty((0,) * dimensions, dtype)
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
 # A parallel loop only calls a function: Numba's transformation of such loops takes long over a large body.
 
 
+@device
+def whole(array):
+    """An array as a matrix."""
+    rows, columns = array.shape
+    return matrix(array, 0, rows, columns, columns)
+
+
+@device
+def turned(weight, transposed):
+    W = whole(weight)
+    return W.T if transposed else W
+
+
+@device
+def room_for(memory, plan, columns):
+    """Where a thread finds the right operand packed, or packs it."""
+    at = numba.get_thread_id() * plan.part
+    return panels(memory.panels, at, plan.depth, min(plan.width, columns), plan.NR, memory.multiply)
+
+
 @kernel()
-def _forward(
-    out, linear, activated, inp, weight, w_row, w_column, bias, use_bias, residual, use_residual,
-    in_one_pass, activation, multiply, panels, packing, part, depth, width, NR, MR, row_blocks, column_blocks, shares,
-):  # fmt: skip
-    if packing == TOGETHER:
-        for p in numba.prange((out.shape[1] + NR - 1) // NR):
-            _pack(p, p + 1, panels, weight, w_row, w_column, inp.shape[1], out.shape[1], NR)
-    for share in numba.prange(shares):
-        _forward_share(
-            share, numba.get_thread_id() * part, out, linear, activated, inp, weight, w_row, w_column,
-            bias, use_bias, residual, use_residual, in_one_pass, activation, multiply,
-            panels, packing, depth, width, NR, MR, row_blocks, column_blocks, shares,
-        )  # fmt: skip
+def _forward(arrays, transposed, in_one_pass, activation, memory, plan):
+    if plan.packing == TOGETHER:
+        count = (arrays.out.shape[1] + plan.NR - 1) // plan.NR
+        for p in numba.prange(count):
+            _pack_share(p, count, arrays.weight, transposed, memory, plan)
+    for share in numba.prange(plan.shares):
+        _forward_share(share, arrays, transposed, in_one_pass, activation, memory, plan)
 
 
 @device
-def _pack(first, last, panels, weight, w_row, w_column, K, columns, NR):
+def _pack_share(share, shares, weight, transposed, memory, plan):
     """Some panels of the right operand, where they belong if it is packed as a whole."""
-    for p in range(first, last):
-        j = p * NR
-        pack_columns(panels, j * K, weight, w_row, w_column, 0, K, j, min(columns, j + NR), NR)
+    W = turned(weight, transposed)
+    start, end = block_rows(share, shares, W.columns, plan.NR)
+    pack(room_for(memory, plan, W.columns)[:, start:end], W[:, start:end])
 
 
 @device
-def _forward_share(
-    share, own, out, linear, activated, inp, weight, w_row, w_column, bias, use_bias, residual, use_residual,
-    in_one_pass, activation, multiply, panels, packing, depth, width, NR, MR, row_blocks, column_blocks, shares,
-):  # fmt: skip
-    """Some blocks of the result; `own` is where the panels of this thread are."""
-    (N, C), OC = inp.shape, out.shape[1]
-    if packing == ALONE:
-        pack_columns(panels, own, weight, w_row, w_column, 0, C, 0, OC, NR)
-    blocks = row_blocks * column_blocks
-    for block in range(share * blocks // shares, (share + 1) * blocks // shares):
-        first, last = block_rows(block // column_blocks, row_blocks, N, MR)
-        start, end = block_rows(block % column_blocks, column_blocks, OC, NR)
-        for j in range(start, end, width):
-            stop = min(end, j + width)
-            product_block(
-                first, last, j, stop, linear, 0, OC, inp, C, 1, weight, w_row, w_column, 0, C, depth, multiply,
-                panels, own if packing == STREAMED else own + j * C, packing == STREAMED, NR, bias, use_bias, False,
-                residual, use_residual and in_one_pass, bias, 0, False,
-            )  # fmt: skip
+def _forward_share(share, arrays, transposed, in_one_pass, activation, memory, plan):
+    """Some blocks of the result."""
+    X, W, linear = whole(arrays.inp), turned(arrays.weight, transposed), whole(arrays.linear)
+    out, activated, residual = whole(arrays.out), whole(arrays.activated), whole(arrays.residual)
+    bias = row_of(arrays.bias, 0, arrays.bias.size)
+    use_residual = residual.rows > 0
+    room = room_for(memory, plan, W.columns)
+    if plan.packing == ALONE:
+        pack(room, W)
+    blocks = plan.row_blocks * plan.column_blocks
+    for block in range(share * blocks // plan.shares, (share + 1) * blocks // plan.shares):
+        first, last = block_rows(block // plan.column_blocks, plan.row_blocks, X.rows, plan.MR)
+        start, end = block_rows(block % plan.column_blocks, plan.column_blocks, W.columns, plan.NR)
+        for j in range(start, end, plan.width):
+            stop = min(end, j + plan.width)
+            y = linear[first:last, j:stop]
+            P, Q = nothing_like(y), nothing_like(y)
+            if bias.size > 0:
+                P = repeated(bias[j:stop], y.rows)
+            if use_residual and in_one_pass:
+                Q = residual[first:last, j:stop]
+            _multiply_block(y, X[first:last], W[:, j:stop], j, P, Q, room, plan.packing)
             if in_one_pass:
                 continue
             for n in range(first, last):  # the rest while the block is in the cache, along the rows, as memory likes it
-                at = n * OC + j
-                if activation == GELU:
-                    gelu_span(activated, at, linear, at, stop - j)
-                elif activation == RELU:
-                    relu_span(activated, at, linear, at, stop - j)
-                else:
-                    for i in range(j, stop):
-                        activated[n, i] = linear[n, i]
+                _activate(activated[n][j:stop], linear[n][j:stop], activation)
                 if use_residual:
-                    add_span(out, at, activated, at, residual, at, stop - j)
+                    add_span(out[n][j:stop], 0, activated[n][j:stop], 0, residual[n][j:stop], 0, stop - j)
+
+
+@device
+def _multiply_block(y, X, W, j, P, Q, room, packing):
+    """y = X W + P + Q, where W is from column j on of what is packed or is to be"""
+    if packing == STREAMED:
+        multiply_add_streamed(y, X, W, P, Q, room, P[0][:0])
+    else:
+        multiply_add(y, X, room[:, j : j + y.columns], P, Q)
+
+
+@device
+def _activate(out, inp, activation):
+    if activation == GELU:
+        gelu_span(out, 0, inp, 0, inp.size)
+    elif activation == RELU:
+        relu_span(out, 0, inp, 0, inp.size)
+    else:
+        for i in range(inp.size):
+            out[i] = inp[i]
 
 
 @kernel()
-def _backward(
-    dweight, left, right, dbias, use_dbias,
-    columns, partial, dw_part, dw_depth, dw_NR, dw_MR, slices, dw_row_blocks, dw_column_blocks, dw_shares, folds,
-    dinp, linear, dout, weight, w_column, w_row, preactivation, activation, dresidual, use_dresidual,
-    multiply, panels, packing, part, depth, width, NR, MR, row_blocks, column_blocks, shares,
-):  # fmt: skip
+def _backward(weight_arrays, columns, weight_plan, arrays, transposed, activation, memory, plan):
     # dweight; in the same loop, for neither waits for the other, dinp, or, if all threads pack for it together, that
-    both = dw_shares if packing == TOGETHER else max(dw_shares, shares)
-    for share in numba.prange(both):
-        _weight_gradient_share(
-            share, both, numba.get_thread_id() * dw_part, dweight, left, right, dbias, use_dbias, multiply,
-            columns, partial, dw_depth, dw_NR, dw_MR, slices, dw_row_blocks, dw_column_blocks,
-        )  # fmt: skip
-        if packing == TOGETHER:
-            count = (dinp.shape[1] + NR - 1) // NR
-            _pack(
-                share * count // both, (share + 1) * count // both, panels, weight, w_column, w_row,
-                dout.shape[1], dinp.shape[1], NR,
-            )  # fmt: skip
+    shares = weight_plan.shares if plan.packing == TOGETHER else max(weight_plan.shares, plan.shares)
+    for share in numba.prange(shares):
+        _weight_gradient_share(share, shares, weight_arrays, columns, weight_plan)
+        if plan.packing == TOGETHER:
+            _pack_share(share, shares, arrays.weight, transposed, memory, plan)
         else:
-            _input_gradient_share(
-                share, both, numba.get_thread_id() * part, dinp, linear, dout, weight, w_column, w_row, preactivation,
-                activation, dresidual, use_dresidual, multiply, columns, panels, packing, depth, width, NR, MR,
-                row_blocks, column_blocks,
-            )  # fmt: skip
-    if packing == TOGETHER:
-        for share in numba.prange(shares):
-            _input_gradient_share(
-                share, shares, 0, dinp, linear, dout, weight, w_column, w_row, preactivation,
-                activation, dresidual, use_dresidual, multiply, columns, panels, packing, depth, width, NR, MR,
-                row_blocks, column_blocks,
-            )  # fmt: skip
-    if slices > 1:
-        M = right.shape[1]
-        if folds == 0:
-            _fold(0, dweight.size, dweight, dbias, use_dbias, M, partial, slices)
+            _input_gradient_share(share, shares, arrays, transposed, activation, memory, plan)
+    if plan.packing == TOGETHER:
+        for share in numba.prange(plan.shares):
+            _input_gradient_share(share, plan.shares, arrays, transposed, activation, memory, plan)
+    if weight_plan.slices > 1:
+        if weight_plan.folds == 0:
+            _fold(0, 1, weight_arrays, weight_plan.slices)
         else:
-            for share in numba.prange(folds):
-                _fold(
-                    share * dweight.size // folds, (share + 1) * dweight.size // folds, dweight,
-                    dbias, use_dbias and share == 0, M, partial, slices,
-                )  # fmt: skip
+            for share in numba.prange(weight_plan.folds):
+                _fold(share, weight_plan.folds, weight_arrays, weight_plan.slices)
 
 
 @device
-def _weight_gradient_share(
-    share, shares, own, dweight, left, right, dbias, use_dbias, multiply, columns, partial, depth, NR, MR,
-    slices, row_blocks, column_blocks,
-):  # fmt: skip
-    """Some blocks of  dweight += left^T right;  dbias += sum of right's rows.  The first slice of the rows goes there
-    itself, others to `partial`: of each all of dweight, then all of dbias."""
-    (N, R), M, blocks = left.shape, right.shape[1], row_blocks * column_blocks
-    for block in range(share * slices * blocks // shares, (share + 1) * slices * blocks // shares):
+def _sums_of(number, arrays):
+    """Where a slice of the rows sums up dweight and dbias: the first where they belong, others in `partial`."""
+    R, M = arrays.dweight.shape
+    if number == 0:
+        return whole(arrays.dweight), row_of(arrays.dbias, 0, arrays.dbias.size)
+    at = (number - 1) * (R + 1) * M
+    return matrix(arrays.partial, at, R, M, M), row_of(arrays.partial, at + R * M, arrays.dbias.size)
+
+
+@device
+def _weight_gradient_share(share, shares, arrays, columns, plan):
+    """Some blocks of  dweight += left^T right;  dbias += sum of right's rows."""
+    left, right = whole(arrays.left), whole(arrays.right)
+    N, R, M = left.rows, left.columns, right.columns
+    room = panels(
+        columns.panels, numba.get_thread_id() * plan.part, plan.depth, M, plan.NR, columns.multiply
+    )
+    blocks = plan.row_blocks * plan.column_blocks
+    for block in range(share * plan.slices * blocks // shares, (share + 1) * plan.slices * blocks // shares):
         number, block_of_slice = block // blocks, block % blocks
-        first, last = block_rows(block_of_slice // column_blocks, row_blocks, R, MR)
-        start, end = block_rows(block_of_slice % column_blocks, column_blocks, M, NR)
-        sums, sums_bias, at, bias_at = dweight, dbias, 0, 0
-        if number > 0:
-            sums, sums_bias, at = partial, partial, (number - 1) * (R + 1) * M
-            bias_at = at + R * M
-            if use_dbias and first == 0:
-                zero_span(partial, bias_at + start, end - start)
-        product_block(
-            first, last, start, end, sums, at, M, left, 1, R, right, M, 1,
-            number * N // slices, (number + 1) * N // slices, depth, multiply,
-            columns, own, True, NR, columns, False, number == 0, sums, False,
-            sums_bias, bias_at, use_dbias and first == 0,
-        )  # fmt: skip
+        first, last = block_rows(block_of_slice // plan.column_blocks, plan.row_blocks, R, plan.MR)
+        start, end = block_rows(block_of_slice % plan.column_blocks, plan.column_blocks, M, plan.NR)
+        n, m = number * N // plan.slices, (number + 1) * N // plan.slices
+        dweight, dbias = _sums_of(number, arrays)
+        sums = dbias[start:end] if first == 0 else dbias[:0]
+        if number > 0 and sums.size > 0:
+            zero_span(sums, 0, sums.size)
+        y = dweight[first:last, start:end]
+        nothing = nothing_like(y)
+        P = y if number == 0 else nothing
+        multiply_add_streamed(y, left[n:m, first:last].T, right[n:m, start:end], P, nothing, room, sums)
 
 
 @device
-def _fold(first, last, dweight, dbias, use_dbias, M, partial, slices):
-    """Elements first to last of dweight, and of dbias, from the sums of all slices, one after the other."""
-    for number in range(slices - 1):
-        at = number * (dweight.size + M)
-        add_span(dweight, first, dweight, first, partial, at + first, last - first)
-        if use_dbias:
-            add_span(dbias, 0, dbias, 0, partial, at + dweight.size, M)
+def _fold(share, shares, arrays, slices):
+    """Some elements of dweight, and all of dbias, from the sums of all slices, one after the other."""
+    size = arrays.dweight.size
+    first, last = share * size // shares, (share + 1) * size // shares
+    dweight, dbias = row_of(arrays.dweight, first, last - first), row_of(arrays.dbias, 0, arrays.dbias.size)
+    for number in range(1, slices):
+        more, more_bias = _sums_of(number, arrays)
+        add_span(dweight, 0, dweight, 0, row_of(more, first, dweight.size), 0, dweight.size)
+        if share == 0:
+            add_span(dbias, 0, dbias, 0, more_bias, 0, dbias.size)
 
 
 @device
-def _input_gradient_share(
-    share, shares, own, dinp, linear, dout, weight, w_column, w_row, preactivation, activation,
-    dresidual, use_dresidual, multiply, columns, panels, packing, depth, width, NR, MR, row_blocks, column_blocks,
-):  # fmt: skip
-    """Some blocks of  dinp = dout weight^T;  `own` is where the panels of this thread are."""
-    (N, OC), C, blocks = dout.shape, dinp.shape[1], row_blocks * column_blocks
-    if packing == ALONE:
-        pack_columns(panels, own, weight, w_column, w_row, 0, OC, 0, C, NR)
+def _input_gradient_share(share, shares, arrays, transposed, activation, memory, plan):
+    """Some blocks of  dinp = dout weight^T."""
+    dout, W_T, linear = whole(arrays.dout), turned(arrays.weight, transposed), whole(arrays.linear)
+    dinp, preactivation, dresidual = whole(arrays.dinp), whole(arrays.preactivation), whole(arrays.dresidual)
+    use_dresidual = dresidual.rows > 0
+    room = room_for(memory, plan, W_T.columns)
+    if plan.packing == ALONE:
+        pack(room, W_T)
+    blocks = plan.row_blocks * plan.column_blocks
     for block in range(share * blocks // shares, (share + 1) * blocks // shares):
-        first, last = block_rows(block // column_blocks, row_blocks, N, MR)
-        start, end = block_rows(block % column_blocks, column_blocks, C, NR)
-        for j in range(start, end, width):
-            stop = min(end, j + width)
-            product_block(
-                first, last, j, stop, linear, 0, C, dout, OC, 1, weight, w_column, w_row, 0, OC, depth, multiply,
-                panels, own if packing == STREAMED else own + j * OC, packing == STREAMED, NR, columns, False, False,
-                dresidual, use_dresidual and activation == LINEAR, columns, 0, False,
-            )  # fmt: skip
+        first, last = block_rows(block // plan.column_blocks, plan.row_blocks, dout.rows, plan.MR)
+        start, end = block_rows(block % plan.column_blocks, plan.column_blocks, W_T.columns, plan.NR)
+        for j in range(start, end, plan.width):
+            stop = min(end, j + plan.width)
+            dx = linear[first:last, j:stop]
+            P, Q = nothing_like(dx), nothing_like(dx)
+            if use_dresidual and activation == LINEAR:
+                Q = dresidual[first:last, j:stop]
+            _multiply_block(dx, dout[first:last], W_T[:, j:stop], j, P, Q, room, plan.packing)
             if activation == LINEAR:
                 continue
             for n in range(first, last):  # the rest while the block is in the cache
-                at = n * C + j
+                dx_row, x_row = linear[n][j:stop], preactivation[n][j:stop]
                 if activation == GELU:
-                    gelu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
+                    gelu_gradient_span(dx_row, 0, dx_row, 0, x_row, 0, stop - j)
                 else:
-                    relu_gradient_span(linear, at, linear, at, preactivation, at, stop - j)
+                    relu_gradient_span(dx_row, 0, dx_row, 0, x_row, 0, stop - j)
                 if use_dresidual:
-                    add_span(dinp, at, linear, at, dresidual, at, stop - j)
+                    add_span(dinp[n][j:stop], 0, dx_row, 0, dresidual[n][j:stop], 0, stop - j)
 
 
 @kernel()
 def _bias_gradient(dbias, dout, width):
-    N, OC = dout.shape
-    for block in numba.prange((OC + width - 1) // width):
-        column_sums(dbias, block * width, dout, block * width, OC, N, min(width, OC - block * width))
+    for block in numba.prange((dout.shape[1] + width - 1) // width):
+        _bias_gradient_block(block * width, dbias, dout, width)
+
+
+@device
+def _bias_gradient_block(j, dbias, dout, width):
+    columns = whole(dout)[:, j : j + width]
+    add_column_sums(row_of(dbias, j, columns.columns), columns)

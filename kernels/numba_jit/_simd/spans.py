@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 from ...rng import GOLDEN32, MIX32_A, MIX32_B
 from .vector import I32, I64, LOG2E, Lanes, Vec
+from .views import place
 
 GELU_SCALE = 0.7978845608028654  # sqrt(2/pi)
 GELU_CUBIC = 0.044715
-
-
-def place(context: Any, builder: ir.IRBuilder, array_type: types.Type, array: ir.Value, offset: ir.Value) -> ir.Value:
-    """The address of an array's element at `offset`, counted from its first; a pointer does as well."""
-    if isinstance(array_type, types.CPointer):
-        return builder.gep(array, [offset])
-    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
-    return builder.gep(data, [offset])
 
 
 def span_loop(
