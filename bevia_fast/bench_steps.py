@@ -25,7 +25,7 @@ def default_threads() -> int:
     """One for each physical core, or as many as NUMBA_NUM_THREADS allows."""
     import numba
 
-    from .kernels.numba_jit._threads import physical_cores
+    from .kernels.numba_jit._runtime.threads import physical_cores
 
     return min(physical_cores(), int(numba.config.NUMBA_NUM_THREADS))
 

@@ -15,7 +15,7 @@ from .bench_console import progress
 from .bench_kernels import job, letters_for, profile_jobs
 from .bench_tables import WideConsole, make_table
 from .comparison import make_arguments
-from .kernels.numba_jit._launches import Kernel
+from .kernels.numba_jit._runtime.launches import Kernel
 from .kernels.numba_jit._simd import tiles
 from .kernels.numba_jit._simd.target import TARGET
 from .run import open_backend

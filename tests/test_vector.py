@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.numba_jit._jit import kernel
+from bevia_fast.kernels.numba_jit._runtime.jit import kernel
 from bevia_fast.kernels.numba_jit._simd.softmax_spans import exp_span, exp_sum_span, max_span
 from bevia_fast.kernels.numba_jit._simd.spans import place, span_loop
 from bevia_fast.kernels.numba_jit._simd.vector import I64, Lanes, Vec

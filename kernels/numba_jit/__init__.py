@@ -4,7 +4,7 @@ Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `c
 `decode`, `sampling`.
 """
 
-from ._launches import conditions, launches
+from ._runtime.launches import conditions, launches
 from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
 from .adamw import adamw, squared_norm
 from .attention import attention_backward, attention_forward, attention_weights

@@ -6,7 +6,7 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import kernel
+from ._runtime.jit import kernel
 from ._simd.spans import gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
 
 BLOCK = 4096  # elements; fixed, so that the split of the work does not depend on the number of threads

@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import kernel
-from ._scratch import scratch
+from ._runtime.jit import kernel
+from ._runtime.scratch import scratch
 from ._simd.adamw_spans import adamw_span, squares_span
 
 BLOCK = 4096  # elements; fixed, so that the fold of the norm does not depend on the number of threads

@@ -16,8 +16,9 @@ import numpy as np
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import device, kernel
-from ._scratch import scratch
+from ._runtime.jit import device, kernel
+from ._runtime.scratch import scratch
+from ._runtime.threads import thread_count
 from ._simd.attention_plan import BACKWARD_QUERIES, QUERIES, plan_backward, plan_forward
 from ._simd.attention_rows import softmax_gradient_rows, softmax_rows
 from ._simd.blocks import add_product_of_causal, add_product_of_transposed, multiply_causal
@@ -28,7 +29,6 @@ from ._simd.softmax_spans import exp_span, max_span
 from ._simd.spans import add_span, dropout_span, scale_span, zero_span
 from ._simd.tiles import lanes_of, product_address, tile_height
 from ._simd.views import causal, matrix, panels, row_of
-from ._threads import thread_count
 from .dropout import Dropout, rate_of, row_hash
 
 

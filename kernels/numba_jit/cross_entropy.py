@@ -8,11 +8,11 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import device, kernel
-from ._scratch import scratch
+from ._runtime.jit import device, kernel
+from ._runtime.scratch import scratch
+from ._runtime.threads import thread_count
 from ._simd.softmax_spans import exp_span, exp_sum_span, max_span
 from ._simd.spans import scale_span
-from ._threads import thread_count
 
 # Of short rows several are taken together, pass by pass, so that what one waits for, its largest, its sum, a quotient,
 # others fill. A row's last vector is a partial one; to load from where such a one was just stored the CPU waits until

@@ -5,8 +5,8 @@ some heads and some groups of hidden units and always the same ones, and reads t
 possible out of its own cache. A token that stands in two windows goes through both at once, for the price of one.
 
 A token takes tens of microseconds: too few to start threads for each part of it. They meet at barriers instead, twice
-a layer; see `_team`. What every part needs, such as the norms, each thread computes for itself. The shares of heads and
-groups are added in their order by every thread: so the bits do not depend on how many there are.
+a layer; see `_runtime.team`. What every part needs, such as the norms, each thread computes for itself. The shares of
+heads and groups are added in their order by every thread: so the bits do not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -23,14 +23,9 @@ from .. import contract
 from ..contract import NORM_EPS, Activation, Array, Norm, implements
 from ..memory import CACHE_LINE
 from ..windows import stride
-from ._jit import c_function, device, kernel
-from ._scratch import scratch
-from ._simd.norm_rows import normalize_one
-from ._simd.norm_spans import dot_span, four_dots
-from ._simd.rows import rows_product, rows_product_address
-from ._simd.softmax_spans import exp_span, max_span
-from ._simd.spans import add_span, gelu_span, relu_span, scale_span
-from ._team import (
+from ._runtime.jit import c_function, device, kernel
+from ._runtime.scratch import scratch
+from ._runtime.team import (
     DELAYED,
     MEMBERS,
     MESSAGE,
@@ -43,7 +38,12 @@ from ._team import (
     members,
     share_of,
 )
-from ._threads import thread_count
+from ._runtime.threads import thread_count
+from ._simd.norm_rows import normalize_one
+from ._simd.norm_spans import dot_span, four_dots
+from ._simd.rows import rows_product, rows_product_address
+from ._simd.softmax_spans import exp_span, max_span
+from ._simd.spans import add_span, gelu_span, relu_span, scale_span
 from .dropout import row_hash
 from .linear import ACTIVATIONS, GELU
 from .sampling import draw as draw_token

@@ -11,7 +11,7 @@ import numpy as np
 from .. import contract
 from ..contract import Array, implements
 from ..rng import GOLDEN64, keep_threshold
-from ._jit import device, kernel
+from ._runtime.jit import device, kernel
 from ._simd.spans import dropout_span
 
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)

@@ -8,14 +8,14 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import kernel
+from ._runtime.jit import kernel
+from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows
 from ._simd.embedding_spans import add_and_prefetch_span
 from ._simd.packing import prefetch
 from ._simd.spans import add_span
 from ._simd.target import TARGET
 from ._simd.views import row_of
-from ._threads import thread_count
 
 CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
 AHEAD = 4  # rows, of the token table or of the result's gradient, that are asked for before they are added

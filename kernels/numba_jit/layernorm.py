@@ -6,8 +6,8 @@ import numba
 
 from .. import contract
 from ..contract import NORM_EPS, Array, implements
-from ._jit import device, kernel
-from ._scratch import scratch
+from ._runtime.jit import device, kernel
+from ._runtime.scratch import scratch
 from ._simd.norm_rows import normalize_four, normalize_one
 from ._simd.norm_spans import norm_gradient_span, norm_weight_gradient_span
 from ._simd.packing import add_column_sums

@@ -15,8 +15,9 @@ import numpy as np
 
 from .. import contract
 from ..contract import Activation, Array, implements
-from ._jit import device, kernel
-from ._scratch import scratch
+from ._runtime.jit import device, kernel
+from ._runtime.scratch import scratch
+from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows, multiply_add, multiply_add_streamed
 from ._simd.packing import add_column_sums, pack
 from ._simd.product_plan import ALONE, STREAMED, TOGETHER, plan_product, plan_weight_gradient
@@ -24,7 +25,6 @@ from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_
 from ._simd.target import TARGET
 from ._simd.tiles import product_address
 from ._simd.views import matrix, nothing_like, panels, repeated, row_of
-from ._threads import thread_count
 
 LINEAR, RELU, GELU = 0, 1, 2
 ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._jit import device, inlined
+from .._runtime.jit import device, inlined
 from .packing import add_column_sums, pack, prefetch
 from .tiles import lanes_of, product, tile_height
 from .views import nothing_like, panel

@@ -11,7 +11,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ...memory import CACHE_LINE
-from .._jit import device
+from .._runtime.jit import device
 from .spans import span_loop
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec

@@ -11,7 +11,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...memory import CACHE_LINE, aligned_zeros
-from .._jit import kernel
+from .._runtime.jit import kernel
 from .spans import place, span_loop
 from .target import TARGET
 from .vector import I64, Lanes, Vec

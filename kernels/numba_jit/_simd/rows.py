@@ -11,7 +11,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .._jit import c_function
+from .._runtime.jit import c_function
 from .spans import place
 from .target import TARGET
 from .tiles import lanes_of

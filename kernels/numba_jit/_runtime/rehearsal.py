@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import OPERATIONS, Array
-from ..memory import outline
-from ._launches import Kernel
+from ...contract import OPERATIONS, Array
+from ...memory import outline
+from .launches import Kernel
 
 
 class Rehearsal:
