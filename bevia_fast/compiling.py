@@ -88,8 +88,8 @@ def _placeholder(size: int) -> str:
 @contextlib.contextmanager
 def two_compilers(configs: list[ModelConfig], tell: Callable[[str], None] = lambda name: None) -> Iterator[None]:
     """Within, what is compiled for training models like these is compiled by a second process as well, from the first
-    function on that is missing. `tell` is called as by `kernel_cache.telling`. Without a second CPU, or a folder that both
-    can write, or if it does not start, this process compiles alone.
+    function on that is missing. `tell` is called as by `kernel_cache.telling`. Without a second CPU, or a folder that
+    both can write, or if it does not start, this process compiles alone.
     """
     from .kernels.numba_jit._runtime import cache as kernel_cache
 

@@ -42,7 +42,8 @@ def machine() -> Rows:
         ("CPU", cpu_name()),
         ("instructions", f"{TARGET.name}, {TARGET.lanes(4)} float32 or {TARGET.lanes(8)} float64 at once"
                          + (f" (NUMBA_CPU_NAME is {chosen})" if chosen else "")),
-        ("cores", f"{kernel_threads.physical_cores()} physical; {allowed} of {logical} hardware threads are open to us"),
+        ("cores", f"{kernel_threads.physical_cores()} physical; "
+                  f"{allowed} of {logical} hardware threads are open to us"),
         ("threads", f"{kernel_threads.describe()}; layers that load here: {layers}"),
         ("memory", "unknown" if free is None else f"{readable(free)} free"),
     ]  # fmt: skip

@@ -25,8 +25,8 @@ def test_the_report_of_a_sound_installation() -> None:
     done = bevia("doctor", OPENBLAS_CORETYPE="Haswell")
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("CPU ", "at once", "physical", "layers that load here: ", "free", "GFLOP/s with 1 thread",
-                  "GB/s with", "bevia-fast ", "NumPy ", "llvmlite ", "OPENBLAS_CORETYPE is Haswell", str(kernel_cache.FOLDER),
-                  "kernels, ", "writable", "float32", "can halve the speed"):  # fmt: skip
+                  "GB/s with", "bevia-fast ", "NumPy ", "llvmlite ", "OPENBLAS_CORETYPE is Haswell",
+                  str(kernel_cache.FOLDER), "kernels, ", "writable", "float32", "can halve the speed"):  # fmt: skip
         assert words in done.stdout, words
     again = bevia("doctor", "--no-measure")
     assert again.returncode == 0
@@ -71,7 +71,8 @@ def test_clean_removes_other_versions_only(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("BEVIA_FAST_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(kernel_cache, "FOLDER", kernel_cache.all_versions() / kernel_cache.FOLDER.name)
     assert doctor.others() == []
-    kept, old, foreign = (kernel_cache.all_versions() / name for name in (kernel_cache.FOLDER.name, "0123456789" * 2, "notes"))
+    names = (kernel_cache.FOLDER.name, "0123456789" * 2, "notes")
+    kept, old, foreign = (kernel_cache.all_versions() / name for name in names)
     for folder in (kept, old, foreign):
         (folder / "numba_jit").mkdir(parents=True)
         (folder / "numba_jit" / "x.1.nbc").write_bytes(b"1234")
