@@ -22,11 +22,11 @@ from ._runtime.threads import thread_count
 from ._simd.attention_plan import BACKWARD_QUERIES, QUERIES, plan_backward, plan_forward
 from ._simd.attention_rows import softmax_gradient_rows, softmax_rows
 from ._simd.blocks import add_product_of_causal, add_product_of_transposed, multiply_causal
-from ._simd.norm_spans import dot_span
+from ._simd.elementwise import add, drop, scale, zero
 from ._simd.packing import pack
 from ._simd.product_plan import panels_size
-from ._simd.softmax_spans import exp_span, max_span
-from ._simd.spans import add_span, dropout_span, scale_span, zero_span
+from ._simd.reductions import dot, maximum
+from ._simd.softmax import exp_into
 from ._simd.tiles import lanes_of, product_address, tile_height
 from ._simd.views import causal, matrix, panels, row_of
 from .dropout import Dropout, rate_of, row_hash
@@ -129,12 +129,12 @@ def head_of(out, bh, NH):
 
 
 @device
-def drop(weights, dropout, row, column):
+def drop_rows(weights, dropout, row, column):
     """Dropout of some rows of weights, or of their gradients; in the mask the first element is (row, column)."""
     for i in range(weights.rows):
         seen = weights[i][: weights.diagonal + i + 1]
         bits = row_hash(dropout.key, row + i)
-        dropout_span(seen, 0, seen, 0, seen, 0, False, seen.size, bits, column, dropout.threshold, dropout.scale)
+        drop(seen, seen, seen[:0], bits, column, dropout.threshold, dropout.scale)
 
 
 # ------------------------------------------------------------------------------------------------------------- forward
@@ -224,7 +224,7 @@ def _pack_keys_and_values(head, first, last):
 def _forward_block(head, q0, dropout):
     """A block of queries from q0 on: over the blocks of keys up to the last that it may look at."""
     q, out, lse = head.q[q0 : q0 + QUERIES], head.out[q0 : q0 + QUERIES], head.lse[q0 : q0 + QUERIES]
-    real, scale, lanes = lse.dtype.type, head.scale, lanes_of(q)
+    real, lanes = lse.dtype.type, lanes_of(q)
     reach = tile_height(head.packed_v.width, lanes)
     end, keys = q0 + q.rows, head.scores.columns
     for k0 in range(0, end, keys):
@@ -237,18 +237,18 @@ def _forward_block(head, q0, dropout):
         for i in range(0, q.rows, lanes):
             rows, state = weights[i : i + lanes], head.state[:, i : i + lanes]
             # weights = exp(scores - largest)
-            softmax_rows(rows, state, scale, k0 == 0, reach)
+            softmax_rows(rows, state, head.scale, k0 == 0, reach)
             if k0 > 0:
                 _shrink(out[i : i + lanes], state[2])
             if dropout.use:
-                drop(rows, dropout, head.row + q0 + i, k0)
+                drop_rows(rows, dropout, head.row + q0 + i, k0)
         # out += weights v
         add_product_of_causal(out, weights, v, k0 > 0)
 
     largest, total = head.state[0], head.state[1]
     for i in range(q.rows):
-        lse[i] = largest[i] * scale + real(math.log(total[i]))
-        scale_span(out[i], 0, out.columns, real(1) / total[i])
+        lse[i] = largest[i] * head.scale + real(math.log(total[i]))
+        scale(out[i], real(1) / total[i])
 
 
 @device
@@ -256,7 +256,7 @@ def _shrink(out, factors):
     """What was summed before a larger score appeared counts less now."""
     for i in range(out.rows):
         if factors[i] != 1:
-            scale_span(out[i], 0, out.columns, factors[i])
+            scale(out[i], factors[i])
 
 
 # ------------------------------------------------------------------------------------------------------------ backward
@@ -343,10 +343,10 @@ def _add_parts(bh, t, dqkv, NH, dq_parts, parts):
     """dq of one query, from what the parts of the head found."""
     dq = split_head(dqkv, bh, NH)[0]
     total = dq[t]
-    zero_span(total, 0, total.size)
+    zero(total)
     for part in range(parts):
         found = _part_of_dq(bh, part, parts, dq.rows, dq.columns, dq_parts)[t]
-        add_span(total, 0, found, 0, total, 0, total.size)
+        add(total, found, total)
 
 
 @device
@@ -359,9 +359,9 @@ def _backward_part(bh, part, arrays, dropout, memory, plan):
     if plan.parts > 1:
         dq = _part_of_dq(bh, part, plan.parts, T, HS, memory.dq)
         for t in range(0, min(T, first)):  # queries that look at none of the part's keys
-            zero_span(dq[t], 0, HS)
+            zero(dq[t])
     for t in range(first, T):
-        own.means[t] = dot_span(head.dout[t], 0, head.out[t], 0, HS)
+        own.means[t] = dot(head.dout[t], head.out[t])
     for k0 in range(first, T, plan.parts * plan.keys):
         k, v = head.k[k0 : k0 + plan.keys], head.v[k0 : k0 + plan.keys]
         pack(own.k_T, k.T)
@@ -392,11 +392,11 @@ def _backward_block(head, own, dq, q0, k0, begun, dropout):
     for i in range(0, q.rows, lanes):
         end, row = i + lanes, head.row + q0 + i
         if dropout.use:
-            drop(dscores[i:end], dropout, row, k0)
+            drop_rows(dscores[i:end], dropout, row, k0)
         # weights = exp(scores - lse);  dscores = weights * (dweights - their mean) / sqrt(HS)
         softmax_gradient_rows(weights[i:end], dscores[i:end], lse[i:end], means[i:end], head.scale, reach)
         if dropout.use:
-            drop(weights[i:end], dropout, row, k0)
+            drop_rows(weights[i:end], dropout, row, k0)
 
     # dv += weights^T dout;  dk += dscores^T q;  dq += dscores k
     add_product_of_transposed(dv, weights, packed_dout)
@@ -421,9 +421,8 @@ def _weights_of_query(item, weights, qkv, first):
     query, row = q[first + item % R], row_of(weights, item * T, T)
     seen, future = row[: first + item % R + 1], row[first + item % R + 1 :]
     for j in range(seen.size):
-        seen[j] = dot_span(query, 0, k[j], 0, query.size)
-    scale = weights.dtype.type(1.0 / math.sqrt(query.size))
-    total = exp_span(seen, 0, seen, 0, seen.size, scale, max_span(seen, 0, seen.size))
+        seen[j] = dot(query, k[j])
+    total = exp_into(seen, seen, weights.dtype.type(1.0 / math.sqrt(query.size)), maximum(seen))
     for j in range(seen.size):
         seen[j] /= total
-    zero_span(future, 0, future.size)
+    zero(future)

@@ -12,7 +12,8 @@ from .. import contract
 from ..contract import Array, implements
 from ..rng import GOLDEN64, keep_threshold
 from ._runtime.jit import device, kernel
-from ._simd.spans import dropout_span
+from ._simd.elementwise import drop
+from ._simd.views import row_of
 
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 GOLDEN = np.uint64(GOLDEN64)
@@ -71,6 +72,7 @@ def row_hash(key, row):
 def _apply(out, inp, key, threshold, scale, residual, use_residual):
     N, C = inp.shape
     for n in numba.prange(N):
-        dropout_span(
-            out, n * C, inp, n * C, residual, n * C, use_residual, C, row_hash(key, n), 0, threshold, scale
-        )
+        drop(
+            row_of(out, n * C, C), row_of(inp, n * C, C), row_of(residual, n * C, C if use_residual else 0),
+            row_hash(key, n), 0, threshold, scale,
+        )  # fmt: skip

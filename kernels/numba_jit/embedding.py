@@ -11,9 +11,8 @@ from ..contract import Array, implements
 from ._runtime.jit import kernel
 from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows
-from ._simd.embedding_spans import add_and_prefetch_span
+from ._simd.elementwise import add, add_and_prefetch
 from ._simd.packing import prefetch
-from ._simd.spans import add_span
 from ._simd.target import TARGET
 from ._simd.views import row_of
 
@@ -43,9 +42,12 @@ def _forward(out, tokens, token_table, position_table):
         at, token, position = n * C, tokens[n] * C, n % T * C
         if far:
             soon = tokens[min(n + AHEAD, B * T - 1)] * C
-            add_and_prefetch_span(out, at, token_table, token, position_table, position, C, token_table, soon)
+            add_and_prefetch(
+                row_of(out, at, C), row_of(token_table, token, C), row_of(position_table, position, C),
+                row_of(token_table, soon, C),
+            )  # fmt: skip
         else:
-            add_span(out, at, token_table, token, position_table, position, C)
+            add(row_of(out, at, C), row_of(token_table, token, C), row_of(position_table, position, C))
 
 
 @kernel()
@@ -60,13 +62,12 @@ def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
             if B > 1:  # the next rows lie T rows apart: the CPU would not guess them
                 position_soon, b_soon = (i + AHEAD) // B, (i + AHEAD) % B
                 prefetch(row_of(dout, (b_soon * T + position_soon) * C + first, last - first))
-            at, token = n * C + first, tokens[n] * C + first
+            dout_row = row_of(dout, n * C + first, last - first)
+            dtoken = row_of(dtoken_table, tokens[n] * C + first, last - first)
             if far:
                 soon = tokens[min(n + T, B * T - 1)] * C + first
-                add_and_prefetch_span(
-                    dtoken_table, token, dtoken_table, token, dout, at, last - first, dtoken_table, soon
-                )
+                add_and_prefetch(dtoken, dtoken, dout_row, row_of(dtoken_table, soon, last - first))
             else:
-                add_span(dtoken_table, token, dtoken_table, token, dout, at, last - first)
-            into = position * C + first
-            add_span(dposition_table, into, dposition_table, into, dout, at, last - first)
+                add(dtoken, dtoken, dout_row)
+            dposition = row_of(dposition_table, position * C + first, last - first)
+            add(dposition, dposition, dout_row)

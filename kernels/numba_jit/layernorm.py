@@ -8,10 +8,10 @@ from .. import contract
 from ..contract import NORM_EPS, Array, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
+from ._simd.elementwise import zero
+from ._simd.norm_gradient import norm_input_gradient, norm_weight_gradient
 from ._simd.norm_rows import normalize_four, normalize_one
-from ._simd.norm_spans import norm_gradient_span, norm_weight_gradient_span
 from ._simd.packing import add_column_sums
-from ._simd.spans import zero_span
 from ._simd.target import TARGET
 from ._simd.views import matrix, row_of
 
@@ -67,18 +67,15 @@ def _backward(
     dresidual, use_dresidual, sums, groups, width,
 ):  # fmt: skip
     N, C = inp.shape
-    count = inp.dtype.type(C)
     for group in numba.prange(groups):
         row = group * 2 * C
-        zero_span(sums, row, 2 * C)
+        zero(row_of(sums, row, 2 * C))
         for n in range(group * GROUP, min(N, (group + 1) * GROUP)):
             at = n * C
-            dnorm, dnorm_norm = norm_weight_gradient_span(
-                sums, row, sums, row + C, dout, at, inp, at, C, mean[n], rstd[n], weight
-            )
-            norm_gradient_span(
-                dinp, at, dout, at, inp, at, C, mean[n], rstd[n], weight, dnorm / count, dnorm_norm / count,
-                dresidual, at, use_dresidual,
+            _row_gradient(
+                row_of(dinp, at, C), row_of(sums, row, C), row_of(sums, row + C, C), row_of(dout, at, C),
+                row_of(inp, at, C), row_of(weight, 0, C), mean[n], rstd[n],
+                row_of(dresidual, at, C if use_dresidual else 0),
             )  # fmt: skip
     columns = (C + width - 1) // width
     if groups * C < ALONE:
@@ -87,6 +84,14 @@ def _backward(
     else:
         for block in numba.prange(columns):
             _fold(block * width, width, dweight, dbias, use_bias, sums, groups, C)
+
+
+@device
+def _row_gradient(dinp, dweight, dbias, dout, inp, weight, mean, rstd, dresidual):
+    """The gradient of one row, and what it adds to the gradients of gain and bias."""
+    count, statistics = inp.dtype.type(inp.size), (mean, rstd)
+    dnorm, dnorm_norm = norm_weight_gradient(dweight, dbias, dout, inp, weight, statistics)
+    norm_input_gradient(dinp, dout, inp, weight, dresidual, statistics, (dnorm / count, dnorm_norm / count))
 
 
 @device

@@ -19,9 +19,9 @@ from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
 from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows, multiply_add, multiply_add_streamed
+from ._simd.elementwise import add, copy, gelu, gelu_gradient, relu, relu_gradient, zero
 from ._simd.packing import add_column_sums, pack
 from ._simd.product_plan import ALONE, STREAMED, TOGETHER, plan_product, plan_weight_gradient
-from ._simd.spans import add_span, gelu_gradient_span, gelu_span, relu_gradient_span, relu_span, zero_span
 from ._simd.target import TARGET
 from ._simd.tiles import product_address
 from ._simd.views import matrix, nothing_like, panels, repeated, row_of
@@ -207,7 +207,7 @@ def _forward_share(share, arrays, transposed, in_one_pass, activation, memory, p
             for n in range(first, last):  # the rest while the block is in the cache, along the rows, as memory likes it
                 _activate(activated[n][j:stop], linear[n][j:stop], activation)
                 if use_residual:
-                    add_span(out[n][j:stop], 0, activated[n][j:stop], 0, residual[n][j:stop], 0, stop - j)
+                    add(out[n][j:stop], activated[n][j:stop], residual[n][j:stop])
 
 
 @device
@@ -222,12 +222,11 @@ def _multiply_block(y, X, W, j, P, Q, room, packing):
 @device
 def _activate(out, inp, activation):
     if activation == GELU:
-        gelu_span(out, 0, inp, 0, inp.size)
+        gelu(out, inp)
     elif activation == RELU:
-        relu_span(out, 0, inp, 0, inp.size)
+        relu(out, inp)
     else:
-        for i in range(inp.size):
-            out[i] = inp[i]
+        copy(out, inp)
 
 
 @kernel()
@@ -278,7 +277,7 @@ def _weight_gradient_share(share, shares, arrays, columns, plan):
         dweight, dbias = _sums_of(number, arrays)
         sums = dbias[start:end] if first == 0 else dbias[:0]
         if number > 0 and sums.size > 0:
-            zero_span(sums, 0, sums.size)
+            zero(sums)
         y = dweight[first:last, start:end]
         nothing = nothing_like(y)
         P = y if number == 0 else nothing
@@ -293,9 +292,9 @@ def _fold(share, shares, arrays, slices):
     dweight, dbias = row_of(arrays.dweight, first, last - first), row_of(arrays.dbias, 0, arrays.dbias.size)
     for number in range(1, slices):
         more, more_bias = _sums_of(number, arrays)
-        add_span(dweight, 0, dweight, 0, row_of(more, first, dweight.size), 0, dweight.size)
+        add(dweight, dweight, row_of(more, first, dweight.size))
         if share == 0:
-            add_span(dbias, 0, dbias, 0, more_bias, 0, dbias.size)
+            add(dbias, dbias, more_bias)
 
 
 @device
@@ -323,11 +322,11 @@ def _input_gradient_share(share, shares, arrays, transposed, activation, memory,
             for n in range(first, last):  # the rest while the block is in the cache
                 dx_row, x_row = linear[n][j:stop], preactivation[n][j:stop]
                 if activation == GELU:
-                    gelu_gradient_span(dx_row, 0, dx_row, 0, x_row, 0, stop - j)
+                    gelu_gradient(dx_row, dx_row, x_row)
                 else:
-                    relu_gradient_span(dx_row, 0, dx_row, 0, x_row, 0, stop - j)
+                    relu_gradient(dx_row, dx_row, x_row)
                 if use_dresidual:
-                    add_span(dinp[n][j:stop], 0, dx_row, 0, dresidual[n][j:stop], 0, stop - j)
+                    add(dinp[n][j:stop], dx_row, dresidual[n][j:stop])
 
 
 @kernel()

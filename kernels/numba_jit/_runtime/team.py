@@ -22,8 +22,8 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .._simd.spans import place
 from .._simd.vector import I32, I64
+from .._simd.views import place
 from .jit import device
 
 LINE = 16  # int64 in two cache lines, which some CPUs fetch together: so each cell is alone

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from ...memory import CACHE_LINE
 from .._runtime.jit import device
-from .spans import span_loop
+from .passes import vector_loop
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
 from .views import panel, struct
@@ -76,7 +76,7 @@ def copy_row(typingctx, target, source):
             lanes.store(lanes.load(builder.gep(row.data, [offset]), mask), builder.gep(to.data, [offset]))
             return []
 
-        span_loop(lanes, row.size, [], body)
+        vector_loop(lanes, row.size, [], body)
         return context.get_dummy_value()
 
     return types.void(target, source), codegen

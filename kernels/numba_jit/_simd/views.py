@@ -23,12 +23,12 @@ from numba.extending import intrinsic, lower_builtin, lower_getattr, make_attrib
 I64 = ir.IntType(64)
 
 
-class View(types.Type):  # type: ignore[misc]
+class View(types.Type):
     """A part of an array of `dtype`."""
 
-    members: tuple[str, ...]  # int64, after the address
+    members: tuple[str, ...] = ()  # int64, after the address
 
-    def __init__(self, dtype: types.Type) -> None:
+    def __init__(self, dtype: Any) -> None:
         self.dtype = dtype
         super().__init__(name=f"{type(self).__name__}({dtype})")
 
@@ -36,13 +36,13 @@ class View(types.Type):  # type: ignore[misc]
 class Row(View):
     """Elements side by side."""
 
-    members = ("size",)
+    members: tuple[str, ...] = ("size",)
 
 
 class Matrix(View):
     """Element (i, j) stands at i `row` + j `column`."""
 
-    members = ("rows", "columns", "row", "column")
+    members: tuple[str, ...] = ("rows", "columns", "row", "column")
 
 
 class Causal(Matrix):
@@ -64,7 +64,7 @@ VISIBLE = {"size", "rows", "columns", "width", "column", "row", "diagonal", "mul
 for _kind in (Row, Matrix, Causal, Panels):
 
     @register_model(_kind)
-    class _Model(models.StructModel):  # type: ignore[misc]
+    class _Model(models.StructModel):
         def __init__(self, manager: Any, kind: View) -> None:
             members = [("data", types.CPointer(kind.dtype)), *((name, types.int64) for name in kind.members)]
             super().__init__(manager, kind, members)
@@ -73,7 +73,7 @@ for _kind in (Row, Matrix, Causal, Panels):
         make_attribute_wrapper(_kind, _name, _name)
 
 
-def struct(context: Any, builder: ir.IRBuilder, kind: View, value: ir.Value | None = None) -> Any:
+def struct(context: Any, builder: ir.IRBuilder, kind: types.Type, value: ir.Value | None = None) -> Any:
     """A view's parts by name, to be read and set."""
     return cgutils.create_struct_proxy(kind)(context, builder, value=value)
 
@@ -191,7 +191,7 @@ def _least(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
 
 
 @infer_global(operator.getitem)
-class _Indexing(AbstractTemplate):  # type: ignore[misc]
+class _Indexing(AbstractTemplate):
     """view[i : j] and view[i : j, k : l] are views of the same kind; matrix[i] is a row, row[i] a number."""
 
     def generic(self, args: Any, kws: Any) -> Any:
@@ -208,7 +208,7 @@ class _Indexing(AbstractTemplate):  # type: ignore[misc]
 
 
 @infer_global(operator.setitem)
-class _Setting(AbstractTemplate):  # type: ignore[misc]
+class _Setting(AbstractTemplate):
     def generic(self, args: Any, kws: Any) -> Any:
         row, index, _ = args
         if isinstance(row, Row) and isinstance(index, types.Integer):
@@ -219,7 +219,8 @@ class _Setting(AbstractTemplate):  # type: ignore[misc]
 @lower_builtin(operator.getitem, View, types.SliceType)
 def _slice(context, builder, signature, arguments):
     view = struct(context, builder, signature.args[0], arguments[0])
-    _cut(context, builder, view, 0, *signature.args, arguments[1])
+    kind, index = signature.args
+    _cut(context, builder, view, 0, kind, index, arguments[1])
     return view._getvalue()
 
 
@@ -270,7 +271,7 @@ def _set_element(context, builder, signature, arguments):
 
 
 @infer_getattr
-class _DType(AttributeTemplate):  # type: ignore[misc]
+class _DType(AttributeTemplate):
     key = View
 
     def resolve_dtype(self, kind: View) -> types.DType:
@@ -283,7 +284,7 @@ def _dtype(context, builder, kind, value):
 
 
 @infer_getattr
-class _Transposed(AttributeTemplate):  # type: ignore[misc]
+class _Transposed(AttributeTemplate):
     key = Matrix
 
     def resolve_T(self, kind: Matrix) -> Matrix:
