@@ -24,7 +24,7 @@ from ._simd.packing import add_column_sums, pack
 from ._simd.product_plan import ALONE, STREAMED, TOGETHER, plan_product, plan_weight_gradient
 from ._simd.target import TARGET
 from ._simd.tiles import product_address
-from ._simd.views import matrix, nothing_like, panels, repeated, row_of
+from ._simd.views import matrix, nothing_like, panels, repeated, row_of, whole
 
 LINEAR, RELU, GELU = 0, 1, 2
 ACTIVATIONS = {None: LINEAR, "relu": RELU, "gelu": GELU}
@@ -142,13 +142,6 @@ def absent(dtype: np.dtype[Any], dimensions: int) -> Array:
 
 
 @device
-def whole(array):
-    """An array as a matrix."""
-    rows, columns = array.shape
-    return matrix(array, 0, rows, columns, columns)
-
-
-@device
 def turned(weight, transposed):
     W = whole(weight)
     return W.T if transposed else W
@@ -184,7 +177,7 @@ def _forward_share(share, arrays, transposed, in_one_pass, activation, memory, p
     """Some blocks of the result."""
     X, W, linear = whole(arrays.inp), turned(arrays.weight, transposed), whole(arrays.linear)
     out, activated, residual = whole(arrays.out), whole(arrays.activated), whole(arrays.residual)
-    bias = row_of(arrays.bias, 0, arrays.bias.size)
+    bias = whole(arrays.bias)
     use_residual = residual.rows > 0
     room = room_for(memory, plan, W.columns)
     if plan.packing == ALONE:
@@ -255,7 +248,7 @@ def _sums_of(number, arrays):
     """Where a slice of the rows sums up dweight and dbias: the first where they belong, others in `partial`."""
     R, M = arrays.dweight.shape
     if number == 0:
-        return whole(arrays.dweight), row_of(arrays.dbias, 0, arrays.dbias.size)
+        return whole(arrays.dweight), whole(arrays.dbias)
     at = (number - 1) * (R + 1) * M
     return matrix(arrays.partial, at, R, M, M), row_of(arrays.partial, at + R * M, arrays.dbias.size)
 
@@ -289,7 +282,7 @@ def _fold(share, shares, arrays, slices):
     """Some elements of dweight, and all of dbias, from the sums of all slices, one after the other."""
     size = arrays.dweight.size
     first, last = share * size // shares, (share + 1) * size // shares
-    dweight, dbias = row_of(arrays.dweight, first, last - first), row_of(arrays.dbias, 0, arrays.dbias.size)
+    dweight, dbias = row_of(arrays.dweight, first, last - first), whole(arrays.dbias)
     for number in range(1, slices):
         more, more_bias = _sums_of(number, arrays)
         add(dweight, dweight, row_of(more, first, dweight.size))

@@ -12,6 +12,7 @@ compiler half as long again; tuples of an array and numbers take it a quarter lo
 
 from __future__ import annotations
 
+import functools
 import operator
 from typing import Any
 
@@ -107,6 +108,22 @@ def matrix(typingctx, array, at, rows, columns, row):
         return view_of(context, builder, kind, data, rows_, columns_, row_, ir.Constant(I64, 1))
 
     return kind(array, n, n, n, n), codegen
+
+
+@intrinsic
+def whole(typingctx, array):
+    """A C-contiguous array as a view: a row if it has one dimension, else a matrix that has the last as its columns."""
+    kind = Row(array.dtype) if array.ndim == 1 else Matrix(array.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        parts = struct(context, builder, array, arguments[0])
+        *outer, last = cgutils.unpack_tuple(builder, parts.shape)
+        if not outer:
+            return view_of(context, builder, kind, parts.data, last)
+        rows = functools.reduce(builder.mul, outer)
+        return view_of(context, builder, kind, parts.data, rows, last, last, ir.Constant(I64, 1))
+
+    return kind(array), codegen
 
 
 @intrinsic
