@@ -12,7 +12,7 @@ SWEEP = 96  # rows that meet all panels before the next ones do: a multiple of t
 
 @device
 def block_rows(block, blocks, length, unit):
-    """First and last row (or column) of a block, when all units of so many are dealt out evenly."""
+    """First and last row (or column) of a block when `length` is dealt out evenly, in multiples of `unit`."""
     units = (length + unit - 1) // unit
     return block * units // blocks * unit, min(length, (block + 1) * units // blocks * unit)
 
@@ -60,7 +60,7 @@ def multiply_causal(C, A, B):
 
 
 @device
-def add_product_of_causal(C, A, B, begun):
+def add_product_causal(C, A, B, begun):
     """C += A B for causal A, or C = A B unless it has `begun`: on the diagonal tile by tile, each of its own keys."""
     step = tile_height(B.width, lanes_of(C)) if A.diagonal < B.rows else C.rows
     for i in range(0, C.rows, step):
@@ -69,7 +69,7 @@ def add_product_of_causal(C, A, B, begun):
 
 
 @device
-def add_product_of_transposed(C, A, B):
+def add_product_transposed(C, A, B):
     """C += A^T B for causal A, or C = A^T B where no earlier query counts: on the diagonal tile by tile, each of its
     own queries."""
     step = tile_height(B.width, lanes_of(C)) if A.diagonal < C.rows else C.rows
