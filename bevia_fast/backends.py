@@ -24,11 +24,11 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
     if name == "numpy":
         keep_freed_memory()
     else:
-        from .kernels.numba_jit import _threads
+        from .kernels.numba_jit._runtime import threads as kernel_threads
 
         try:
-            _threads.set_threads(threads or None)
-        except _threads.LayerError as error:
+            kernel_threads.set_threads(threads or None)
+        except kernel_threads.LayerError as error:
             raise ConfigError(f"{error}.") from None
         except ValueError as error:
             raise ConfigError(f"--threads {threads} cannot be had: {str(error).rstrip('.')}.") from None
@@ -37,17 +37,17 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
 
 def cache_folder() -> Path:
     """Where the numba backend keeps its compiled code."""
-    from .kernels.numba_jit import _cache
+    from .kernels.numba_jit._runtime import cache as kernel_cache
 
-    return _cache.FOLDER
+    return kernel_cache.FOLDER
 
 
 def describe_backend(backend: Backend) -> str:
     """What computes, in a few words."""
     if backend.name == "numba":
-        from .kernels.numba_jit import _threads
+        from .kernels.numba_jit._runtime import threads as kernel_threads
 
-        return f"numba, {_threads.describe()}"
+        return f"numba, {kernel_threads.describe()}"
     import numpy
 
     return f"numpy {numpy.__version__}"
@@ -57,6 +57,6 @@ def default_threads() -> int:
     """One for each physical core, or as many as NUMBA_NUM_THREADS allows."""
     import numba
 
-    from .kernels.numba_jit._threads import physical_cores
+    from .kernels.numba_jit._runtime.threads import physical_cores
 
     return min(physical_cores(), int(numba.config.NUMBA_NUM_THREADS))

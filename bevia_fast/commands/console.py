@@ -53,10 +53,10 @@ class CompileBar:
     in `seconds`."""
 
     def __init__(self, console: Console) -> None:
-        from ..kernels.numba_jit import _cache
+        from ..kernels.numba_jit._runtime import cache as kernel_cache
 
         self.started, self.count, self.seconds = time.perf_counter(), 0, 0.0
-        self._compiled, self._before = _cache.compiled, len(_cache.compiled)
+        self._compiled, self._before = kernel_cache.compiled, len(kernel_cache.compiled)
         self.progress = Progress(
             SpinnerColumn(), TextColumn("compiling"), BarColumn(bar_width=20), MofNCompleteColumn(),
             TextColumn("{task.description}"), TimeElapsedColumn(),

@@ -19,7 +19,8 @@ from .. import __version__
 from ..backends import open_backend
 from ..config import DoctorConfig, ModelConfig
 from ..kernels import get_backend
-from ..kernels.numba_jit import _cache, _threads
+from ..kernels.numba_jit._runtime import cache as kernel_cache
+from ..kernels.numba_jit._runtime import threads as kernel_threads
 from ..kernels.numba_jit._simd.target import TARGET
 from ..machine import available_bytes, cpu_name, readable
 from ..measuring.competitor import LIMITING_VARIABLES, THREAD_VARIABLES
@@ -32,16 +33,17 @@ VERSION = re.compile("[0-9a-f]{20}")  # what a folder of compiled kernels is cal
 
 def machine() -> Rows:
     """The processor, its memory, and the threads that the kernels use; the threading layer is running."""
-    logical, allowed = os.cpu_count() or 1, len(_threads.allowed_cpus())
-    layers = ", ".join(filter(_threads.loads, _threads.LAYERS))
+    logical, allowed = os.cpu_count() or 1, len(kernel_threads.allowed_cpus())
+    layers = ", ".join(filter(kernel_threads.loads, kernel_threads.LAYERS))
     free = available_bytes()
     chosen = os.environ.get("NUMBA_CPU_NAME")
     return [
         ("CPU", cpu_name()),
         ("instructions", f"{TARGET.name}, {TARGET.lanes(4)} float32 or {TARGET.lanes(8)} float64 at once"
                          + (f" (NUMBA_CPU_NAME is {chosen})" if chosen else "")),
-        ("cores", f"{_threads.physical_cores()} physical; {allowed} of {logical} hardware threads are open to us"),
-        ("threads", f"{_threads.describe()}; layers that load here: {layers}"),
+        ("cores", f"{kernel_threads.physical_cores()} physical; "
+                  f"{allowed} of {logical} hardware threads are open to us"),
+        ("threads", f"{kernel_threads.describe()}; layers that load here: {layers}"),
         ("memory", "unknown" if free is None else f"{readable(free)} free"),
     ]  # fmt: skip
 
@@ -92,16 +94,16 @@ class Folder:
 def others() -> list[Folder]:
     """Folders of other versions of the kernels, of Numba, NumPy or Python, or for another CPU."""
     try:
-        found = sorted(_cache.all_versions().iterdir())
+        found = sorted(kernel_cache.all_versions().iterdir())
     except OSError:
         return []
-    return [Folder(path) for path in found if VERSION.fullmatch(path.name) and path != _cache.FOLDER]
+    return [Folder(path) for path in found if VERSION.fullmatch(path.name) and path != kernel_cache.FOLDER]
 
 
 def cache(clean: bool) -> Rows:
     """Where compiled kernels are kept; with `clean`, those of other versions are removed."""
-    state = f"cannot be kept: {_cache.problem()}" if _cache.problem() else "writable"
-    rows = [("cache", f"{_cache.FOLDER}"), ("", f"{Folder(_cache.FOLDER).describe()}; {state}")]
+    state = f"cannot be kept: {kernel_cache.problem()}" if kernel_cache.problem() else "writable"
+    rows = [("cache", f"{kernel_cache.FOLDER}"), ("", f"{Folder(kernel_cache.FOLDER).describe()}; {state}")]
     old = others()
     if old:
         size = readable(sum(file.st_size for folder in old for file in folder.files()))
@@ -132,7 +134,7 @@ def compile_kernels(config: DoctorConfig, tell: Callable[[str, int, int], None])
 def advice() -> list[str]:
     """What would make this installation faster."""
     found = []
-    if _threads.layer() == "workqueue":
+    if kernel_threads.layer() == "workqueue":
         found.append("The threading layer is workqueue, the slowest; install libgomp1, libomp, or with pip: tbb.")
     if not TARGET.fma:
         found.append("The kernels are compiled for a CPU without fused multiply-add: half of the arithmetic at most.")

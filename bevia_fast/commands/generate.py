@@ -33,7 +33,7 @@ def run(config: GenerateConfig) -> int:
 @contextlib.contextmanager
 def _compiling_said() -> Iterator[None]:
     """Someone who waits at a terminal is told why, once."""
-    from ..kernels.numba_jit import _cache
+    from ..kernels.numba_jit._runtime import cache as kernel_cache
 
     said = not sys.stderr.isatty()
 
@@ -43,5 +43,5 @@ def _compiling_said() -> Iterator[None]:
             print("compiling kernels for this CPU; the next start finds them ...", file=sys.stderr)
         said = True
 
-    with _cache.telling(say):
+    with kernel_cache.telling(say):
         yield

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..agreement.comparison import make_arguments
 from ..backends import open_backend
-from ..kernels.numba_jit._launches import Kernel
+from ..kernels.numba_jit._runtime.launches import Kernel
 from ..kernels.numba_jit._simd import tiles
 from ..kernels.numba_jit._simd.target import TARGET
 from ..measuring.assembly import Loop, loops
@@ -95,8 +95,8 @@ def _work(loop: Loop) -> tuple[int, int]:
 
 def product_asm(dtype: str) -> str:
     """The machine code of the matrix product, which stands by itself and not in the kernels that call it."""
-    real = numba.types.CPointer(numba.from_dtype(np.dtype(dtype)))
-    text: str = numba.cfunc(tiles.product_signature(real), error_model="numpy")(tiles._product)._library.get_asm_str()
+    signature = tiles.product_signature(np.dtype(dtype))
+    text: str = numba.cfunc(signature, error_model="numpy")(tiles._product)._library.get_asm_str()
     return text
 
 

@@ -74,7 +74,7 @@ def scratch_bytes(rehearsed: Rehearsed, backend: BackendName) -> int:
     """Bytes of the working memory of a backend's kernels in a step: numba's keep theirs, NumPy's take and give back."""
     if backend == "numpy":
         return max(numpy_bytes(call) for call, _ in rehearsed.calls)
-    from ..kernels.numba_jit._rehearsal import Rehearsal
+    from ..kernels.numba_jit._runtime.rehearsal import Rehearsal
 
     rehearsal = Rehearsal()
     for call, _ in rehearsed.calls:

@@ -48,7 +48,7 @@ def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int
     if backend.name != "numba":
         _use_every_kernel(config, backend)
         return ""
-    from ..kernels.numba_jit import _cache
+    from ..kernels.numba_jit._runtime import cache as kernel_cache
 
     noted, all_operations = Listener(backend), Listener(get_backend("numpy"))
 
@@ -58,10 +58,10 @@ def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int
                 _use_every_kernel(config, cast(Backend, all_operations))
             tell(noted.operations[-1], len(noted.operations), len(all_operations.operations))
 
-    before = len(_cache.compiled)
+    before = len(kernel_cache.compiled)
     with two_compilers([config], compiling):
         _use_every_kernel(config, cast(Backend, noted))
-    return _cache.problem() if len(_cache.compiled) > before else ""
+    return kernel_cache.problem() if len(kernel_cache.compiled) > before else ""
 
 
 def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
@@ -89,10 +89,10 @@ def _placeholder(size: int) -> str:
 @contextlib.contextmanager
 def two_compilers(configs: list[ModelConfig], tell: Callable[[str], None] = lambda name: None) -> Iterator[None]:
     """Within, what is compiled for training models like these is compiled by a second process as well, from the first
-    function on that is missing. `tell` is called as by `_cache.telling`. Without a second CPU, or a folder that both
-    can write, or if it does not start, this process compiles alone.
+    function on that is missing. `tell` is called as by `kernel_cache.telling`. Without a second CPU, or a folder that
+    both can write, or if it does not start, this process compiles alone.
     """
-    from ..kernels.numba_jit import _cache
+    from ..kernels.numba_jit._runtime import cache as kernel_cache
 
     second: list[subprocess.Popen[bytes] | None] = []
 
@@ -102,23 +102,24 @@ def two_compilers(configs: list[ModelConfig], tell: Callable[[str], None] = lamb
         tell(name)
 
     try:
-        with _cache.telling(missing):
+        with kernel_cache.telling(missing):
             yield
     finally:
         if second and second[0] is not None:
-            _cache.compiled += _ended(second[0])
+            kernel_cache.compiled += _ended(second[0])
 
 
 def _started(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
-    from ..kernels.numba_jit import _cache, _threads
+    from ..kernels.numba_jit._runtime import cache as kernel_cache
+    from ..kernels.numba_jit._runtime import threads as kernel_threads
 
     possible = sys.executable and not hasattr(sys, "frozen")  # a frozen program is no interpreter
-    if not (possible and _cache.writable() and len(_threads.allowed_cpus()) > 1):
+    if not (possible and kernel_cache.writable() and len(kernel_threads.allowed_cpus()) > 1):
         return None
     models = json.dumps([asdict(config) for config in configs])
     with contextlib.suppress(OSError):
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(_cache.FOLDER), models],
+            [sys.executable, "-P", "-m", __name__, str(kernel_cache.FOLDER), models],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     return None
@@ -136,16 +137,16 @@ def _ended(process: subprocess.Popen[bytes]) -> list[str]:
 
 def main(folder: str, models: str) -> None:
     """The second process."""
-    from ..kernels.numba_jit import _cache
+    from ..kernels.numba_jit._runtime import cache as kernel_cache
 
     for name in ("SIGINT", "SIGHUP"):  # they come to all processes of a terminal: the parent decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def end() -> None:
-        with _cache.saving:  # never given back
+        with kernel_cache.saving:  # never given back
             try:
-                os.write(1, "\n".join(_cache.compiled).encode())
+                os.write(1, "\n".join(kernel_cache.compiled).encode())
             finally:
                 os._exit(0)
 
@@ -155,8 +156,8 @@ def main(folder: str, models: str) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        if str(_cache.FOLDER) == folder:  # else it would compile what the parent cannot use
-            _cache.waiting = False
+        if str(kernel_cache.FOLDER) == folder:  # else it would compile what the parent cannot use
+            kernel_cache.waiting = False
             _compile([ModelConfig(**model) for model in json.loads(models)])
     finally:
         end()
@@ -164,22 +165,23 @@ def main(folder: str, models: str) -> None:
 
 def _compile(configs: list[ModelConfig]) -> None:
     """Everything that training these models needs, from the end, in turns with who else does the same."""
-    from ..kernels.numba_jit import _cache, _threads
+    from ..kernels.numba_jit._runtime import cache as kernel_cache
+    from ..kernels.numba_jit._runtime import threads as kernel_threads
 
     noted = Listener(get_backend("numpy"))
     for config in configs:
         _use_every_kernel(config, cast(Backend, noted))
     backend = get_backend("numba")
-    _threads.set_threads(1)
+    kernel_threads.set_threads(1)
     left = noted.called[::-1]
     while left:
         calls, left = left, []
         for name, arguments, options in calls:
             try:
                 getattr(backend, name)(*arguments, **options)
-            except _cache.CompiledElsewhere:
+            except kernel_cache.CompiledElsewhere:
                 left.append((name, arguments, options))
-        time.sleep(_cache.POLL if left else 0)
+        time.sleep(kernel_cache.POLL if left else 0)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,18 @@ Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `c
 `decode`, `sampling`.
 """
 
-from ._launches import conditions, launches
+from ._runtime.launches import conditions, launches
 from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
 from .adamw import adamw, squared_norm
-from .attention import attention_backward, attention_forward, attention_weights
+from .attention import attention_forward, attention_weights
+from .attention_backward import attention_backward
 from .cross_entropy import cross_entropy
 from .decode import decode_tokens
 from .dropout import dropout_backward, dropout_forward
 from .embedding import embedding_backward, embedding_forward
 from .layernorm import layernorm_backward, layernorm_forward
-from .linear import linear_backward, linear_forward
+from .linear import linear_forward
+from .linear_backward import linear_backward
 from .sampling import sample_token
 
 name = "numba"

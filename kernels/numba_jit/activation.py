@@ -6,8 +6,9 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import kernel
-from ._simd.spans import gelu_gradient_span, gelu_span, relu_gradient_span, relu_span
+from ._runtime.jit import kernel
+from ._simd.elementwise import gelu, gelu_gradient, relu, relu_gradient
+from ._simd.views import row_of
 
 BLOCK = 4096  # elements; fixed, so that the split of the work does not depend on the number of threads
 
@@ -40,25 +41,29 @@ def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
 def _relu_forward(out, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
         start = block * BLOCK
-        relu_span(out, start, inp, start, min(BLOCK, inp.size - start))
+        size = min(BLOCK, inp.size - start)
+        relu(row_of(out, start, size), row_of(inp, start, size))
 
 
 @kernel()
 def _relu_backward(dinp, dout, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
         start = block * BLOCK
-        relu_gradient_span(dinp, start, dout, start, inp, start, min(BLOCK, inp.size - start))
+        size = min(BLOCK, inp.size - start)
+        relu_gradient(row_of(dinp, start, size), row_of(dout, start, size), row_of(inp, start, size))
 
 
 @kernel()
 def _gelu_forward(out, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
         start = block * BLOCK
-        gelu_span(out, start, inp, start, min(BLOCK, inp.size - start))
+        size = min(BLOCK, inp.size - start)
+        gelu(row_of(out, start, size), row_of(inp, start, size))
 
 
 @kernel()
 def _gelu_backward(dinp, dout, inp):
     for block in numba.prange((inp.size + BLOCK - 1) // BLOCK):
         start = block * BLOCK
-        gelu_gradient_span(dinp, start, dout, start, inp, start, min(BLOCK, inp.size - start))
+        size = min(BLOCK, inp.size - start)
+        gelu_gradient(row_of(dinp, start, size), row_of(dout, start, size), row_of(inp, start, size))

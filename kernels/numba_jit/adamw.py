@@ -9,9 +9,11 @@ import numpy as np
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import kernel
-from ._scratch import scratch
-from ._simd.adamw_spans import adamw_span, squares_span
+from ._runtime.jit import kernel
+from ._runtime.scratch import scratch
+from ._simd.adamw_update import Factors, adamw_update
+from ._simd.reductions import sum_of_squares
+from ._simd.views import row_of
 
 BLOCK = 4096  # elements; fixed, so that the fold of the norm does not depend on the number of threads
 
@@ -43,7 +45,7 @@ def adamw(
 def _squared_norm(gradients, sums, blocks):
     size = gradients.size
     for block in numba.prange(blocks):
-        sums[block] = squares_span(gradients, block * BLOCK, min(BLOCK, size - block * BLOCK))
+        sums[block] = sum_of_squares(row_of(gradients, block * BLOCK, min(BLOCK, size - block * BLOCK)))
     total = 0.0
     for block in range(blocks):
         total += sums[block]
@@ -60,11 +62,17 @@ def _adamw(
     for block in numba.prange((size + BLOCK - 1) // BLOCK):
         start, end = block * BLOCK, min(size, (block + 1) * BLOCK)
         border = min(max(decayed, start), end)  # matrices before it are decayed, vectors behind it are not
-        adamw_span(
-            parameters, gradients, first_moment, second_moment, start, border - start, real(gradient_scale),
-            real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(decay),
+        factors = Factors(
+            real(gradient_scale), real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(decay)
+        )
+        adamw_update(
+            row_of(parameters, start, border - start), row_of(gradients, start, border - start),
+            row_of(first_moment, start, border - start), row_of(second_moment, start, border - start), factors,
         )  # fmt: skip
-        adamw_span(
-            parameters, gradients, first_moment, second_moment, border, end - border, real(gradient_scale),
-            real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(0),
+        factors = Factors(
+            real(gradient_scale), real(beta1), real(new1), real(beta2), real(new2), real(eps), real(rate), real(0)
+        )
+        adamw_update(
+            row_of(parameters, border, end - border), row_of(gradients, border, end - border),
+            row_of(first_moment, border, end - border), row_of(second_moment, border, end - border), factors,
         )  # fmt: skip

@@ -8,11 +8,13 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import device, kernel
-from ._scratch import scratch
-from ._simd.softmax_spans import exp_span, exp_sum_span, max_span
-from ._simd.spans import scale_span
-from ._threads import thread_count
+from ._runtime.jit import device, kernel
+from ._runtime.scratch import scratch
+from ._runtime.threads import thread_count
+from ._simd.elementwise import scale as scale_row
+from ._simd.reductions import maximum
+from ._simd.softmax import exp_into, exp_sum
+from ._simd.views import row_of
 
 # Of short rows several are taken together, pass by pass, so that what one waits for, its largest, its sum, a quotient,
 # others fill. A row's last vector is a partial one; to load from where such a one was just stored the CPU waits until
@@ -48,15 +50,15 @@ def _block(losses, dlogits, use_dlogits, logits, targets, scale, first, rows, nu
     step = STEP if rows == ROWS else 1
     for r in range(rows):
         n = first + r
-        numbers[r] = max_span(logits, n * V, V)
+        numbers[r] = maximum(row_of(logits, n * V, V))
         losses[n] = logits[n, targets[n]] - numbers[r]  # read before dlogits, which may be logits, is written
     for i in range(rows):
         r = i * step % ROWS
         at = (first + r) * V
         if use_dlogits:
-            numbers[r] = exp_span(dlogits, at, logits, at, V, real(1), numbers[r])
+            numbers[r] = exp_into(row_of(dlogits, at, V), row_of(logits, at, V), real(1), numbers[r])
         else:
-            numbers[r] = exp_sum_span(logits, at, V, real(1), numbers[r])
+            numbers[r] = exp_sum(row_of(logits, at, V), real(1), numbers[r])
     for r in range(rows):
         n = first + r
         losses[n] = real(math.log(numbers[r])) - losses[n]
@@ -65,5 +67,5 @@ def _block(losses, dlogits, use_dlogits, logits, targets, scale, first, rows, nu
         for i in range(rows):
             r = i * step % ROWS
             n = first + r
-            scale_span(dlogits, n * V, V, numbers[r])
+            scale_row(row_of(dlogits, n * V, V), numbers[r])
             dlogits[n, targets[n]] -= real(scale)

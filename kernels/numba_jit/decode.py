@@ -5,8 +5,8 @@ some heads and some groups of hidden units and always the same ones, and reads t
 possible out of its own cache. A token that stands in two windows goes through both at once, for the price of one.
 
 A token takes tens of microseconds: too few to start threads for each part of it. They meet at barriers instead, twice
-a layer; see `_team`. What every part needs, such as the norms, each thread computes for itself. The shares of heads and
-groups are added in their order by every thread: so the bits do not depend on how many there are.
+a layer; see `_runtime.team`. What every part needs, such as the norms, each thread computes for itself. The shares of
+heads and groups are added in their order by every thread: so the bits do not depend on how many there are.
 """
 
 from __future__ import annotations
@@ -23,14 +23,9 @@ from .. import contract
 from ..contract import NORM_EPS, Activation, Array, Norm, implements
 from ..memory import CACHE_LINE
 from ..windows import stride
-from ._jit import c_function, device, kernel
-from ._scratch import scratch
-from ._simd.norm_rows import normalize_one
-from ._simd.norm_spans import dot_span, four_dots
-from ._simd.rows import rows_product, rows_product_address
-from ._simd.softmax_spans import exp_span, max_span
-from ._simd.spans import add_span, gelu_span, relu_span, scale_span
-from ._team import (
+from ._runtime.jit import c_function, device, kernel
+from ._runtime.scratch import scratch
+from ._runtime.team import (
     DELAYED,
     MEMBERS,
     MESSAGE,
@@ -43,7 +38,13 @@ from ._team import (
     members,
     share_of,
 )
-from ._threads import thread_count
+from ._runtime.threads import thread_count
+from ._simd.elementwise import add, gelu, relu, scale
+from ._simd.norm_rows import normalize_one
+from ._simd.reductions import dot, four_dots, maximum
+from ._simd.rows import rows_product, rows_product_address
+from ._simd.softmax import exp_into
+from ._simd.views import matrix, row_of
 from .dropout import row_hash
 from .linear import ACTIVATIONS, GELU
 from .sampling import draw as draw_token
@@ -152,7 +153,10 @@ def _member(
         place = index + number - window * step
         rows = 2 if place >= step else 1
         for r in range(rows):
-            add_span(own, x + r * C, token_table, token * C, position_table, (place - r * step) * C, C)
+            add(
+                row_of(own, x + r * C, C), row_of(token_table, token * C, C),
+                row_of(position_table, (place - r * step) * C, C),
+            )  # fmt: skip
         for layer in range(L):
             inp = x if post else normed
             if not post:
@@ -219,10 +223,10 @@ def _norm(own, out, inp, rows, C, weight, bias, at, work):
 def _add_shares(own, x, rows, C, shares, start, parts, bias, at):
     """x += bias + the shares of all parts, in their order."""
     for r in range(rows):
-        i = x + r * C
-        add_span(own, i, own, i, bias, at, C)
+        stream = row_of(own, x + r * C, C)
+        add(stream, stream, row_of(bias, at, C))
         for part in range(parts):
-            add_span(own, i, own, i, shares, start + (part * PLACES + r) * C, C)
+            add(stream, stream, row_of(shares, start + (part * PLACES + r) * C, C))
 
 
 @device
@@ -239,16 +243,16 @@ def _head(
         q, bias, n = qkv + r * 3 * HS, head * 3 * HS, place - r * step + 1
         cache = ((window + r) % 2 * heads + head) * S * HS
         newest = cache + (n - 1) * HS
-        add_span(keys, newest, own, q + HS, qkv_bias, bias + HS, HS)
-        add_span(values, newest, own, q + 2 * HS, qkv_bias, bias + 2 * HS, HS)
+        add(row_of(keys, newest, HS), row_of(own, q + HS, HS), row_of(qkv_bias, bias + HS, HS))
+        add(row_of(values, newest, HS), row_of(own, q + 2 * HS, HS), row_of(qkv_bias, bias + 2 * HS, HS))
         if r < wanted:
-            add_span(own, q, own, q, qkv_bias, bias, HS)
+            add(row_of(own, q, HS), row_of(own, q, HS), row_of(qkv_bias, bias, HS))
             _dots(own, scores, own, q, keys, cache, n, HS)
             real = type(own[scores])
-            scale = real(1.0 / math.sqrt(HS))
-            total = exp_span(own, scores, own, scores, n, scale, max_span(own, scores, n))
+            seen = row_of(own, scores, n)
+            total = exp_into(seen, seen, real(1.0 / math.sqrt(HS)), maximum(seen))
             rows_product(multiply, own, attended + r * HS, 0, own, scores, 0, 1, values, cache, HS, n, HS)
-            scale_span(own, attended + r * HS, HS, real(1) / total)
+            scale(row_of(own, attended + r * HS, HS), real(1) / total)
     rows_product(multiply, shares, share, C, own, attended, HS, wanted, attn_proj_weight, head * HS * C, C, HS, C)
 
 
@@ -259,11 +263,12 @@ def _group(
     """One group of hidden units, which begins at `unit` in its layer's."""
     rows_product(multiply, own, work, M, own, inp, C, rows, fc_weight, unit * C, M, C, M)
     for i in range(work, work + rows * M, M):
-        add_span(own, i, own, i, fc_bias, unit, M)
+        hidden = row_of(own, i, M)
+        add(hidden, hidden, row_of(fc_bias, unit, M))
         if activation == GELU:
-            gelu_span(own, i, own, i, M)
+            gelu(hidden, hidden)
         else:
-            relu_span(own, i, own, i, M)
+            relu(hidden, hidden)
     rows_product(multiply, shares, share, C, own, work, M, rows, mlp_proj_weight, unit * C, C, M, C)
 
 
@@ -271,6 +276,6 @@ def _group(
 def _dots(out, o, x, i, rows, r, n, width):
     """The products of a row of `x` with each of n rows that lie one after the other."""
     for j in range(0, n - 3, 4):
-        four_dots(out, o + j, x, i, rows, r + j * width, width, width)
+        four_dots(row_of(out, o + j, 4), row_of(x, i, width), matrix(rows, r + j * width, 4, width, width))
     for j in range(n - n % 4, n):
-        out[o + j] = dot_span(x, i, rows, r + j * width, width)
+        out[o + j] = dot(row_of(x, i, width), row_of(rows, r + j * width, width))

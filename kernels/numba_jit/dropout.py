@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from .. import contract
 from ..contract import Array, implements
 from ..rng import GOLDEN64, keep_threshold
-from ._jit import device, kernel
-from ._simd.spans import dropout_span
+from ._runtime.jit import device, kernel
+from ._simd.elementwise import drop
+from ._simd.views import row_of
 
 MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 GOLDEN = np.uint64(GOLDEN64)
@@ -35,6 +37,28 @@ def mask_numbers(rate: float) -> tuple[np.uint64, float]:
     return np.uint64(keep_threshold(rate)), 1.0 / (1.0 - rate)
 
 
+class Dropout(NamedTuple):
+    """What a kernel knows of a mask that it multiplies with."""
+
+    key: np.uint64
+    use: bool
+    threshold: np.uint64
+    scale: float
+
+
+class Rate(NamedTuple):
+    """That without the key, which must stand by itself among a kernel's arguments: each pass has another one."""
+
+    use: bool
+    threshold: np.uint64
+    scale: float
+
+
+@functools.lru_cache(256)
+def rate_of(rate: float) -> Rate:
+    return Rate(rate > 0.0, *mask_numbers(rate))
+
+
 @device
 def row_hash(key, row):
     """The 64 random bits that a row's elements share: mix64(key + GOLDEN64 * (row + 1)), see `kernels.rng`."""
@@ -48,6 +72,7 @@ def row_hash(key, row):
 def _apply(out, inp, key, threshold, scale, residual, use_residual):
     N, C = inp.shape
     for n in numba.prange(N):
-        dropout_span(
-            out, n * C, inp, n * C, residual, n * C, use_residual, C, row_hash(key, n), 0, threshold, scale
-        )
+        drop(
+            row_of(out, n * C, C), row_of(inp, n * C, C), row_of(residual, n * C, C if use_residual else 0),
+            row_hash(key, n), 0, threshold, scale,
+        )  # fmt: skip

@@ -8,13 +8,13 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import kernel
+from ._runtime.jit import kernel
+from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows
-from ._simd.embedding_spans import add_and_prefetch_span
-from ._simd.packing import prefetch_span
-from ._simd.spans import add_span
+from ._simd.elementwise import add, add_and_prefetch
+from ._simd.packing import prefetch
 from ._simd.target import TARGET
-from ._threads import thread_count
+from ._simd.views import row_of
 
 CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
 AHEAD = 4  # rows, of the token table or of the result's gradient, that are asked for before they are added
@@ -42,9 +42,12 @@ def _forward(out, tokens, token_table, position_table):
         at, token, position = n * C, tokens[n] * C, n % T * C
         if far:
             soon = tokens[min(n + AHEAD, B * T - 1)] * C
-            add_and_prefetch_span(out, at, token_table, token, position_table, position, C, token_table, soon)
+            add_and_prefetch(
+                row_of(out, at, C), row_of(token_table, token, C), row_of(position_table, position, C),
+                row_of(token_table, soon, C),
+            )  # fmt: skip
         else:
-            add_span(out, at, token_table, token, position_table, position, C)
+            add(row_of(out, at, C), row_of(token_table, token, C), row_of(position_table, position, C))
 
 
 @kernel()
@@ -58,14 +61,13 @@ def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
             n = b * T + position
             if B > 1:  # the next rows lie T rows apart: the CPU would not guess them
                 position_soon, b_soon = (i + AHEAD) // B, (i + AHEAD) % B
-                prefetch_span(dout, (b_soon * T + position_soon) * C + first, last - first)
-            at, token = n * C + first, tokens[n] * C + first
+                prefetch(row_of(dout, (b_soon * T + position_soon) * C + first, last - first))
+            dout_row = row_of(dout, n * C + first, last - first)
+            dtoken = row_of(dtoken_table, tokens[n] * C + first, last - first)
             if far:
                 soon = tokens[min(n + T, B * T - 1)] * C + first
-                add_and_prefetch_span(
-                    dtoken_table, token, dtoken_table, token, dout, at, last - first, dtoken_table, soon
-                )
+                add_and_prefetch(dtoken, dtoken, dout_row, row_of(dtoken_table, soon, last - first))
             else:
-                add_span(dtoken_table, token, dtoken_table, token, dout, at, last - first)
-            into = position * C + first
-            add_span(dposition_table, into, dposition_table, into, dout, at, last - first)
+                add(dtoken, dtoken, dout_row)
+            dposition = row_of(dposition_table, position * C + first, last - first)
+            add(dposition, dposition, dout_row)

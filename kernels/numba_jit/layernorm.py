@@ -6,13 +6,14 @@ import numba
 
 from .. import contract
 from ..contract import NORM_EPS, Array, implements
-from ._jit import device, kernel
-from ._scratch import scratch
+from ._runtime.jit import device, kernel
+from ._runtime.scratch import scratch
+from ._simd.elementwise import zero
+from ._simd.norm_gradient import norm_input_gradient, norm_weight_gradient
 from ._simd.norm_rows import normalize_four, normalize_one
-from ._simd.norm_spans import norm_gradient_span, norm_weight_gradient_span
-from ._simd.packing import column_sums
-from ._simd.spans import zero_span
+from ._simd.packing import add_column_sums
 from ._simd.target import TARGET
+from ._simd.views import matrix, row_of
 
 SHORT = 1024  # bytes of a row: of such rows four are taken together
 ALONE = 1 << 15  # sums of channels: fewer are folded before other threads had begun
@@ -66,18 +67,15 @@ def _backward(
     dresidual, use_dresidual, sums, groups, width,
 ):  # fmt: skip
     N, C = inp.shape
-    count = inp.dtype.type(C)
     for group in numba.prange(groups):
         row = group * 2 * C
-        zero_span(sums, row, 2 * C)
+        zero(row_of(sums, row, 2 * C))
         for n in range(group * GROUP, min(N, (group + 1) * GROUP)):
             at = n * C
-            dnorm, dnorm_norm = norm_weight_gradient_span(
-                sums, row, sums, row + C, dout, at, inp, at, C, mean[n], rstd[n], weight
-            )
-            norm_gradient_span(
-                dinp, at, dout, at, inp, at, C, mean[n], rstd[n], weight, dnorm / count, dnorm_norm / count,
-                dresidual, at, use_dresidual,
+            _row_gradient(
+                row_of(dinp, at, C), row_of(sums, row, C), row_of(sums, row + C, C), row_of(dout, at, C),
+                row_of(inp, at, C), row_of(weight, 0, C), mean[n], rstd[n],
+                row_of(dresidual, at, C if use_dresidual else 0),
             )  # fmt: skip
     columns = (C + width - 1) // width
     if groups * C < ALONE:
@@ -89,8 +87,17 @@ def _backward(
 
 
 @device
+def _row_gradient(dinp, dweight, dbias, dout, inp, weight, mean, rstd, dresidual):
+    """The gradient of one row, and what it adds to the gradients of gain and bias."""
+    count, statistics = inp.dtype.type(inp.size), (mean, rstd)
+    dnorm, dnorm_norm = norm_weight_gradient(dweight, dbias, dout, inp, weight, statistics)
+    norm_input_gradient(dinp, dout, inp, weight, dresidual, statistics, (dnorm / count, dnorm_norm / count))
+
+
+@device
 def _fold(c, width, dweight, dbias, use_bias, sums, groups, C):
     """The sums of all groups, for `width` channels from c on."""
-    column_sums(dweight, c, sums, c, 2 * C, groups, min(width, C - c))
+    n = min(width, C - c)
+    add_column_sums(row_of(dweight, c, n), matrix(sums, c, groups, n, 2 * C))
     if use_bias:
-        column_sums(dbias, c, sums, C + c, 2 * C, groups, min(width, C - c))
+        add_column_sums(row_of(dbias, c, n), matrix(sums, C + c, groups, n, 2 * C))

@@ -9,8 +9,8 @@ import numpy as np
 
 from .. import contract
 from ..contract import Array, implements
-from ._jit import device, kernel
-from ._scratch import scratch
+from ._runtime.jit import device, kernel
+from ._runtime.scratch import scratch
 
 
 @implements(contract.sample_token)

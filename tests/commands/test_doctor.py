@@ -11,7 +11,8 @@ import pytest
 
 from bevia_fast.commands import doctor
 from bevia_fast.commands.main import main
-from bevia_fast.kernels.numba_jit import _cache, _threads
+from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
+from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
 
 
 def bevia(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -25,8 +26,8 @@ def test_the_report_of_a_sound_installation() -> None:
     done = bevia("doctor", OPENBLAS_CORETYPE="Haswell")
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("CPU ", "at once", "physical", "layers that load here: ", "free", "GFLOP/s with 1 thread",
-                  "GB/s with", "bevia-fast ", "NumPy ", "llvmlite ", "OPENBLAS_CORETYPE is Haswell", str(_cache.FOLDER),
-                  "kernels, ", "writable", "float32", "can halve the speed"):  # fmt: skip
+                  "GB/s with", "bevia-fast ", "NumPy ", "llvmlite ", "OPENBLAS_CORETYPE is Haswell",
+                  str(kernel_cache.FOLDER), "kernels, ", "writable", "float32", "can halve the speed"):  # fmt: skip
         assert words in done.stdout, words
     again = bevia("doctor", "--no-measure")
     assert again.returncode == 0
@@ -69,9 +70,10 @@ def test_kernels_that_do_not_compile(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 def test_clean_removes_other_versions_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEVIA_FAST_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(_cache, "FOLDER", _cache.all_versions() / _cache.FOLDER.name)
+    monkeypatch.setattr(kernel_cache, "FOLDER", kernel_cache.all_versions() / kernel_cache.FOLDER.name)
     assert doctor.others() == []
-    kept, old, foreign = (_cache.all_versions() / name for name in (_cache.FOLDER.name, "0123456789" * 2, "notes"))
+    names = (kernel_cache.FOLDER.name, "0123456789" * 2, "notes")
+    kept, old, foreign = (kernel_cache.all_versions() / name for name in names)
     for folder in (kept, old, foreign):
         (folder / "numba_jit").mkdir(parents=True)
         (folder / "numba_jit" / "x.1.nbc").write_bytes(b"1234")
@@ -85,8 +87,8 @@ def test_clean_removes_other_versions_only(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_layers_are_tried_in_the_order_of_their_speed(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _threads.numba_config.THREADING_LAYER_PRIORITY == ["omp", "tbb", "workqueue"]
-    monkeypatch.setattr(_threads.numba_parallel, "_threading_layer", None)
+    assert kernel_threads.numba_config.THREADING_LAYER_PRIORITY == ["omp", "tbb", "workqueue"]
+    monkeypatch.setattr(kernel_threads.numba_parallel, "_threading_layer", None)
     for there, expected in (("omp tbb workqueue", "omp"), ("tbb workqueue", "tbb"), ("workqueue", "workqueue")):
-        monkeypatch.setattr(_threads, "loads", lambda name, there=there: name in there.split())
-        assert _threads.layer() == expected
+        monkeypatch.setattr(kernel_threads, "loads", lambda name, there=there: name in there.split())
+        assert kernel_threads.layer() == expected

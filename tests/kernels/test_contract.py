@@ -248,12 +248,14 @@ def marks_operation(function: ast.FunctionDef) -> bool:
 
 
 def functions_by_file(backend: Any) -> dict[str, set[str]]:
-    """The functions that each file of a backend marks as implementing an operation."""
-    found = {}
+    """The functions that each file of a backend marks as implementing an operation. A backward pass may stand in a file
+    of its own, named after that of the forward pass: linear.py, linear_backward.py."""
+    found: dict[str, set[str]] = {}
     for path in Path(backend.__file__).parent.glob("*.py"):
         if not path.name.startswith("_"):
             functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
-            found[path.name] = {node.name for node in functions if marks_operation(node)}
+            name = path.stem.removesuffix("_backward")
+            found.setdefault(name, set()).update(node.name for node in functions if marks_operation(node))
     return found
 
 

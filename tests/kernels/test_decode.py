@@ -14,8 +14,8 @@ from bevia_fast.agreement.comparison import Case, make_arguments
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import Backend
 from bevia_fast.kernels.numba_jit import decode
-from bevia_fast.kernels.numba_jit._scratch import scratch
-from bevia_fast.kernels.numba_jit._team import DELAYED, MEMBERS, TEAM_SIZE
+from bevia_fast.kernels.numba_jit._runtime.scratch import scratch
+from bevia_fast.kernels.numba_jit._runtime.team import DELAYED, MEMBERS, TEAM_SIZE
 from bevia_fast.kernels.windows import places_of, stride, window_of
 
 # So much work that a call is shared out among many threads.

@@ -20,8 +20,8 @@ from bevia_fast.errors import ConfigError
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import Backend
 from bevia_fast.kernels.memory import outline
-from bevia_fast.kernels.numba_jit import _scratch
-from bevia_fast.kernels.numba_jit._rehearsal import Rehearsal
+from bevia_fast.kernels.numba_jit._runtime import scratch
+from bevia_fast.kernels.numba_jit._runtime.rehearsal import Rehearsal
 from bevia_fast.model import activations
 from bevia_fast.planning.forecast import products
 from bevia_fast.planning.memory import numpy_bytes, training_memory
@@ -95,7 +95,7 @@ def test_working_memory_is_what_the_kernels_hold(options: dict[str, Any], recomp
     def in_a_thread_with_no_memory_yet() -> None:
         trainer = trainer_of(model, open_backend("numba"), recompute=recompute)
         trainer.update(1, trainer.backward(1))
-        found.append({key: array.nbytes for key, array in _scratch._local.buffers.items()})
+        found.append({key: array.nbytes for key, array in scratch._local.buffers.items()})
         rehearsal = Rehearsal()
         for call, _ in rehearse(model, 3, recompute=recompute).calls:
             rehearsal.run(call.operation, call.arguments)
@@ -147,8 +147,8 @@ def test_a_rehearsal_compiles_nothing(tmp_path: Path) -> None:
     """Told by a process that has nothing compiled yet, nor a place to find it."""
     code = (
         "from bevia_fast.planning.memory import training_memory\nfrom bevia_fast.config import ModelConfig\n"
-        "from bevia_fast.kernels.numba_jit import _cache\n"
-        "assert training_memory(ModelConfig(vocab_size=65), 1, 'numba').scratch > 0\nprint(_cache.compiled)\n"
+        "from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache\n"
+        "assert training_memory(ModelConfig(vocab_size=65), 1, 'numba').scratch > 0\nprint(kernel_cache.compiled)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "BEVIA_FAST_CACHE_DIR": str(tmp_path)},
                           capture_output=True, text=True, timeout=300)  # fmt: skip

@@ -16,10 +16,11 @@ import pytest
 from small_runs import TEXT
 
 from bevia_fast.config import ModelConfig
-from bevia_fast.kernels.numba_jit import _cache, _threads
+from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
+from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
 from bevia_fast.training import compiling
 
-with_two_cpus = pytest.mark.skipif(len(_threads.allowed_cpus()) < 2, reason="only one CPU is open to us")
+with_two_cpus = pytest.mark.skipif(len(kernel_threads.allowed_cpus()) < 2, reason="only one CPU is open to us")
 
 # This process compiles one function; the second one has to come from the other end and do another.
 MEET = """
@@ -28,14 +29,14 @@ import numpy as np
 from bevia_fast.training import compiling
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.numba_jit import _cache
+from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 with compiling.two_compilers([ModelConfig(vocab_size=5)]):
     get_backend("numba").squared_norm(np.ones(3, np.float32))
     for _ in range(2400):
-        if len(list(_cache.FOLDER.rglob("*.nbc"))) > 1:
+        if len(list(kernel_cache.FOLDER.rglob("*.nbc"))) > 1:
             break
         time.sleep(0.05)
-print(json.dumps(_cache.compiled))
+print(json.dumps(kernel_cache.compiled))
 """
 
 ALL = """
@@ -43,11 +44,11 @@ import json
 from bevia_fast.training import compiling
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.numba_jit import _cache
+from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 end, by_this_process = compiling._ended, []
-compiling._ended = lambda process: (by_this_process.extend(_cache.compiled), end(process))[1]
+compiling._ended = lambda process: (by_this_process.extend(kernel_cache.compiled), end(process))[1]
 compiling.warm_up(ModelConfig(vocab_size=5), get_backend("numba"))
-print(json.dumps([by_this_process, _cache.compiled]))
+print(json.dumps([by_this_process, kernel_cache.compiled]))
 """
 
 
@@ -132,7 +133,7 @@ def test_where_a_second_process_is_of_no_use_none_is_started(monkeypatch: pytest
         raise AssertionError("started")
 
     monkeypatch.setattr(subprocess, "Popen", not_to_be_called)
-    for owner, name, value in ((_threads, "allowed_cpus", lambda: {0}), (_cache, "writable", lambda: False),
+    for owner, name, value in ((kernel_threads, "allowed_cpus", lambda: {0}), (kernel_cache, "writable", lambda: False),
                                (sys, "executable", ""), (sys, "frozen", True)):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, value, raising=False)

@@ -1,8 +1,9 @@
-"""What only the machine cares about: lanes, register tiles, packing, vector exp.
+"""What is only about the CPU: vector registers, views, register tiles, packing, vectorised exponentials.
 
-`target` says what the CPU at hand offers and which tiles suit it; `vector` writes LLVM vector code. From that come the
-products: `tiles` in registers, `packing` of their right operands, `blocks` of large ones, `rows` one or two times a
-matrix. `product_plan` and `attention_plan` say how the work is cut. `spans` passes over rows element by element,
-`norm_spans` with sums, `softmax_spans` and `attention_rows` with exponentials; `adamw_spans` passes over parameters.
-`probe` measures what the machine can do at most. The kernels next door say what is computed, and call these.
+Begin with `views`: matrices and rows, in which everything above is written. `target` says which instructions the CPU
+has and which tiles suit it; `vector` writes LLVM vector code as formulas, and `passes` runs them along a row. From
+these come functions of rows (`elementwise`, `reductions`, `softmax`, `norm_rows`, `norm_gradient`, `adamw_update`,
+`attention_rows`), products (`tiles` in registers, `packing` of right operands, `blocks` of any size, `rows` for
+generation) and plans that split them (`product_plan`, `attention_plan`). `probe` measures what the machine can do.
+Nothing here knows an operation of the contract, a model or a Python thread.
 """

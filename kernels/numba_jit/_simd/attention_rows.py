@@ -7,46 +7,47 @@ together. Rows begin and end with whole vectors but on the causal diagonal, wher
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .spans import place
 from .vector import I32, I64, Lanes, Vec
+from .views import struct
 
 
 @intrinsic
-def softmax_rows(typingctx, S, s, s_row, rows, seen, diagonal, fill, scale, first, STATE, largest, total, shrink):
-    """Make weights of scores. Row i < rows, at most one vector's lanes, is S[s + i s_row], ..., `seen` elements long,
-    which are whole vectors, and i + 1 more if `diagonal`:
+def softmax_rows(typingctx, scores, state, scale, first, reach):
+    """Make weights of causal scores, at most one vector's lanes of rows, which begin whole vectors before the diagonal:
 
         new = max(largest, max of the row);  shrink = exp((largest - new) * scale);  largest = new
         row = exp((row - new) * scale);  total = total * shrink + sum of the row
 
-    with largest, total and shrink in STATE[largest + i], ...; if `first`, what stood there counts as -inf and 0. With
-    `diagonal`, what follows in a row is set to 0, as far as `fill` vectors beyond that of the diagonal.
+    with largest, total and shrink of the rows in the three rows of `state`; if `first`, what stood there counts as -inf
+    and 0. What follows on the diagonal is set to 0, as far as a tile of `reach` rows may read.
     """
 
     def codegen(context, builder, signature, arguments):
-        S_, s_, s_row_, rows_, seen_, diagonal_, fill_, scale_, first_, STATE_, largest_, total_, shrink_ = arguments
-        lanes = Lanes(builder, S.dtype)
-        source = place(context, builder, S, S_, s_)
+        S, kept = (struct(context, builder, *pair) for pair in zip(signature.args[:2], arguments[:2], strict=True))
+        _, _, scale_, first_, reach_ = arguments
+        lanes = Lanes(builder, scores.dtype)
+        rows = _Rows(lanes, S, reach_)
         largest_at, total_at, shrink_at = (
-            place(context, builder, STATE, STATE_, at) for at in (largest_, total_, shrink_)
+            builder.gep(kept.data, [builder.mul(kept.row, ir.Constant(I64, i))]) for i in range(3)
         )
         exp = lanes.exp_of(lanes.splat(scale_))
         largest_before = _choose(lanes, first_, lanes.vec(float("-inf")), lanes.load(largest_at))
         total_before = _choose(lanes, first_, lanes.vec(0.0), lanes.load(total_at))
 
-        new = lanes.maximum(_row_maxima(lanes, source, s_row_, rows_, seen_, diagonal_), largest_before)
+        new = lanes.maximum(_row_maxima(lanes, rows), largest_before)
         decay = exp(largest_before - new)
         lanes.store(new, largest_at)
         lanes.store(decay, shrink_at)
         sums = cgutils.alloca_once(builder, lanes.type, size=lanes.count)
 
         def row(i: ir.Value, _: list[Vec]) -> list[Vec]:
-            start = builder.gep(source, [builder.mul(i, s_row_)])
+            start = builder.gep(rows.data, [builder.mul(i, rows.row)])
             center = lanes.broadcast(builder.gep(largest_at, [i]))
 
             def weights(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
@@ -56,39 +57,38 @@ def softmax_rows(typingctx, S, s, s_row, rows, seen, diagonal, fill, scale, firs
                 lanes.store(power, at)
                 return [carried[0] + power]
 
-            (found,) = _along_row(lanes, i, seen_, diagonal_, [lanes.vec(0.0)], weights)
+            (found,) = _along_row(lanes, i, rows, [lanes.vec(0.0)], weights)
             builder.store(found.value, builder.gep(sums, [i]))
-            _zeros(lanes, start, seen_, diagonal_, fill_)
+            _zeros(lanes, start, rows)
             return []
 
-        _loop(lanes, rows_, 1, [], row)
+        _loop(lanes, rows.number, 1, [], row)
         by_row = [Vec(lanes, builder.load(builder.gep(sums, [ir.Constant(I64, i)]))) for i in range(lanes.count)]
         total_now = lanes.fma(total_before, decay, _fold_rows(lanes, by_row, lambda a, b: a + b))
         lanes.store(total_now, total_at)
         return context.get_dummy_value()
 
-    n, yes, real = types.int64, types.boolean, S.dtype
-    return types.void(S, n, n, n, n, yes, n, real, yes, STATE, n, n, n), codegen
+    return types.void(scores, state, scores.dtype, types.boolean, types.int64), codegen
 
 
 @intrinsic
-def softmax_gradient_rows(typingctx, S, s, D, d, row, rows, seen, diagonal, fill, scale, LSE, lse, MEAN, mean):
+def softmax_gradient_rows(typingctx, weights, gradients, lse, means, scale, reach):
     """Weights of scores again, and the gradient of the scores of that of the weights, for rows as in `softmax_rows`:
 
-        weight = exp(S[s + i row + j] * scale - LSE[lse + i])
-        S[s + i row + j] = weight;  D[d + i row + j] = weight * (D[d + i row + j] - MEAN[mean + i]) * scale
+        weight = exp(score * scale - lse);  gradient = weight * (gradient - mean) * scale
     """
 
     def codegen(context, builder, signature, arguments):
-        S_, s_, D_, d_, row_, rows_, seen_, diagonal_, fill_, scale_, LSE_, lse_, MEAN_, mean_ = arguments
-        lanes = Lanes(builder, S.dtype)
-        weights, gradients = place(context, builder, S, S_, s_), place(context, builder, D, D_, d_)
-        lse_at, mean_at = place(context, builder, LSE, LSE_, lse_), place(context, builder, MEAN, MEAN_, mean_)
+        S, D, L, M = (struct(context, builder, *pair) for pair in zip(signature.args[:4], arguments[:4], strict=True))
+        scale_, reach_ = arguments[4:]
+        lanes = Lanes(builder, weights.dtype)
+        rows = _Rows(lanes, S, reach_)
+        d_data, d_row, lse_at, mean_at = D.data, D.row, L.data, M.data
         factor, exp = lanes.splat(scale_), lanes.exp_of()
 
         def along(i: ir.Value, _: list[Vec]) -> list[Vec]:
-            offset_of_row = builder.mul(i, row_)
-            start, d_start = builder.gep(weights, [offset_of_row]), builder.gep(gradients, [offset_of_row])
+            start = builder.gep(rows.data, [builder.mul(i, rows.row)])
+            d_start = builder.gep(d_data, [builder.mul(i, d_row)])
             center = -lanes.broadcast(builder.gep(lse_at, [i]))
             mean_of_row = lanes.broadcast(builder.gep(mean_at, [i]))
 
@@ -100,19 +100,35 @@ def softmax_gradient_rows(typingctx, S, s, D, d, row, rows, seen, diagonal, fill
                     lanes.store(value if mask is None else value.where(mask, 0.0), target)
                 return []
 
-            _along_row(lanes, i, seen_, diagonal_, [], gradient)
-            _zeros(lanes, start, seen_, diagonal_, fill_)
-            _zeros(lanes, d_start, seen_, diagonal_, fill_)
+            _along_row(lanes, i, rows, [], gradient)
+            _zeros(lanes, start, rows)
+            _zeros(lanes, d_start, rows)
             return []
 
-        _loop(lanes, rows_, 1, [], along)
+        _loop(lanes, rows.number, 1, [], along)
         return context.get_dummy_value()
 
-    n, yes, real = types.int64, types.boolean, S.dtype
-    return types.void(S, n, D, n, n, n, n, yes, n, real, LSE, n, MEAN, n), codegen
+    return types.void(weights, gradients, lse, means, weights.dtype, types.int64), codegen
 
 
 # --------------------------------------------------------------------------------------------------------------- pieces
+
+
+class _Rows:
+    """Causal rows as vectors: each `seen` elements long, which are whole vectors, and i + 1 more if `diagonal`; `fill`
+    elements behind those, on the diagonal, are to be 0, as far as the row's tile, which may end `reach` rows below,
+    will read."""
+
+    def __init__(self, lanes: Lanes, rows: Any, reach: ir.Value) -> None:
+        builder, one = lanes.builder, ir.Constant(I64, 1)
+        self.data, self.row, self.number = rows.data, rows.row, rows.rows
+        self.diagonal = builder.icmp_signed("<", rows.diagonal, rows.columns)
+        self.seen = builder.select(self.diagonal, rows.diagonal, rows.columns)
+        count = ir.Constant(I64, lanes.count)
+        most = builder.sub(builder.sdiv(builder.sub(rows.columns, self.seen), count), one)
+        fill = builder.sdiv(builder.add(reach, ir.Constant(I64, lanes.count - 2)), count)
+        fill = builder.select(builder.icmp_signed("<", fill, most), fill, most)
+        self.fill = builder.select(self.diagonal, builder.mul(fill, count), ir.Constant(I64, 0))
 
 
 def _choose(lanes: Lanes, condition: ir.Value, a: Vec, b: Vec) -> Vec:
@@ -161,40 +177,37 @@ def _if(
 
 
 def _along_row(
-    lanes: Lanes, i: ir.Value, seen: ir.Value, diagonal: ir.Value, carried: list[Vec],
+    lanes: Lanes, i: ir.Value, rows: _Rows, carried: list[Vec],
     body: Callable[[ir.Value, Vec | None, list[Vec]], list[Vec]],
 ) -> list[Vec]:  # fmt: skip
     """body(offset, mask, carried) for each vector of row i: mask is None but for that of the diagonal."""
     builder = lanes.builder
-    state = _loop(lanes, seen, lanes.count, carried, lambda offset, values: body(offset, None, values))
+    state = _loop(lanes, rows.seen, lanes.count, carried, lambda offset, values: body(offset, None, values))
     mask = lanes.mask_below(builder.add(i, ir.Constant(I64, 1)))
-    return _if(lanes, diagonal, state, lambda values: body(seen, mask, values))
+    return _if(lanes, rows.diagonal, state, lambda values: body(rows.seen, mask, values))
 
 
-def _zeros(lanes: Lanes, start: ir.Value, seen: ir.Value, diagonal: ir.Value, fill: ir.Value) -> None:
-    """Clear `fill` vectors behind the diagonal's, if there is one."""
-    builder, count = lanes.builder, ir.Constant(I64, lanes.count)
-    beyond = builder.gep(start, [builder.add(seen, count)])
-    number = builder.select(diagonal, builder.mul(fill, count), ir.Constant(I64, 0))
+def _zeros(lanes: Lanes, start: ir.Value, rows: _Rows) -> None:
+    """Clear what is to be 0 of a row."""
+    builder = lanes.builder
+    beyond = builder.gep(start, [builder.add(rows.seen, ir.Constant(I64, lanes.count))])
 
     def clear(offset: ir.Value, _: list[Vec]) -> list[Vec]:
         lanes.store(lanes.vec(0.0), builder.gep(beyond, [offset]))
         return []
 
-    _loop(lanes, number, lanes.count, [], clear)
+    _loop(lanes, rows.fill, lanes.count, [], clear)
 
 
-def _row_maxima(
-    lanes: Lanes, source: ir.Value, row: ir.Value, rows: ir.Value, seen: ir.Value, diagonal: ir.Value
-) -> Vec:
+def _row_maxima(lanes: Lanes, rows: _Rows) -> Vec:
     """The largest score of each row, NaNs passed over: they show in the weights. Rows beyond the last repeat it."""
     builder, lowest = lanes.builder, lanes.vec(float("-inf"))
-    last = builder.sub(rows, ir.Constant(I64, 1))
+    last = builder.sub(rows.number, ir.Constant(I64, 1))
     starts = []
     for i in range(lanes.count):
         index = ir.Constant(I64, i)
         index = builder.select(builder.icmp_signed("<", index, last), index, last)
-        starts.append(builder.gep(source, [builder.mul(index, row)]))
+        starts.append(builder.gep(rows.data, [builder.mul(index, rows.row)]))
 
     def whole(offset: ir.Value, largest: list[Vec]) -> list[Vec]:
         return [
@@ -206,11 +219,11 @@ def _row_maxima(
         found = []
         for i, (start, value) in enumerate(zip(starts, largest, strict=True)):
             mask = Vec(lanes, ir.Constant(lanes.mask_type, [int(j <= i) for j in range(lanes.count)]))
-            found.append(lanes.maximum(lanes.load(builder.gep(start, [seen])).where(mask, lowest), value))
+            found.append(lanes.maximum(lanes.load(builder.gep(start, [rows.seen])).where(mask, lowest), value))
         return found
 
-    largest = _loop(lanes, seen, lanes.count, [lowest] * lanes.count, whole)
-    return _fold_rows(lanes, _if(lanes, diagonal, largest, square), lanes.maximum)
+    largest = _loop(lanes, rows.seen, lanes.count, [lowest] * lanes.count, whole)
+    return _fold_rows(lanes, _if(lanes, rows.diagonal, largest, square), lanes.maximum)
 
 
 def _fold_rows(lanes: Lanes, rows: list[Vec], combine: Callable[[Vec, Vec], Vec]) -> Vec:

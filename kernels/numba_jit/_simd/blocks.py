@@ -1,85 +1,113 @@
-"""A block of a large product: the right operand packed into panels, a part at a time or as a whole, and multiplied."""
+"""Products of matrices of any size: the right operand packed into panels, a part at a time or as a whole."""
 
 from __future__ import annotations
 
-from .._jit import device
-from .packing import column_sums, copy_span, pack_panel, prefetch_span
-from .tiles import lanes_of, product
+from .._runtime.jit import device, inlined
+from .packing import add_column_sums, pack, prefetch
+from .tiles import lanes_of, product, tile_height
+from .views import nothing_like, panel
 
-AHEAD = 8  # rows that are asked for before they are packed
 SWEEP = 96  # rows that meet all panels before the next ones do: a multiple of the tiles' heights
 
 
 @device
-def block_rows(block, blocks, rows, MR):
-    """First and last row (or column) of a block, when all tiles of MR rows are dealt out evenly."""
-    tiles = (rows + MR - 1) // MR
-    return block * tiles // blocks * MR, min(rows, (block + 1) * tiles // blocks * MR)
+def block_rows(block, blocks, length, unit):
+    """First and last row (or column) of a block when `length` is dealt out evenly, in multiples of `unit`."""
+    units = (length + unit - 1) // unit
+    return block * units // blocks * unit, min(length, (block + 1) * units // blocks * unit)
+
+
+# ------------------------------------------------------------------------------------- with B packed, of any shape
 
 
 @device
-def pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR):
-    """Columns start to end of `depth` rows of B from row k on, as panels [panel][k][NR] from `at` on."""
-    if b_column == 1:  # row by row, as memory likes it best
-        for i in range(depth):
-            prefetch_span(B, (k + i + AHEAD) * b_k + start, end - start)
-            for j in range(start, end, NR):
-                copy_span(panels, at + (j - start) * depth + i * NR, B, (k + i) * b_k + j, min(NR, end - j))
-    else:
-        for j in range(start, end, NR):
-            packed = at + (j - start) * depth
-            pack_panel(panels, packed, NR, B, k * b_k + j * b_column, b_k, b_column, depth, min(NR, end - j))
+def multiply(C, A, B):
+    """C = A B"""
+    nothing = nothing_like(C)
+    _by_panels(C, A, B, nothing, nothing)
+
+
+@inlined
+def add_product(C, A, B, begun):
+    """C += A B, or C = A B unless it has `begun`"""
+    nothing = nothing_like(C)
+    _by_panels(C, A, B, C if begun else nothing, nothing)
+
+
+@inlined
+def _by_panels(C, A, B, P, Q):
+    for j in range(0, C.columns, B.width):
+        end = j + B.width
+        product(B.multiply, C[:, j:end], A, panel(B, j), P[:, j:end], Q[:, j:end])
+
+
+# ---------------------------------------------------------------------------- of queries and keys, as far as they count
 
 
 @device
-def product_block(
-    first, last, start, end, C, c_at, c_row, A, a_row, a_k, B, b_k, b_column, k_first, k_last, piece, multiply,
-    panels, at, streamed, NR, bias, use_bias, accumulate, addend, use_addend, sums, sums_at, use_sums,
-):  # fmt: skip
-    """For rows first to last and columns start to end:  C = A B + bias (or + C if `accumulate`) + addend
-
-    C's elements begin at c_at. The sum runs over k from k_first to k_last, in pieces `piece` long. If `streamed`, each
-    piece of B is packed here, to `at`; else the columns lie packed there already, in one piece. `addend` has C's shape
-    and may be C: it is added by the first piece, before C is written; it does not go with `accumulate`.
-    sums[sums_at + j] += the sum of B's column j.
-    """
-    for k in range(k_first, k_last, piece):
-        depth = min(piece, k_last - k)
-        if streamed:
-            pack_columns(panels, at, B, b_k, b_column, k, depth, start, end, NR)
-        if use_sums:
-            for j in range(start, end, NR):
-                column_sums(sums, sums_at + j, panels, at + (j - start) * depth, NR, depth, min(NR, end - j))
-        for i in range(first, last, SWEEP):
-            rows = min(SWEEP, last - i)
-            if streamed and a_row == 1:  # tiles read a few elements of each row of A, which the CPU would not guess
-                for n in range(k, k + depth):
-                    prefetch_span(A, n * a_k + i, rows)
-            for j in range(start, end, NR):
-                c, packed = c_at + i * c_row + j, at + (j - start) * depth
-                if k == k_first and not accumulate:
-                    product(
-                        multiply, A, i * a_row + k * a_k, a_row, a_k, panels, packed, NR, depth,
-                        C, c, c_row, rows, min(NR, end - j), bias, j, 0, use_bias, addend, c, c_row, use_addend,
-                    )  # fmt: skip
-                else:
-                    product(
-                        multiply, A, i * a_row + k * a_k, a_row, a_k, panels, packed, NR, depth,
-                        C, c, c_row, rows, min(NR, end - j), C, c, c_row, True, C, c, c_row, False,
-                    )  # fmt: skip
+def multiply_causal(C, A, B):
+    """C = A B for causal C. A little more is computed, for tiles are of whole vectors; what lies beyond them is not
+    written."""
+    lanes, nothing = lanes_of(C), nothing_like(C)
+    for j in range(0, B.columns, B.width):
+        B_panel, diagonal = panel(B, j), C.diagonal - j
+        i = max(0, -diagonal)
+        while i < C.rows:
+            columns = min(B.width, (i + diagonal) // lanes * lanes + lanes)
+            end = C.rows if columns == B.width else min(C.rows, columns - diagonal)
+            product(B.multiply, C[i:end, j : j + columns], A[i:end], B_panel, nothing, nothing)
+            i = end
 
 
 @device
-def causal_product(multiply, A, a, a_row, panels, at, NR, K, C, c, c_row, rows, diagonal):
-    """C = A B for one panel of B, as far as it counts: row r needs the columns up to r - diagonal. A little more is
-    computed, for tiles are of whole vectors; what lies beyond them is not written."""
-    lanes = lanes_of(panels)
-    r = max(0, diagonal)
-    while r < rows:
-        columns = min(NR, (r - diagonal) // lanes * lanes + lanes)
-        end = rows if columns == NR else min(rows, diagonal + columns)
-        product(
-            multiply, A, a + r * a_row, a_row, 1, panels, at, NR, K, C, c + r * c_row, c_row, end - r, columns,
-            A, 0, 0, False, A, 0, 0, False,
-        )  # fmt: skip
-        r = end
+def add_product_causal(C, A, B, begun):
+    """C += A B for causal A, or C = A B unless it has `begun`: on the diagonal tile by tile, each of its own keys."""
+    step = tile_height(B.width, lanes_of(C)) if A.diagonal < B.rows else C.rows
+    for i in range(0, C.rows, step):
+        keys = min(B.rows, A.diagonal + i + step)
+        add_product(C[i : i + step], A[i : i + step], B[:keys], begun)
+
+
+@device
+def add_product_transposed(C, A, B):
+    """C += A^T B for causal A, or C = A^T B where no earlier query counts: on the diagonal tile by tile, each of its
+    own queries."""
+    step = tile_height(B.width, lanes_of(C)) if A.diagonal < C.rows else C.rows
+    for j in range(0, C.rows, step):
+        first = max(0, j - A.diagonal)
+        add_product(C[j : j + step], A[first:, j : j + step].T, B[first:], A.diagonal > j)
+
+
+# ----------------------------------------------------------------------------------------------------- of linear layers
+
+
+@device
+def multiply_add(C, A, B, P, Q):
+    """C = A B + P + Q, with B packed; P and Q may be C."""
+    for i in range(0, C.rows, SWEEP):
+        end = i + SWEEP
+        rows = A[i:end]
+        if A.row == 1:  # tiles read a few elements of each column, which the CPU would not guess
+            columns = rows.T
+            for k in range(columns.rows):
+                prefetch(columns[k])
+        _by_panels(C[i:end], rows, B, P[i:end], Q[i:end])
+
+
+@device
+def multiply_add_streamed(C, A, B, P, Q, room, sums):
+    """As `multiply_add`, with B packed here, into `room`: so many of its rows at a time as find place there. The sums
+    of its columns are added to `sums`, unless that is empty."""
+    nothing = nothing_like(C)
+    for k in range(0, B.rows, room.rows):
+        end = k + room.rows
+        piece = B[k:end]
+        packed = room[: piece.rows, : piece.columns]
+        pack(packed, piece)
+        if sums.size > 0:
+            for j in range(0, B.columns, room.width):
+                add_column_sums(sums[j : j + room.width], panel(packed, j))
+        if k == 0:
+            multiply_add(C, A[:, k:end], packed, P, Q)
+        else:
+            multiply_add(C, A[:, k:end], packed, C, nothing)

@@ -9,8 +9,9 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .spans import place, span_loop
+from .passes import vector_loop
 from .vector import I64, Lanes, Vec
+from .views import place
 
 CHAINS = 4  # in a sum, however many rows there are: so a row's result does not depend on its company
 
@@ -71,7 +72,7 @@ def _sum(lanes: Lanes, row: ir.Value, n: ir.Value) -> Vec:
     def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
         return [carried[0] + lanes.load(lanes.builder.gep(row, [offset]), mask)]
 
-    return span_loop(lanes, n, [lanes.vec(0.0)], body, CHAINS)[0]
+    return vector_loop(lanes, n, [lanes.vec(0.0)], body, CHAINS)[0]
 
 
 def _squares(lanes: Lanes, row: ir.Value, n: ir.Value, center: Vec) -> Vec:
@@ -81,7 +82,7 @@ def _squares(lanes: Lanes, row: ir.Value, n: ir.Value, center: Vec) -> Vec:
         distance = lanes.load(lanes.builder.gep(row, [offset]), mask, center) - center
         return [lanes.fma(distance, distance, carried[0])]
 
-    return span_loop(lanes, n, [lanes.vec(0.0)], body, CHAINS)[0]
+    return vector_loop(lanes, n, [lanes.vec(0.0)], body, CHAINS)[0]
 
 
 def _normalize(
@@ -97,7 +98,7 @@ def _normalize(
         lanes.store(result, b.gep(target, [offset]), mask)
         return []
 
-    span_loop(lanes, n, [], body)
+    vector_loop(lanes, n, [], body)
 
 
 normalize_four, normalize_one = make_normalize(4), make_normalize(1)

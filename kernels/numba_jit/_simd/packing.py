@@ -11,107 +11,122 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ...memory import CACHE_LINE
-from .._jit import device
-from .spans import place, span_loop
+from .._runtime.jit import device
+from .passes import vector_loop
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
+from .views import panel, struct
+
+AHEAD = 8  # rows that are asked for before they are packed
 
 
 @device
-def pack_panel(panels, start, NR, B, b, b_k, b_column, K, columns):
-    """panels[start + k NR + j] = B[b + k b_k + j b_column] for k < K and j < columns; b_k or b_column is 1"""
-    if b_column == 1:
-        for k in range(K):
-            copy_span(panels, start + k * NR, B, b + k * b_k, columns)
+def pack(packed, X):
+    """A matrix into panels that have room for it. Along its rows or its columns the elements lie side by side."""
+    if X.column == 1:
+        _pack_rows(packed, X)
     else:
-        side = lanes_of(B)
-        for j in range(0, columns, side):
-            for k in range(0, K, side):
-                transpose_square(
-                    panels, start + k * NR + j, NR, B, b + k + j * b_column, b_column,
-                    min(side, columns - j), min(side, K - k),
-                )  # fmt: skip
+        _pack_columns(packed, X)
+
+
+@device
+def _pack_rows(packed, X):
+    """Row by row, as memory likes it best."""
+    for k in range(X.rows):
+        if packed.columns > packed.width:  # the CPU would not guess where the next row is
+            prefetch(X[k + AHEAD])
+        for j in range(0, X.columns, packed.width):
+            copy_row(panel(packed, j)[k], X[k][j : j + packed.width])
+
+
+@device
+def _pack_columns(packed, X):
+    """Square by square, transposed in registers."""
+    side = lanes_of(X)
+    for first in range(0, X.columns, packed.width):
+        target, source = panel(packed, first), X[:, first : first + packed.width]
+        for j in range(0, source.columns, side):
+            for k in range(0, source.rows, side):
+                copy_square(target[k : k + side, j : j + side], source[k : k + side, j : j + side])
 
 
 @intrinsic
-def prefetch_span(typingctx, X, x, n):
-    """Have X[x : x + n], which need not exist, brought to the second cache"""
+def prefetch(typingctx, row):
+    """Have a row, which need not exist, brought to the second cache."""
 
     def codegen(context, builder, signature, arguments):
-        lanes = Lanes(builder, X.dtype)
-        source, line = place(context, builder, X, arguments[0], arguments[1]), CACHE_LINE // lanes.itemsize
-        zero, step = ir.Constant(I64, 0), ir.Constant(I64, line)
-        with cgutils.for_range_slice(builder, zero, arguments[2], step, I64) as (i, _):
-            lanes.prefetch(builder.gep(source, [i]))
+        lanes, source = Lanes(builder, row.dtype), struct(context, builder, row, arguments[0])
+        zero, line = ir.Constant(I64, 0), ir.Constant(I64, CACHE_LINE // lanes.itemsize)
+        with cgutils.for_range_slice(builder, zero, source.size, line, I64) as (i, _):
+            lanes.prefetch(builder.gep(source.data, [i]))
         return context.get_dummy_value()
 
-    return types.void(X, types.int64, types.int64), codegen
+    return types.void(row), codegen
 
 
 @intrinsic
-def copy_span(typingctx, OUT, out, X, x, n):
-    """OUT[out + i] = X[x + i] for i < n, and 0 in the rest of the last vector"""
+def copy_row(typingctx, target, source):
+    """Copy a row, with 0 in the rest of the last vector."""
 
     def codegen(context, builder, signature, arguments):
-        lanes = Lanes(builder, X.dtype)
-        target = place(context, builder, OUT, arguments[0], arguments[1])
-        source = place(context, builder, X, arguments[2], arguments[3])
+        lanes = Lanes(builder, source.dtype)
+        to, row = (struct(context, builder, *pair) for pair in zip(signature.args, arguments, strict=True))
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            lanes.store(lanes.load(builder.gep(source, [offset]), mask), builder.gep(target, [offset]))
+            lanes.store(lanes.load(builder.gep(row.data, [offset]), mask), builder.gep(to.data, [offset]))
             return []
 
-        span_loop(lanes, arguments[4], [], body)
+        vector_loop(lanes, row.size, [], body)
         return context.get_dummy_value()
 
-    return types.void(OUT, types.int64, X, types.int64, types.int64), codegen
+    return types.void(target, source), codegen
 
 
 @intrinsic
-def transpose_square(typingctx, OUT, out, out_row, X, x, x_row, rows, columns):
-    """OUT[out + j out_row + i] = X[x + i x_row + j] for i < rows and j < columns, both at most one vector's lanes; 0 or
-    a repetition for i up to the lanes."""
+def copy_square(typingctx, target, source):
+    """Copy a matrix of at most one vector's lanes in rows and in columns, from where its columns lie side by side to
+    where the rows do; 0 or a repetition in the rest of the rows' vectors."""
 
     def codegen(context, builder, signature, arguments):
-        OUT_, out_, out_row_, X_, x_, x_row_, rows_, columns_ = arguments
-        lanes = Lanes(builder, X.dtype)
-        target, source = place(context, builder, OUT, OUT_, out_), place(context, builder, X, X_, x_)
-        count = ir.Constant(I64, lanes.count)
-        full = builder.icmp_signed("==", columns_, count)
-        last = builder.sub(rows_, ir.Constant(I64, 1))
+        lanes = Lanes(builder, source.dtype)
+        to, square = (struct(context, builder, *pair) for pair in zip(signature.args, arguments, strict=True))
+        length, across = square.rows, square.column
+        last = builder.sub(square.columns, ir.Constant(I64, 1))
 
-        def rows_of(mask: Vec | None) -> list[Vec]:
+        def transposed(mask: Vec | None) -> list[Vec]:
             values = []
-            for i in range(lanes.count):
-                index = ir.Constant(I64, i)
+            for j in range(lanes.count):
+                index = ir.Constant(I64, j)
                 index = builder.select(builder.icmp_signed("<", index, last), index, last)
-                values.append(lanes.load(builder.gep(source, [builder.mul(index, x_row_)]), mask))
+                values.append(lanes.load(builder.gep(square.data, [builder.mul(index, across)]), mask))
             return lanes.transpose(values)
 
-        with builder.if_else(full) as (then, otherwise):
-            with then:
-                for j, value in enumerate(rows_of(None)):
-                    lanes.store(value, builder.gep(target, [builder.mul(out_row_, ir.Constant(I64, j))]))
-            with otherwise:
-                for j, value in enumerate(rows_of(lanes.mask_below(columns_))):
-                    with builder.if_then(builder.icmp_signed("<", ir.Constant(I64, j), columns_)):
-                        lanes.store(value, builder.gep(target, [builder.mul(out_row_, ir.Constant(I64, j))]))
+        def row(i: int) -> ir.Value:
+            return builder.gep(to.data, [builder.mul(to.row, ir.Constant(I64, i))])
+
+        with builder.if_else(builder.icmp_signed("==", length, ir.Constant(I64, lanes.count))) as (full, partial):
+            with full:
+                for i, value in enumerate(transposed(None)):
+                    lanes.store(value, row(i))
+            with partial:
+                for i, value in enumerate(transposed(lanes.mask_below(length))):
+                    with builder.if_then(builder.icmp_signed("<", ir.Constant(I64, i), length)):
+                        lanes.store(value, row(i))
         return context.get_dummy_value()
 
-    n = types.int64
-    return types.void(OUT, n, n, X, n, n, n, n), codegen
+    return types.void(target, source), codegen
 
 
 @intrinsic
-def column_sums(typingctx, OUT, out, X, x, x_row, rows, columns):
-    """OUT[out + j] += sum of X[x + i x_row + j] over i < rows, in this order, for j < columns: at most four vectors"""
+def add_column_sums(typingctx, row, X):
+    """row += the sum of X's rows, in their order; at most four vectors"""
 
     def codegen(context, builder, signature, arguments):
-        OUT_, out_, X_, x_, x_row_, rows_, columns_ = arguments
         lanes = Lanes(builder, X.dtype)
-        target, source = place(context, builder, OUT, OUT_, out_), place(context, builder, X, X_, x_)
+        to, m = (struct(context, builder, *pair) for pair in zip(signature.args, arguments, strict=True))
+        target, source, step, rows, columns = to.data, m.data, m.row, m.rows, m.columns
         offsets = [ir.Constant(I64, v * lanes.count) for v in range(4)]
-        full = builder.icmp_signed("==", columns_, ir.Constant(I64, 4 * lanes.count))
+        full = builder.icmp_signed("==", columns, ir.Constant(I64, 4 * lanes.count))
 
         def add_rows(masks: list[Vec] | list[None]) -> None:
             zero, one = ir.Constant(I64, 0), ir.Constant(I64, 1)
@@ -120,26 +135,25 @@ def column_sums(typingctx, OUT, out, X, x, x_row, rows, columns):
             builder.position_at_end(loop)
             i, sums = builder.phi(I64), [Vec(lanes, builder.phi(lanes.type)) for _ in offsets]
             i.add_incoming(zero, entry)
-            row = builder.gep(source, [builder.mul(i, x_row_)])
+            now = builder.gep(source, [builder.mul(i, step)])
             i_next = builder.add(i, one)
             i.add_incoming(i_next, loop)
             totals = []
             for total, offset, mask in zip(sums, offsets, masks, strict=True):
                 total.value.add_incoming(lanes.vec(0.0).value, entry)
-                totals.append(total + lanes.load(builder.gep(row, [offset]), mask))
+                totals.append(total + lanes.load(builder.gep(now, [offset]), mask))
                 total.value.add_incoming(totals[-1].value, loop)
-            builder.cbranch(builder.icmp_signed("<", i_next, rows_), loop, done)
+            builder.cbranch(builder.icmp_signed("<", i_next, rows), loop, done)
             builder.position_at_end(done)
             for total, offset, mask in zip(totals, offsets, masks, strict=True):
-                place_ = builder.gep(target, [offset])
-                lanes.store(lanes.load(place_, mask) + total, place_, mask)
+                place = builder.gep(target, [offset])
+                lanes.store(lanes.load(place, mask) + total, place, mask)
 
         with builder.if_else(full) as (then, otherwise):
             with then:
                 add_rows([None] * 4)
             with otherwise:
-                add_rows([lanes.mask_below(builder.sub(columns_, offset)) for offset in offsets])
+                add_rows([lanes.mask_below(builder.sub(columns, offset)) for offset in offsets])
         return context.get_dummy_value()
 
-    n = types.int64
-    return types.void(OUT, n, X, n, n, n, n), codegen
+    return types.void(row, X), codegen

@@ -11,10 +11,11 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...memory import CACHE_LINE, aligned_zeros
-from .._jit import kernel
-from .spans import place, span_loop
+from .._runtime.jit import kernel
+from .passes import operands, vector_loop
 from .target import TARGET
 from .vector import I64, Lanes, Vec
+from .views import row_of
 
 TRIAD_BYTES = 128 << 20  # moved in one measurement, about, at least
 CHAINS = 12  # independent accumulators: enough to hide the latency of a fused multiply-add
@@ -68,25 +69,22 @@ def _loops(out, count):
 
 
 @intrinsic
-def triad_span(typingctx, out, left, right, start, n, factor):
-    """out[i] = left[i] + factor * right[i] for start <= i < start + n"""
+def triad(typingctx, out, left, right, factor):
+    """out[i] = left[i] + factor * right[i]"""
 
     def codegen(context, builder, signature, arguments):
-        lanes = Lanes(builder, out.dtype)
-        target, first, second = (
-            place(context, builder, out, array, arguments[3]) for array in arguments[:3]
-        )  # fmt: skip
-        scale = lanes.splat(arguments[5])
+        target, first, second, factor_ = operands(context, builder, signature, arguments)
+        lanes = target.lanes
+        factors = lanes.splat(factor_)
 
         def body(offset, mask, carried):
-            at = [builder.gep(array, [offset]) for array in (target, first, second)]
-            lanes.store(lanes.fma(scale, lanes.load(at[2], mask), lanes.load(at[1], mask)), at[0], mask)
+            target.store(lanes.fma(factors, second.load(offset, mask), first.load(offset, mask)), offset, mask)
             return []
 
-        span_loop(lanes, arguments[4], [], body)
+        vector_loop(lanes, target.size, [], body)
         return context.get_dummy_value()
 
-    return types.void(out, left, right, types.int64, types.int64, out.dtype), codegen
+    return types.void(out, left, right, out.dtype), codegen
 
 
 @kernel()
@@ -95,8 +93,9 @@ def _triad(out, left, right, factor, passes, threads):
     size = out.size
     for thread in numba.prange(threads):
         start, end = thread * size // threads, (thread + 1) * size // threads
+        target = row_of(out, start, end - start)
         for _ in range(passes):
-            triad_span(out, left, right, start, end - start, factor)
+            triad(target, row_of(left, start, target.size), row_of(right, start, target.size), factor)
 
 
 def triad_bandwidth(threads: int, nbytes: int, dtype: str = "float32", repeats: int = 7) -> float:

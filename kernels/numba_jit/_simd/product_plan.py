@@ -34,6 +34,7 @@ STREAMED_DEPTH, STREAMED_COLUMNS = 256, 512
 class ProductPlan(NamedTuple):
     """How a product is cut."""
 
+    multiply: int  # the address of the product's machine code
     size: int  # elements of working memory for the packed right operand
     packing: int  # TOGETHER, ALONE or STREAMED
     part: int  # elements of it that belong to one thread; 0 if it is packed together
@@ -47,7 +48,9 @@ class ProductPlan(NamedTuple):
 
 
 @functools.lru_cache(4096)
-def plan_product(rows: int, K: int, columns: int, dtype: np.dtype[Any], threads: int) -> ProductPlan:
+def plan_product(
+    rows: int, K: int, columns: int, dtype: np.dtype[Any], threads: int, multiply: int
+) -> ProductPlan:
     """For Y = X W and dX = dY W^T, of so many rows and columns."""
     NR, MR = tile_shape(columns, dtype)
     if rows <= STREAMED_ROWS and K * columns >= STREAMED_SIZE:
@@ -55,24 +58,26 @@ def plan_product(rows: int, K: int, columns: int, dtype: np.dtype[Any], threads:
         depth, width = min(K, STREAMED_DEPTH), STREAMED_COLUMNS // NR * NR
         part, shares = depth * width, row_blocks * column_blocks
         return ProductPlan(
-            threads * part, STREAMED, part, depth, width, NR, MR, row_blocks, column_blocks, shares
+            multiply, threads * part, STREAMED, part, depth, width, NR, MR, row_blocks, column_blocks, shares
         )
     size = panels_size(K, columns, NR)
     row_blocks, column_blocks = split(rows, MR, columns, NR, threads)
     if size <= ALONE_SIZE and column_blocks == 1:
-        return ProductPlan(threads * size, ALONE, size, K, columns, NR, MR, row_blocks, 1, min(row_blocks, threads))
-    return ProductPlan(
-        size, TOGETHER, 0, K, columns, NR, MR, row_blocks, column_blocks, row_blocks * column_blocks
-    )
+        shares = min(row_blocks, threads)
+        return ProductPlan(multiply, threads * size, ALONE, size, K, columns, NR, MR, row_blocks, 1, shares)
+    shares = row_blocks * column_blocks
+    return ProductPlan(multiply, size, TOGETHER, 0, K, columns, NR, MR, row_blocks, column_blocks, shares)
 
 
 class WeightGradientPlan(NamedTuple):
     """How dW = X^T dY is cut: the same, but that it is always streamed, and all columns of a thread at once."""
 
+    multiply: int
     size: int
     partial: int  # elements of working memory for the sums of the slices but the first, with their bias gradients
     part: int
     depth: int
+    width: int
     NR: int
     MR: int
     slices: int  # of N
@@ -83,7 +88,9 @@ class WeightGradientPlan(NamedTuple):
 
 
 @functools.lru_cache(4096)
-def plan_weight_gradient(N: int, rows: int, columns: int, dtype: np.dtype[Any], threads: int) -> WeightGradientPlan:
+def plan_weight_gradient(
+    N: int, rows: int, columns: int, dtype: np.dtype[Any], threads: int, multiply: int
+) -> WeightGradientPlan:
     """For dW of so many rows and columns, a sum over N."""
     NR, MR = tile_shape(columns, dtype)
     slices = SLICES if N >= SLICED_ROWS and rows * columns <= SLICED_SIZE else 1
@@ -93,8 +100,9 @@ def plan_weight_gradient(N: int, rows: int, columns: int, dtype: np.dtype[Any], 
     panels = -(-columns // NR)
     part = depth * -(-panels // column_blocks) * NR
     return WeightGradientPlan(
-        threads * part, (slices - 1) * (rows + 1) * columns, part, depth, NR, MR, slices, row_blocks, column_blocks,
-        min(threads, slices * row_blocks * column_blocks), 0 if rows * columns <= FOLDED_ALONE else threads,
+        multiply, threads * part, (slices - 1) * (rows + 1) * columns, part, depth, columns, NR, MR,
+        slices, row_blocks, column_blocks, min(threads, slices * row_blocks * column_blocks),
+        0 if rows * columns <= FOLDED_ALONE else threads,
     )  # fmt: skip
 
 

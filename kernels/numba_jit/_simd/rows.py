@@ -11,11 +11,11 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .._jit import c_function
-from .spans import place
+from .._runtime.jit import c_function
 from .target import TARGET
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
+from .views import place
 
 PART = 4096  # elements of the matrix that are done with before the next: they fit into the first cache
 ROW_VECTORS = 8  # accumulators of a row: enough to hide the latency of a multiply-add

@@ -1,11 +1,11 @@
 """The matrix product in registers: C = A B + P + Q, one register tile at a time (Van Zee & van de Geijn 2015, BLIS).
 
 A tile of MR rows and NV vectors of C stays in registers while k runs: each step loads NV vectors of a row of B, and
-broadcasts MR elements of a column of A. Everything is given by offset and stride in elements, so one piece of code
-serves X W (rows of X), X^T dY (columns of X), and the products inside attention.
+broadcasts MR elements of a column of A. All are views, so one piece of code serves X W (rows of X), X^T dY (columns of
+X), and the products inside attention.
 
 Rows are taken by whole tiles, whose offsets LLVM works out once for all of them, and what is left by smaller ones, in
-which offsets beyond the last row are clamped to it: it is computed more than once, with the same bits. B's panels are
+which offsets beyond the last row are clamped to it: it is computed more than once, with the same bits. B is a panel,
 padded to whole vectors; columns of C, P and Q beyond the last are masked.
 """
 
@@ -22,14 +22,18 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from ...memory import CACHE_LINE
-from .._jit import c_function
+from .._runtime.jit import c_function, device, inlined
 from .target import TARGET
 from .vector import I8, I32, I64, Lanes, Vec
+from .views import Matrix, struct, view_of
+
+VECTORS = tuple(TARGET.tile_rows)  # that a panel may be wide: 1, 2, 3, 4
+HEIGHTS = tuple(TARGET.tile_rows.values())  # of a tile, by them
 
 
 @intrinsic
 def lanes_of(typingctx, array):
-    """How many elements of this array or pointer one vector holds: a constant when compiled."""
+    """How many elements of this array, view or pointer one vector holds: a constant when compiled."""
     lanes = TARGET.lanes(array.dtype.bitwidth // 8)
 
     def codegen(context, builder, signature, arguments):
@@ -38,63 +42,53 @@ def lanes_of(typingctx, array):
     return types.int64(array), codegen
 
 
-def product_signature(pointer: types.Type) -> Any:
-    """The signature of `tile` and of `product`'s machine code, for arrays of one dtype."""
-    n = types.int64
-    return types.void(
-        pointer, n, n, n, pointer, n, n, n, pointer, n, n, n, n, pointer, n, n, n, pointer, n, n, n
-    )
+@device
+def tile_height(width, lanes):
+    """Rows of a tile as wide as a panel of so many columns."""
+    return HEIGHTS[width // lanes - 1]
 
 
 def make_tile(NV: int, MR: int, whole: bool) -> Any:
-    """The intrinsic that computes one tile of MR rows, all of them if `whole`, and NV vectors.
+    """The intrinsic that computes one tile of MR rows, all of them if `whole`, and NV vectors:
 
-    tile(A, a, a_row, a_k,  B, b, b_k,  K,  C, c, c_row, rows, columns,  P, p, p_row, use_p,  Q, q, q_row, use_q)
+        C = A B + P + Q, without P or Q if it is `nothing_like` a view
 
-    For i < rows, j < columns:  C[c + i c_row + j] = sum_{k<K} A[a + i a_row + k a_k] B[b + k b_k + j]
-                                                   + P[p + i p_row + j] if use_p + Q[q + i q_row + j] if use_q
-    1 <= rows <= MR, or MR if `whole`; 1 <= columns <= NV vectors; B is read in whole vectors. P and Q may be C.
-    A, B, C, P, Q are pointers; all else are int64.
+    C has 1 to MR rows, or MR if `whole`, and 1 to NV vectors of columns; B is read in whole vectors. P and Q may be C.
     """
 
     @intrinsic
-    def tile(
-        typingctx, A, a, a_row, a_k, B, b, b_k, K, C, c, c_row, rows, columns, P, p, p_row, use_p, Q, q, q_row, use_q
-    ):
+    def tile(typingctx, C, A, B, P, Q):
         def codegen(context, builder, signature, arguments):
-            (A_, a_, a_row_, a_k_, B_, b_, b_k_, K_, C_, c_, c_row_, rows_, columns_,
-             P_, p_, p_row_, use_p_, Q_, q_, q_row_, use_q_) = arguments  # fmt: skip
-            lanes = Lanes(builder, A.dtype)
+            C_, A_, B_, P_, Q_ = (
+                struct(context, builder, kind, value) for kind, value in zip(signature.args, arguments, strict=True)
+            )
+            lanes = Lanes(builder, C.dtype)
             indices = [ir.Constant(I64, i) for i in range(MR)]
             if not whole:  # those beyond the last clamped to it
-                last = builder.sub(rows_, ir.Constant(I64, 1))
+                last = builder.sub(C_.rows, ir.Constant(I64, 1))
                 indices = [builder.select(builder.icmp_signed("<", index, last), index, last) for index in indices]
 
-            a_start, b_start = builder.gep(A_, [a_]), builder.gep(B_, [b_])
-            a_rows = [builder.mul(index, a_row_) for index in indices]
-            zero = ir.Constant(I64, 0)
-            addends = [
-                (builder.gep(P_, [p_]), p_row_, builder.icmp_signed("!=", use_p_, zero)),
-                (builder.gep(Q_, [q_]), q_row_, builder.icmp_signed("!=", use_q_, zero)),
-            ]
-            out = builder.gep(C_, [c_])
-            _prefetch(builder, lanes, NV, out, c_row_, indices)
+            a_rows = [builder.mul(index, A_.row) for index in indices]
+            nothing = ir.Constant(C_.data.type, None)
+            addends = [(X.data, X.row, builder.icmp_unsigned("!=", X.data, nothing)) for X in (P_, Q_)]
+            _prefetch(builder, lanes, NV, C_.data, C_.row, indices)
             with builder.if_then(addends[1][2]):  # P is a single row, or C
-                _prefetch(builder, lanes, NV, addends[1][0], q_row_, indices)
-            accumulators = _multiply(builder, lanes, NV, a_start, a_rows, a_k_, b_start, b_k_, K_)
+                _prefetch(builder, lanes, NV, addends[1][0], addends[1][1], indices)
+            accumulators = _multiply(builder, lanes, NV, A_.data, a_rows, A_.column, B_.data, B_.row, B_.rows)
 
-            full = builder.icmp_signed(">=", columns_, ir.Constant(I64, NV * lanes.count))
+            full = builder.icmp_signed(">=", C_.columns, ir.Constant(I64, NV * lanes.count))
             with builder.if_else(full) as (then, otherwise):
                 with then:
-                    _finish(builder, lanes, accumulators, indices, out, c_row_, addends, [None] * NV)
+                    _finish(builder, lanes, accumulators, indices, C_.data, C_.row, addends, [None] * NV)
                 with otherwise:
                     masks = [
-                        lanes.mask_below(builder.sub(columns_, ir.Constant(I64, j * lanes.count))) for j in range(NV)
+                        lanes.mask_below(builder.sub(C_.columns, ir.Constant(I64, j * lanes.count)))
+                        for j in range(NV)
                     ]
-                    _finish(builder, lanes, accumulators, indices, out, c_row_, addends, masks)
+                    _finish(builder, lanes, accumulators, indices, C_.data, C_.row, addends, masks)
             return context.get_dummy_value()
 
-        return product_signature(A), codegen
+        return types.void(C, A, B, P, Q), codegen
 
     return tile
 
@@ -180,98 +174,70 @@ def _finish(
             lanes.store(value, place(out, out_row, i, j), masks[j])
 
 
-ROWS_1, ROWS_2, ROWS_3, ROWS_4 = (TARGET.tile_rows[nv] for nv in (1, 2, 3, 4))
-REST_1, REST_2, REST_3, REST_4 = (TARGET.rest_rows[nv] for nv in (1, 2, 3, 4))
-tile_1, tile_2, tile_3, tile_4 = (make_tile(nv, TARGET.tile_rows[nv], True) for nv in (1, 2, 3, 4))
-rest_1, rest_2, rest_3, rest_4 = (make_tile(nv, TARGET.rest_rows[nv], False) for nv in (1, 2, 3, 4))
+def make_column(NV: int) -> Any:
+    """The function that computes any number of rows, NV vectors wide: whole tiles, then smaller ones."""
+    height, rest = TARGET.tile_rows[NV], TARGET.rest_rows[NV]
+    tile, rest_tile = make_tile(NV, height, True), make_tile(NV, rest, False)
+
+    @inlined
+    def column(C, A, B, P, Q):
+        i = 0
+        while i + height <= C.rows:
+            end = i + height
+            tile(C[i:end], A[i:end], B, P[i:end], Q[i:end])
+            i = end
+        while i < C.rows:
+            end = i + rest
+            rest_tile(C[i:end], A[i:end], B, P[i:end], Q[i:end])
+            i = end
+
+    return column
 
 
-def _product(A, a, a_row, a_k, B, b, b_k, K, C, c, c_row, rows, columns, P, p, p_row, use_p, Q, q, q_row, use_q):
-    """As `tile`, for any number of rows and up to four vectors of columns: whole tiles, then smaller ones."""
-    vectors = (columns + lanes_of(B) - 1) // lanes_of(B)
-    i = 0
+column_1, column_2, column_3, column_4 = map(make_column, VECTORS)
+
+
+def _product(C, A, B, P, Q):
+    """As a tile, for any number of rows and up to four vectors of columns."""
+    vectors = (C.columns + lanes_of(C) - 1) // lanes_of(C)
     if vectors == 4:
-        while i + ROWS_4 <= rows:
-            tile_4(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, ROWS_4, columns,
-                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
-            )  # fmt: skip
-            i += ROWS_4
-        while i < rows:
-            rest_4(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(REST_4, rows - i), columns,
-                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
-            )  # fmt: skip
-            i += REST_4
+        column_4(C, A, B, P, Q)
     elif vectors == 3:
-        while i + ROWS_3 <= rows:
-            tile_3(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, ROWS_3, columns,
-                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
-            )  # fmt: skip
-            i += ROWS_3
-        while i < rows:
-            rest_3(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(REST_3, rows - i), columns,
-                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
-            )  # fmt: skip
-            i += REST_3
+        column_3(C, A, B, P, Q)
     elif vectors == 2:
-        while i + ROWS_2 <= rows:
-            tile_2(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, ROWS_2, columns,
-                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
-            )  # fmt: skip
-            i += ROWS_2
-        while i < rows:
-            rest_2(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(REST_2, rows - i), columns,
-                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
-            )  # fmt: skip
-            i += REST_2
+        column_2(C, A, B, P, Q)
     else:
-        while i + ROWS_1 <= rows:
-            tile_1(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, ROWS_1, columns,
-                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
-            )  # fmt: skip
-            i += ROWS_1
-        while i < rows:
-            rest_1(
-                A, a + i * a_row, a_row, a_k, B, b, b_k, K, C, c + i * c_row, c_row, min(REST_1, rows - i), columns,
-                P, p + i * p_row, p_row, use_p, Q, q + i * q_row, q_row, use_q,
-            )  # fmt: skip
-            i += REST_1
+        column_1(C, A, B, P, Q)
+
+
+def product_signature(dtype: np.dtype[Any]) -> Any:
+    """Of `product`'s machine code."""
+    return types.void(*[Matrix(numba.from_dtype(dtype))] * 5)
 
 
 @functools.cache
 def product_address(dtype: np.dtype[Any]) -> int:
     """Where the machine code of `product` for float32 or float64 stands. It is large, so it is compiled once by itself
     and not into each kernel; kernels are handed this address."""
-    return int(c_function(product_signature(types.CPointer(numba.from_dtype(dtype))))(_product).address)
+    return int(c_function(product_signature(dtype))(_product).address)
 
 
 @intrinsic
-def product(
-    typingctx, address, A, a, a_row, a_k, B, b, b_k, K, C, c, c_row, rows, columns,
-    P, p, p_row, use_p, Q, q, q_row, use_q,
-):  # fmt: skip
+def product(typingctx, address, C, A, B, P, Q):
     """C = A B + P + Q for any number of rows and up to four vectors of columns; see `make_tile`. The first argument is
-    `product_address` of the dtype; A, B, C, P, Q are arrays; C may be P or Q."""
-    n, yes = types.int64, types.boolean
-    signature = types.void(n, A, n, n, n, B, n, n, n, C, n, n, n, n, P, n, n, yes, Q, n, n, yes)
+    `product_address` of the dtype."""
 
     def codegen(context, builder, signature, arguments):
-        address_, *rest = arguments
         values = []
-        for value, kind in zip(rest, signature.args[1:], strict=True):
-            if isinstance(kind, types.Array):
-                value = cgutils.create_struct_proxy(kind)(context, builder, value=value).data
-            elif kind == types.boolean:
-                value = builder.zext(value, I64)
-            values.append(value)
-        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-        builder.call(builder.inttoptr(address_, kind.as_pointer()), values)
+        for kind, value in zip(signature.args[1:], arguments[1:], strict=True):
+            view = struct(context, builder, kind, value)
+            values.append(view_of(context, builder, Matrix(kind.dtype), view.data, *_numbers(view)))
+        function = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(builder.inttoptr(arguments[0], function.as_pointer()), values)
         return context.get_dummy_value()
 
-    return signature, codegen
+    return types.void(types.int64, C, A, B, P, Q), codegen
+
+
+def _numbers(view: Any) -> list[ir.Value]:
+    return [getattr(view, name) for name in Matrix.members]

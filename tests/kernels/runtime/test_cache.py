@@ -27,7 +27,8 @@ from bevia_fast.data.tokenizer import Tokenizer
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.kernels.lock import take_lock
-from bevia_fast.kernels.numba_jit import _cache, activation
+from bevia_fast.kernels.numba_jit._runtime import activation
+from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 from bevia_fast.model.writing import stream
 from bevia_fast.training.compiling import warm_up
 from bevia_fast.training.step import Trainer
@@ -37,7 +38,7 @@ COMPILE = """
 import hashlib, json, sys
 import numpy as np
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.numba_jit import _cache
+from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 from bevia_fast.kernels.numba_jit._simd.tiles import product_address
 backend, result = get_backend("numba"), {}
 for dtype in sys.argv[1].split(","):
@@ -48,7 +49,7 @@ for dtype in sys.argv[1].split(","):
     norm = backend.squared_norm(inp)
     assert product_address(inp.dtype)
     result[dtype] = hashlib.sha1(out.tobytes() + np.float64(norm).tobytes()).hexdigest()
-print(json.dumps({"compiled": _cache.compiled, "result": result, "problem": _cache.problem()}))
+print(json.dumps({"compiled": kernel_cache.compiled, "result": result, "problem": kernel_cache.problem()}))
 """
 ALL = {"activation._relu_forward", "adamw._squared_norm", "tiles._product"}
 
@@ -108,7 +109,7 @@ def test_the_second_process_compiles_nothing(warm: tuple[Path, dict[str, Any]]) 
 def test_code_is_kept_apart_by_what_changes_it(monkeypatch: pytest.MonkeyPatch, option: str, value: object) -> None:
     assert hasattr(numba.config, option)
     monkeypatch.setattr(numba.config, option, value)
-    assert _cache._version() != _cache.FOLDER.name
+    assert kernel_cache._version() != kernel_cache.FOLDER.name
 
 
 def test_processes_that_start_at_once_compile_each_function_once(tmp_path: Path) -> None:
@@ -168,16 +169,16 @@ def test_functions_are_compiled_while_another_process_compiles_others(
 
 
 def test_a_process_may_do_something_else_than_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cache, "FOLDER", tmp_path / "folder")
-    monkeypatch.setattr(_cache, "_writable", None)
-    monkeypatch.setattr(_cache, "waiting", False)
-    cache, before = _cache.Cache(activation._relu_forward.py_func), list(_cache.compiled)
-    other = _cache._CompileLock(cache._lock.base)
+    monkeypatch.setattr(kernel_cache, "FOLDER", tmp_path / "folder")
+    monkeypatch.setattr(kernel_cache, "_writable", None)
+    monkeypatch.setattr(kernel_cache, "waiting", False)
+    cache, before = kernel_cache.Cache(activation._relu_forward.py_func), list(kernel_cache.compiled)
+    other = kernel_cache._CompileLock(cache._lock.base)
     assert other.take()
-    with cache.one_process_at_a_time(), pytest.raises(_cache.CompiledElsewhere):
+    with cache.one_process_at_a_time(), pytest.raises(kernel_cache.CompiledElsewhere):
         cache.load_overload(numba.types.void(numba.float32[::1], numba.float32[::1]), cpu_target.target_context)
     other.release()
-    assert _cache.compiled == before
+    assert kernel_cache.compiled == before
 
 
 @pytest.mark.parametrize("damage", [b"", b"\0" * 100, None], ids=["empty", "zeros", "cut"])
@@ -277,14 +278,14 @@ def test_after_the_warm_up_nothing_is_compiled(tmp_path: Path) -> None:
         config = tiny_config(tmp_path, model=replace(TINY, **changes), backend="numba", steps=4)
         model = replace(config.model, vocab_size=20)
         assert warm_up(model, get_backend("numba"), lambda *what: told.append(what)) == ""
-        before = len(_cache.compiled)
+        before = len(kernel_cache.compiled)
         trainer = Trainer(config, model, get_backend("numba"), np.arange(200, dtype=np.int32) % 20)
         for step in (1, 2):
             trainer.update(step, trainer.backward(step))
         trainer.model.loss(*trainer.batches[0])
         alphabet = Tokenizer("abcdefghijklmnopqrst")
         assert len(list(stream(trainer.model, alphabet, GenerateConfig(run="", length=20)))) == 20
-        assert _cache.compiled[before:] == []
+        assert kernel_cache.compiled[before:] == []
     assert all(1 <= number <= total and operation in OPERATIONS for operation, number, total in told)
 
 

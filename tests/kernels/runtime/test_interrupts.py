@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bevia_fast.kernels.numba_jit._interrupts import checkpoint, put_off
+from bevia_fast.kernels.numba_jit._runtime.interrupts import checkpoint, put_off
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C there")
 

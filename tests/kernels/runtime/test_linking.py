@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numba.core.codegen import JITCodeLibrary
 
-from bevia_fast.kernels.numba_jit import _linking
-from bevia_fast.kernels.numba_jit._jit import device
+from bevia_fast.kernels.numba_jit._runtime import linking
+from bevia_fast.kernels.numba_jit._runtime.jit import device
 
 
 @device
@@ -34,7 +34,7 @@ def test_only_the_whole_becomes_machine_code(monkeypatch: pytest.MonkeyPatch, pa
     monkeypatch.setattr(JITCodeLibrary, "_finalize_final_module",
                         lambda self: [translated.append(self.name), finalize(self)])  # fmt: skip
     roots = numba.njit(parallel=parallel, error_model="numpy")(_roots)
-    with _linking.only("_roots"):
+    with linking.only("_roots"):
         assert roots(np.array([4.0, 9.0])) == 10
     assert translated == ["_roots"]
     with pytest.raises(ValueError, match="of a negative number"):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from helpers import Array
 
-from bevia_fast.kernels.numba_jit._jit import kernel
-from bevia_fast.kernels.numba_jit._team import ARRIVED, DELAYED, TEAM_SIZE, barrier
+from bevia_fast.kernels.numba_jit._runtime.jit import kernel
+from bevia_fast.kernels.numba_jit._runtime.team import ARRIVED, DELAYED, TEAM_SIZE, barrier
 
 
 @kernel(parallel=False)

@@ -16,7 +16,7 @@ from bevia_fast.agreement.comparison import Case, make_arguments, run
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.kernels.memory import CACHE_LINE, aligned_empty
-from bevia_fast.kernels.numba_jit import _threads
+from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
 
 # Large enough that every thread gets a part, and no part is like another.
 _ADAMW = {"step": 2, "decayed": 600_001, "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8,
@@ -181,7 +181,7 @@ import numba
 import numpy as np
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.numba_jit import _threads
+from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
 from bevia_fast.training.step import Trainer
 
 model = ModelConfig(ctx=37, dim=48, layers=1, heads=3, vocab_size=41)
@@ -203,21 +203,21 @@ for thread in threads:
     thread.start()
 for thread in threads:
     thread.join()
-print(json.dumps([_threads.layer(), found == alone]))
+print(json.dumps([kernel_threads.layer(), found == alone]))
 """
 
 
 @pytest.mark.parametrize("layer", ["omp", "tbb", "workqueue"])
 def test_two_models_can_be_trained_at_once_with_each_layer(layer: str) -> None:
     """Workqueue ends a process that starts two parallel loops; there, kernels wait for each other."""
-    if not _threads.loads(layer):
+    if not kernel_threads.loads(layer):
         pytest.skip(f"{layer} is not installed")
     assert in_a_process(TWO_THREADS, None, NUMBA_THREADING_LAYER=layer, NUMBA_NUM_THREADS="2") == [layer, True]
 
 
 @pytest.mark.parametrize("layer", ["tbb", "workqueue"])
 def test_other_layers_give_the_same_bits(layer: str, with_four_threads: dict[str, list[str]]) -> None:
-    if not _threads.loads(layer):
+    if not kernel_threads.loads(layer):
         pytest.skip(f"{layer} is not installed")
     found = digests([2, 1], list(range(len(LARGE))), NUMBA_THREADING_LAYER=layer)
     assert_same(found, with_four_threads, f"the threading layer, here {layer}")

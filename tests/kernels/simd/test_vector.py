@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from llvmlite import ir
-from numba.core import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.numba_jit._jit import kernel
-from bevia_fast.kernels.numba_jit._simd.softmax_spans import exp_span, exp_sum_span, max_span
-from bevia_fast.kernels.numba_jit._simd.spans import place, span_loop
-from bevia_fast.kernels.numba_jit._simd.vector import I64, Lanes, Vec
+from bevia_fast.kernels.numba_jit._runtime.jit import kernel
+from bevia_fast.kernels.numba_jit._simd.passes import elementwise
+from bevia_fast.kernels.numba_jit._simd.reductions import maximum
+from bevia_fast.kernels.numba_jit._simd.softmax import exp_into, exp_sum
+from bevia_fast.kernels.numba_jit._simd.vector import Lanes, Vec
+from bevia_fast.kernels.numba_jit._simd.views import row_of
 
 Array = NDArray[Any]
 WIDER = {"float32": np.float64, "float64": np.longdouble}
@@ -27,27 +26,11 @@ LOGS = {"float32": (-151, 129), "float64": (-1076, 1025)}  # of results from bel
 def vectorised(formula: Callable[[Lanes], Callable[[Vec], Vec]]) -> Callable[[Array], Array]:
     """The function of arrays that a formula of vectors makes."""
 
-    @intrinsic
-    def span(typingctx, OUT, X, n):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-            lanes, zero = Lanes(builder, X.dtype), ir.Constant(I64, 0)
-            target = place(context, builder, OUT, arguments[0], zero)
-            source = place(context, builder, X, arguments[1], zero)
-            function = formula(lanes)
-
-            def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-                x = lanes.load(builder.gep(source, [offset]), mask)
-                lanes.store(function(x), builder.gep(target, [offset]), mask)
-                return []
-
-            span_loop(lanes, arguments[2], [], body)
-            return context.get_dummy_value()
-
-        return types.void(OUT, X, types.int64), codegen
+    compute = elementwise(lambda lanes, x: formula(lanes)(x))
 
     @kernel(parallel=False)
     def run(out: Array, inp: Array) -> None:
-        span(out, inp, inp.size)
+        compute(row_of(out, 0, out.size), row_of(inp, 0, inp.size))
 
     def function(inp: Array) -> Array:
         out = np.empty_like(inp)
@@ -64,12 +47,13 @@ exp_of_an_eighth = vectorised(lambda lanes: lanes.exp_of(0.125))
 
 @kernel(parallel=False)
 def _exp(out: Array, inp: Array, scale: Any, shift: Any) -> Any:
-    return exp_span(out, 0, inp, 0, inp.size, scale, shift)
+    return exp_into(row_of(out, 0, out.size), row_of(inp, 0, inp.size), scale, shift)
 
 
 @kernel(parallel=False)
 def _exp_sum(inp: Array, n: int) -> Any:
-    return exp_sum_span(inp, 0, n, inp.dtype.type(1), max_span(inp, 0, n))
+    row = row_of(inp, 0, n)
+    return exp_sum(row, inp.dtype.type(1), maximum(row))
 
 
 def ulps(found: Array, wanted: Array) -> Array:
@@ -140,7 +124,7 @@ def test_exp_does_not_fall(dtype: str) -> None:
     assert (np.diff(results, axis=0) >= -np.spacing(results[1:])).all()
 
 
-def test_exp_span_takes_shift_and_scale(dtype: str) -> None:
+def test_exp_into_takes_shift_and_scale(dtype: str) -> None:
     """Of what is left of the shift, exp of the exact product with the scale."""
     real = np.dtype(dtype).type
     inp = np.linspace(-300, 8, 100_003).astype(dtype)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import OPERATIONS, Array
-from ..memory import outline
-from ._launches import Kernel
+from ...contract import OPERATIONS, Array
+from ...memory import outline
+from .launches import Kernel
 
 
 class Rehearsal:
@@ -26,7 +26,7 @@ class Rehearsal:
     def __init__(self) -> None:
         self.sizes: dict[tuple[str, np.dtype[Any]], int] = {}
         self._operations: dict[str, Any] = {}
-        backend = sys.modules[__package__]
+        backend = sys.modules[__package__.rpartition(".")[0]]
         for module in {getattr(backend, operation).__module__ for operation in OPERATIONS}:
             shadow = self._shadow(sys.modules[module])
             self._operations |= {name: shadow[name] for name in shadow.keys() & OPERATIONS.keys()}

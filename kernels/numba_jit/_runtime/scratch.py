@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract import Array
-from ..memory import aligned_empty
+from ...contract import Array
+from ...memory import aligned_empty
 
 _local = threading.local()
 _generations = itertools.count(1)

@@ -19,7 +19,7 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
-from ._interrupts import checkpoint
+from .interrupts import checkpoint
 
 _whole = ""  # the function that becomes machine code
 

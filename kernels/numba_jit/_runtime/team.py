@@ -22,9 +22,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from ._jit import device
-from ._simd.spans import place
-from ._simd.vector import I32, I64
+from .._simd.vector import I32, I64
+from .._simd.views import place
+from .jit import device
 
 LINE = 16  # int64 in two cache lines, which some CPUs fetch together: so each cell is alone
 JOINED, MEMBERS, ARRIVED, DELAYED, MESSAGE = (cell * LINE for cell in range(5))

@@ -5,10 +5,10 @@ to reassociate sums or to contract a*b + c would let LLVM choose differently for
 fresh from the compiler and code from the cache then differ in the last bit. Sums and products that should be
 vectorised or fused are written so, in `_simd`.
 
-Cache. Machine code is kept on disk; see `_cache`. Only kernels become machine code, not what they are made of; see
-`_linking`.
+Cache. Machine code is kept on disk; see `cache`. Only kernels become machine code, not what they are made of; see
+`linking`.
 
-Threads. See `_threads` for the layer that runs them. One of the layers ends the process when two Python threads start
+Threads. See `threads` for the layer that runs them. One of the layers ends the process when two Python threads start
 parallel kernels at once; with that one, and with no other, kernels wait for each other.
 
 Waiting. At the end of a parallel loop GNU's OpenMP lets threads spin for milliseconds before they sleep. When another
@@ -28,8 +28,8 @@ import numba
 from numba.core import sigutils
 from numba.core.ccallback import CFunc
 
-from . import _cache, _linking, _threads
-from ._launches import Kernel
+from . import cache, linking, threads
+from .launches import Kernel
 
 
 def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
@@ -39,15 +39,15 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
         dispatcher = numba.njit(
             parallel=parallel, error_model="numpy", nogil=True, no_cfunc_wrapper=True
         )(function)
-        cache = dispatcher._cache = _cache.Cache(function)
+        own_cache = dispatcher._cache = cache.Cache(function)
         compile_it = dispatcher.compile
 
         def compile_alone(signature: Any) -> Any:
-            with cache.one_process_at_a_time(), _linking.only(function.__qualname__):
+            with own_cache.one_process_at_a_time(), linking.only(function.__qualname__):
                 return compile_it(signature)
 
         dispatcher.compile = compile_alone
-        return Kernel(dispatcher, alone=parallel and _threads.layer() == "workqueue")
+        return Kernel(dispatcher, alone=parallel and threads.layer() == "workqueue")
 
     return decorate
 
@@ -57,25 +57,30 @@ def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"})
-        cache = compiled._cache = _cache.Cache(function)
-        with cache.one_process_at_a_time(), _linking.only(function.__qualname__):
+        own_cache = compiled._cache = cache.Cache(function)
+        with own_cache.one_process_at_a_time(), linking.only(function.__qualname__):
             compiled.compile()
         return compiled
 
     return decorate
 
 
-def device(function: Callable[..., Any]) -> Any:
+def device(function: Callable[..., Any], **options: Any) -> Any:
     """Compile a function that kernels call; it is compiled into each of them."""
     # no wrappers: it is never called from Python
     dispatcher = numba.njit(
-        error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True
+        error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options
     )(function)
     compile_it = dispatcher.compile
 
     def compile_part(signature: Any) -> Any:
-        with _linking.only(""):
+        with linking.only(""):
             return compile_it(signature)
 
     dispatcher.compile = compile_part
     return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """As `device`, for a function so short that a call would take as long: views, as arguments, are many numbers."""
+    return device(function, forceinline=True)

@@ -10,8 +10,8 @@ from typing import Any
 
 import numba
 
-from ..tape import Launch
-from . import _scratch, _threads
+from ...tape import Launch
+from . import scratch, threads
 
 _local = threading.local()  # `launches`: where calls of this Python thread are noted, or None
 _running = threading.Lock()  # of all kernels, where only one may run
@@ -55,4 +55,4 @@ def launches() -> Iterator[list[Launch]]:
 def conditions() -> object:
     """What must not have changed since kernels were called, if they are to be called with the same arguments: the
     number of threads, for which the work was cut; and the working memory of this Python thread."""
-    return _threads.thread_count(), _scratch.generation()
+    return threads.thread_count(), scratch.generation()

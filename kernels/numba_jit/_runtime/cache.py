@@ -36,9 +36,9 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
-from ..lock import take_lock
-from . import _interrupts
-from ._simd.target import TARGET
+from ...lock import take_lock
+from .._simd.target import TARGET
+from . import interrupts
 
 # Numba's options that change the code it makes.
 OPTIONS = ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT", "USING_SVML", "CPU_NAME",
@@ -53,7 +53,7 @@ def all_versions() -> Path:
 
 def _version() -> str:
     digest = hashlib.sha256()
-    folder = Path(__file__).parent.parent
+    folder = Path(__file__).parents[2]
     for path in sorted(folder.rglob("*.py")):
         digest.update(path.relative_to(folder).as_posix().encode())
         digest.update(path.read_bytes())
@@ -148,7 +148,7 @@ class Cache(FunctionCache):
     def one_process_at_a_time(self) -> Iterator[None]:
         """Where the function is compiled: its lock, if that is taken in here, is given back at the end, however it
         comes."""
-        with global_compiler_lock, _interrupts.put_off():
+        with global_compiler_lock, interrupts.put_off():
             try:
                 yield
             finally:
@@ -166,7 +166,7 @@ class Cache(FunctionCache):
             if not waiting:
                 raise CompiledElsewhere(name)
             time.sleep(POLL)
-            _interrupts.checkpoint()
+            interrupts.checkpoint()
             found = self._load(sig, target_context)
         if found is None:  # it may have come just before the lock was free
             found = self._load(sig, target_context)

@@ -1,0 +1,75 @@
+"""A linear layer's product Y = X W + bias + addend, split among the threads; see `product_plan` for how.
+
+Each thread computes some blocks of Y. The right operand is packed by all threads before, by each thread for itself, or
+piece by piece while it is used; in every case an element of Y is the same sum in the same order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba
+
+from .._runtime.jit import device
+from .blocks import block_rows, multiply_add, multiply_add_streamed
+from .packing import pack
+from .product_plan import ALONE, STREAMED
+from .views import nothing_like, panels, repeated
+
+
+class Product(NamedTuple):
+    """Y = X W + bias + addend, as views; `bias` and `addend` are empty where there is none."""
+
+    Y: Any
+    X: Any
+    W: Any
+    bias: Any
+    addend: Any
+
+
+@device
+def panels_for(memory, columns, plan):
+    """Where the calling thread finds a right operand of so many columns packed, or packs it."""
+    at = numba.get_thread_id() * plan.part
+    return panels(memory, at, plan.depth, min(plan.width, columns), plan.NR, plan.multiply)
+
+
+@device
+def pack_share(share, shares, W, memory, plan):
+    """Some panels of a right operand that all threads pack together."""
+    first, last = block_rows(share, shares, W.columns, plan.NR)
+    pack(panels_for(memory, W.columns, plan)[:, first:last], W[:, first:last])
+
+
+def make_product_share(finish: Any) -> Any:
+    """The function that computes some blocks of a product.
+
+    Each block is handed on, while it is in the cache, to finish(layer, first, last, start, stop) with the rows and
+    columns that it covers.
+    """
+
+    @device
+    def product_share(share, shares, product, layer, memory, plan):
+        Y, X, W = product.Y, product.X, product.W
+        packed = panels_for(memory, W.columns, plan)
+        if plan.packing == ALONE:
+            pack(packed, W)
+        blocks = plan.row_blocks * plan.column_blocks
+        for block in range(share * blocks // shares, (share + 1) * blocks // shares):
+            first, last = block_rows(block // plan.column_blocks, plan.row_blocks, X.rows, plan.MR)
+            start, end = block_rows(block % plan.column_blocks, plan.column_blocks, W.columns, plan.NR)
+            for j in range(start, end, plan.width):
+                stop = min(end, j + plan.width)
+                y = Y[first:last, j:stop]
+                bias, addend = nothing_like(y), nothing_like(y)
+                if product.bias.size > 0:
+                    bias = repeated(product.bias[j:stop], y.rows)
+                if product.addend.rows > 0:
+                    addend = product.addend[first:last, j:stop]
+                if plan.packing == STREAMED:
+                    multiply_add_streamed(y, X[first:last], W[:, j:stop], bias, addend, packed, product.bias[:0])
+                else:
+                    multiply_add(y, X[first:last], packed[:, j:stop], bias, addend)
+                finish(layer, first, last, j, stop)
+
+    return product_share

@@ -1,0 +1,314 @@
+"""Views: a part of an array as a matrix, a row, or packed panels, for kernels to be written in.
+
+    m[i : j]  m[i : j, k : l]  m[:, k : l]  m.T  m.rows  m.columns      of a matrix
+    m[i]  row[i : j]  row[i]  row[i] = x  row.size                      a row of it, whose elements lie side by side
+    p[i : j]  p[:, k : l]  p.rows  p.columns                            of packed panels, k a multiple of their width
+
+As in NumPy, an end beyond the last is the last; but no index counts from the end, and none is checked.
+
+A view is some numbers in registers. Numba's own slices would do as much, but they count references, and take the
+compiler half as long again; tuples of an array and numbers take it a quarter longer.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.typing.templates import AbstractTemplate, AttributeTemplate, infer_getattr, infer_global, signature
+from numba.extending import intrinsic, lower_builtin, lower_getattr, make_attribute_wrapper, models, register_model
+
+I64 = ir.IntType(64)
+
+
+class View(types.Type):
+    """A part of an array of `dtype`."""
+
+    members: tuple[str, ...] = ()  # int64, after the address
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        super().__init__(name=f"{type(self).__name__}({dtype})")
+
+
+class Row(View):
+    """Elements side by side."""
+
+    members: tuple[str, ...] = ("size",)
+
+
+class Matrix(View):
+    """Element (i, j) stands at i `row` + j `column`."""
+
+    members: tuple[str, ...] = ("rows", "columns", "row", "column")
+
+
+class Causal(Matrix):
+    """What queries, its rows, have to do with keys, its columns: nothing beyond column i + `diagonal` of row i. Cut, it
+    still knows; transposed, it is a matrix like others."""
+
+    members = (*Matrix.members, "diagonal")
+
+
+class Panels(View):
+    """A right operand, packed: element (k, j) stands at j // width * `apart` + k width + j % width. `multiply` is the
+    address of the machine code that multiplies with it."""
+
+    members = ("rows", "columns", "width", "apart", "multiply")
+
+
+VISIBLE = {"size", "rows", "columns", "width", "column", "row", "diagonal", "multiply"}
+
+for _kind in (Row, Matrix, Causal, Panels):
+
+    @register_model(_kind)
+    class _Model(models.StructModel):
+        def __init__(self, manager: Any, kind: View) -> None:
+            members = [("data", types.CPointer(kind.dtype)), *((name, types.int64) for name in kind.members)]
+            super().__init__(manager, kind, members)
+
+    for _name in VISIBLE & set(_kind.members):
+        make_attribute_wrapper(_kind, _name, _name)
+
+
+def struct(context: Any, builder: ir.IRBuilder, kind: types.Type, value: ir.Value | None = None) -> Any:
+    """A view's parts by name, to be read and set."""
+    return cgutils.create_struct_proxy(kind)(context, builder, value=value)
+
+
+def view_of(context: Any, builder: ir.IRBuilder, kind: View, data: ir.Value, *numbers: ir.Value) -> ir.Value:
+    """A new view, its members in their order."""
+    view = struct(context, builder, kind)
+    view.data = data
+    for name, number in zip(kind.members, numbers, strict=True):
+        setattr(view, name, number)
+    return view._getvalue()
+
+
+def place(context: Any, builder: ir.IRBuilder, kind: types.Type, array: ir.Value, offset: ir.Value) -> ir.Value:
+    """The address of the element at `offset`, counted from the first, of an array, a view or a pointer."""
+    data = array if isinstance(kind, types.CPointer) else struct(context, builder, kind, array).data
+    return builder.gep(data, [offset])
+
+
+# -------------------------------------------------------------------------------------------------------------- making
+
+
+@intrinsic
+def matrix(typingctx, array, at, rows, columns, row):
+    """The elements of an array from `at` on, whose rows begin `row` elements apart."""
+    kind, n = Matrix(array.dtype), types.int64
+
+    def codegen(context, builder, signature, arguments):
+        array_, at_, rows_, columns_, row_ = arguments
+        data = place(context, builder, array, array_, at_)
+        return view_of(context, builder, kind, data, rows_, columns_, row_, ir.Constant(I64, 1))
+
+    return kind(array, n, n, n, n), codegen
+
+
+@intrinsic
+def whole(typingctx, array):
+    """A C-contiguous array as a view: a row if it has one dimension, else a matrix that has the last as its columns."""
+    kind = Row(array.dtype) if array.ndim == 1 else Matrix(array.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        parts = struct(context, builder, array, arguments[0])
+        *outer, last = cgutils.unpack_tuple(builder, parts.shape)
+        if not outer:
+            return view_of(context, builder, kind, parts.data, last)
+        rows = functools.reduce(builder.mul, outer)
+        return view_of(context, builder, kind, parts.data, rows, last, last, ir.Constant(I64, 1))
+
+    return kind(array), codegen
+
+
+@intrinsic
+def causal(typingctx, whole, diagonal):
+    """A matrix of which row i counts up to column i + diagonal."""
+    kind = Causal(whole.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        m = struct(context, builder, whole, arguments[0])
+        return view_of(context, builder, kind, m.data, m.rows, m.columns, m.row, m.column, arguments[1])
+
+    return kind(whole, types.int64), codegen
+
+
+@intrinsic
+def row_of(typingctx, array, at, size):
+    """`size` elements of an array from `at` on."""
+    kind, n = Row(array.dtype), types.int64
+
+    def codegen(context, builder, signature, arguments):
+        return view_of(context, builder, kind, place(context, builder, array, *arguments[:2]), arguments[2])
+
+    return kind(array, n, n), codegen
+
+
+@intrinsic
+def panels(typingctx, array, at, rows, columns, width, multiply):
+    """Room for a packed matrix (rows, columns) in an array from `at` on."""
+    kind, n = Panels(array.dtype), types.int64
+
+    def codegen(context, builder, signature, arguments):
+        array_, at_, rows_, columns_, width_, multiply_ = arguments
+        data, apart = place(context, builder, array, array_, at_), builder.mul(rows_, width_)
+        return view_of(context, builder, kind, data, rows_, columns_, width_, apart, multiply_)
+
+    return kind(array, n, n, n, n, n), codegen
+
+
+@intrinsic
+def panel(typingctx, packed, j):
+    """The panel that begins with column j, as a matrix."""
+    kind = Matrix(packed.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        p, j_ = struct(context, builder, packed, arguments[0]), arguments[1]
+        data = builder.gep(p.data, [builder.mul(builder.sdiv(j_, p.width), p.apart)])
+        columns = _least(builder, p.width, builder.sub(p.columns, j_))
+        return view_of(context, builder, kind, data, p.rows, columns, p.width, ir.Constant(I64, 1))
+
+    return kind(packed, types.int64), codegen
+
+
+@intrinsic
+def repeated(typingctx, row, rows):
+    """A row as a matrix of so many rows that are all the same."""
+    kind = Matrix(row.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        r, one, zero = struct(context, builder, row, arguments[0]), ir.Constant(I64, 1), ir.Constant(I64, 0)
+        return view_of(context, builder, kind, r.data, arguments[1], r.size, zero, one)
+
+    return kind(row, types.int64), codegen
+
+
+@intrinsic
+def nothing_like(typingctx, view):
+    """A matrix at no address: what is not there to be added."""
+    kind = Matrix(view.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        nowhere = ir.Constant(context.get_value_type(types.CPointer(kind.dtype)), None)
+        return view_of(context, builder, kind, nowhere, *[ir.Constant(I64, 0)] * 4)
+
+    return kind(view), codegen
+
+
+# ---------------------------------------------------------------------------------------------- indices and transposes
+
+
+def _least(builder: ir.IRBuilder, a: ir.Value, b: ir.Value) -> ir.Value:
+    return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+
+@infer_global(operator.getitem)
+class _Indexing(AbstractTemplate):
+    """view[i : j] and view[i : j, k : l] are views of the same kind; matrix[i] is a row, row[i] a number."""
+
+    def generic(self, args: Any, kws: Any) -> Any:
+        view, index = args
+        if not isinstance(view, View):
+            return None
+        if isinstance(index, types.SliceType):
+            return signature(view, view, index)
+        if isinstance(index, types.BaseTuple) and not isinstance(view, Row):
+            return signature(view, view, index)
+        if isinstance(index, types.Integer) and not isinstance(view, Panels):
+            return signature(view.dtype if isinstance(view, Row) else Row(view.dtype), view, types.int64)
+        return None
+
+
+@infer_global(operator.setitem)
+class _Setting(AbstractTemplate):
+    def generic(self, args: Any, kws: Any) -> Any:
+        row, index, _ = args
+        if isinstance(row, Row) and isinstance(index, types.Integer):
+            return signature(types.none, row, types.int64, row.dtype)
+        return None
+
+
+@lower_builtin(operator.getitem, View, types.SliceType)
+def _slice(context, builder, signature, arguments):
+    view = struct(context, builder, signature.args[0], arguments[0])
+    kind, index = signature.args
+    _cut(context, builder, view, 0, kind, index, arguments[1])
+    return view._getvalue()
+
+
+@lower_builtin(operator.getitem, View, types.BaseTuple)
+def _slices(context, builder, signature, arguments):
+    kind, indices = signature.args
+    view = struct(context, builder, kind, arguments[0])
+    for axis, (index, part) in enumerate(zip(indices, cgutils.unpack_tuple(builder, arguments[1]), strict=True)):
+        _cut(context, builder, view, axis, kind, index, part)
+    return view._getvalue()
+
+
+def _cut(
+    context: Any, builder: ir.IRBuilder, view: Any, axis: int, kind: View, index: types.Type, part: ir.Value
+) -> None:
+    """Leave of a view what a slice says, along one axis."""
+    part = context.make_helper(builder, index, value=part)
+    start = offset = part.start
+    if isinstance(kind, Matrix):
+        offset = builder.mul(start, (view.row, view.column)[axis])
+    elif isinstance(kind, Panels) and axis == 0:
+        offset = builder.mul(start, view.width)
+    elif isinstance(kind, Panels):
+        offset = builder.mul(builder.sdiv(start, view.width), view.apart)
+    view.data = builder.gep(view.data, [offset])
+    length = "size" if isinstance(kind, Row) else ("rows", "columns")[axis]
+    setattr(view, length, builder.sub(_least(builder, part.stop, getattr(view, length)), start))
+    if isinstance(kind, Causal):
+        view.diagonal = (builder.add, builder.sub)[axis](view.diagonal, start)
+
+
+@lower_builtin(operator.getitem, Matrix, types.Integer)
+def _row(context, builder, signature, arguments):
+    view = struct(context, builder, signature.args[0], arguments[0])
+    data = builder.gep(view.data, [builder.mul(arguments[1], view.row)])
+    return view_of(context, builder, signature.return_type, data, view.columns)
+
+
+@lower_builtin(operator.getitem, Row, types.Integer)
+def _element(context, builder, signature, arguments):
+    return builder.load(builder.gep(struct(context, builder, signature.args[0], arguments[0]).data, [arguments[1]]))
+
+
+@lower_builtin(operator.setitem, Row, types.Integer, types.Float)
+def _set_element(context, builder, signature, arguments):
+    row, index, value = arguments
+    builder.store(value, builder.gep(struct(context, builder, signature.args[0], row).data, [index]))
+
+
+@infer_getattr
+class _DType(AttributeTemplate):
+    key = View
+
+    def resolve_dtype(self, kind: View) -> types.DType:
+        return types.DType(kind.dtype)
+
+
+@lower_getattr(View, "dtype")
+def _dtype(context, builder, kind, value):
+    return context.get_dummy_value()
+
+
+@infer_getattr
+class _Transposed(AttributeTemplate):
+    key = Matrix
+
+    def resolve_T(self, kind: Matrix) -> Matrix:
+        return Matrix(kind.dtype)
+
+
+@lower_getattr(Matrix, "T")
+def _transpose(context, builder, kind, value):
+    m = struct(context, builder, kind, value)
+    return view_of(context, builder, Matrix(kind.dtype), m.data, m.columns, m.rows, m.column, m.row)

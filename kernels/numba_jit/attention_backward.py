@@ -1,0 +1,132 @@
+"""The gradient of causal attention, in blocks as the forward pass; see `attention` (Dao et al. 2022, 2023).
+
+A block of keys goes over the blocks of queries from its own on. The weights are computed again from the scores and the
+saved log-sum-exp, so that nothing of size T x T is stored.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from .. import contract
+from ..contract import Array, implements
+from ._runtime.jit import device, kernel
+from ._runtime.scratch import scratch
+from ._runtime.threads import thread_count
+from ._simd.attention_memory import BackwardMemory, backward_work, dq_of_part
+from ._simd.attention_plan import BACKWARD_QUERIES, BackwardPlan, plan_backward
+from ._simd.attention_rows import softmax_gradient_rows
+from ._simd.blocks import add_product_causal, add_product_transposed, multiply_causal
+from ._simd.elementwise import add, zero
+from ._simd.packing import pack
+from ._simd.reductions import dot
+from ._simd.tiles import lanes_of, product_address, tile_height
+from ._simd.views import causal
+from .attention import channels_of, drop_rows, head_of, split_head
+from .dropout import Dropout, rate_of
+
+
+@implements(contract.attention_backward)
+def attention_backward(
+    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+) -> None:
+    # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
+    dtype = out.dtype
+    plan = plan_backward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype))
+    memory = (
+        scratch("whole heads", plan.dqueries, dtype),
+        scratch("scores", plan.scores, dtype),
+        scratch("dscores", plan.scores, dtype),
+        scratch("keys", plan.transposed, dtype),
+        scratch("values", plan.transposed, dtype),
+        scratch("key rows", plan.key_rows, dtype),
+        scratch("query rows", plan.query_rows, dtype),
+        scratch("dout rows", plan.query_rows, dtype),
+        scratch("row sums", plan.row_sums, dtype),
+    )
+    rate = tuple(rate_of(dropout_rate))
+    _backward(dqkv, dout, qkv, out, lse, np.uint64(dropout_key), rate, memory, tuple(plan))
+
+
+@kernel()
+def _backward(dqkv, dout, qkv, out, lse, key, rate, memory, plan):
+    memory, plan, dropout = BackwardMemory(*memory), BackwardPlan(*plan), Dropout(key, *rate)
+    arrays = (dqkv, dout, qkv, out, lse)
+    B, NH, T = lse.shape
+    for item in numba.prange(B * NH * plan.parts):
+        _backward_part(item // plan.parts, item % plan.parts, arrays, dropout, memory, plan)
+    if plan.parts > 1:
+        for row in numba.prange(B * NH * T):
+            _add_parts(row // T, row % T, dqkv, NH, memory, plan)
+
+
+@device
+def _add_parts(bh, t, dqkv, NH, memory, plan):
+    """dq of one query: the sum over the parts of the head's keys, in their order."""
+    dq, _, _ = split_head(dqkv, bh, NH)
+    total = dq[t]
+    zero(total)
+    for part in range(plan.parts):
+        add(total, dq_of_part(bh, part, dq.rows, dq.columns, memory, plan)[t], total)
+
+
+@device
+def _backward_part(bh, part, arrays, dropout, memory, plan):
+    """Every `parts`-th block of keys of one head: over the blocks of queries from the first that sees one of them."""
+    dqkv, dout, qkv, out, lse = arrays
+    NH = lse.shape[1]
+    head, gradients = head_of(qkv, lse, bh), split_head(dqkv, bh, NH)
+    dout, out = channels_of(dout, bh, NH), channels_of(out, bh, NH)
+    T, HS, first = head.q.rows, head.q.columns, part * plan.keys
+    work = backward_work(T, HS, memory, plan)
+    dq, dk, dv = gradients
+    if plan.parts > 1:
+        dq = dq_of_part(bh, part, T, HS, memory, plan)
+        for t in range(0, min(T, first)):  # these queries see none of the part's keys
+            zero(dq[t])
+    # row_sum = sum_j weights * dweights = dout . out
+    for t in range(first, T):
+        work.row_sum[t] = dot(dout[t], out[t])
+    for k0 in range(first, T, plan.parts * plan.keys):
+        k, v = head.k[k0 : k0 + plan.keys], head.v[k0 : k0 + plan.keys]
+        pack(work.k_T, k.T)
+        pack(work.v_T, v.T)
+        pack(work.k, k)
+        for q0 in range(k0, T, BACKWARD_QUERIES):
+            _backward_block((dq, dk, dv), dout, head, work, (q0, k0), k0 > first, dropout)
+
+
+@device
+def _backward_block(gradients, dout, head, work, at, begun, dropout):
+    """What the queries from q0 on and a block of keys from k0 on add to their gradients; dq may have `begun`."""
+    q0, k0 = at
+    q1 = min(q0 + BACKWARD_QUERIES, head.q.rows)
+    k1 = min(k0 + work.k.rows, q1)  # the last key that one of the queries sees
+    dq, dk, dv = gradients[0][q0:q1], gradients[1][k0:k1], gradients[2][k0:k1]
+    q, dout, lse, row_sum = head.q[q0:q1], dout[q0:q1], head.lse[q0:q1], work.row_sum[q0:q1]
+    k_T, v_T, k = work.k_T[:, : k1 - k0], work.v_T[:, : k1 - k0], work.k[: k1 - k0]
+    scores = weights = causal(work.scores[: q.rows], q0 - k0)
+    dweights = dscores = causal(work.dscores[: q.rows], q0 - k0)
+    packed_q, packed_dout = work.q[: q.rows], work.dout[: q.rows]
+    pack(packed_q, q)
+    pack(packed_dout, dout)
+
+    # scores = q k^T;  dweights = dout v^T
+    multiply_causal(scores, q, k_T)
+    multiply_causal(dweights, dout, v_T)
+    lanes = lanes_of(q)
+    reach = tile_height(k.width, lanes)
+    for i in range(0, q.rows, lanes):
+        rows, row = slice(i, i + lanes), head.row + q0 + i
+        if dropout.use:
+            drop_rows(dweights[rows], dropout, row, k0)
+        # weights = exp(scores / sqrt(HS) - lse);  dscores = weights * (dweights - row_sum) / sqrt(HS), in their places
+        softmax_gradient_rows(weights[rows], dscores[rows], lse[rows], row_sum[rows], head.scale, reach)
+        if dropout.use:
+            drop_rows(weights[rows], dropout, row, k0)
+
+    # dv += weights^T dout;  dk += dscores^T q;  dq += dscores k
+    add_product_transposed(dv, weights, packed_dout)
+    add_product_transposed(dk, dscores, packed_q)
+    add_product_causal(dq, dscores, k, begun)
