@@ -27,7 +27,7 @@ from bevia_fast.data.tokenizer import Tokenizer
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.kernels.lock import take_lock
-from bevia_fast.kernels.numba_jit._runtime import activation
+from bevia_fast.kernels.numba_jit import activation
 from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 from bevia_fast.model.writing import stream
 from bevia_fast.training.compiling import warm_up
