@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from bevia_fast.kernels.numba_jit._runtime.interrupts import checkpoint, put_off
+from bevia_fast.kernels.numba_jit._runtime.interrupts import checkpoint, deferred
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C there")
 
@@ -28,7 +28,7 @@ def _the_handler_comes_back() -> Iterator[None]:
     checkpoint()  # nothing is left
 
 
-def test_it_is_put_off_to_a_checkpoint() -> None:
+def test_it_waits_for_a_checkpoint() -> None:
     said = []
 
     def compiled() -> None:
@@ -37,32 +37,32 @@ def test_it_is_put_off_to_a_checkpoint() -> None:
         checkpoint()
         said.append("too far")
 
-    with pytest.raises(KeyboardInterrupt), put_off():
+    with pytest.raises(KeyboardInterrupt), deferred():
         compiled()
     assert said == ["still here"]
 
 
 def test_or_to_the_end() -> None:
     said = ""
-    with pytest.raises(KeyboardInterrupt), put_off(), put_off():
+    with pytest.raises(KeyboardInterrupt), deferred(), deferred():
         said = press_ctrl_c()
     assert said == "still here"
 
 
-def test_the_second_time_it_is_not_put_off() -> None:
+def test_a_second_one_does_not_wait() -> None:
     said = []
 
     def compiled() -> None:
         said.append(press_ctrl_c())
         said.append(press_ctrl_c())
 
-    with pytest.raises(KeyboardInterrupt), put_off():
+    with pytest.raises(KeyboardInterrupt), deferred():
         compiled()
     assert said == ["still here"]
 
 
 def test_another_error_is_not_hidden() -> None:
-    with pytest.raises(ZeroDivisionError), put_off():
+    with pytest.raises(ZeroDivisionError), deferred():
         len(press_ctrl_c()) / 0
 
 
@@ -70,7 +70,7 @@ def test_a_handler_that_raises_nothing_is_called_once() -> None:
     numbers: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: numbers.append(number))
     try:
-        with put_off():
+        with deferred():
             press_ctrl_c()
             assert numbers == []
             checkpoint()
@@ -83,7 +83,7 @@ def test_a_handler_that_raises_nothing_is_called_once() -> None:
 def test_what_is_ignored_stays_ignored_and_other_threads_change_nothing() -> None:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        with put_off():
+        with deferred():
             assert press_ctrl_c() == "still here"
             checkpoint()
     finally:
@@ -91,7 +91,7 @@ def test_what_is_ignored_stays_ignored_and_other_threads_change_nothing() -> Non
     found = []
 
     def work() -> None:
-        with put_off():
+        with deferred():
             found.append(signal.getsignal(signal.SIGINT))
 
     thread = threading.Thread(target=work)
