@@ -1,4 +1,4 @@
-"""Opening one of the two backends, and saying what computes."""
+"""Opening and describing one of the two backends."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from .kernels.memory import keep_freed_memory
 
 
 def open_backend(name: BackendName, threads: int = 0) -> Backend:
-    """The kernels called `name`, on that many threads; 0 means one for each physical core.
+    """Return the kernels called `name`, on that many threads; 0 means one per physical core.
 
-    Only numba's are counted here: NumPy's matrix products use the threads of its own library. For it, memory that is
-    let go stays with the process from then on.
+    `threads` applies to numba only: NumPy's matrix products use the threads of its own library. With numpy, freed
+    memory stays with the process from then on, see `kernels.memory.keep_freed_memory`. Raises ConfigError if the
+    backend does not load or the threads are not available.
     """
     try:
         backend = get_backend(name)
@@ -31,19 +32,19 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
         except kernel_threads.LayerError as error:
             raise ConfigError(f"{error}.") from None
         except ValueError as error:
-            raise ConfigError(f"--threads {threads} cannot be had: {str(error).rstrip('.')}.") from None
+            raise ConfigError(f"--threads {threads} is not available: {str(error).rstrip('.')}.") from None
     return backend
 
 
 def cache_folder() -> Path:
-    """Where the numba backend keeps its compiled code."""
+    """Return the folder in which the numba backend caches compiled code."""
     from .kernels.numba_jit._runtime import cache as kernel_cache
 
     return kernel_cache.FOLDER
 
 
 def describe_backend(backend: Backend) -> str:
-    """What computes, in a few words."""
+    """Return the backend and its threads in a few words."""
     if backend.name == "numba":
         from .kernels.numba_jit._runtime import threads as kernel_threads
 
@@ -54,7 +55,7 @@ def describe_backend(backend: Backend) -> str:
 
 
 def default_threads() -> int:
-    """One for each physical core, or as many as NUMBA_NUM_THREADS allows."""
+    """Return one thread per physical core, or as many as NUMBA_NUM_THREADS allows."""
     import numba
 
     from .kernels.numba_jit._runtime.threads import physical_cores

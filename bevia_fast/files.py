@@ -1,4 +1,4 @@
-"""Reading and writing files: a written file is whole or not there, and an error of the disk is one sentence."""
+"""Reading and writing files: a written file is complete or absent, and a disk error becomes one sentence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .errors import CheckpointError, UserError
 
-# What a run writes, by name: whoever reads a folder of text has to leave out sample.txt.
+# The names of a run's files. They are known here because a folder of text is read without its sample.txt.
 MODEL, CONFIG, METRICS, LOSS, SAMPLE = "model.safetensors", "config.json", "metrics.jsonl", "loss.png", "sample.txt"
 
 Bytes = bytes | memoryview
@@ -20,7 +20,7 @@ BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the disk into one sentence."""
+    """Turn an OSError into a CheckpointError of one sentence."""
     try:
         yield
     except OSError as error:
@@ -29,7 +29,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn an error of the disk into one sentence."""
+    """Turn an OSError into a CheckpointError of one sentence."""
     try:
         yield
     except OSError as error:
@@ -37,27 +37,27 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def refuse_special(path: Path) -> None:
-    """Raises CheckpointError for a folder, a pipe, which would wait for a writer, or a device without an end."""
+    """Raise CheckpointError for a folder, a pipe (reading would block) or a device (which may have no end)."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise CheckpointError(f"{path} is not a file.")
 
 
 def refuse_nul(path: str | Path, what: str) -> None:
-    """Raises CheckpointError for a name that no system takes."""
+    """Raise CheckpointError for a name that contains a NUL character."""
     if "\0" in str(path):
-        raise CheckpointError(f"The name of {what} cannot have a NUL character in it.")
+        raise CheckpointError(f"The name of {what} cannot contain a NUL character.")
 
 
 def write_atomically(path: Path, data: Bytes | Iterable[Bytes]) -> None:
-    """Write a file such that `path` is at every moment the old one or the new one, also after a loss of power.
+    """Write a file so that `path` is the old file or the new file at every moment, even after a loss of power.
 
-    The bytes go to a temporary file beside it, to the disk, are read back and compared, and only then get their name.
-    Raises CheckpointError if the disk does not take them; the old file is then still there, or, if it was the folder
-    that could not be brought to the disk, the new one, whole.
+    The bytes are written to a temporary file beside it, flushed to disk, read back and compared; only then is the file
+    renamed. Raises CheckpointError if that fails. The old file is then still there, or, if only the folder could not be
+    flushed, the complete new one.
     """
     parts = [data] if isinstance(data, bytes | memoryview) else list(data)
     with writing(path):
-        # the process's number, for commands that write a picture into the folder of a run that goes on
+        # with the process ID: another command may write a picture into the folder of a run that is still training
         temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
         try:
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | BINARY
@@ -82,15 +82,15 @@ def write_all(handle: int, part: Bytes) -> None:
     while rest:
         written = os.write(handle, rest)
         if written == 0:
-            raise OSError("the disk took nothing")
+            raise OSError("the disk accepts no data")
         rest = rest[written:]
 
 
 def _verify(path: Path, parts: list[Bytes]) -> None:
-    """Read a file back and hold it against what was to be in it."""
+    """Read a file back and compare it with what was written."""
     handle = os.open(path, os.O_RDONLY | BINARY)
     try:
-        if hasattr(os, "posix_fadvise"):  # from the disk, not from the memory it was written from, where that is heard
+        if hasattr(os, "posix_fadvise"):  # read from the disk and not from the page cache, if the system complies
             with contextlib.suppress(OSError):
                 os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
         for part in parts:
@@ -98,16 +98,16 @@ def _verify(path: Path, parts: list[Bytes]) -> None:
             while rest:
                 found = os.read(handle, min(len(rest), CHUNK))
                 if not found or found != rest[: len(found)]:
-                    raise OSError("what was written reads back differently")
+                    raise OSError("the data read back differs from the data written")
                 rest = rest[len(found) :]
         if os.read(handle, 1):
-            raise OSError("what was written reads back longer")
+            raise OSError("the data read back is longer than the data written")
     finally:
         os.close(handle)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make new names last. Windows cannot open a folder, and needs no such thing."""
+    """Flush the names in a folder to disk. Windows cannot open folders and does not need this."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
@@ -118,23 +118,22 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_writable(*paths: str) -> None:
-    """Raises UserError before anything is measured if a result could not be written."""
+    """Raise UserError if one of the files could not be written later."""
     for path in filter(None, paths):
         if "\0" in path:
-            raise UserError("The name of a file cannot have a NUL character in it.")
+            raise UserError("The name of a file cannot contain a NUL character.")
         folder = Path(path).parent
         if Path(path).is_dir():
             raise UserError(f"Cannot write {path}: it is a folder.")
         if not folder.is_dir():
             raise UserError(f"Cannot write {path}: there is no folder {folder}.")
         if not os.access(path if Path(path).exists() else folder, os.W_OK):
-            raise UserError(f"Cannot write {path}: it is not permitted.")
+            raise UserError(f"Cannot write {path}: permission denied.")
 
 
 def write_text(path: str, text: str) -> None:
-    """A file is the old one or the new one at every moment; a pipe or a terminal, which cannot be replaced, is written
-    to."""
-    target = Path(os.path.realpath(path))  # a link stays one
+    """Write a text file atomically; a pipe or a terminal, which cannot be replaced, is written to directly."""
+    target = Path(os.path.realpath(path))  # keep a symbolic link
     if target.is_file() or not target.exists():
         write_atomically(target, text.encode())
         return

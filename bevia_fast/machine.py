@@ -1,4 +1,4 @@
-"""The machine: its name, and how much memory is free."""
+"""Facts about the machine: the name of its CPU, and how much memory is free."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes() -> int | None:
-    """Memory that can be had without swapping, or None where the system does not say."""
+    """Return the bytes of memory available without swapping, or None if the system does not say."""
     found = _free_in_containers()
     with contextlib.suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text("ascii").splitlines():
@@ -28,8 +28,10 @@ def available_bytes() -> int | None:
 
 
 def _free_in_containers() -> list[int]:
-    """What is left of a container's share, by version 2 of control groups and by version 1. Of files that were read,
-    the system keeps in memory what nobody needs: that counts as used, and can be had."""
+    """Return what is left of a container's limit, for control groups of version 2 and version 1.
+
+    Cached file pages count as used but are available.
+    """
     found = []
     for folder, most, used, kept in (
         (CGROUP, "memory.max", "memory.current", "inactive_file"),
@@ -44,7 +46,7 @@ def _free_in_containers() -> list[int]:
 
 
 def resident_bytes() -> int:
-    """Memory that this process has in RAM; 0 where the system does not say."""
+    """Return the bytes that this process has in RAM, or 0 if the system does not say."""
     try:
         for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
             if line.startswith("VmRSS:"):
@@ -55,14 +57,14 @@ def resident_bytes() -> int:
 
 
 def refuse_too_large(needed: int, what: str) -> None:
-    """Raises ConfigError, with both figures, if `what` needs more memory than there is."""
+    """Raise ConfigError, with both figures, if `what` needs more memory than is free."""
     available = available_bytes()
     if available is not None and needed > available:
         raise ConfigError(f"{what} needs about {readable(needed)} of memory, and {readable(available)} are free.")
 
 
 def readable(count: float) -> str:
-    """A number of bytes for people: 1.5 GiB."""
+    """Return a number of bytes in readable form, such as "1.5 GiB"."""
     for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
@@ -74,7 +76,7 @@ CPUINFO = Path("/proc/cpuinfo")
 
 
 def cpu_name() -> str:
-    """The processor as it calls itself."""
+    """Return the name of the processor."""
     try:
         for line in CPUINFO.read_text("utf-8", "replace").splitlines():
             if line.startswith(("model name", "Model")):

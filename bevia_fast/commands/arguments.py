@@ -1,7 +1,7 @@
-"""From arguments to a configuration, or to one sentence that says what is wrong with them.
+"""From arguments to a configuration, or to one sentence about what is wrong with them.
 
-The options are those of the dataclasses in `config` and `measuring.options`. A new command is a line in COMMANDS here,
-and one in `main._MODULES`.
+The options are the fields of the dataclasses in `config` and `measuring.options`. A new command is one line in COMMANDS
+below and one in `main._MODULES`.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ class TrainCommand:
 
     config: Annotated[TrainConfig, arg(name="")]
     preset: PresetName = "laptop"
-    """Sizes to begin with; options given beside it change them."""
+    """Sizes to start from; other options change them."""
 
 
 @dataclass(frozen=True)
 class PlanCommand(TrainCommand):
-    """Say what training with these options would take, without training: memory, arithmetic, time, and the largest
+    """Predict what training with these options takes, without training: memory, arithmetic, time, and the largest
     context that fits."""
 
     json: Annotated[str, arg(metavar="FILE", help_behavior_hint="(default: none)")] = ""
-    """Write the plan there, as one object."""
+    """Write the plan to this file, as one JSON object."""
 
 
 @dataclass(frozen=True)
 class BenchCommand:
-    """Time the backends against each other: training steps, kernels, growing sizes."""
+    """Compare the speed of the backends: training steps, kernels, growing sizes."""
 
 
 @dataclass(frozen=True)
 class ProfileCommand:
-    """Measure single kernels against what this machine can do, or take a training step apart."""
+    """Compare single kernels with the limits of this machine, or break a training step down."""
 
 
 COMMANDS: dict[str, type] = {
@@ -75,7 +75,7 @@ COMMANDS: dict[str, type] = {
 
 
 def parse(arguments: list[str]) -> Any:
-    """The configuration of the command asked for. Raises UserError, or SystemExit after printing help."""
+    """Return the configuration of the requested command. Raises UserError, or SystemExit after printing help."""
     if arguments == ["--version"]:
         from .. import __version__
 
@@ -99,14 +99,13 @@ def parse(arguments: list[str]) -> Any:
     )  # fmt: skip
     if isinstance(config, TrainCommand):
         if "--data" in arguments and not config.config.data:
-            raise UserError("--data names no file; leave it out to train on the default text.")
+            raise UserError("--data names no file; omit it to train on the default text.")
         return config if isinstance(config, PlanCommand) else config.config
     return config
 
 
 def _parse_measuring(name: str, arguments: list[str]) -> Any:
-    """The configuration of `bench` or `profile`; what they have in common with no other command is not imported
-    before."""
+    """Return the configuration of `bench` or `profile`, whose options the other commands do not import."""
     from ..measuring import options as configs
 
     first, kinds = arguments[0], configs.PROFILES if name == "profile" else configs.BENCHES
@@ -126,8 +125,10 @@ def _parse_measuring(name: str, arguments: list[str]) -> Any:
 def _fill(
     wanted: Any, prog: str, arguments: list[str], asked: str, options_of: type, description: str | None = None
 ) -> Any:
-    """What tyro makes of the arguments. Raises UserError, naming `--help` of the command `asked`, whose options are
-    those of `options_of`; SystemExit after printing help."""
+    """Parse the arguments with tyro. Raises SystemExit after printing help.
+
+    Raises UserError that refers to `--help` of the command `asked`, whose options are the fields of `options_of`.
+    """
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -144,7 +145,7 @@ def _fill(
             raise
         raise UserError(_one_sentence(errors.getvalue())) from None
     if unknown and not unknown[0].startswith("-"):
-        raise UserError(f"There is one argument too many: {unknown[0]!r}; see {asked} --help.")
+        raise UserError(f"Unexpected argument {unknown[0]!r}; see {asked} --help.")
     if unknown:
         known = sorted(options(options_of))
         raise UserError(f"There is no option {unknown[0]!r}{_meant(unknown[0], known)}; see {asked} --help.")
@@ -159,7 +160,7 @@ def _union(choices: tuple[Any, ...]) -> Any:
 
 
 def _preset(arguments: list[str]) -> PresetName:
-    """The preset asked for: its values are the defaults that the other arguments change."""
+    """Return the requested preset, whose values are the defaults of the other options."""
     found: PresetName = "laptop"
     for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
         if argument == "--preset" or argument.startswith("--preset="):
@@ -169,7 +170,7 @@ def _preset(arguments: list[str]) -> PresetName:
 
 
 def _resumed(arguments: list[str]) -> TrainConfig | None:
-    """The options of the run to go on with, if that is asked for: other arguments change them."""
+    """Return the options of the run to resume, if there is one; other arguments change them."""
     if arguments[0] not in ("train", "plan") or {"--help", "-h"} & set(arguments):
         return None
     run = ""
@@ -181,14 +182,14 @@ def _resumed(arguments: list[str]) -> TrainConfig | None:
     if not run:
         return None
     if any(argument == "--preset" or argument.startswith("--preset=") for argument in arguments):
-        raise UserError(f"--preset cannot be given with --resume; {run} keeps the sizes that it was begun with.")
+        raise UserError(f"--preset cannot be combined with --resume; {run} keeps the sizes that it started with.")
     from ..runs.checkpoint import stored_config
 
     return stored_config(run)
 
 
 def options(config: type) -> set[str]:
-    """All options of a command."""
+    """Return all options of a command."""
     found = set()
     hints = get_type_hints(config)
     for field in fields(config):
@@ -205,7 +206,7 @@ def _meant(word: str, known: Any) -> str:
 
 
 def _one_sentence(box: str) -> str:
-    """tyro draws a box around an error: a title, the error, a rule, advice. The error, in one line."""
+    """Return the error in one line, without tyro's box around it: a title, the error, a rule, advice."""
     text: list[str] = []
     for line in (line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]):
         rule = re.fullmatch(r"[─-]*", line)

@@ -1,4 +1,4 @@
-"""`bevia-fast attention`: what each layer and head of a trained model makes of a prompt."""
+"""`bevia-fast attention`: the attention weights of each layer and head of a trained model for a prompt."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ PICTURE = "attention.png"
 
 
 def write_attention(run: Run, prompt: str, out: Path | None = None) -> Path:
-    """Draw the attention maps of `prompt` into `out`, or into the run's folder; returns the picture's path.
+    """Draw the attention weights of `prompt` into `out`, by default into the run's folder; return the picture's path.
 
-    Raises DataError for a prompt that is empty, longer than the context or than a picture can show, or that has
-    characters the model never saw.
+    Raises DataError if the prompt is empty, exceeds the context or what a picture can show, or contains characters that
+    the model does not know.
     """
     ctx = run.model.config.ctx
     if not prompt:
-        raise DataError("The prompt is empty; attention needs at least one character.")
+        raise DataError("The prompt is empty; it needs at least one character.")
     if len(prompt) > min(ctx, MOST_CHARACTERS):
-        limit = f"the model's context is {ctx}" if ctx < MOST_CHARACTERS else f"a picture shows up to {MOST_CHARACTERS}"
+        picture = f"a picture shows at most {MOST_CHARACTERS}"
+        limit = f"the model's context is {ctx}" if ctx < MOST_CHARACTERS else picture
         raise DataError(f"The prompt has {len(prompt):,} characters; {limit}.")
     tokens = run.tokenizer.encode(prompt, "The prompt")
     refuse_too_large(map_bytes(run.model.config, len(prompt)), "Drawing this")
@@ -35,7 +36,7 @@ def write_attention(run: Run, prompt: str, out: Path | None = None) -> Path:
 
 
 def run(config: AttentionConfig) -> int:
-    """Draw the maps, print where they are; returns the exit code."""
+    """Draw the picture and print its path; return the exit code."""
     trained = Run.load(config.run, config.backend)
     path = write_attention(trained, config.prompt, Path(config.out) if config.out else None)
     print(path)

@@ -1,4 +1,4 @@
-"""`bevia-fast bench`: progress while it measures, tables at the end."""
+"""`bevia-fast bench`: progress during the measurement, tables at the end."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .tables import (
     WideConsole,
     context_table,
     machine,
+    print_lines,
     save,
     show_and_save,
     show_pairs,
     step_table,
-    tell,
     write_picture,
 )
 
@@ -43,15 +43,15 @@ def bench_step(config: BenchStepConfig) -> int:
     title = (f"A training step: ctx {first.ctx}, dim {first.dim}, layers {first.layers}, heads {first.heads}, "
              f"batch {first.batch}, vocab {first.vocab}")  # fmt: skip
     console.show(step_table(title, report.results))
-    tell_and_save(console, config, report)
+    print_and_save(console, config, report)
     return 0
 
 
-def tell_and_save(console: Console, config: Any, report: StepReport, note: str = "") -> None:
-    """What is said under a table of steps."""
-    reached = f"The vector units of this machine reached {peaks(report.results)} in this run."
-    notes = dict.fromkeys(report.notes)  # for each size perhaps the same
-    tell(console, [f"{report.checked}.", *notes, *filter(None, [note]), reached, machine(report.results)])
+def print_and_save(console: Console, config: Any, report: StepReport, note: str = "") -> None:
+    """Print the notes under a table of steps, and save the results."""
+    reached = f"Peak: the vector units of this machine reached {peaks(report.results)} in this run."
+    notes = dict.fromkeys(report.notes)  # several sizes may have the same note
+    print_lines(console, [f"{report.checked}.", *notes, *filter(None, [note]), reached, machine(report.results)])
     save(config, report.results)
 
 
@@ -66,7 +66,7 @@ def bench_scaling(config: BenchScalingConfig) -> int:
         report = measure(config, shown)
     console = WideConsole()
     console.show(step_table(f"A training step over {config.over}", report.results, config.over))
-    tell_and_save(console, config, report)
+    print_and_save(console, config, report)
     write_picture(console, config.out, png(draw_scaling(report.results, config.over)))
     return 0
 
@@ -82,7 +82,8 @@ def bench_contexts(config: BenchContextsConfig) -> int:
         report = measure(config, shown)
     console = WideConsole()
     console.show(context_table(report.results))
-    tell_and_save(console, config, report, "MB: the most memory of the process, less what it had before the model.")
+    note = "MB: the peak memory of the process, less what it had before the model was built."
+    print_and_save(console, config, report, note)
     write_picture(console, config.out, png(draw_contexts(report.results)))
     return 130 if report.interrupted else 0
 
@@ -96,9 +97,9 @@ def bench_compare(config: BenchCompareConfig) -> int:
     show_pairs(console, found)
     for name, path, results in (("a", config.a, a), ("b", config.b, b)):
         cpus = dict.fromkeys(printable(f"{r['cpu']} ({r.get('date', '')})") for r in results)
-        tell(console, [f"{name}: {path}, {', '.join(cpus)}"])
+        print_lines(console, [f"{name}: {path}, {', '.join(cpus)}"])
     if rest:
-        console.print(f"{rest} measurement{'s stand' if rest > 1 else ' stands'} in one of the files only.")
+        console.print(f"{rest} measurement{'s are' if rest > 1 else ' is'} in only one of the files.")
     return 0
 
 
@@ -124,5 +125,5 @@ _RUNS: dict[type, Callable[[Any], int]] = {
 
 
 def run(config: Any) -> int:
-    """Do what a configuration of `bench` asks for; returns the exit code."""
+    """Run the configuration of a `bench` command; return the exit code."""
     return _RUNS[type(config)](config)

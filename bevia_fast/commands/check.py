@@ -16,10 +16,10 @@ from .console import PlainConsole
 
 
 def run(config: CheckConfig) -> int:
-    """Compare the backends on everything; returns the exit code."""
+    """Compare the backends on all cases and in training; return the exit code."""
     console = PlainConsole()
     numba, numpy = open_backend("numba", config.threads), open_backend("numpy")
-    console.print(f"{describe_backend(numba)}  against  {describe_backend(numpy)}")
+    console.print(f"{describe_backend(numba)}  compared with  {describe_backend(numpy)}")
     rows = []
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
@@ -47,7 +47,7 @@ def run(config: CheckConfig) -> int:
 
 
 def _print_check(console: Console, rows: list[CheckRow]) -> None:
-    table = Table(title="The worst error of each kernel, relative to the largest element")
+    table = Table(title="Largest error of each kernel, relative to the largest element")
     for name in ("what", "dtype"):
         table.add_column(name)
     for name in ("compared", "error", "tolerance", "share"):

@@ -1,4 +1,4 @@
-"""What a run looks like: a live bar on a terminal, a line now and then elsewhere."""
+"""Showing a training run: a live progress bar on a terminal, occasional lines elsewhere."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ from ..errors import escaped
 from ..machine import readable
 from ..reporter import Record, Reporter
 
-LINES = 10  # about as many lines for a run that is not watched
-LINE_EVERY = 10.0  # seconds, where something takes long
-UNSEEN = 1.0  # seconds that something may take before it is shown how far it is
+LINES = 10  # lines per run where there is no terminal, approximately
+LINE_EVERY = 10.0  # seconds between lines during a long task
+SHOW_AFTER = 1.0  # seconds before the progress of a task is shown
 
 
 def printable(text: str) -> str:
-    """Text as a terminal may show it: in lines, with all other control characters written out."""
+    """Return text that is safe to print on a terminal: control characters other than newlines and tabs are escaped."""
     return escaped(text, "\n\t")
 
 
 class PlainConsole(Console):
-    """Text is printed as it is. A reader that goes away is left to the command line."""
+    """A console that prints text as it is, and leaves a broken pipe to the command line."""
 
     def __init__(self) -> None:
         super().__init__(highlight=False, markup=False)
@@ -49,8 +49,10 @@ class PlainConsole(Console):
 
 
 class CompileBar:
-    """Shows that kernels are being compiled: a bar on a terminal, one line elsewhere. At the end, `count` of them were,
-    in `seconds`."""
+    """Shows the compilation of kernels: a bar on a terminal, one line elsewhere.
+
+    After `stop`, `count` kernels were compiled in `seconds`.
+    """
 
     def __init__(self, console: Console) -> None:
         from ..kernels.numba_jit._runtime import cache as kernel_cache
@@ -65,10 +67,10 @@ class CompileBar:
         self.progress.start()
         self.task = self.progress.add_task("")
         if not console.is_terminal:
-            console.print(Text("compiling kernels for this CPU; the next start finds them ..."), soft_wrap=True)
+            console.print(Text("compiling the kernels for this CPU; later runs reuse them ..."), soft_wrap=True)
 
     def show(self, operation: str, number: int, total: int) -> None:
-        """`operation` is being compiled, the one number `number` of `total`."""
+        """Show that `operation`, number `number` of `total`, is being compiled."""
         self.progress.update(self.task, description=operation, completed=number - 1, total=total)
 
     def stop(self) -> None:
@@ -78,7 +80,7 @@ class CompileBar:
 
 
 class ConsoleReporter(Reporter):
-    """Shows a run on `console`."""
+    """Shows a training run on `console`."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -108,8 +110,8 @@ class ConsoleReporter(Reporter):
         if self.compiler is not None:
             self.compiler.stop()
             count, seconds = self.compiler.count, f"{self.compiler.seconds:.1f} s"
-            self.fact("compiled", f"{count} kernels for this CPU, in {seconds}" if count
-                                  else f"by another process; {seconds} of waiting")  # fmt: skip
+            self.fact("compiled", f"{count} kernels for this CPU in {seconds}" if count
+                                  else f"by another process; waited {seconds}")  # fmt: skip
             self.compiler = None
 
     @contextlib.contextmanager
@@ -121,7 +123,7 @@ class ConsoleReporter(Reporter):
             def tell(done: int) -> None:
                 nonlocal bar, lines
                 seconds = time.monotonic() - began
-                if seconds < UNSEEN + (0.0 if self.live else LINE_EVERY * lines):
+                if seconds < SHOW_AFTER + (0.0 if self.live else LINE_EVERY * lines):
                     return
                 if not self.live:
                     self._say(f"{what}: {readable(done)}{f' of {readable(total)}' if total else ''} ...")
@@ -166,7 +168,7 @@ class ConsoleReporter(Reporter):
             self.progress.update(self.progress.task_ids[0], completed=step, **shown)
         if "crosscheck" in record:
             self._say(
-                f"step {step:>6}  cross-check: worst relative difference {record['crosscheck']:.2g}, "
+                f"step {step:>6}  cross-check: largest relative difference {record['crosscheck']:.2g}, "
                 f"in {record['crosscheck_tensor']}"
             )
         every = max(1, self.steps // LINES)
@@ -178,19 +180,19 @@ class ConsoleReporter(Reporter):
         line = f"step {step:>6}  loss {_number(record['loss'])}  val {_number(record['val_loss'])}"
         if step:
             seconds = time.perf_counter() - self.started
-            speed = record["tokens_per_s"]  # None: the step was skipped
+            speed = record["tokens_per_s"]  # None if the step was skipped
             line += f"  {'-' if speed is None else f'{speed:,.0f}':>9} tokens/s  {seconds:6.1f} s"
         self._say(line)
 
     def sample(self, step: int, text: str) -> None:
         console = self.progress.console if self.progress else self.console
-        title = f"written after step {step:,}" if step else "written before the first step"
+        title = f"sample after step {step:,}" if step else "sample before the first step"
         console.print(Rule(title, align="left", style="dim", characters="-"))
         console.print(Text(printable(text)), soft_wrap=True)
         console.print(Rule(style="dim", characters="-"))
 
     def interrupted(self) -> None:
-        self._say("Finishing this step, then saving; Ctrl-C again stops at once.")
+        self._say("Finishing this step and saving; press Ctrl-C again to stop at once.")
 
     def note(self, text: str) -> None:
         self._say(f"note     {text}")
@@ -208,9 +210,9 @@ class ConsoleReporter(Reporter):
             self.progress = None
         if folder is not None:
             if interrupted:
-                self._say(f"Interrupted; saved in {folder}; go on with: bevia-fast train --resume {folder}")
+                self._say(f"Interrupted; saved in {folder}. Resume with: bevia-fast train --resume {folder}")
             else:
-                self._say(f"Saved in {folder}; go on with: bevia-fast generate {folder} --prompt \"The \"")
+                self._say(f"Saved in {folder}. Try: bevia-fast generate {folder} --prompt \"The \"")
 
 
 def _number(value: float | None) -> str:

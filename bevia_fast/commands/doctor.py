@@ -1,4 +1,4 @@
-"""`bevia-fast doctor`: what this machine and this installation are, and whether the kernels compile and run here."""
+"""`bevia-fast doctor`: a report on the machine and the installation; it compiles and runs the kernels."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from ..measuring.stopwatch import EVICT_BYTES
 from ..training.compiling import warm_up
 
 Rows = list[tuple[str, str]]
-VERSION = re.compile("[0-9a-f]{20}")  # what a folder of compiled kernels is called
+VERSION = re.compile("[0-9a-f]{20}")  # the name of a folder of compiled kernels
 
 
 def machine() -> Rows:
-    """The processor, its memory, and the threads that the kernels use; the threading layer is running."""
+    """Return facts about the processor, the memory and the threads; the threading layer must be running."""
     logical, allowed = os.cpu_count() or 1, len(kernel_threads.allowed_cpus())
     layers = ", ".join(filter(kernel_threads.loads, kernel_threads.LAYERS))
     free = available_bytes()
@@ -42,14 +42,14 @@ def machine() -> Rows:
         ("instructions", f"{TARGET.name}, {TARGET.lanes(4)} float32 or {TARGET.lanes(8)} float64 at once"
                          + (f" (NUMBA_CPU_NAME is {chosen})" if chosen else "")),
         ("cores", f"{kernel_threads.physical_cores()} physical; "
-                  f"{allowed} of {logical} hardware threads are open to us"),
-        ("threads", f"{kernel_threads.describe()}; layers that load here: {layers}"),
+                  f"{allowed} of {logical} hardware threads are available"),
+        ("threads", f"{kernel_threads.describe()}; available layers: {layers}"),
         ("memory", "unknown" if free is None else f"{readable(free)} free"),
     ]  # fmt: skip
 
 
 def software() -> Rows:
-    """Versions, and the library behind NumPy's matrix products."""
+    """Return the versions, and the library behind NumPy's matrix products."""
     blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     known = (*THREAD_VARIABLES, *LIMITING_VARIABLES)
     pinned = [f"{name} is {os.environ[name]}" for name in known if name in os.environ]
@@ -61,13 +61,13 @@ def software() -> Rows:
 
 
 def measured(stage: Callable[[str], None]) -> Rows:
-    """What arithmetic and memory reach, with one thread and with as many as are in use."""
+    """Measure arithmetic peak and memory bandwidth with one thread and with all threads in use."""
     from ..kernels.numba_jit._simd.probe import peak_flops, triad_bandwidth
 
     counts = sorted({1, numba.get_num_threads()})
-    stage("Measuring what the vector units reach")
+    stage("Measuring the arithmetic peak")
     peaks = {count: f"{peak_flops(count) / 1e9:.0f} GFLOP/s" for count in counts}
-    stage("Measuring what the memory reaches")
+    stage("Measuring the memory bandwidth")
     rates = {count: f"{triad_bandwidth(count, EVICT_BYTES) / 1e9:.1f} GB/s" for count in counts}
     return [(name, ", ".join(f"{value} with {count} thread{'s' * (count > 1)}" for count, value in found.items()))
             for name, found in (("peak, float32", peaks), ("bandwidth", rates))]  # fmt: skip
@@ -92,7 +92,7 @@ class Folder:
 
 
 def others() -> list[Folder]:
-    """Folders of other versions of the kernels, of Numba, NumPy or Python, or for another CPU."""
+    """Return the folders of other versions of the kernels, Numba, NumPy or Python, or of another CPU."""
     try:
         found = sorted(kernel_cache.all_versions().iterdir())
     except OSError:
@@ -101,8 +101,8 @@ def others() -> list[Folder]:
 
 
 def cache(clean: bool) -> Rows:
-    """Where compiled kernels are kept; with `clean`, those of other versions are removed."""
-    state = f"cannot be kept: {kernel_cache.problem()}" if kernel_cache.problem() else "writable"
+    """Report on the cache of compiled kernels; with `clean`, remove those of other versions."""
+    state = f"not writable: {kernel_cache.problem()}" if kernel_cache.problem() else "writable"
     rows = [("cache", f"{kernel_cache.FOLDER}"), ("", f"{Folder(kernel_cache.FOLDER).describe()}; {state}")]
     old = others()
     if old:
@@ -111,33 +111,32 @@ def cache(clean: bool) -> Rows:
             for folder in old:
                 shutil.rmtree(folder.path, ignore_errors=True)
             left = len(others())
-            rows.append(("", f"{len(old) - left} folders of other versions removed, {size}"
-                             + (f"; {left} cannot be removed" if left else "")))  # fmt: skip
+            rows.append(("", f"removed {len(old) - left} folders of other versions, {size}"
+                             + (f"; cannot remove {left}" if left else "")))  # fmt: skip
         else:
-            rows.append(("", f"{len(old)} of other versions beside it, {size}; --clean removes them"))
+            rows.append(("", f"{len(old)} of other versions, {size}; --clean removes them"))
     return rows
 
 
 def compile_kernels(config: DoctorConfig, tell: Callable[[str, int, int], None]) -> str:
-    """Compile what training needs and is not compiled yet. Returns what is wrong, in one sentence; empty if nothing is.
-    """
+    """Compile the kernels that training needs; return an error in one sentence, or an empty string."""
     for dtype in ("float32", "float64") if config.float64 else ("float32",):
         model = replace(ModelConfig(), vocab_size=65, dropout=0.1, dtype=dtype)
         try:
             warm_up(model, get_backend("numba"), tell)
-        except Exception as error:  # whatever compiler and linker come up with
+        except Exception as error:  # compiler and linker can raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             return f"The kernels do not compile for {dtype} on this machine: {reason[:300].rstrip('.')}."
     return ""
 
 
 def advice() -> list[str]:
-    """What would make this installation faster."""
+    """Return suggestions that would make this installation faster."""
     found = []
     if kernel_threads.layer() == "workqueue":
-        found.append("The threading layer is workqueue, the slowest; install libgomp1, libomp, or with pip: tbb.")
+        found.append("The threading layer is workqueue, the slowest one; install libgomp1, libomp or tbb")
     if not TARGET.fma:
-        found.append("The kernels are compiled for a CPU without fused multiply-add: half of the arithmetic at most.")
+        found.append("The kernels are compiled for a CPU without fused multiply-add, which halves the arithmetic peak.")
     limits = [name for name in LIMITING_VARIABLES if name in os.environ]
     if limits:
         found.append(f"{' and '.join(limits)} can halve the speed of --backend numpy; unset what you do not need.")
@@ -145,7 +144,7 @@ def advice() -> list[str]:
 
 
 def run(config: DoctorConfig) -> int:
-    """Print the report; returns the exit code. Raises StoppedRun if the kernels do not work."""
+    """Print the report and return the exit code. Raises StoppedRun if the kernels do not work."""
     from rich.table import Table
 
     from ..errors import StoppedRun
@@ -172,8 +171,8 @@ def run(config: DoctorConfig) -> int:
     rows += cache(config.clean)
     if not problem:
         wanted = "float32 and float64" if config.float64 else "float32"
-        rows.append(("kernels", f"{bar.count} compiled in {bar.seconds:.1f} s, for {wanted}" if bar and bar.count
-                                else f"all that training needs for {wanted} was compiled before"))  # fmt: skip
+        rows.append(("kernels", f"compiled {bar.count} for {wanted} in {bar.seconds:.1f} s" if bar and bar.count
+                                else f"all kernels for {wanted} were already compiled"))  # fmt: skip
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for row in rows:
         table.add_row(*row)

@@ -14,16 +14,16 @@ from .console import printable
 
 
 def run(config: GenerateConfig) -> int:
-    """Write text as it is drawn; returns the exit code."""
+    """Print the text while it is sampled; return the exit code."""
     trained = Run.load(config.run, config.backend, config.threads)
     show = printable if sys.stdout.isatty() else str
     characters = stream(trained.model, trained.tokenizer, config)
     sys.stdout.write(show(config.prompt))
     shown = 0.0
-    with _compiling_said() if config.backend == "numba" else contextlib.nullcontext():
+    with _report_compiling() if config.backend == "numba" else contextlib.nullcontext():
         for character in characters:
             sys.stdout.write(show(character))
-            if time.monotonic() - shown > 1 / 60:  # more often nobody sees, and each time takes some microseconds
+            if time.monotonic() - shown > 1 / 60:  # nobody sees more frames, and each flush takes microseconds
                 sys.stdout.flush()
                 shown = time.monotonic()
     sys.stdout.write("\n")
@@ -31,17 +31,17 @@ def run(config: GenerateConfig) -> int:
 
 
 @contextlib.contextmanager
-def _compiling_said() -> Iterator[None]:
-    """Someone who waits at a terminal is told why, once."""
+def _report_compiling() -> Iterator[None]:
+    """Tell a user who waits at a terminal that kernels are being compiled, once."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
-    said = not sys.stderr.isatty()
+    reported = not sys.stderr.isatty()
 
     def say(_: str) -> None:
-        nonlocal said
-        if not said:
-            print("compiling kernels for this CPU; the next start finds them ...", file=sys.stderr)
-        said = True
+        nonlocal reported
+        if not reported:
+            print("compiling the kernels for this CPU; later runs reuse them ...", file=sys.stderr)
+        reported = True
 
     with kernel_cache.telling(say):
         yield

@@ -1,4 +1,4 @@
-"""The hot loops of the compiled kernels, as the machine sees them: `profile KERNEL --asm`."""
+"""`bevia-fast profile KERNEL --asm`: the machine code of the hot loops of the compiled kernels."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ..measuring.options import ProfileKernelConfig
 from .progress import progress
 from .tables import WideConsole, make_table
 
-SHORT_CTX = 64  # enough for the compiler, which does not know the sizes
+SHORT_CTX = 64  # compiled code does not depend on the size
 SHOWN = 80  # lines of a loop
 LEGEND = (
-    "Arithmetic: vector instructions that compute, other than multiply-adds. Loads and stores: of arrays, operands in "
-    "memory too. Spills: of the stack, where addresses and values wait for which there is no register."
+    "Arithmetic: vector instructions other than multiply-adds. Loads and stores: of arrays, including memory operands. "
+    "Spills: of the stack, which holds values and addresses that do not fit into registers."
 )
 
 
 def show_asm(config: ProfileKernelConfig, console: WideConsole) -> int:
-    """Compile the kernels asked for, find their hot loops, print what is in them."""
+    """Compile the requested kernels, find their hot loops and print them; return the exit code."""
     listings: list[tuple[str, Loop]] = []
     rows, without = [], []
     with progress() as shown:
@@ -50,7 +50,7 @@ def show_asm(config: ProfileKernelConfig, console: WideConsole) -> int:
     ))  # fmt: skip
     console.print(LEGEND, soft_wrap=True)
     for operation in without:
-        console.print(f"{operation} has no such loop: what computes is compiled apart, and called by its address.",
+        console.print(f"{operation} has no such loop: its arithmetic is compiled separately and called by address.",
                       soft_wrap=True)  # fmt: skip
     seen = set()
     for title, loop in listings:
@@ -61,13 +61,15 @@ def show_asm(config: ProfileKernelConfig, console: WideConsole) -> int:
         for line in loop.lines[:SHOWN]:
             console.print(f"    {line}", soft_wrap=True)
         if len(loop.lines) > SHOWN:
-            console.print(f"    ... and {len(loop.lines) - SHOWN} lines more", soft_wrap=True)
+            console.print(f"    ... and {len(loop.lines) - SHOWN} more lines", soft_wrap=True)
     return 0
 
 
 def hot_loops(operation: str, config: ProfileKernelConfig) -> Iterator[tuple[str, Loop]]:
-    """(function, its loop that computes most) for each function that is compiled for an operation; for the matrix
-    product the loop of each of its tiles."""
+    """Yield (function, its hottest loop) for each compiled function of an operation.
+
+    The matrix product has one loop per tile.
+    """
     backend = open_backend("numba", config.threads)
     letters = letters_for(config) | {"T": SHORT_CTX, "B": 1, "N": SHORT_CTX, "S": SHORT_CTX, "R": SHORT_CTX, "P": 4096}
     one = job(operation, letters)
@@ -80,7 +82,7 @@ def hot_loops(operation: str, config: ProfileKernelConfig) -> Iterator[tuple[str
             found = [loop for text in texts for loop in loops(text)]
             if found:
                 best = max(found, key=_work)
-                if 8 * (best.fmas + best.arithmetic) >= best.instructions:  # others call what computes, or copy
+                if 8 * (best.fmas + best.arithmetic) >= best.instructions:  # other loops call functions or copy
                     yield name, best
     if "product_address" in used:
         found = [loop for loop in loops(product_asm(config.dtype)) if loop.fmas]
@@ -94,15 +96,15 @@ def _work(loop: Loop) -> tuple[int, int]:
 
 
 def product_asm(dtype: str) -> str:
-    """The machine code of the matrix product, which stands by itself and not in the kernels that call it."""
+    """Return the machine code of the matrix product, which is compiled separately from its callers."""
     signature = tiles.product_signature(np.dtype(dtype))
     text: str = numba.cfunc(signature, error_model="numpy")(tiles._product)._library.get_asm_str()
     return text
 
 
 def _compiled_anew(dispatcher: Any) -> list[str]:
-    """The machine code of a function: compiled again, for Numba does not show what came from its cache."""
-    options = {name: value for name, value in dispatcher.targetoptions.items() if name != "nopython"}  # njit says that
+    """Return the machine code of a function, compiled again since Numba does not show code from its cache."""
+    options = {name: value for name, value in dispatcher.targetoptions.items() if name != "nopython"}  # implied by njit
     fresh = numba.njit(**options)(dispatcher.py_func)
     for signature in dispatcher.signatures:
         fresh.compile(signature)
@@ -110,7 +112,7 @@ def _compiled_anew(dispatcher: Any) -> list[str]:
 
 
 def _names(function: FunctionType) -> dict[str, Any]:
-    """What a function of a kernel module uses by name, through the module's other Python functions."""
+    """Return the objects that a function of a kernel module refers to by name, directly or through others."""
     found: dict[str, Any] = {}
 
     def visit(code: CodeType, scope: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """The command line: from arguments to a configuration, from an error to an exit code.
 
-Exit codes: 0 done · 1 the numbers went wrong, or the last save · 2 the request was wrong · 129 the terminal closed ·
-130 Ctrl-C · 141 the reader went away · 143 asked to end by a signal (128 + its number).
+Exit codes: 0 success · 1 the numbers are wrong, or the last save failed · 2 the request was invalid · 129 the terminal
+closed · 130 Ctrl-C · 141 the reader of a pipe went away · 143 terminated by a signal (128 + its number).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from .arguments import PROG, PlanCommand, parse
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal of few characters is no reason to stop
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character must not stop us
     try:
         code = run(parse(arguments))
         sys.stdout.flush()
@@ -39,14 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     except StoppedRun as error:
         return _fail(error, 1)
     except MemoryError as error:
-        return _fail(f"There is not enough memory for this{f' ({error})' if str(error) else ''}.", 2)
+        return _fail(f"There is not enough memory{f' ({error})' if str(error) else ''}.", 2)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # what is still in the buffer would raise again when Python ends
+        # Python flushes the buffer when it exits, which would raise again
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # a terminal that is gone, a disk that takes no output
+    except OSError as error:  # a terminal that is gone, a full disk
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}.", 1)
     except SystemExit as request:  # tyro, after --help
@@ -60,9 +60,9 @@ def _fail(message: object, code: int) -> int:
 
 
 def run(config: Any) -> int:
-    """Do what a configuration asks for; returns the exit code. Only the module of the command is imported."""
+    """Run the command of a configuration and return the exit code; only its own module is imported."""
     module = _MODULES.get(type(config))
-    if module is None:  # of bench and profile, whose options are not imported for the other commands
+    if module is None:  # bench or profile, whose options the other commands do not import
         from ..measuring.competitor import limit_blas_threads
 
         limit_blas_threads(config)

@@ -13,7 +13,7 @@ from .console import PlainConsole
 
 
 def run(config: ParametersConfig) -> int:
-    """Print the table; returns the exit code."""
+    """Print the table; return the exit code."""
     model = replace(config.model, vocab_size=config.vocab_size)
     if config.run:
         model = load_model(config.run)[0].config

@@ -1,4 +1,4 @@
-"""`bevia-fast plan`: a plan as tables, and as JSON."""
+"""`bevia-fast plan`: a plan as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .tables import WideConsole, make_table, number
 PARTS = (
     ("weights", "weights"), ("gradients", "gradients"), ("moments", "AdamW's two moments"),
     ("kept", "kept for the backward pass"), ("passing", "arrays of one layer"),
-    ("scratch", "working memory of kernels"), ("crosscheck", "the other backend"),
+    ("scratch", "working memory of kernels"), ("crosscheck", "cross-check"),
 )  # fmt: skip
 
 
 def show_plan(config: TrainConfig, json: str = "") -> int:
-    """Make a plan, print it, write it."""
+    """Make a plan, print it, and write it to a file if requested; return the exit code."""
     check_writable(json)
     with progress() as shown:
         plan = make_plan(config, shown)
@@ -31,7 +31,7 @@ def show_plan(config: TrainConfig, json: str = "") -> int:
     for name, value in facts(plan):
         console.print(f"{name:<9}{value}", soft_wrap=True)
     console.show(make_table("", ["memory"], HEADS, memory_rows(plan)))
-    console.show(make_table("", ["a step"], HEADS, step_rows(plan)))
+    console.show(make_table("", ["per step"], HEADS, step_rows(plan)))
     for line in notes(plan):
         console.print(line, soft_wrap=True)
     if json:
@@ -39,7 +39,7 @@ def show_plan(config: TrainConfig, json: str = "") -> int:
     return 0
 
 
-HEADS = ["as it is", "with --recompute"]
+HEADS = ["without --recompute", "with --recompute"]
 
 
 def facts(plan: Plan) -> list[tuple[str, str]]:
@@ -60,9 +60,9 @@ def memory_rows(plan: Plan) -> list[list[str]]:
         sizes = [getattr(way.memory, name) for way in plan.ways]
         if any(sizes):
             rows.append([title, *map(readable, sizes)])
-    rows.append(["all together", *(readable(way.memory.total) for way in plan.ways)])
+    rows.append(["total", *(readable(way.memory.total) for way in plan.ways)])
     if plan.available is not None:
-        rows.append([f"fits into the {readable(plan.available)} that are free",
+        rows.append([f"fits into {readable(plan.available)} of free memory",
                      *("yes" if way.fits else "NO" for way in plan.ways)])  # fmt: skip
         largest = [f"{way.largest_ctx:,}" if way.largest_ctx else "none" for way in plan.ways]
         rows.append(["largest --ctx that fits", *largest])
@@ -88,21 +88,21 @@ def duration(way: Way, steps: int) -> str:
 
 def notes(plan: Plan) -> list[str]:
     found = [
-        f"Memory is what comes on top of the process itself, which has about {readable(plan.process)}; time is without "
-        "evaluations, samples and saving.",
+        f"Memory excludes the process itself, about {readable(plan.process)}; time excludes evaluations, samples and "
+        "saving.",
     ]
     ctx, last = plan.config.model.ctx, plan.characters - int(TRAINING_SHARE * plan.characters)
-    if last <= ctx:  # of the two splits this is the shorter one
+    if last <= ctx:  # the shorter of the two splits
         found.append(
-            f"The text is too short for this context, and train refuses it: its validation split has {last:,} "
-            f"characters, and needs {ctx + 1:,}."
+            f"The text is too short for this context, so train refuses it: its validation split has {last:,} "
+            f"characters and needs {ctx + 1:,}."
         )
     chosen = plan.ways[plan.config.recompute]
     if chosen.fits is False:
-        found.append("This does not fit; train refuses it, unless --ignore-memory is given.")
+        found.append("This does not fit; train refuses it unless --ignore-memory is given.")
     return found
 
 
 def run(command: PlanCommand) -> int:
-    """Show the plan; returns the exit code."""
+    """Show the plan; return the exit code."""
     return show_plan(command.config, command.json)

@@ -1,4 +1,4 @@
-"""`bevia-fast profile`: kernels under the roofs of the machine, or a step taken apart."""
+"""`bevia-fast profile`: kernels compared with the limits of the machine, or a step broken down."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .tables import WideConsole, make_table, number, show_and_save, write_pictur
 
 
 def profile_step(config: ProfileStepConfig) -> int:
-    """Measure, print, write."""
+    """Break a training step down, print it, and write files if requested; return the exit code."""
     check_writable(config.trace, config.json)
     with progress() as shown:
         profile = take_apart(config, shown)
@@ -35,7 +35,7 @@ def profile_step(config: ProfileStepConfig) -> int:
         ] if row["launches"] else [""] * 6  # fmt: skip
         rows.append([row["kernel"], row["weight"], figures[0], number(row["ms"]), f"{row['share']:.1%}", *figures[1:]])
     bound = Bound.sum(profile.bounds).ns
-    rows.append(["all parts", "", str(len(profile.calls)), number(profile.whole / 1e6), "100.0%", "", "",
+    rows.append(["total", "", str(len(profile.calls)), number(profile.whole / 1e6), "100.0%", "", "",
                  number(bound / 1e6), "", f"{bound / profile.whole:.0%}"])  # fmt: skip
     columns = ["launches", "ms", "share", "GFLOP/s", "GB/s", "bound ms", "by", "of bound"]
     console.show(make_table(title, ["kernel", "weight"], columns, rows))
@@ -44,7 +44,7 @@ def profile_step(config: ProfileStepConfig) -> int:
          number(row["ms"]), f"{row['share']:.1%}"]
         for row in by_place(profile)
     ]  # fmt: skip
-    console.show(make_table("The same by layer", ["layer"], ["forward ms", "backward ms", "ms", "share"], rows))
+    console.show(make_table("By layer", ["layer"], ["forward ms", "backward ms", "ms", "share"], rows))
     for line in notes(profile):
         console.print(line, soft_wrap=True)
     if config.json:
@@ -60,23 +60,23 @@ def profile_step(config: ProfileStepConfig) -> int:
 
 
 def notes(profile: StepProfile) -> list[str]:
-    """What the columns are held against, and how far the figures can be trusted."""
+    """Explain the columns, and how reliable the figures are."""
     plain, noted = profile.plain.median / 1e6, profile.noted.median / 1e6
     slowdown, coverage = profile.slowdown, profile.coverage
     found = [
-        "Bound: what the calls take at least: their arithmetic at the "
+        "Bound: the least time that the calls can take: their arithmetic at the "
         f"{profile.peak_gflops:.0f} GFLOP/s that the vector units reached in this run, or their bytes at the rate of a "
-        "triad over as many, in cache or in memory, whichever is longer.",
-        f"{profile.steps} steps were taken apart, each beside one without the instruments: {number(noted)} and "
-        f"{number(plain)} ms. Intervals are those of 95 %.",
-        f"The parts add up to {profile.covered.median:.2%} of the same steps seen from outside, and to "
-        f"{coverage.median:.1%} of those without the instruments ({coverage.low:.1%} to {coverage.high:.1%}).",
+        "triad over as many bytes, in cache or in memory, whichever is longer.",
+        f"{profile.steps} steps were measured, each next to one without instruments: {number(noted)} and "
+        f"{number(plain)} ms. Intervals are at 95 %.",
+        f"The parts add up to {profile.covered.median:.2%} of the same steps timed as a whole, and to "
+        f"{coverage.median:.1%} of the steps without instruments ({coverage.low:.1%} to {coverage.high:.1%}).",
         f"Measuring slows a step by {slowdown.median - 1:+.1%} ({slowdown.low - 1:+.1%} to {slowdown.high - 1:+.1%}); "
-        f"by themselves, the instruments cost {profile.instruments:.2%} of a step.",
-        f"The first step, with compilation, took {profile.first_s:.1f} s and does not count.",
+        f"the instruments alone cost {profile.instruments:.2%} of a step.",
+        f"The first step, including compilation, took {profile.first_s:.1f} s and is excluded.",
     ]
     if slowdown.width > NARROW:
-        found.append("The machine was too busy for narrower intervals: measure when it is not, or with more --seconds.")
+        found.append("The machine was too busy for narrower intervals; measure when it is idle or with more --seconds.")
     return found
 
 
@@ -124,13 +124,13 @@ def profile_list() -> int:
         for name in names:
             rows.append([family, name, OPERATIONS[name].doc.splitlines()[0].strip(), *formula_cost(OPERATIONS[name])])
     console = WideConsole()
-    console.show(make_table("Kernels; flops and bytes are those of the laptop preset", ["name", "operation", "formula"],
+    console.show(make_table("Kernels; flops and bytes are for the laptop preset", ["name", "operation", "formula"],
                             ["flops", "bytes"], rows))  # fmt: skip
     return 0
 
 
 def run(config: Any) -> int:
-    """Do what a configuration of `profile` asks for; returns the exit code."""
+    """Run the configuration of a `profile` command; return the exit code."""
     if isinstance(config, ProfileStepConfig):
         return profile_step(config)
     return profile_kernels(config) if isinstance(config, ProfileKernelConfig) else profile_list()

@@ -1,4 +1,4 @@
-"""A bar on standard error while a measurement goes on."""
+"""A progress bar on standard error during a measurement."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..reporter import Progress
 
 
 class ShownProgress(Progress):
-    """A bar on standard error: so a table can be sent elsewhere while one looks on."""
+    """Shows progress as a bar. It is on standard error, so that the results can be redirected."""
 
     def __init__(self, bar: Bar) -> None:
         self.bar, self.task = bar, bar.add_task("Starting", total=None)
@@ -41,7 +41,7 @@ class ShownProgress(Progress):
 
 @contextmanager
 def progress() -> Iterator[ShownProgress]:
-    """A bar while something takes a while; nothing where nobody watches."""
+    """Show a bar during a long task; show nothing if standard error is not a terminal."""
     console = Console(file=sys.stderr)
     with Bar(
         SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn(),

@@ -1,4 +1,4 @@
-"""Results of measuring as tables."""
+"""Results of measurements as tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .console import PlainConsole
 
 
 def make_table(title: str, left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """A table with columns of text, then columns of numbers."""
+    """Return a table with `left` columns of text, then `right` columns of numbers."""
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for name in left:
         table.add_column(name, no_wrap=True)
@@ -29,11 +29,11 @@ def make_table(title: str, left: Sequence[str], right: Sequence[str], rows: Sequ
 
 
 class WideConsole(PlainConsole):
-    """A table is never cut off or folded: where the terminal is narrower, or there is none, lines are longer."""
+    """A console that never truncates or folds a table: lines may be longer than the terminal is wide."""
 
     def show(self, table: Table) -> None:
         if table.title is not None:
-            self.print(table.title, style="italic", soft_wrap=True)  # rich would fold it to the width of the table
+            self.print(table.title, style="italic", soft_wrap=True)  # rich would fold it at the width of the table
             table.title = None
         before = self.width
         self.width = 1000
@@ -43,7 +43,7 @@ class WideConsole(PlainConsole):
 
 
 def machine(results: Sequence[Result]) -> str:
-    """Where the results come from."""
+    """Return the CPU and the versions that the results come from."""
     versions: dict[str, str] = {}
     for result in results:
         versions.update(result.versions)
@@ -51,7 +51,7 @@ def machine(results: Sequence[Result]) -> str:
 
 
 def step_table(title: str, results: Sequence[StepResult], varying: str = "") -> Table:
-    """Results of training steps; `varying` names the size that is not the same in all."""
+    """Return a table of training steps; `varying` names the size in which they differ."""
     fastest: dict[Any, float] = {}
     for result in results:
         value = getattr(result, varying) if varying else None
@@ -73,7 +73,7 @@ def step_table(title: str, results: Sequence[StepResult], varying: str = "") -> 
 
 
 def context_table(results: Sequence[StepResult]) -> Table:
-    """Results of training steps over the context, with the memory of each."""
+    """Return a table of training steps over the context length, with the memory of each."""
     first, rows = results[0], []
     for result in results:
         rows.append([
@@ -82,7 +82,7 @@ def context_table(results: Sequence[StepResult]) -> Table:
             f"{result.tokens_per_s:,.0f}", f"{result.fraction_of_peak:.1%}", number(result.over_bare_mb),
             number(result.peak_rss_mb),
         ])  # fmt: skip
-    title = (f"A training step over the context: dim {first.dim}, layers {first.layers}, heads {first.heads}, "
+    title = (f"A training step over the context length: dim {first.dim}, layers {first.layers}, heads {first.heads}, "
              f"batch {first.batch}, {first.threads} threads, {first.dtype}")  # fmt: skip
     columns = ["ctx", "ms/step", "p20 - p80", "ms/token", "tokens/s", "of peak", "MB", "MB of process"]
     return make_table(title, ["backend"], columns, rows)
@@ -93,7 +93,7 @@ KERNEL_COLUMNS = ("", "threads", "ms", "p20 - p80", "GFLOP/s", "GB/s", "of peak"
 
 
 def show_kernels(console: Console, title: str, results: Sequence[KernelResult]) -> None:
-    """A block for each kernel and size, with a line for each backend; narrow enough for most terminals."""
+    """Print a block for each kernel and size, with a line per backend."""
     blocks: dict[str, list[list[str]]] = {}
     for result in results:
         heading = (f"{result.kernel}  {result.size}: {number(result.flops / 1e6)} MFLOP, "
@@ -110,7 +110,7 @@ def show_kernels(console: Console, title: str, results: Sequence[KernelResult]) 
 def show_blocks(
     console: Console, title: str, columns: Sequence[str], blocks: Mapping[str, Sequence[Sequence[str]]]
 ) -> None:
-    """A table in which a heading stands above each block of rows, and takes no column from them."""
+    """Print a table in which each block of rows has a heading above it."""
     rows = [columns, *(row for block in blocks.values() for row in block)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
 
@@ -128,11 +128,11 @@ def show_blocks(
 
 
 def kernel_notes(results: Sequence[KernelResult]) -> list[str]:
-    """What the columns are held against."""
+    """Explain the columns."""
     return [
-        f"The peak: {peaks(results)}, the most that the vector units reached in this run. The roof: the peak, or what "
-        "feeds it, memory or cache at the size of the kernel's arrays, measured in this run too.",
-        "Memory: the most that the process had. First s: the first call, with compilation, which does not count.",
+        f"Peak: {peaks(results)}, the most that the vector units reached in this run. Roof: the peak, or what the "
+        "memory or cache that holds the kernel's arrays can feed, measured in the same run.",
+        "Memory: the peak of the process. First s: the first call, which includes compilation and is excluded.",
     ]
 
 
@@ -144,11 +144,11 @@ def show_pairs(console: Console, found: Sequence[Pair]) -> None:
             f"{pair.a['fraction_of_peak']:.1%}", f"{pair.b['fraction_of_peak']:.1%}",
         ])  # fmt: skip
     columns = ("", "a ms", "b ms", "a/b", "a of its peak", "b of its peak")
-    show_blocks(console, "Two files of results; where a/b is above 1, b is faster", columns, blocks)
+    show_blocks(console, "Two files of results; b is faster where a/b is above 1", columns, blocks)
 
 
 def number(value: float) -> str:
-    """Three digits that say something: 0.0123, 1.23, 12.3, 1,230."""
+    """Return a number with three significant digits: 0.0123, 1.23, 12.3, 1,230."""
     if value >= 100:
         return f"{value:,.0f}"
     if value >= 10:
@@ -158,14 +158,14 @@ def number(value: float) -> str:
     return f"{value:.3g}"
 
 
-def tell(console: Console, lines: Iterable[str]) -> None:
-    """Each as it is, however narrow the terminal."""
+def print_lines(console: Console, lines: Iterable[str]) -> None:
+    """Print lines without folding them, however narrow the terminal is."""
     for line in lines:
         console.print(line, soft_wrap=True)
 
 
 def save(config: Any, results: Sequence[Result]) -> None:
-    """To the files that were asked for."""
+    """Save the results to the requested files."""
     if config.json:
         append_json(config.json, results)
     if getattr(config, "csv", ""):
@@ -173,18 +173,18 @@ def save(config: Any, results: Sequence[Result]) -> None:
 
 
 def write_picture(console: Console, path: str, data: bytes) -> None:
-    """Raises UserError if it cannot be written."""
+    """Write a picture and print its path. Raises UserError if it cannot be written."""
     try:
         Path(path).write_bytes(data)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from None
-    tell(console, [path])
+    print_lines(console, [path])
 
 
 def show_and_save(
     console: Console, config: BenchKernelsConfig | ProfileKernelConfig, results: Sequence[KernelResult]
 ) -> None:
-    """Kernels, as a table and in the files that were asked for."""
+    """Show kernels as a table, and save them to the requested files."""
     show_kernels(console, f"Kernels, {config.dtype}, caches {'cold' if config.cold else 'warm'}", results)
-    tell(console, [*kernel_notes(results), machine(results)])
+    print_lines(console, [*kernel_notes(results), machine(results)])
     save(config, results)

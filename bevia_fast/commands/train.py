@@ -8,6 +8,6 @@ from .console import ConsoleReporter, PlainConsole
 
 
 def run(config: TrainConfig) -> int:
-    """Train, and show how it goes; returns the exit code."""
+    """Train and show the run; return the exit code."""
     result = train(config, ConsoleReporter(PlainConsole()))
     return 128 + result.interrupted if result.interrupted else 0

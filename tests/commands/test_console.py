@@ -28,7 +28,7 @@ def test_a_run_is_shown(tmp_path: Path, live: bool) -> None:
     assert ("\x1b[" in shown) == live  # the bar moves the cursor
     assert "\x1b\n" not in shown
     assert "660 characters" in shown
-    assert shown.count("written ") == 3
+    assert shown.count("sample before the first step") + shown.count("sample after step ") == 3
     lines = [line for line in shown.splitlines() if line.startswith("step  ") and " val" in line]
     if live:
         assert "40/40" in shown

@@ -116,7 +116,7 @@ def test_step_with_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     line = ["profile", "step", "--preset", "seed", "--backend", "numpy", "--seconds", "0.3"]
     assert main([*line, "--trace", str(trace), "--json", str(figures)]) == 0
     out = capsys.readouterr().out
-    for words in ("attention_backward", "layer 1", "Python between kernels", "all parts", "without the instruments"):
+    for words in ("attention_backward", "layer 1", "Python between kernels", "total", "without instruments"):
         assert words in out
     assert json.loads(trace.read_text())["traceEvents"]
     found = json.loads(figures.read_text())
