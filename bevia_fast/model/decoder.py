@@ -11,7 +11,7 @@ from ..config import GenerateConfig
 from ..kernels.memory import aligned_empty
 from ..kernels.rng import stream_key
 from ..kernels.windows import stride
-from .activations import Activations, Block
+from .activations import Activations, LayerActivations
 from .gpt import GPT
 
 Array = NDArray[Any]
@@ -55,10 +55,10 @@ class Decoder:
         config, T = self.model.config, tokens.size
         acts = Activations(config, 1, T, recompute=True)
 
-        def keep(block: Block) -> None:
-            qkv = block.qkv.reshape(T, 3, config.heads, config.head_size)
-            self.keys[window, block.layer, :, :T] = qkv[:, 1].swapaxes(0, 1)
-            self.values[window, block.layer, :, :T] = qkv[:, 2].swapaxes(0, 1)
+        def keep(kept: LayerActivations) -> None:
+            qkv = kept.qkv.reshape(T, 3, config.heads, config.head_size)
+            self.keys[window, kept.layer, :, :T] = qkv[:, 1].swapaxes(0, 1)
+            self.values[window, kept.layer, :, :T] = qkv[:, 2].swapaxes(0, 1)
 
         self.model.forward(acts, tokens.reshape(1, T), None, keep)
         stream: Array = acts.blocks[-1].residual_out

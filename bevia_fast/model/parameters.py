@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from ..kernels.memory import CACHE_LINE, aligned_zeros
 from ..kernels.rng import stream_key
 
 INIT_STD = 0.02  # Radford et al. 2019 (GPT-2)
+LAYER_NAMES = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")  # as in LayerParameters
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,24 @@ def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
     return matrices + vectors
 
 
+class Affine(NamedTuple):
+    """The weight and the bias of a linear layer or of a layer normalization, or their gradients."""
+
+    weight: NDArray[Any]
+    bias: NDArray[Any] | None  # None with --no-bias
+
+
+class LayerParameters(NamedTuple):
+    """The parameters of one transformer block, as views."""
+
+    ln_1: Affine
+    c_attn: Affine
+    attn_proj: Affine
+    ln_2: Affine
+    c_fc: Affine
+    mlp_proj: Affine
+
+
 class Parameters(Mapping[str, NDArray[Any]]):
     """A flat buffer with named views: weights, or their gradients, or their moments.
 
@@ -87,6 +106,11 @@ class Parameters(Mapping[str, NDArray[Any]]):
             spec.name: self.flat[start : start + spec.count].reshape(spec.shape)
             for spec, start in zip(self.specs, offsets, strict=True)
         }
+        self.ln_f = self._affine("ln_f")
+        self.layers = [
+            LayerParameters(*(self._affine(f"h.{layer}.{name}") for name in LAYER_NAMES))
+            for layer in range(config.layers)
+        ]
 
     @classmethod
     def initial(cls, config: ModelConfig, seed: int) -> Parameters:
@@ -104,9 +128,12 @@ class Parameters(Mapping[str, NDArray[Any]]):
             view[...] = generator.normal(0.0, std, spec.shape)
         return parameters
 
+    def _affine(self, name: str) -> Affine:
+        return Affine(self[f"{name}.weight"], self.get(f"{name}.bias"))
+
     @property
     def count(self) -> int:
-        """Numbers to be trained; the gaps are not counted."""
+        """The number of trained parameters, without the gaps."""
         return sum(spec.count for spec in self.specs)
 
     @property

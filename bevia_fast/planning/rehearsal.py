@@ -18,7 +18,8 @@ from ..errors import ConfigError
 from ..kernels.contract import OPERATIONS, Backend, Cost
 from ..kernels.memory import outline
 from ..model.activations import Activations
-from ..model.gpt import GPT, DropoutStream
+from ..model.dropout import DropoutStream
+from ..model.gpt import GPT
 from ..model.parameters import Parameters
 
 Key = tuple[Any, ...]

@@ -15,7 +15,8 @@ from bevia_fast.kernels.memory import aligned_zeros
 from bevia_fast.kernels.numba_jit._runtime.scratch import scratch
 from bevia_fast.kernels.numba_jit._runtime.threads import set_threads
 from bevia_fast.model import activations
-from bevia_fast.model.gpt import GPT, DropoutStream
+from bevia_fast.model.dropout import DropoutStream
+from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 
 B, T = 3, 8
