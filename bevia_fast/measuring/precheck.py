@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..agreement.crosscheck import compare_gradients, compare_losses, gradient_tolerance, worst_of
+from ..agreement.comparison import worst_of
+from ..agreement.crosscheck import compare_gradients, compare_losses, gradient_tolerance
 from ..errors import StoppedRun
 from ..model.parameters import Parameters
 from ..planning.memory import training_memory
