@@ -64,8 +64,8 @@ class TimingOptions:
 
     backend: tuple[BackendName, ...] = ("numpy", "numba")
     """Backends to compare."""
-    threads: tuple[int, ...] = ()
-    """Numbers of threads to compare. If not given: one thread per physical core."""
+    threads: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: one per physical core)")] = ()
+    """Numbers of threads to compare."""
     seconds: float = 3.0
     """Minimum time to measure each competitor, in seconds."""
     json: FileName = ""
@@ -88,7 +88,7 @@ class TurnOptions(TimingOptions):
     """The same options for competitors that take turns."""
 
     turns: int = 5
-    """Turns per competitor. Training steps are timed again if the machine was busy."""
+    """Turns per competitor. Turns of training steps are repeated if the machine was busy."""
 
     def check_timing(self) -> None:
         super().check_timing()
@@ -99,10 +99,10 @@ class TurnOptions(TimingOptions):
 class PeerOptions:
     """Other programs to compare with."""
 
-    peer: tuple[PeerName, ...] = ()
+    peer: Annotated[tuple[PeerName, ...], arg(help_behavior_hint=NONE)] = ()
     """Also time PyTorch; torch means all of torch-eager, torch-compile and torch-bf16."""
-    torch_python: Annotated[str, arg(metavar="PYTHON", help_behavior_hint=NONE)] = ""
-    """Python interpreter that has PyTorch. If not given: the one that runs bevia-fast."""
+    torch_python: Annotated[str, arg(metavar="PYTHON", help_behavior_hint="(default: the current one)")] = ""
+    """Python interpreter that has PyTorch."""
 
     def peers(self) -> list[PeerName]:
         """Return the peers, each once, with torch replaced by its three ways to run."""

@@ -11,7 +11,6 @@ from tyro.conf import Positional, arg
 from ..config import BackendName, ModelConfig
 from ..errors import ConfigError
 from .option_groups import (
-    NONE,
     DtypeName,
     FileName,
     OverName,
@@ -37,8 +36,8 @@ class BenchStepConfig(SizeOptions, TurnOptions, PeerOptions):
 class BenchKernelsConfig(TurnOptions):
     """Time every kernel, forward and backward, at a small, a medium and a large size."""
 
-    only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint=NONE)] = ()
-    """Time only these kernels; `bevia-fast profile list` names them. If not given: all."""
+    only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint="(default: all)")] = ()
+    """Time only these kernels; `bevia-fast profile list` names them."""
     dtype: DtypeName = "float32"
     """Floating-point type of the arrays."""
     quick: bool = False
@@ -58,8 +57,11 @@ class BenchScalingConfig(SizeOptions, TurnOptions, PeerOptions):
 
     over: OverName = "ctx"
     """The size that grows."""
-    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=NONE)] = ()
-    """Values of that size. If not given: four, each twice the one before; for threads, 1 up to the physical cores."""
+    values: Annotated[
+        tuple[int, ...],
+        arg(metavar="INT ...", help_behavior_hint="(default: four, each twice the last; threads: 1 to physical cores)"),
+    ] = ()
+    """Values of that size."""
     out: Annotated[str, arg(metavar="FILE")] = "scaling.png"
     """PNG file to write."""
 
@@ -100,8 +102,8 @@ class BenchContextsConfig(TimingOptions, PeerOptions):
     """Vocabulary size."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and activations."""
-    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=NONE)] = ()
-    """Context lengths. If not given: 512, 1,024, ... 65,536."""
+    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="(default: 512 1024 ... 65536)")] = ()
+    """Context lengths."""
     limit: float = 120.0
     """Longest time that a step may take, in seconds; longer contexts are left out."""
     seconds: float = 2.0
@@ -154,7 +156,7 @@ class ProfileKernelConfig:
     """Compare single kernels with the limits of this machine. `bevia-fast profile list` lists the kernels,
     `bevia-fast profile all` measures all of them, and `bevia-fast profile step` breaks down a training step."""
 
-    kernels: Positional[Annotated[tuple[str, ...], arg(metavar="KERNEL ...")]]
+    kernels: Positional[Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint="(required)")]]
     """Kernels to measure: attention for both directions, attention_forward for one."""
     ctx: int = 1024
     """Context length: positions per sequence."""
