@@ -1,4 +1,4 @@
-"""Every kernel, at the sizes of a small, a medium and a large model."""
+"""Benchmark every kernel at the sizes of a small, a medium and a large model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The whole training step: forward, backward, clipping, AdamW."""
+"""Benchmark the whole training step: forward, backward, clipping, AdamW."""
 
 from __future__ import annotations
 

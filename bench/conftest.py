@@ -1,18 +1,18 @@
-"""pytest-benchmark for every kernel and for the whole step.
+"""Benchmarks of every kernel and of the whole step, with pytest-benchmark.
 
-    pytest bench/                                                     # measure, both backends beside each other
-    pytest bench/ -k attention --benchmark-json=before.json           # then --benchmark-compare, as usual
-    pytest bench/ --benchmark-disable                                 # only see that they run
+    pytest bench/                                                     # measure both backends, side by side
+    pytest bench/ -k attention --benchmark-json=before.json           # then use --benchmark-compare, as usual
+    pytest bench/ --benchmark-disable                                 # only check that they run
 
-A group is an operation at a size. `extra_info` has GFLOP/s, GB/s, and the fraction of the peak, computed from the
-median, as `bevia_fast.measuring.stopwatch` says. The peak is probed once, after the first benchmark of the session, and
-competitors do not take turns: for figures to be quoted use `bevia-fast bench`.
+A group is an operation at one size. `extra_info` holds GFLOP/s, GB/s and the fraction of the peak, computed from the
+median as `bevia_fast.measuring.stopwatch` defines them. The peak is measured once, after the first benchmark of the
+session, and competitors do not take turns. For figures to publish, use `bevia-fast bench`.
 """
 
 from __future__ import annotations
 
 import os
 
-# The best that NumPy's library can do here, as in `bevia-fast bench`; it reads these when NumPy is loaded.
+# Let NumPy's library run at its best, as in `bevia-fast bench`; it reads these variables when NumPy is imported.
 for variable in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"):
     os.environ.pop(variable, None)

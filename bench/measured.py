@@ -1,4 +1,4 @@
-"""How a benchmark measures a kernel, and what it notes beside the time."""
+"""How a benchmark measures a kernel, and what it stores besides the time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ each_scale = pytest.mark.parametrize("scale", list(SCALES))
 
 @functools.cache
 def peak_gflops() -> float:
-    """What the vector units reach with the threads that the kernels use."""
+    """Return the peak of the vector units with as many threads as the kernels use."""
     import numba
 
     from bevia_fast.kernels.numba_jit._simd.probe import peak_flops
@@ -32,10 +32,10 @@ def run_kernel(benchmark: Any, operation: str, backend: str, scale: str) -> None
     chosen: Job = job(operation, letters_of(**SCALES[scale]))
     disabled = benchmark.disabled
     if disabled and scale != "small":
-        pytest.skip("only the smallest size when nothing is timed")
+        pytest.skip("nothing is timed, so only the small size runs")
     function = getattr(open_backend(backend), operation)
     arguments = make_arguments(chosen.case, "float32")
-    function(**arguments)  # compiled, or read from the cache
+    function(**arguments)  # compile the kernel, or load it from the cache
     benchmark.group = f"{operation} {chosen.size}"
     cost = chosen.cost("float32")
     benchmark.extra_info.update(flops=cost.flops, bytes=cost.bytes, intensity=cost.intensity)
@@ -44,7 +44,7 @@ def run_kernel(benchmark: Any, operation: str, backend: str, scale: str) -> None
 
 
 def add_rates(benchmark: Any, flops: float, nbytes: float = 0.0) -> None:
-    """GFLOP/s and fraction of the peak, where something was timed."""
+    """Store GFLOP/s, GB/s and the fraction of the peak, if the benchmark was timed."""
     if benchmark.disabled:
         return
     seconds = benchmark.stats.stats.median

@@ -1,11 +1,11 @@
-"""The README's table of speeds, from one real run.
+"""Measure the table of speeds in the README.
 
     python bench/report.py --torch-python ~/torch/bin/python     # measure, and write the table into the README
     python bench/report.py --sizes gpt2 long8k --threads 1 2     # other sizes, other numbers of threads
-    python bench/report.py --from speed.json                     # the table again, from a run that was kept
+    python bench/report.py --from speed.json                     # write the table from the results of an earlier run
 
-Measures a training step of each preset with both backends, and with PyTorch where an interpreter that has it is named;
-all take turns, see `bevia_fast/measuring/stopwatch.py`. Takes about ten minutes.
+This times a training step of each size with both backends, and with PyTorch if --torch-python names an interpreter that
+has it. They take turns, see `bevia_fast/measuring/stopwatch.py`. Takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIZES = {
 
 
 def measure(size: str, threads: Sequence[str], torch_python: str, seconds: float, folder: Path) -> list[StepResult]:
-    """One `bevia-fast bench step`, its table on the screen."""
+    """Run `bevia-fast bench step` for one size, which prints its table, and return the results."""
     path = folder / f"{size}.json"
     command = [sys.executable, "-m", "bevia_fast", "bench", "step", *SIZES[size].split(), "--seconds", str(seconds),
                "--json", str(path)]  # fmt: skip
@@ -50,15 +50,15 @@ def measure(size: str, threads: Sequence[str], torch_python: str, seconds: float
 
 
 def read(path: Path) -> list[StepResult]:
-    """The results in a file. Raises UserError if they are not of steps."""
+    """Return the results in a file. Raises UserError if they are not results of training steps."""
     try:
         return [StepResult(**result) for result in read_json(str(path))]
     except TypeError:
-        raise UserError(f"{path} holds other results than those of training steps.") from None
+        raise UserError(f"{path} holds results of other measurements than training steps.") from None
 
 
 def table(results: Sequence[StepResult]) -> str:
-    """Markdown: a block of rows for each size, numba's first."""
+    """Return the table in Markdown: a block of rows per size, with numba first."""
     first, versions = results[0], {}
     for result in results:
         versions.update(result.versions)
@@ -66,7 +66,7 @@ def table(results: Sequence[StepResult]) -> str:
     lines = [
         f"One training step (forward, backward, clipping, AdamW), median, on {first.cpu}, {first.date}; {parts}:",
         "",
-        "| model | computed by | threads | ms a step | tokens/s | of the machine's peak | times numba's |",
+        "| model | computed by | threads | ms per step | tokens/s | of the machine's peak | time relative to numba |",
         "|---|---|---:|---:|---:|---:|---:|",
     ]
     peaks: dict[str, None] = {}
@@ -82,8 +82,8 @@ def table(results: Sequence[StepResult]) -> str:
             peaks[f"{r.peak_gflops:.0f} GFLOP/s with {r.threads} thread{'s' * (r.threads > 1)}"] = None
     lines += [
         "",
-        f"The peak is the most that the vector units reached in the run of each model, in {first.dtype}: "
-        f"{', '.join(peaks)}. Competitors took turns; compilation and warm-up are not in the figures. Made by "
+        f"The peak is the highest rate of the vector units measured in the run of each model, in {first.dtype}: "
+        f"{', '.join(peaks)}. Competitors took turns; compilation and warm-up do not count. Made by "
         "`bench/report.py`.",
     ]
     return "\n".join(lines)
@@ -99,10 +99,10 @@ def _size(result: StepResult) -> str:
 
 
 def write(readme: Path, text: str) -> None:
-    """Put the table at its marker, in place of an earlier one."""
+    """Write the table at its marker, and replace an earlier one. Raises UserError if there is no marker."""
     page = readme.read_text("utf-8")
     if BEGIN not in page:
-        raise UserError(f"{readme} has no line {BEGIN}")
+        raise UserError(f"{readme} has no line {BEGIN}.")
     before, after = page.split(BEGIN, 1)
     if END in after:
         after = after.split(END, 1)[1]
@@ -111,13 +111,16 @@ def write(readme: Path, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--torch-python", default="", help="a Python that has PyTorch")
+    parser.add_argument("--torch-python", default="", help="a Python interpreter that has PyTorch")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["seed", "laptop", "baby", "long2k"])
-    parser.add_argument("--threads", nargs="+", default=[], help="default: one for each physical core")
-    parser.add_argument("--seconds", type=float, default=5.0, help="of measuring for each competitor")
-    parser.add_argument("--from", dest="source", type=Path, nargs="+", default=[], metavar="JSON", help="results")
-    parser.add_argument("--readme", type=Path, default=README)
-    parser.add_argument("--dry", action="store_true", help="print the table, change nothing")
+    parser.add_argument("--threads", nargs="+", default=[], help="numbers of threads (default: one per physical core)")
+    parser.add_argument("--seconds", type=float, default=5.0, help="minimum time to measure each competitor")
+    parser.add_argument(
+        "--from", dest="source", type=Path, nargs="+", default=[], metavar="JSON",
+        help="use the results in these files instead of measuring",
+    )  # fmt: skip
+    parser.add_argument("--readme", type=Path, default=README, help="the file to write the table into")
+    parser.add_argument("--dry", action="store_true", help="print the table without writing it")
     arguments = parser.parse_args()
     results: list[StepResult] = []
     try:
@@ -133,7 +136,7 @@ def main() -> None:
     except UserError as error:
         raise SystemExit(str(error)) from None
     except subprocess.CalledProcessError as error:
-        raise SystemExit(error.returncode) from None  # it has said why
+        raise SystemExit(error.returncode) from None  # the command has printed the reason
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Backends that hear of each call of another: what it is given, or when it begins and ends."""
+"""Backends that wrap another one and record its calls: their arguments, or when they begin and end."""
 
 from __future__ import annotations
 
@@ -10,49 +10,49 @@ from typing import Any
 from .contract import OPERATIONS, UNCHECKED, Backend
 from .tape import Launch, Tape
 
-clock = time.perf_counter_ns  # never goes back, and is not adjusted while we look
+clock = time.perf_counter_ns  # monotonic, and never adjusted during a measurement
 
 
 class Recorder:
-    """A backend that notes the time around each call of another, or around what the call has left on a tape."""
+    """A backend that records when each call of another backend, or of a tape made with it, begins and ends."""
 
     def __init__(self, backend: Backend) -> None:
         self.name = backend.name
         self.times: list[int] = []  # begin, end, begin, end, ...
         for operation in OPERATIONS:
-            setattr(self, operation, self._noting(getattr(backend, operation)))
+            setattr(self, operation, self._recording(getattr(backend, operation)))
         for name in ("launches", "conditions"):
             if hasattr(backend, name):
                 setattr(self, name, getattr(backend, name))
 
-    def _noting(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        note = self.times.append
+    def _recording(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        record = self.times.append
 
-        def noting(*args: Any, **kwargs: Any) -> Any:
-            note(clock())
+        def recording(*args: Any, **kwargs: Any) -> Any:
+            record(clock())
             result = function(*args, **kwargs)
-            note(clock())
+            record(clock())
             return result
 
-        setattr(noting, UNCHECKED, getattr(function, UNCHECKED, function))
-        return noting
+        setattr(recording, UNCHECKED, getattr(function, UNCHECKED, function))
+        return recording
 
     def taken(self) -> list[int]:
-        """Nanoseconds of each call."""
+        """Return the nanoseconds of each call."""
         return [end - begin for begin, end in zip(self.times[::2], self.times[1::2], strict=True)]
 
     def play(self, tape: Tape) -> None:
-        """As the tape does."""
-        note = self.times.append
+        """Play a tape as it plays itself, and record the times of its calls."""
+        record = self.times.append
         for launches in tape.calls:
-            note(clock())
+            record(clock())
             for launch in launches:
                 launch.function(*launch.arguments, **launch.options)
-            note(clock())
+            record(clock())
 
 
 class Listener:
-    """A backend that notes what each call of another is given."""
+    """A backend that records the arguments of each call of another backend."""
 
     def __init__(self, backend: Backend) -> None:
         self.name = backend.name
@@ -69,13 +69,16 @@ class Listener:
 
     @property
     def operations(self) -> list[str]:
-        """Which were called, in the order of their first calls."""
+        """The operations that were called, in the order of their first calls."""
         return list(dict.fromkeys(operation for operation, _, _ in self.called))
 
 
 def instruments_ns(rounds: int = 20, calls: int = 500) -> float:
-    """What the instruments cost a call: of a tape of calls that do nothing, played with them and without, the least of
-    some rounds, for whatever else the machine does can only add to it."""
+    """Return the nanoseconds that a `Recorder` adds to a call.
+
+    Plays a tape of calls that do nothing, with and without the recorder, and takes the fastest of some rounds of each:
+    whatever else the machine does can only add time.
+    """
     nothing = Launch(lambda *arguments: None, [1, 2, 3, 4], {})
     silent: Any = SimpleNamespace(name="silent", **dict.fromkeys(OPERATIONS, nothing.function))
     recorder, tape = Recorder(silent), Tape(silent)

@@ -1,6 +1,6 @@
-"""Calls of every kernel, with sizes chosen to hurt.
+"""Test calls for every kernel, at difficult sizes.
 
-The sizes are primes, ones, and neighbours of the multiples of vector registers and of tiles, each with some of the
+The sizes are ones, primes, and neighbours of multiples of the vector and tile widths. Each is combined with some of the
 operation's options: with and without biases, residuals, activations and dropout, transposed weights, results in place.
 """
 
@@ -12,7 +12,7 @@ from .comparison import Case
 
 DROPOUT_KEY = 0x9D3F_0C51_7E2A_B846  # above 2^63, as half of all keys are
 
-# rows x channels, for what works on rows
+# rows x channels, for operations on rows
 _ROWS = [
     {"N": N, "C": C}
     for N, C in [
@@ -69,7 +69,7 @@ _DROPOUT_RATES = (0.0, 0.1, 0.5)
 
 
 def _each_with_some(operation: str, sizes: list[dict[str, int]], variants: list[dict[str, Any]]) -> list[Case]:
-    """Every size with two of the variants in turn, and every variant with two sizes, one small and one large."""
+    """Return every size with two of the variants in turn, and every variant with a small and a large size."""
     found = {}
     for i, dims in enumerate(sizes):
         for variant in (variants[i % len(variants)], variants[(3 * i + 1) % len(variants)]):
@@ -97,7 +97,7 @@ def _weights_cases() -> list[Case]:
 
 
 def _decoding_cases() -> list[Case]:
-    """Tokens before the context is full, while the next window is filled, and where it takes over."""
+    """Return cases before the context is full, while the next window fills up, and where it takes over."""
     sizes = [(1, 1, 1, 1, 1, 1, 1, 1, 1, 0), (2, 2, 1, 2, 2, 3, 1, 2, 5, 0), (7, 5, 2, 2, 5, 3, 2, 5, 11, 3),
              (9, 65, 1, 3, 8, 17, 3, 33, 51, 100), (3, 17, 2, 1, 33, 64, 2, 128, 64, 31),
              (40, 31, 3, 4, 16, 16, 2, 128, 64, 7),
@@ -160,7 +160,7 @@ def _adamw_cases() -> list[Case]:
 
 
 def cases(operation: str) -> list[Case]:
-    """The cases of one operation of the contract."""
+    """Return the cases of one operation of the contract. Raises ValueError for an unknown name."""
     if operation.startswith("embedding"):
         return _embedding_cases(operation)
     if operation == "layernorm_forward":

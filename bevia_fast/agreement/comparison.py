@@ -1,18 +1,19 @@
-"""The same kernel call on two backends, and how far the results lie apart.
+"""Make the same kernel call on two backends, and measure how far the results differ.
 
     for operation in OPERATIONS:
         for case in cases(operation):
             for result in compare(case, "float32", "numba", "numpy"):
                 assert result.ok, result
 
-The arrays of a call are normal random numbers of a seed. Outputs are filled with noise beforehand: a kernel that adds
-where it should overwrite, or the reverse, cannot pass. The calls stand in `cases`, the limits in `tolerances`.
+The arrays of a call hold normally distributed random numbers from a fixed seed. Outputs are filled with noise
+beforehand, so a kernel that adds where it should overwrite, or the reverse, cannot pass. The calls are listed in
+`cases`, the limits in `tolerances`.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +31,10 @@ Array = NDArray[Any]
 class Case:
     """One call of an operation.
 
-    `dims`: what the letters of the contract's shapes stand for. `given`: which of the arrays that may be None are not.
-    `options`: the arguments that are not arrays. `transposed`: weights that may be in F order are. `in_place`: the
-    first array is the second. `spread`: the standard deviation of the random numbers.
+    `dims`: the sizes behind the letters of the contract's shapes. `given`: the optional arrays that are passed.
+    `options`: the arguments that are not arrays. `transposed`: pass weights in F order where that is allowed.
+    `in_place`: the names of an output and an input that are the same array. `spread`: the standard deviation of the
+    random numbers.
     """
 
     operation: str
@@ -54,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How one array came out on two backends. `error` is relative to the array's scale; see `tolerances`."""
+    """The difference between two backends in one array. `error` is relative to the array's scale; see `tolerances`."""
 
     case: str
     tensor: str
@@ -68,23 +70,36 @@ class Comparison:
     def ok(self) -> bool:
         return self.error <= self.tolerance
 
+    @property
+    def share(self) -> float:
+        """The error divided by the tolerance; above 1 it is too large."""
+        if self.error == 0.0:
+            return 0.0
+        return self.error / self.tolerance if self.tolerance else float("inf")
+
     def __str__(self) -> str:
-        ratio = f"{self.error / self.tolerance:.3g} of" if self.tolerance else "and no difference is allowed:"
+        limit = f"{self.share:.3g} times the tolerance {self.tolerance:.3g}" if self.tolerance else "none is allowed"
         return (
-            f"{self.case}: {self.tensor}{list(self.index)} is {self.value_a:.9g} against {self.value_b:.9g}; "
-            f"error {self.error:.3g}, {ratio} the tolerance {self.tolerance:.3g}"
+            f"{self.case}: {self.tensor}{list(self.index)} is {self.value_a:.9g}, expected {self.value_b:.9g}; "
+            f"error {self.error:.3g}, {limit}"
         )
+
+
+def worst_of(comparisons: Iterable[Comparison]) -> Comparison:
+    """Return the comparison closest to its tolerance, or furthest beyond it."""
+    return max(comparisons, key=lambda comparison: comparison.share)
 
 
 def difference(
     tensor: str, a: Array, b: Array, tolerance: float, relative_to: float | None = None, case: str = ""
 ) -> Comparison:
-    """Compare array `a` with the reference `b`; errors are relative to `relative_to`, or else to the largest |b|.
+    """Compare array `a` with the reference `b` and return the largest difference.
 
-    NaN equals NaN, an infinity itself, and nothing else.
+    Errors are relative to `relative_to`, by default the largest |b|. NaN equals only NaN, an infinity only itself.
+    Raises ValueError if the shapes differ.
     """
     if a.shape != b.shape:
-        raise ValueError(f"{tensor} has shape {a.shape} against {b.shape}")
+        raise ValueError(f"{tensor} has shape {a.shape}, expected {b.shape}")
     a64, b64 = np.asarray(a, np.float64), np.asarray(b, np.float64)
     with np.errstate(invalid="ignore"):
         distance = np.abs(a64 - b64)
@@ -98,10 +113,10 @@ def difference(
 
 
 def make_arguments(case: Case, dtype: DTypeLike, seed: int = 0) -> dict[str, Any]:
-    """The arguments of the call by name: the same ones, in new arrays, for the same case, dtype and seed.
+    """Return the arguments of the call by name, in new arrays. The same case, dtype and seed give the same values.
 
-    float32 arguments are the float64 ones, rounded. What a forward pass saves (mean, rstd, lse, ...) is what the NumPy
-    backend saves for these inputs.
+    float32 arguments are the float64 ones, rounded. Arrays that a forward pass saves (mean, rstd, lse, ...) hold what
+    the NumPy backend saves for these inputs.
     """
     entry = OPERATIONS[case.operation]
     generator = np.random.default_rng([seed, zlib.crc32(str(case).encode())])
@@ -117,15 +132,15 @@ def make_arguments(case: Case, dtype: DTypeLike, seed: int = 0) -> dict[str, Any
         if spec.optional and spec.name not in case.given:
             arguments[spec.name] = None
     arguments.update(case.options)
-    _settle(case.operation, arguments)
+    _fill_dependent(case.operation, arguments)
     if case.in_place is not None:
         output, other = case.in_place
         arguments[output] = arguments[other]
     return {name: arguments[name] for name in entry.signature.parameters if name in arguments}
 
 
-def _settle(operation: str, arguments: dict[str, Any]) -> None:
-    """Replace noise by what it has to be, where an argument is a function of others."""
+def _fill_dependent(operation: str, arguments: dict[str, Any]) -> None:
+    """Replace the noise in arguments that depend on other arguments."""
     numpy = get_backend("numpy")
     if operation == "layernorm_backward":
         inp, weight = arguments["inp"], arguments["weight"]
@@ -141,7 +156,7 @@ def _settle(operation: str, arguments: dict[str, Any]) -> None:
 
 
 def run(backend: Backend, case: Case, arguments: Mapping[str, Any]) -> dict[str, Array]:
-    """Make the call, and return its outputs by name."""
+    """Make the call and return its outputs by name."""
     with np.errstate(all="ignore"):
         returned = getattr(backend, case.operation)(**arguments)
     results = {"return": np.asarray(returned), **arguments}
@@ -151,13 +166,15 @@ def run(backend: Backend, case: Case, arguments: Mapping[str, Any]) -> dict[str,
 def compare(
     case: Case, dtype: DTypeLike, a: str | Backend = "numba", b: str | Backend = "numpy", seed: int = 0
 ) -> list[Comparison]:
-    """Make the same call on backend `a` and on the reference `b`: one comparison for each output, and one, with
-    tolerance 0, for each input that backend `a` must not have touched."""
+    """Make the same call on backend `a` and on the reference `b`, and compare the results.
+
+    Returns one comparison per output, and one with tolerance 0 per input that backend `a` must not change.
+    """
     backend_a = get_backend(a) if isinstance(a, str) else a
     backend_b = get_backend(b) if isinstance(b, str) else b
     untouched, arguments_a, arguments_b = (make_arguments(case, dtype, seed) for _ in range(3))
     results_a, results_b = run(backend_a, case, arguments_a), run(backend_b, case, arguments_b)
-    if case.in_place is not None:  # the input that the output has replaced is no longer there to be measured by
+    if case.in_place is not None:  # the output has overwritten this input, on which the scale of the error may depend
         arguments_b[case.in_place[1]] = untouched[case.in_place[1]]
     comparisons = []
     for name, expected in results_b.items():

@@ -1,7 +1,7 @@
-"""Both backends on the same weights and batch, while a model is trained.
+"""Compare both backends on the same weights and batch while a model trains.
 
-For single kernels the limits stand in `tolerances`, for a whole model here: rounding passes through every layer and
-back, and is enlarged on the way, by how much depends on the weights.
+The limits for single kernels are in `tolerances`, those for a whole model are here: rounding errors pass through every
+layer, forward and backward, and grow on the way by an amount that depends on the weights.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
 from ..model.gpt import GPT
 from ..model.parameters import Parameters
-from .comparison import Comparison, difference
+from .comparison import Comparison, difference, worst_of
 from .tolerances import TINY, largest
 
 Array = NDArray[Any]
 
-# Of a model's loss and gradients, relative to the largest element of the tensor. Up to eight layers differ by 1e-6 and
-# 3e-15 at first and while they are trained, by 1e-5 and 2e-14 with weights three times as large; the rest is room for
-# larger ones. A kernel that is wrong by one term of a sum is far above it.
+# Limits for a model's loss and gradients, relative to the largest element of the tensor. With up to eight layers the
+# backends differ by 1e-6 (float32) and 3e-15 (float64), both at the start and during training, and by 1e-5 and 2e-14
+# with weights three times as large; the rest is room for larger models. A kernel that gets one term of a sum wrong is
+# far above the limit.
 TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
-# ReLU's derivative jumps at 0. Where two backends round a preactivation to different sides, a term of sums is there
-# or not: in float32 that happens in every few batches of the laptop preset, in float64 never in practice. An element
-# of a gradient then differs by up to 4e-2 of the largest, but a whole tensor, of a small model or a large one, by up to
-# 5e-3 of its norm. The loss hardly changes.
+# ReLU's derivative jumps at 0. If two backends round a preactivation to different sides of 0, one of them adds a term
+# to the gradient that the other does not. In float32 this happens every few batches of the laptop preset, in float64
+# never in practice. One element of a gradient then differs by up to 4e-2 of the largest, but a whole tensor, in a small
+# model or a large one, by at most 5e-3 of its norm. The loss hardly changes.
 RELU_TOLERANCE = 2e-2  # of the norm
-# A tensor whose gradient is far below the others' consists of what is left after cancellation; its rounding comes from
-# larger numbers. It is held against this share of the largest gradient.
+# A gradient far smaller than the others is what remains after cancellation, so its rounding errors come from larger
+# numbers. The error of a gradient is relative to at least this share of the largest gradient.
 SMALLEST_SCALE = 1e-3
 
 
@@ -44,18 +45,18 @@ def _by_norm(config: ModelConfig) -> bool:
 
 
 def gradient_tolerance(config: ModelConfig) -> float:
-    """How far gradients of the same weights and batch may lie apart, relative to a tensor's largest element; or to its
-    norm, for ReLU in float32."""
+    """Return how far gradients of the same weights and batch may differ, relative to a tensor's largest element, or
+    for ReLU in float32 to its norm."""
     return RELU_TOLERANCE if _by_norm(config) else TOLERANCE[config.dtype]
 
 
 def compare_losses(a: float, b: float, config: ModelConfig) -> Comparison:
-    """`a` held against the reference `b`."""
+    """Compare loss `a` with the reference `b`."""
     return difference("loss", np.array([a]), np.array([b]), TOLERANCE[config.dtype])
 
 
 def compare_gradients(a: Parameters, b: Parameters) -> list[Comparison]:
-    """Each tensor of `a` held against the reference `b`. NaN or infinity sets no scale, and so is seen."""
+    """Compare each tensor of `a` with the reference `b`. NaN and infinity do not enter the scale, so they are found."""
     by_norm, tolerance = _by_norm(a.config), gradient_tolerance(a.config)
     scales = {name: _norm(view) if by_norm else largest(view) for name, view in b.items()}
     smallest = max(SMALLEST_SCALE * max(scales.values()), TINY)
@@ -70,17 +71,15 @@ def compare_gradients(a: Parameters, b: Parameters) -> list[Comparison]:
 
 
 def _norm(array: Array) -> float:
-    """The root of the sum of squares, NaNs and infinities left out."""
+    """Return the root of the sum of squares, ignoring NaNs and infinities."""
     return float(np.linalg.norm(array[np.isfinite(array)]))
 
 
-def worst_of(comparisons: Iterable[Comparison]) -> Comparison:
-    """The one that is nearest to its tolerance, or furthest beyond."""
-    return max(comparisons, key=lambda comparison: comparison.error / comparison.tolerance)
-
-
 class LiveCrosscheck:
-    """A second model on the same weights, computed by another backend, in as little memory if `recompute`."""
+    """A second model on the same weights that recomputes loss and gradients with another backend.
+
+    `recompute`: use as little memory as a model trained with --recompute does.
+    """
 
     def __init__(self, weights: Parameters, backend: Backend, *, recompute: bool = False) -> None:
         self.model = GPT(weights.config, backend, weights, recompute=recompute)
@@ -89,9 +88,9 @@ class LiveCrosscheck:
     def compare(
         self, step: int, loss: float, gradients: Parameters, batches: Iterable[tuple[Array, Array, DropoutStream]]
     ) -> Comparison:
-        """Compute loss and gradients again and return the worst difference.
+        """Recompute loss and gradients and return the worst difference.
 
-        Raises StoppedRun, naming tensor, index and both values, if one is above its tolerance.
+        Raises StoppedRun, naming the tensor, the index and both values, if a difference exceeds its tolerance.
         """
         self.gradients.flat.fill(0)
         todo = list(batches)
@@ -104,10 +103,11 @@ class LiveCrosscheck:
         worst = worst_of([compare_losses(loss, other, config), *compare_gradients(gradients, self.gradients)])
         if not worst.ok:
             where = worst.tensor if worst.tensor == "loss" else f"the gradient of {worst.tensor}{list(worst.index)}"
-            what = ("the tensors", "norm") if _by_norm(config) and worst.tensor != "loss" else ("they", "largest")
+            by_norm = _by_norm(config) and worst.tensor != "loss"
+            what, scale_name = ("the tensors", "norm") if by_norm else ("the values", "largest element")
             raise StoppedRun(
-                f"Stopped at step {step}: {where} is {worst.value_a:.9g}, and {worst.value_b:.9g} with the "
-                f"{self.model.backend.name} backend; {what[0]} differ by {worst.error:.2g} relative to the {what[1]}, "
-                f"{worst.tolerance:.2g} is allowed."
+                f"Stopped at step {step}: {where} is {worst.value_a:.9g}, but {worst.value_b:.9g} with the "
+                f"{self.model.backend.name} backend; {what} differ by {worst.error:.2g} relative to the {scale_name}, "
+                f"and at most {worst.tolerance:.2g} is allowed."
             )
         return worst

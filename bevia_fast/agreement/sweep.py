@@ -1,4 +1,4 @@
-"""The cross-check: every kernel of one backend held against the other's, then the training of a small model."""
+"""The sweep: compare every kernel of one backend with the other's, on all cases."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Literal
 
 from ..kernels.contract import OPERATIONS, Backend
 from .cases import cases
-from .comparison import Comparison, compare
+from .comparison import Comparison, compare, worst_of
 
 DTYPES: tuple[Literal["float32"], Literal["float64"]] = ("float32", "float64")
 
 
 @dataclass(frozen=True)
 class CheckRow:
-    """A line of the table: the worst of several comparisons."""
+    """A row of the table that `check` prints: the worst of several comparisons."""
 
     what: str
     dtype: str
@@ -28,22 +28,17 @@ class CheckRow:
 
     @property
     def share(self) -> float:
-        """The error as a share of what is allowed; above 1 it is too large."""
-        return _share(self.worst)
-
-
-def _share(comparison: Comparison) -> float:
-    if comparison.error == 0.0:
-        return 0.0
-    return comparison.error / comparison.tolerance if comparison.tolerance else float("inf")
+        """The error divided by the tolerance; above 1 it is too large."""
+        return self.worst.share
 
 
 def row_of(what: str, dtype: str, count: int, comparisons: Iterable[Comparison]) -> CheckRow:
-    return CheckRow(what, dtype, count, max(comparisons, key=_share))
+    """Return the row for the worst of `comparisons`, which were made on `count` cases."""
+    return CheckRow(what, dtype, count, worst_of(comparisons))
 
 
 def check_kernels(a: Backend, b: Backend, quick: bool = False) -> Iterator[CheckRow]:
-    """Backend `a` held against the reference `b`: a row for each operation and dtype.
+    """Compare backend `a` with the reference `b`, and yield a row for each operation and dtype.
 
     `quick` takes a quarter of the cases.
     """
@@ -52,5 +47,3 @@ def check_kernels(a: Backend, b: Backend, quick: bool = False) -> Iterator[Check
         for dtype in DTYPES:
             found = [result for case in chosen for result in compare(case, dtype, a, b)]
             yield row_of(operation, dtype, len(chosen), found)
-
-

@@ -1,6 +1,6 @@
-"""How fast it is: `bench` and `profile`.
+"""Measuring speed and memory, for `bench` and `profile`.
 
-Begin with `stopwatch`, which states the rules of timing. `competitor` and `worker` are the two ends of a process that
-is timed, `turns` lets several of them alternate; `step_times`, `kernel_times` and `context_growth` are the benchmarks,
-`step_profile` takes a step apart. This wing prints nothing and knows no terminal.
+Begin with `stopwatch`, which states the rules of timing. `competitor` and `worker` are the two ends of a timed process,
+and `turns` lets several of them alternate. `step_times`, `kernel_times` and `context_growth` are the benchmarks, and
+`step_profile` breaks a step down into its kernel calls. This wing prints nothing and knows no terminal.
 """

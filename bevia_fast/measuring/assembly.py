@@ -1,4 +1,7 @@
-"""Machine code read as text: its loops, and what is in them. x86-64 (AT&T syntax) and AArch64, as LLVM writes them."""
+"""Find the innermost loops in machine code and count their instructions.
+
+Reads the text that LLVM writes for x86-64 (in AT&T syntax) and for AArch64.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +22,11 @@ _WIDTHS = (("zmm", 512, "AVX-512"), ("ymm", 256, "AVX2"), ("xmm", 128, "SSE"))
 
 @dataclass(frozen=True)
 class Loop:
-    """An innermost loop. `spills`: instructions that read or write the stack, where values wait that found no
-    register; `loads` counts operands in memory too, and both without the stack's."""
+    """An innermost loop and its numbers of instructions.
+
+    `spills`: accesses to the stack, which holds values that do not fit into registers. `loads`, which includes memory
+    operands of other instructions, and `stores` do not count these.
+    """
 
     lines: tuple[str, ...]
     instruction_set: str
@@ -37,7 +43,7 @@ class Loop:
 
 
 def loops(text: str) -> list[Loop]:
-    """The innermost loops, those that compute most first."""
+    """Return the innermost loops, the ones with the most arithmetic first."""
     lines = [line for line in (_clean(raw) for raw in text.splitlines()) if line]
     labels = {match[1]: number for number, line in enumerate(lines) if (match := _LABEL.match(line))}
     spans = []
@@ -50,24 +56,24 @@ def loops(text: str) -> list[Loop]:
         (start, end) for start, end in dict.fromkeys(spans)
         if not any((s, e) != (start, end) and start <= s and e <= end for s, e in spans)
     ]  # fmt: skip
-    found = [_read(tuple(lines[start : end + 1]), _frame(lines, start)) for start, end in innermost]
+    found = [_read(tuple(lines[start : end + 1]), _has_frame_pointer(lines, start)) for start, end in innermost]
     return sorted(found, key=lambda loop: (-loop.fmas, -loop.arithmetic, -loop.vector_bits))
 
 
 def _clean(raw: str) -> str:
-    """A line without comments; nothing of a directive."""
+    """Return a line without its comment; empty for a directive."""
     line = re.sub(r"\s(?:#|//).*$", "", raw).strip()
     if _LABEL.match(line):
         return line
     return "" if line.startswith((".", "#", "//")) else re.sub(r"\s+", " ", line)
 
 
-def _frame(lines: list[str], start: int) -> bool:
-    """Whether the function around a line keeps the stack's address in %rbp, else a register like others."""
+def _has_frame_pointer(lines: list[str], start: int) -> bool:
+    """Whether the function around a line uses %rbp as frame pointer rather than as a general register."""
     for line in reversed(lines[:start]):
         if re.match(r"movq %rsp, %rbp$", line):
             return True
-        if line.endswith(":") and not _LABEL.match(line):  # where the function begins
+        if line.endswith(":") and not _LABEL.match(line):  # the start of the function
             return False
     return False
 
@@ -81,7 +87,7 @@ def _read(lines: tuple[str, ...], frame: bool) -> Loop:
             continue
         name, _, rest = line.partition(" ")
         fmas += bool((_ARM_FMA if arm else _X86_FMA).match(name))
-        arithmetic += bool((_ARM_ARITHMETIC if arm else _X86_ARITHMETIC).match(name) and not _clears(name, rest))
+        arithmetic += bool((_ARM_ARITHMETIC if arm else _X86_ARITHMETIC).match(name) and not _zeroes(name, rest))
         reads, writes, stack = _arm_memory(name, rest) if arm else _x86_memory(name, rest, frame)
         if stack:
             spills += 1
@@ -99,13 +105,13 @@ def _read(lines: tuple[str, ...], frame: bool) -> Loop:
     return Loop(lines, "scalar", 0, fmas, arithmetic, loads, stores, spills)
 
 
-def _clears(name: str, rest: str) -> bool:
-    """Whether an instruction is x86's way to set a register to 0."""
+def _zeroes(name: str, rest: str) -> bool:
+    """Whether an instruction is the x86 idiom that sets a register to 0."""
     return "xor" in name and len(set(rest.replace(" ", "").split(","))) == 1
 
 
 def _x86_memory(name: str, rest: str, frame: bool) -> tuple[int, int, bool]:
-    """(reads, writes, whether it is the stack) of an instruction; its last operand is where the result goes."""
+    """Return (reads, writes, whether they access the stack) of an instruction. Its last operand is the destination."""
     if name.startswith(("lea", "nop", "prefetch", "j", "call")):
         return 0, 0, False
     operands = re.findall(r"[^,(]*\([^)]*\)(?:\s*\{[^}]*\})*|[^,]+", rest)

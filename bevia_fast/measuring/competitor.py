@@ -1,4 +1,4 @@
-"""Competitors from the parent's side: start them, let them take turns, end them. See `worker`."""
+"""The parent's side of a competitor: start its process, send requests, end it. The other side is `worker`."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 from ..errors import UserError
 from .stopwatch import Rules
 
-# NumPy's matrix products come from a library that reads its number of threads from here. A build machine may also have
-# told it to use the instructions of an older CPU; a comparison with it should be with its best.
+# The library behind NumPy's matrix products reads its number of threads from these variables. The others can make it
+# use the instructions of an older CPU, as some build machines do; a comparison should be with its best.
 THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 LIMITING_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 
-# For an interpreter where this package is not installed: load it from its place, without its neighbours on the path.
+# For an interpreter in which this package is not installed: load it by its path, without adding its folder to sys.path.
 BOOTSTRAP = """
 import importlib.util, sys
 spec = importlib.util.spec_from_file_location("bevia_fast", sys.argv.pop(1))
@@ -34,17 +34,18 @@ main()
 
 
 def limit_blas_threads(config: Any) -> None:
-    """Where NumPy's products are timed in this very process: they read their number of threads when NumPy is loaded."""
+    """Limit the threads of NumPy's matrix products in this process. Call this before NumPy is imported, which is when
+    they read their number of threads."""
     if getattr(config, "backend", None) == "numpy" and getattr(config, "threads", 0):
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(config.threads)))
 
 
 class CompetitorError(UserError):
-    """A competitor that cannot run here."""
+    """A competitor cannot run on this machine, or its process has failed."""
 
 
 class Competitor(AbstractContextManager["Competitor"]):
-    """A child process with one thing to time: `name` is numpy, numba, torch-eager, ... or peak."""
+    """A child process that times one thing: `name` is numpy, numba, torch-eager, ... or peak."""
 
     def __init__(self, name: str, threads: int, python: str = "") -> None:
         self.name, self.threads = name, threads
@@ -53,7 +54,7 @@ class Competitor(AbstractContextManager["Competitor"]):
             environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
         foreign = [python, "-c", BOOTSTRAP, str(Path(__file__).parents[1] / "__init__.py")]
         own = [sys.executable, "-P", "-m", "bevia_fast.measuring.worker"]
-        # what libraries say there is of interest only if the process dies
+        # the output of libraries, of interest only if the process dies
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
         try:
             self.process = subprocess.Popen(
@@ -65,7 +66,7 @@ class Competitor(AbstractContextManager["Competitor"]):
             raise CompetitorError(f"Cannot start {python or sys.executable}: {error.strerror}.") from None
 
     def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """Send a request and wait for its answer. Raises CompetitorError, in one sentence."""
+        """Send a request, wait for the answer and return it. Raises CompetitorError, with one sentence as message."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -83,14 +84,14 @@ class Competitor(AbstractContextManager["Competitor"]):
         return answer
 
     def _end(self) -> str:
-        """How a process that no longer answers came to its end, in a few words."""
+        """Return how a process that no longer answers ended, in a few words."""
         with suppress(subprocess.TimeoutExpired):
             if (code := self.process.wait(10)) < 0:
-                why = ", as by the system when no memory is left" if -code == getattr(signal, "SIGKILL", 0) else ""
+                why = ", perhaps because memory ran out" if -code == getattr(signal, "SIGKILL", 0) else ""
                 return f"was ended by signal {-code} ({signal.strsignal(-code)}){why}"
         self.log.seek(0)
-        last = (self.log.read().strip().splitlines() or ["it said nothing"])[-1]
-        return f"ended before its time: {last.rstrip('.')}"
+        last = (self.log.read().strip().splitlines() or ["it printed nothing"])[-1]
+        return f"ended unexpectedly: {last.rstrip('.')}"
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,7 +101,7 @@ class Competitor(AbstractContextManager["Competitor"]):
         if error is not None:
             self.process.kill()
         with suppress(BrokenPipeError):
-            self.process.stdin.close()  # no more requests: it ends
+            self.process.stdin.close()  # the worker ends when there are no more requests
         try:
             self.process.wait(10)
         except subprocess.TimeoutExpired:
@@ -110,8 +111,6 @@ class Competitor(AbstractContextManager["Competitor"]):
         self.log.close()
 
 
-
-
 def as_request(rules: Rules) -> dict[str, Any]:
-    """The rules as they are sent to a competitor."""
+    """Return the rules in the form in which they are sent to a competitor."""
     return asdict(rules)

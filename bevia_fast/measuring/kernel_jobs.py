@@ -1,4 +1,4 @@
-"""Which calls of which kernels are measured, by `bench kernels` and by `profile KERNEL`."""
+"""The kernel calls that `bench kernels` and `profile KERNEL` measure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..kernels.contract import OPERATIONS, Cost, Operation
 from .options import BenchKernelsConfig, ProfileKernelConfig
 
 _USUAL_ADAMW = {
-    # decays so near to 1 that no moment fades to a denormal number over thousands of calls; exact in float32
+    # decays so close to 1 that no moment becomes denormal over thousands of calls; both are exact in float32
     "step": 100, "learning_rate": 1e-6, "beta1": 1 - 2**-20, "beta2": 1 - 2**-20, "eps": 1e-8, "weight_decay": 0.1,
 }  # fmt: skip
-# How the model calls them: which arrays that may be None are given, and the options.
+# How the model calls the kernels: the optional arrays that it passes, and the options.
 GIVEN: dict[str, tuple[str, ...]] = {
     "layernorm_forward": ("bias",), "layernorm_backward": ("dbias", "dresidual"), "linear_forward": ("bias",),
     "linear_backward": ("dbias",), "cross_entropy": ("dlogits",),
@@ -37,7 +37,7 @@ SCALES: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class Job:
-    """A kernel at one size."""
+    """A kernel call at one size."""
 
     operation: str
     dims: Mapping[str, int]
@@ -46,7 +46,7 @@ class Job:
 
     @property
     def size(self) -> str:
-        """The size in a few words, in the letters of the contract."""
+        """The sizes behind the letters of the contract, as text."""
         return " ".join(f"{letter}={number}" for letter, number in self.dims.items())
 
     @property
@@ -54,12 +54,12 @@ class Job:
         return Case(self.operation, self.dims, self.given, self.options)
 
     def cost(self, dtype: str) -> Cost:
-        """From the shapes alone: nothing of this size is allocated."""
+        """Return the cost, computed from the shapes without allocating the arrays."""
         return OPERATIONS[self.operation].cost_of(self.dims, self.given, dtype, self.options)
 
     def memory(self, backends: Sequence[str], dtype: str) -> int:
-        """Bytes that timing it takes, about: each of the processes, one for each of `backends`, has arguments of its
-        own, and the one that holds the backends against each other has four times as many."""
+        """Return the approximate bytes that timing takes. There is a process for each of `backends` with arguments of
+        its own, and one that compares the backends, with four times as many."""
         itemsize = 4 if dtype == "float32" else 8
         arrays = sum(
             math.prod(spec.shape(self.dims)) * (4 if spec.below else itemsize)
@@ -73,7 +73,7 @@ class Job:
 
 
 def families() -> dict[str, list[str]]:
-    """The operations by the name that they share without _forward and _backward."""
+    """Return the operations, grouped by their names without _forward and _backward."""
     found: dict[str, list[str]] = {}
     for name in OPERATIONS:
         found.setdefault(re.sub("_(forward|backward)$", "", name), []).append(name)
@@ -81,7 +81,10 @@ def families() -> dict[str, list[str]]:
 
 
 def chosen(names: Sequence[str]) -> list[str]:
-    """The operations meant by names of kernels, of single directions, or "all". Raises ConfigError for another name."""
+    """Return the operations that `names` stand for: kernels, single directions, or "all".
+
+    Raises ConfigError for an unknown name.
+    """
     known, found = families(), []
     for name in names:
         if name == "all":
@@ -91,16 +94,16 @@ def chosen(names: Sequence[str]) -> list[str]:
         elif name in known:
             found += known[name]
         elif name in ("step", "list"):
-            raise ConfigError(f"{name} is no kernel; bevia-fast profile {name} stands by itself.")
+            raise ConfigError(f"{name} is not a kernel; run bevia-fast profile {name} by itself.")
         else:
             close = difflib.get_close_matches(name, [*known, *OPERATIONS, "step", "list"], 1)
             meant = f" (did you mean {close[0]}?)" if close else ""
-            raise ConfigError(f"There is no kernel {name!r}{meant}; there are {', '.join(known)}.")
+            raise ConfigError(f"There is no kernel {name!r}{meant}; the kernels are {', '.join(known)}.")
     return list(dict.fromkeys(found))
 
 
 def letters_of(ctx: int, batch: int, heads: int, dim: int, vocab: int) -> dict[str, int]:
-    """What the letters of the contract's shapes stand for in a model of these sizes."""
+    """Return the sizes behind the letters of the contract's shapes, in a model of these sizes."""
     return {
         "B": batch, "T": ctx, "N": batch * ctx, "C": dim, "NH": heads, "HS": dim // heads, "OC": 4 * dim, "V": vocab,
         "P": 12 * dim * dim, "S": ctx, "R": ctx, "D": 8, "L": 4, "G": 4, "M": dim,
@@ -108,7 +111,7 @@ def letters_of(ctx: int, batch: int, heads: int, dim: int, vocab: int) -> dict[s
 
 
 def job(operation: str, letters: Mapping[str, int]) -> Job:
-    """The call of an operation as the model makes it."""
+    """Return the call of an operation as the model makes it. `letters`: sizes, of which it takes those it needs."""
     entry = OPERATIONS[operation]
     used = {letter for spec in entry.arrays for dim in spec.dims for letter in dim.split("*") if not letter.isdigit()}
     used |= {spec.below for spec in entry.arrays if spec.below}
@@ -128,20 +131,20 @@ def job(operation: str, letters: Mapping[str, int]) -> Job:
 
 
 def letters_for(config: ProfileKernelConfig) -> dict[str, int]:
-    """The same for what `profile KERNEL ...` is asked for."""
+    """Return the sizes behind the letters for the options of `profile KERNEL ...`."""
     letters = letters_of(config.ctx, config.batch, config.heads, config.channels, config.vocab)
     given = {"OC": config.out_dim, "P": config.parameters}
     return letters | {letter: size for letter, size in given.items() if size}
 
 
 def profile_jobs(config: ProfileKernelConfig) -> list[Job]:
-    """What `profile KERNEL ...` measures."""
+    """Return the calls that `profile KERNEL ...` measures."""
     letters = letters_for(config)
     return [job(operation, letters) for operation in chosen(config.kernels)]
 
 
 def bench_jobs(config: BenchKernelsConfig) -> list[Job]:
-    """What `bench kernels` measures: each kernel at each scale."""
+    """Return the calls that `bench kernels` measures: each kernel at each scale."""
     scales = [letters_of(**scale) for scale in SCALES.values()][: 1 if config.quick else None]
     jobs = []
     for operation in chosen(config.only or ("all",)):
@@ -150,7 +153,7 @@ def bench_jobs(config: BenchKernelsConfig) -> list[Job]:
 
 
 def formula_cost(entry: Operation) -> tuple[str, str]:
-    """Flops and bytes of an operation as they are listed: for the call that the model makes, in a small model."""
+    """Return flops and bytes of an operation as `profile list` shows them: for a call in a small model."""
     one = job(entry.name, letters_of(**SCALES["small"]))
     cost = one.cost("float32")
     return f"{cost.flops:,.0f}", f"{cost.bytes:,.0f}"

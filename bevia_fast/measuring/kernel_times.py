@@ -1,9 +1,10 @@
-"""Single kernels, timed and held against what the machine can do: for `bench kernels` and for `profile KERNEL`."""
+"""Time single kernels and compare them with the limits of the machine: `bench kernels` and `profile KERNEL`."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..backends import default_threads
@@ -18,21 +19,33 @@ from .stopwatch import Rules, Summary
 from .turns import interleaved
 
 
+@dataclass(frozen=True)
+class Timing:
+    """The times of one job on one backend. `facts`: `peak_rss_mb` and `versions` of its process."""
+
+    job: Job
+    backend: str
+    threads: int
+    times: Summary
+    first_s: float
+    facts: dict[str, Any]
+
+
 def measure(
     jobs: Sequence[Job], backends: Sequence[str], threads: Sequence[int], dtype: str, rules: Rules,
     progress: Progress | None = None,
 ) -> list[KernelResult]:  # fmt: skip
-    """Time each job on each backend and number of threads, in turns, after they have been seen to agree.
+    """Time each job on each backend and number of threads, in turns, after checking that the backends agree.
 
-    Raises UserError for what cannot run here, StoppedRun where the backends disagree.
+    Raises UserError for what cannot run here, StoppedRun if the backends disagree.
     """
     progress = progress or Progress()
     counts = list(dict.fromkeys(threads)) or [default_threads()]
     for one in jobs:
         refuse_too_large(one.memory([*dict.fromkeys(backends)] * len(counts), dtype), f"Timing {one.operation}")
-    measured: list[tuple[Job, str, int, Summary, float, dict[str, Any]]] = []
+    measured: list[Timing] = []
     with contextlib.ExitStack() as processes:
-        progress.stage("Measuring what this machine can do")
+        progress.stage("Measuring the limits of this machine")
         probes = {count: processes.enter_context(Competitor("peak", count)) for count in counts}
         roofs = {count: Roofs(probe, dtype, rules.cold) for count, probe in probes.items()}
         competitors = {
@@ -56,31 +69,22 @@ def measure(
                 roof.measure(one.cost(dtype).bytes)
             for (name, count), summary in times.items():
                 facts = competitors[name, count].ask("facts")
-                measured.append((one, name, count, summary, first[name, count], facts))
-        # at last, for the roofs are the highest of the run
-        return [
-            _result(one, name, count, dtype, summary, roofs[count], first_s, rules.cold, facts)
-            for one, name, count, summary, first_s, facts in measured
-        ]
+                measured.append(Timing(one, name, count, summary, first[name, count], facts))
+        # only now are the roofs known: they are the highest of the run
+        return [_result(timing, dtype, roofs[timing.threads], rules.cold) for timing in measured]
 
 
-
-
-def _result(
-    one: Job, backend: str, threads: int, dtype: str, times: Summary, roofs: Roofs, first: float, cold: bool,
-    facts: dict[str, Any],
-) -> KernelResult:  # fmt: skip
+def _result(timing: Timing, dtype: str, roofs: Roofs, cold: bool) -> KernelResult:
+    one, times, facts = timing.job, timing.times, timing.facts
     cost, bandwidth = one.cost(dtype), roofs.gbytes_per_s(one.cost(dtype).bytes)
     gflops, fed = cost.flops / times.median, cost.intensity * bandwidth
     roof = min(roofs.gflops, fed)
     return KernelResult(
-        kernel=one.operation, backend=backend, threads=threads, dtype=dtype, size=one.size, dims=dict(one.dims),
-        ms_median=times.median / 1e6, ms_p20=times.p20 / 1e6, ms_p80=times.p80 / 1e6, flops=cost.flops,
-        bytes=cost.bytes, intensity=cost.intensity, gflops=gflops, gbytes_per_s=cost.bytes / times.median,
-        peak_gflops=roofs.gflops, peak_gbytes_per_s=bandwidth, roof_gflops=roof,
-        fraction_of_peak=gflops / roofs.gflops, fraction_of_roof=gflops / roof,
-        bound="compute" if fed >= roofs.gflops else "memory", first_call_s=first, cold=cold,
+        kernel=one.operation, backend=timing.backend, threads=timing.threads, dtype=dtype, size=one.size,
+        dims=dict(one.dims), ms_median=times.median / 1e6, ms_p20=times.p20 / 1e6, ms_p80=times.p80 / 1e6,
+        flops=cost.flops, bytes=cost.bytes, intensity=cost.intensity, gflops=gflops,
+        gbytes_per_s=cost.bytes / times.median, peak_gflops=roofs.gflops, peak_gbytes_per_s=bandwidth,
+        roof_gflops=roof, fraction_of_peak=gflops / roofs.gflops, fraction_of_roof=gflops / roof,
+        bound="compute" if fed >= roofs.gflops else "memory", first_call_s=timing.first_s, cold=cold,
         peak_rss_mb=facts["peak_rss_mb"], versions=facts["versions"], cpu=cpu_name(), date=today(),
     )  # fmt: skip
-
-

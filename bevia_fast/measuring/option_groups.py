@@ -1,4 +1,4 @@
-"""Options that several commands of `bench` and `profile` have."""
+"""Groups of options that several commands of `bench` and `profile` share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from ..config import BackendName, ModelConfig, PresetName, preset
+from ..config import BackendName, ModelConfig, PresetName, check_range, preset
 from ..errors import ConfigError
 
 PeerName = Literal["torch", "torch-eager", "torch-compile", "torch-bf16"]
@@ -21,12 +21,12 @@ TORCH_PEERS: tuple[PeerName, ...] = ("torch-eager", "torch-compile", "torch-bf16
 
 @dataclass(frozen=True)
 class SizeOptions:
-    """A model and a batch. What is 0 is taken from the preset."""
+    """The sizes of a model and a batch. A size of 0 is taken from the preset."""
 
     preset: PresetName = "laptop"
-    """Sizes to begin with."""
+    """Preset for the sizes that are not given."""
     ctx: int = 0
-    """Context length. 0: the preset's, as with the sizes below."""
+    """Context length in tokens. 0: from the preset, like the four sizes below."""
     dim: int = 0
     """Channels of the residual stream."""
     layers: int = 0
@@ -34,49 +34,49 @@ class SizeOptions:
     heads: int = 0
     """Attention heads; dim must be divisible by it."""
     batch: int = 0
-    """Sequences in a batch."""
+    """Sequences per batch."""
     vocab: int = 65
-    """Distinct tokens."""
+    """Vocabulary size."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and activations."""
 
     def check_sizes(self) -> None:
-        """Raises ConfigError if these sizes make no model."""
+        """Raise ConfigError if there is no model with these sizes."""
         self.model()
         check_range(self, "batch", 0, 1 << 20)
         check_range(self, "vocab", 1, 1 << 21)
 
     def model(self) -> ModelConfig:
-        """The model that is meant."""
+        """Return the configuration of the model, with the preset's values for sizes of 0."""
         for name in ("ctx", "dim", "layers", "heads"):
             check_range(self, name, 0, 1 << 24)
         changes = {name: value for name in ("ctx", "dim", "layers", "heads") if (value := getattr(self, name))}
         return replace(preset(self.preset).model, vocab_size=self.vocab, dtype=self.dtype, **changes)
 
     def sequences(self) -> int:
-        """The batch that is meant."""
+        """Return the number of sequences per batch."""
         return self.batch or preset(self.preset).batch
 
 
 @dataclass(frozen=True)
 class TimingOptions:
-    """How long is measured, and where the results go."""
+    """What to compare, how long to measure, and where to write the results."""
 
     backend: tuple[BackendName, ...] = ("numpy", "numba")
-    """Kernels to compare."""
-    threads: tuple[int, ...] = ()
-    """Numbers of threads to compare. Without it: one for each physical core."""
+    """Backends to compare."""
+    threads: Annotated[tuple[int, ...], arg(help_behavior_hint="(default: one per physical core)")] = ()
+    """Numbers of threads to compare."""
     seconds: float = 3.0
-    """Seconds of measuring for each competitor, at least."""
+    """Minimum time to measure each competitor, in seconds."""
     json: FileName = ""
-    """Add the results to the list in this file, one object for each."""
+    """Append the results to the JSON list in this file, one object per result."""
     csv: FileName = ""
-    """Add the results to this file, a line for each."""
+    """Append the results to this CSV file, one row per result."""
 
     def check_timing(self) -> None:
-        """Raises ConfigError for what cannot be measured."""
+        """Raise ConfigError for options that cannot be measured."""
         if not self.backend:
-            raise ConfigError("--backend names no backend; there are numpy and numba.")
+            raise ConfigError("--backend names no backend; choose numpy, numba or both.")
         for threads in self.threads:
             if not 1 <= threads <= 4096:
                 raise ConfigError(f"--threads is {threads}; it must be from 1 to 4,096.")
@@ -85,10 +85,10 @@ class TimingOptions:
 
 @dataclass(frozen=True)
 class TurnOptions(TimingOptions):
-    """The same for competitors that take turns."""
+    """The same options for competitors that take turns."""
 
     turns: int = 5
-    """How often the competitors take turns. Turns of training steps that do not count are made again."""
+    """Turns per competitor. Turns of training steps are repeated if the machine was busy."""
 
     def check_timing(self) -> None:
         super().check_timing()
@@ -97,30 +97,22 @@ class TurnOptions(TimingOptions):
 
 @dataclass(frozen=True)
 class PeerOptions:
-    """Others to compare with."""
+    """Other programs to compare with."""
 
-    peer: tuple[PeerName, ...] = ()
-    """Also time PyTorch: torch means eager, compile and bf16."""
-    torch_python: Annotated[str, arg(metavar="PYTHON", help_behavior_hint=NONE)] = ""
-    """An interpreter that has PyTorch. Without it: this one."""
+    peer: Annotated[tuple[PeerName, ...], arg(help_behavior_hint=NONE)] = ()
+    """Also time PyTorch; torch means all of torch-eager, torch-compile and torch-bf16."""
+    torch_python: Annotated[str, arg(metavar="PYTHON", help_behavior_hint="(default: the current one)")] = ""
+    """Python interpreter that has PyTorch."""
 
     def peers(self) -> list[PeerName]:
-        """The columns that are meant, each once."""
+        """Return the peers, each once, with torch replaced by its three ways to run."""
         found: list[PeerName] = []
         for name in self.peer:
             found += TORCH_PEERS if name == "torch" else (name,)
         return list(dict.fromkeys(found))
 
 
-def check_range(config: object, name: str, least: int, most: int) -> None:
-    """Raises ConfigError for a field that is not from `least` to `most`."""
-    value = getattr(config, name)
-    if not least <= value <= most:
-        option = "--" + name.replace("_", "-")
-        raise ConfigError(f"{option} is {value:,}; it must be from {least:,} to {most:,}.")
-
-
 def check_seconds(config: Any) -> None:
-    """Raises ConfigError for a time that cannot be measured in, or that nobody waits."""
+    """Raise ConfigError for a measuring time that is not positive or exceeds an hour."""
     if not 0.0 < config.seconds <= 3600.0:
         raise ConfigError(f"--seconds is {config.seconds}; it must be greater than 0 and at most 3,600.")

@@ -1,4 +1,4 @@
-"""The options of `bench` and `profile`, each declared once; see `config` for how the command line is made from them."""
+"""The options of `bench` and `profile`, each declared once; the command line is generated from them, see `config`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ..config import BackendName, ModelConfig
+from ..config import BackendName, ModelConfig, check_range
 from ..errors import ConfigError
 from .option_groups import (
-    NONE,
     DtypeName,
     FileName,
     OverName,
@@ -19,14 +18,13 @@ from .option_groups import (
     SizeOptions,
     TimingOptions,
     TurnOptions,
-    check_range,
     check_seconds,
 )
 
 
 @dataclass(frozen=True)
 class BenchStepConfig(SizeOptions, TurnOptions, PeerOptions):
-    """Time whole training steps: the backends in turns, and PyTorch beside them if asked for."""
+    """Time whole training steps. The backends take turns, and so does PyTorch if --peer asks for it."""
 
     def __post_init__(self) -> None:
         self.check_sizes()
@@ -35,18 +33,18 @@ class BenchStepConfig(SizeOptions, TurnOptions, PeerOptions):
 
 @dataclass(frozen=True)
 class BenchKernelsConfig(TurnOptions):
-    """Time each kernel, forward and backward, over a spread of sizes."""
+    """Time every kernel, forward and backward, at a small, a medium and a large size."""
 
-    only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint=NONE)] = ()
-    """Only these; `profile list` names them. Without it: all."""
+    only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint="(default: all)")] = ()
+    """Time only these kernels; `bevia-fast profile list` names them."""
     dtype: DtypeName = "float32"
     """Floating-point type of the arrays."""
     quick: bool = False
-    """Only the first size of each."""
+    """Time only the small size of each kernel."""
     cold: bool = False
     """Empty the caches before each call."""
     seconds: float = 0.5
-    """Seconds of measuring for each kernel, size and backend, at least."""
+    """Minimum time to measure each kernel, size and backend, in seconds."""
 
     def __post_init__(self) -> None:
         self.check_timing()
@@ -54,14 +52,17 @@ class BenchKernelsConfig(TurnOptions):
 
 @dataclass(frozen=True)
 class BenchScalingConfig(SizeOptions, TurnOptions, PeerOptions):
-    """Time whole training steps while one size grows: a table and a picture."""
+    """Time whole training steps while one size grows, print a table and draw a picture."""
 
     over: OverName = "ctx"
-    """What grows."""
-    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=NONE)] = ()
-    """Its values. Without it: four, each twice the one before; or all numbers of threads up to the cores."""
+    """The size that grows."""
+    values: Annotated[
+        tuple[int, ...],
+        arg(metavar="INT ...", help_behavior_hint="(default: four, each twice the last; threads: 1 to physical cores)"),
+    ] = ()
+    """Values of that size."""
     out: Annotated[str, arg(metavar="FILE")] = "scaling.png"
-    """Picture to write."""
+    """PNG file to write."""
 
     def __post_init__(self) -> None:
         self.check_sizes()
@@ -69,15 +70,15 @@ class BenchScalingConfig(SizeOptions, TurnOptions, PeerOptions):
         if self.over == "threads" and self.threads:
             raise ConfigError("--over threads takes the numbers of threads from --values, not from --threads.")
         if self.over != "threads" and len(self.threads) > 1:
-            raise ConfigError(f"--over {self.over} goes with one number of --threads; there are {len(self.threads)}.")
+            raise ConfigError(f"--over {self.over} takes one number of --threads, not {len(self.threads)}.")
         for value in self.values:
             if value < 1:
                 raise ConfigError(f"--values has {value}; each must be at least 1.")
             if self.over != "threads":
-                self.at(value)  # raises ConfigError where no model has that size
+                self.at(value)  # raises ConfigError if there is no model of that size
 
     def at(self, value: int) -> BenchStepConfig:
-        """One point of the curve."""
+        """Return the options of one point of the curve."""
         options = {field.name: getattr(self, field.name) for field in fields(BenchStepConfig)}
         changes: dict[str, Any] = {"threads": (value,)} if self.over == "threads" else {self.over: value}
         return BenchStepConfig(**options | changes)
@@ -85,8 +86,8 @@ class BenchScalingConfig(SizeOptions, TurnOptions, PeerOptions):
 
 @dataclass(frozen=True)
 class BenchContextsConfig(TimingOptions, PeerOptions):
-    """Measure memory and time of a training step while the context grows, with --recompute too: a table and a
-    picture. Each point is a process of its own."""
+    """Measure memory and time of a training step while the context grows, without and with --recompute. Prints a table
+    and draws a picture. Each point runs in its own process."""
 
     dim: int = 128
     """Channels of the residual stream."""
@@ -95,41 +96,41 @@ class BenchContextsConfig(TimingOptions, PeerOptions):
     heads: int = 2
     """Attention heads; dim must be divisible by it."""
     batch: int = 1
-    """Sequences in a batch."""
+    """Sequences per batch."""
     vocab: int = 65
-    """Distinct tokens."""
+    """Vocabulary size."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and activations."""
-    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint=NONE)] = ()
-    """Contexts. Without it: 512, 1,024, ... 65,536."""
+    values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="(default: 512 1024 ... 65536)")] = ()
+    """Context lengths."""
     limit: float = 120.0
-    """Seconds that a step may take, at most; what would take longer is left out."""
+    """Longest time that a step may take, in seconds; longer contexts are left out."""
     seconds: float = 2.0
-    """Seconds of measuring for each point, and three steps, at least; one step if it takes longer than 10 seconds."""
+    """Minimum time to measure each point, in seconds. At least three steps are timed, or one of more than 10 s."""
     out: Annotated[str, arg(metavar="FILE")] = "contexts.png"
-    """Picture to write."""
+    """PNG file to write."""
 
     def __post_init__(self) -> None:
         check_range(self, "batch", 1, 1 << 20)
         check_range(self, "vocab", 1, 1 << 21)
         self.check_timing()
         if len(self.threads) > 1:
-            raise ConfigError(f"bench contexts goes with one number of --threads; there are {len(self.threads)}.")
+            raise ConfigError(f"bench contexts takes one number of --threads, not {len(self.threads)}.")
         if self.dtype != "float32" and "torch-bf16" in self.peers():
-            raise ConfigError("--peer torch-bf16 goes with --dtype float32; take torch-eager.")
+            raise ConfigError("--peer torch-bf16 needs --dtype float32; with float64, use torch-eager.")
         if not 0.0 < self.limit <= 86400.0:
             raise ConfigError(f"--limit is {self.limit}; it must be greater than 0 and at most 86,400.")
         for value in self.contexts():
             if value < 1:
                 raise ConfigError(f"--values has {value}; each must be at least 1.")
-            self.at(value)  # raises ConfigError where no model has that size
+            self.at(value)  # raises ConfigError if there is no model of that size
 
     def contexts(self) -> tuple[int, ...]:
-        """From the shortest to the longest."""
+        """Return the context lengths, from the shortest to the longest."""
         return tuple(sorted(set(self.values))) or tuple(512 << power for power in range(8))
 
     def at(self, ctx: int) -> ModelConfig:
-        """The model of one point."""
+        """Return the model of one point."""
         return ModelConfig(
             ctx=ctx, dim=self.dim, layers=self.layers, heads=self.heads, dtype=self.dtype, vocab_size=self.vocab
         )
@@ -137,70 +138,70 @@ class BenchContextsConfig(TimingOptions, PeerOptions):
 
 @dataclass(frozen=True)
 class BenchCompareConfig:
-    """Lay two files of results side by side, such as from two machines."""
+    """Compare two results files, for example from two machines."""
 
     a: Positional[Annotated[str, arg(metavar="A.JSON", help_behavior_hint="(required)")]] = ""
-    """Results to compare with."""
+    """The baseline."""
     b: Positional[Annotated[str, arg(metavar="B.JSON", help_behavior_hint="(required)")]] = ""
-    """Results to compare."""
+    """The results to compare with it."""
 
     def __post_init__(self) -> None:
         if not self.a or not self.b:
-            raise ConfigError("Name two files of results, as in: bevia-fast bench compare a.json b.json")
+            raise ConfigError("Name two results files, as in: bevia-fast bench compare a.json b.json")
 
 
 @dataclass(frozen=True)
 class ProfileKernelConfig:
-    """Measure single kernels against what this machine can do. Instead of a kernel, `profile list` names them all,
-    `profile all` takes them all, and `profile step` takes a training step apart."""
+    """Compare single kernels with the limits of this machine. `bevia-fast profile list` lists the kernels,
+    `bevia-fast profile all` measures all of them, and `bevia-fast profile step` breaks down a training step."""
 
-    kernels: Positional[Annotated[tuple[str, ...], arg(metavar="KERNEL ...")]]
-    """Which: attention for both directions, attention_forward for one."""
+    kernels: Positional[Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint="(required)")]]
+    """Kernels to measure: attention for both directions, attention_forward for one."""
     ctx: int = 1024
-    """Positions in a sequence."""
+    """Context length: positions per sequence."""
     batch: int = 1
-    """Sequences in a batch."""
+    """Sequences per batch."""
     heads: int = 4
     """Attention heads."""
     head_size: int = 0
-    """Channels of a head. 0: dim / heads."""
+    """Channels per head. 0: dim / heads."""
     dim: int = 0
     """Channels. 0: heads x head-size, or 256."""
     out_dim: int = 0
     """Output channels of linear. 0: 4 x dim."""
     vocab: int = 65
-    """Distinct tokens, for embedding and cross_entropy."""
+    """Vocabulary size, for embedding and cross_entropy."""
     parameters: int = 0
-    """Numbers that adamw updates. 0: 12 x dim x dim, those of one layer."""
+    """Parameters that adamw updates. 0: 12 x dim x dim, as in one layer."""
     dtype: DtypeName = "float32"
     """Floating-point type of the arrays."""
     backend: tuple[BackendName, ...] = ("numpy", "numba")
-    """Kernels to measure."""
+    """Backends to measure."""
     threads: int = 0
-    """Threads. 0: one for each physical core."""
+    """Number of threads. 0: one per physical core."""
     seconds: float = 1.0
-    """Seconds of measuring for each, at least."""
+    """Minimum time to measure each kernel and backend, in seconds."""
     cold: bool = False
     """Empty the caches before each call."""
     asm: bool = False
-    """Show the hot loop as the machine sees it: instruction set, vector width, FMAs, loads, spills."""
+    """Show the hot loop of the machine code: instruction set, vector width, FMAs, loads, spills."""
     out: Annotated[str, arg(metavar="FILE")] = "roofline.png"
-    """Picture to write."""
+    """PNG file to write."""
     json: FileName = ""
-    """Add the results to the list in this file, one object for each."""
+    """Append the results to the JSON list in this file, one object per result."""
 
     def __post_init__(self) -> None:
         if self.asm and "numba" not in self.backend:
-            raise ConfigError("--asm shows what Numba compiles; it does not go with --backend numpy.")
+            raise ConfigError("--asm shows the machine code of numba; add numba to --backend.")
         if not self.kernels:
-            raise ConfigError("Name a kernel, such as attention; bevia-fast profile list has them all.")
+            raise ConfigError("Name a kernel, such as attention; bevia-fast profile list lists them all.")
         most = 1 << 24
         for name, least in (("ctx", 1), ("batch", 1), ("heads", 1), ("head_size", 0), ("dim", 0), ("out_dim", 0),
                             ("vocab", 1), ("parameters", 0)):  # fmt: skip
             check_range(self, name, least, most if name != "parameters" else 1 << 34)
         check_range(self, "threads", 0, 4096)
         if not self.backend:
-            raise ConfigError("--backend names no backend; there are numpy and numba.")
+            raise ConfigError("--backend names no backend; choose numpy, numba or both.")
         check_seconds(self)
         if self.dim and self.head_size and self.dim != self.heads * self.head_size:
             raise ConfigError(f"--dim {self.dim} is not --heads {self.heads} times --head-size {self.head_size}.")
@@ -209,24 +210,24 @@ class ProfileKernelConfig:
 
     @property
     def channels(self) -> int:
-        """dim, given or derived."""
+        """The value of dim, given or derived from the heads."""
         return self.dim or (self.heads * self.head_size if self.head_size else 256)
 
 
 @dataclass(frozen=True)
 class ProfileStepConfig(SizeOptions):
-    """Take one training step apart: time by kernel and by layer, and Python's time between kernels."""
+    """Break down one training step: time per kernel, time per layer, and Python's time between kernels."""
 
     backend: BackendName = "numba"
-    """Kernels to compute with."""
+    """Backend to measure."""
     threads: int = 0
-    """Threads of the numba backend. 0: one for each physical core."""
+    """Threads of the numba backend. 0: one per physical core."""
     seconds: float = 4.0
-    """Seconds of measuring, at least; half of it without the instruments, to know what they cost."""
+    """Minimum time to measure, in seconds; half of it without the instruments, to measure their overhead."""
     trace: FileName = ""
-    """Write the last steps there in Trace Event format, for Perfetto or speedscope."""
+    """Write the last steps to this file in Trace Event format, for Perfetto or speedscope."""
     json: FileName = ""
-    """Write the figures there, as one object."""
+    """Write the figures to this file as one JSON object."""
 
     def __post_init__(self) -> None:
         self.check_sizes()
@@ -236,7 +237,7 @@ class ProfileStepConfig(SizeOptions):
 
 @dataclass(frozen=True)
 class ProfileListConfig:
-    """Name the kernels, with their formula and their cost."""
+    """List the kernels with their formulas and costs."""
 
 
 BENCHES: dict[str, type] = {
@@ -246,11 +247,11 @@ BENCHES: dict[str, type] = {
     "contexts": BenchContextsConfig,
     "compare": BenchCompareConfig,
 }
-PROFILES: dict[str, type] = {"step": ProfileStepConfig, "list": ProfileListConfig}  # anything else is a kernel
+PROFILES: dict[str, type] = {"step": ProfileStepConfig, "list": ProfileListConfig}  # other words are kernels
 
 
 def refuse_empty(arguments: Sequence[str], config: object) -> None:
-    """Raises ConfigError for an option that takes any number of values and was given none."""
+    """Raise ConfigError for an option that takes any number of values but was given none."""
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         if following.startswith("--") and getattr(config, argument[2:].replace("-", "_"), None) == ():
-            raise ConfigError(f"{argument} is given, and nothing follows it.")
+            raise ConfigError(f"{argument} needs at least one value.")

@@ -1,4 +1,4 @@
-"""Competitors held against each other before anything is timed: loss and gradients of each against NumPy's."""
+"""Before anything is timed, compare loss and gradients of each competitor with NumPy's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..agreement.crosscheck import compare_gradients, compare_losses, gradient_tolerance, worst_of
+from ..agreement.comparison import worst_of
+from ..agreement.crosscheck import compare_gradients, compare_losses, gradient_tolerance
 from ..errors import StoppedRun
 from ..model.parameters import Parameters
 from ..planning.memory import training_memory
@@ -19,10 +20,10 @@ from .results import StepReport
 from .stopwatch import Rules
 from .training_step import StepSize
 
-BFLOAT16_TOLERANCE = 0.1  # of the gradient's norm: numbers with 8 bits, summed over layers
-CHECK_TOKENS = 4096  # of the batch on which competitors are held against each other, about at most
-CHECK_CTX = 512  # that NumPy can do in any case
-CHECK_SCORES = 1 << 31  # elements of NumPy's arrays of T x T in all layers: about half a minute
+BFLOAT16_TOLERANCE = 0.1  # relative to the gradient's norm: 8 significant bits, and errors add up over layers
+CHECK_TOKENS = 4096  # about the most tokens in the batch that is compared
+CHECK_CTX = 512  # a context that NumPy can always handle
+CHECK_SCORES = 1 << 31  # elements in NumPy's arrays of T x T over all layers, which take about half a minute
 RECOMPUTE = "numba --recompute"
 Key = tuple[str, int]  # a competitor's name, or RECOMPUTE, and its threads
 
@@ -32,13 +33,13 @@ def is_peer(key: Key) -> bool:
 
 
 def start(key: Key, torch_python: str) -> Competitor:
-    """Its process."""
+    """Start the process of a competitor."""
     return Competitor(key[0].split()[0], key[1], torch_python if is_peer(key) else "")
 
 
 def checked_shape(size: StepSize, free: float | None) -> tuple[int, int]:
-    """Sequences and positions of the batch on which competitors are held against each other: whole contexts, where
-    NumPy's arrays of T x T fit into `free` bytes and do not take minutes; else the beginning of one."""
+    """Return the shape (B, T) of the batch that is compared: whole contexts if NumPy's arrays of T x T fit into `free`
+    bytes and do not take minutes, otherwise only the beginning of a context."""
     whole = max(1, min(size.batch, CHECK_TOKENS // size.ctx)), size.ctx
     scores = size.layers * size.heads * whole[0] * size.ctx**2
     if size.ctx > CHECK_CTX and (
@@ -49,15 +50,15 @@ def checked_shape(size: StepSize, free: float | None) -> tuple[int, int]:
 
 
 class Agreement:
-    """One size: all begin with the same weights, and have to come to the same gradients."""
+    """The check at one size: from the same weights, all competitors must compute the same loss and gradients."""
 
     def __init__(
         self, size: StepSize, keys: Iterable[Key], folder: Path, free: float | None, report: StepReport,
         progress: Progress,
     ) -> None:  # fmt: skip
-        """`free`: bytes that the kernels of NumPy may take."""
+        """`free`: bytes that NumPy's kernels may take."""
         self.size, self.folder, self.report, self.progress = size, folder, report, progress
-        self.keys = list(keys)  # those that are left
+        self.keys = list(keys)  # the competitors that are left
         self.shape = checked_shape(size, free)
         arrays: dict[str, Any] = dict(Parameters.initial(size.model, 0))
         np.savez(folder / "weights.npz", **arrays)
@@ -65,16 +66,15 @@ class Agreement:
         self.gradients: dict[Key, Path] = {}
 
     def leave_out(self, key: Key, error: CompetitorError) -> None:
-        """One way to run a peer that fails is no reason to lose the others. That the last one fails is an error, and
-        that a backend of ours does."""
+        """Leave out a way to run a peer that fails. If it is the last one, or a backend of ours, raise the error."""
         if not is_peer(key) or not any(other != key and is_peer(other) for other in self.keys):
             raise error
         self.report.notes.append(f"Left out: {error}")
         self.keys.remove(key)
 
     def begin(self, key: Key, competitor: Competitor, rules: Rules | None = None) -> None:
-        """Let a competitor write its gradients. With `rules`, it makes its first step, with compilation, before, and is
-        then ready to be timed by them."""
+        """Let a competitor write its gradients. With `rules`, it first runs a step, which compiles its kernels, and is
+        then ready to be timed by these rules."""
         self.progress.stage(f"First step of {key[0]}, with compilation" if rules else f"Gradients of {key[0]}")
         path = self.folder / f"gradients-{len(self.gradients)}.npz"
         try:
@@ -87,14 +87,14 @@ class Agreement:
         else:
             self.first[key], self.gradients[key] = answer["first_step_s"], path
 
-    def refer(self, threads: int) -> None:
-        """The gradients of NumPy where it is no competitor, from a process that ends then."""
+    def run_reference(self, threads: int) -> None:
+        """Compute NumPy's gradients if it is not a competitor, in a process that ends afterwards."""
         if not any(name == "numpy" for name, _ in self.keys):
             with Competitor("numpy", threads) as reference:
                 self.begin(("numpy", threads), reference)
 
     def check(self) -> None:
-        """Hold the gradients of each against NumPy's. Raises StoppedRun, naming the tensor."""
+        """Compare the gradients of each competitor with NumPy's. Raises StoppedRun, naming the tensor that differs."""
         self.progress.stage("Comparing loss and gradients")
         expected, expected_loss = self._read(next(path for key, path in self.gradients.items() if key[0] == "numpy"))
         worst, limit = 0.0, gradient_tolerance(self.size.model)
@@ -103,7 +103,7 @@ class Agreement:
             if name == "torch-bf16":
                 error = float(np.linalg.norm(found.flat - expected.flat) / np.linalg.norm(expected.flat))
                 if not error <= BFLOAT16_TOLERANCE:
-                    sentence = f"{name} has another gradient than numpy: they differ by {error:.2g} of its norm."
+                    sentence = f"{name} has a different gradient than numpy: they differ by {error:.2g} of its norm."
                     self.leave_out(key, CompetitorError(sentence))
                 continue
             losses = compare_losses(loss, expected_loss, self.size.model)
@@ -112,10 +112,10 @@ class Agreement:
                 raise StoppedRun(f"{name} differs from numpy, so nothing was timed: {wrong}.")
             worst = max(worst, wrong.error)
         B, T = self.shape
-        short = f", the first of {self.size.ctx:,} positions, as NumPy cannot do all," if self.size.ctx > T else ""
+        short = f" (the first {T:,} of {self.size.ctx:,} positions, as NumPy cannot handle all)" * (self.size.ctx > T)
         self.report.checked = (
             f"Loss and gradients of {B:,} x {T:,} tokens{short} agree with numpy's: worst relative difference "
-            f"{worst:.1g}, {limit:.0e} is allowed"
+            f"{worst:.1g}, at most {limit:.0e} is allowed"
         )
 
     def _read(self, path: Path) -> tuple[Parameters, float]:

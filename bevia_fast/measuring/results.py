@@ -1,4 +1,4 @@
-"""Results of measuring: what is written, how it is read again, and two of them side by side."""
+"""The results of measurements, how they are written and read, and how two files of them are paired."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..files import check_writable, reading, refuse_special, write_text
 
 @dataclass(frozen=True)
 class StepResult:
-    """A training step of one competitor; a line of the table, and an object of the JSON file.
+    """The training step of one competitor: a row of the table, and an object in the JSON file.
 
-    Times in milliseconds, `first_step_s` in seconds with compilation; `gflops` counts matrix products only, see
-    `training_step.StepSize.flops`; `peak_gflops` is the most that the vector units reached in the same run, with these
-    threads. `peak_rss_mb`: the most memory that the process had while it stepped. `over_bare_mb`: that, less what it
-    had with everything loaded before the model; 0 where this was not looked at.
+    Times are in milliseconds; `first_step_s` is in seconds and includes compilation. `gflops` counts matrix products
+    only, see `training_step.StepSize.flops`. `peak_gflops` is the highest peak of the vector units measured in the same
+    run with the same number of threads. `peak_rss_mb` is the peak memory of the process during the steps.
+    `over_bare_mb` is that less the memory of the process with everything loaded but the model; 0 if not measured.
     """
 
     backend: str
@@ -51,11 +51,12 @@ class StepResult:
 
 @dataclass(frozen=True)
 class KernelResult:
-    """A kernel of one backend at one size. Times in milliseconds, `first_call_s` in seconds with compilation.
+    """A kernel of one backend at one size.
 
-    `flops`, `bytes`: the contract's cost model. `roof_gflops`: the least of what the vector units reached, and what the
-    memory that holds this many bytes could have fed, both the most that was measured in the same run. `peak_rss_mb`:
-    the most memory that the process had from making the arguments on.
+    Times are in milliseconds, `first_call_s` in seconds and including compilation. `flops` and `bytes` follow the
+    contract's cost model. `roof_gflops` is the lower of the peak of the vector units and the rate that the cache or
+    memory holding this many bytes can feed, both as the highest values measured in the same run. `peak_rss_mb` is the
+    peak memory of the process since it made the arguments.
     """
 
     kernel: str
@@ -88,61 +89,67 @@ class KernelResult:
 
 @dataclass
 class StepReport:
-    """What was found about steps, and what else there is to say."""
+    """Results of training steps, with what to print below them."""
 
     results: list[StepResult] = field(default_factory=list)
-    checked: str = ""  # how the competitors were held against each other
+    checked: str = ""  # how far the competitors agree, in words
     notes: list[str] = field(default_factory=list)
-    interrupted: bool = False  # by Ctrl-C, with the results so far
+    interrupted: bool = False  # by Ctrl-C; the results are those until then
 
 
 Result = StepResult | KernelResult
 
-# What two results must share to be the same measurement on two machines.
+# Two results with the same values here are the same measurement, perhaps on two machines.
 IDENTITY = ("kernel", "size", "backend", "threads", "dtype", "ctx", "dim", "layers", "heads", "batch", "vocab", "cold")
-
-
 
 
 def today() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%d")
 
 
-def peaks(results: Sequence[Result]) -> str:
-    """What the vector units reached in a run, in words: for each number of threads the most."""
+def highest_peaks(results: Sequence[Result]) -> dict[int, float]:
+    """Return the highest peak in GFLOP/s for each number of threads."""
     found: dict[int, float] = {}
     for result in results:
         found[result.threads] = max(found.get(result.threads, 0.0), result.peak_gflops)
+    return found
+
+
+def peaks(results: Sequence[Result]) -> str:
+    """Return the highest peak for each number of threads, in words."""
+    found = highest_peaks(results)
     return ", ".join(f"{peak:.0f} GFLOP/s with {n} thread{'s' * (n > 1)}" for n, peak in found.items())
 
 
 def write_json(path: str, figures: Mapping[str, Any]) -> None:
-    """Raises UserError if the file cannot be written."""
+    """Write one JSON object to a file. Raises UserError if the file cannot be written."""
     write_text(path, json.dumps(figures, indent=1) + "\n")
 
 
 def append_json(path: str, results: Sequence[Result]) -> None:
-    """Add the results to the list in a file, if there is one. Raises UserError if it cannot be written, or holds
-    something else."""
-    before = read_json(path) if _holds_something(path) else []
+    """Append the results to the JSON list in a file, which is created if it does not exist.
+
+    Raises UserError if the file cannot be written or holds something else.
+    """
+    before = read_json(path) if _has_content(path) else []
     write_text(path, json.dumps([*before, *(asdict(result) for result in results)], indent=1) + "\n")
 
 
 def check_results_files(json_path: str, csv_path: str, kind: type) -> None:
-    """Raises UserError before anything is measured if results of this kind could not be added to the files."""
+    """Check that results of this kind can be appended to the files, before anything is measured. Raises UserError."""
     check_writable(json_path, csv_path)
-    if _holds_something(json_path):
+    if _has_content(json_path):
         read_json(json_path)
     if csv_path:
-        _is_new(csv_path, [field.name for field in fields(kind)])
+        _needs_header(csv_path, [field.name for field in fields(kind)])
 
 
-def _holds_something(path: str) -> bool:
+def _has_content(path: str) -> bool:
     return bool(path) and Path(path).is_file() and Path(path).stat().st_size > 0
 
 
-def _is_new(path: str, names: Sequence[str]) -> bool:
-    """Whether a CSV file is yet to get its header. Raises UserError if it has another one."""
+def _needs_header(path: str, names: Sequence[str]) -> bool:
+    """Whether a CSV file is new or empty. Raises UserError if it has a different header."""
     try:
         with open(path, encoding="utf-8", newline="") as existing:
             first = existing.readline().rstrip("\r\n")
@@ -151,17 +158,19 @@ def _is_new(path: str, names: Sequence[str]) -> bool:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"Cannot read {path}: {getattr(error, 'strerror', None) or 'it is not text'}.") from None
     if first and first != ",".join(names):
-        raise UserError(f"{path} has other columns than these results; name another file.")
+        raise UserError(f"{path} has other columns than these results; choose another file.")
     return not first
 
 
 def append_csv(path: str, results: Sequence[Result]) -> None:
-    """A line for each result, under a header where the file is new. Raises UserError if it cannot be written, or has
-    other columns."""
+    """Append a row per result to a CSV file, which gets a header if it is new.
+
+    Raises UserError if the file cannot be written or has other columns.
+    """
     if not results:
         return
     names = [field.name for field in fields(results[0])]
-    new = _is_new(path, names)
+    new = _needs_header(path, names)
     try:
         with open(path, "a", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -174,29 +183,25 @@ def append_csv(path: str, results: Sequence[Result]) -> None:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from None
 
 
-
-
-
-
 def read_json(path: str) -> list[dict[str, Any]]:
-    """The results in a file. Raises UserError if it is none."""
+    """Return the results in a JSON file. Raises UserError if the file holds something else."""
     try:
         with reading(Path(path)):
             refuse_special(Path(path))
             data = json.loads(Path(path).read_bytes().decode("utf-8"))
     except (ValueError, RecursionError):
-        raise UserError(f"{shown(path)} is not a file of results: it is not JSON.") from None
+        raise UserError(f"{shown(path)} is not a results file: it is not JSON.") from None
     if not isinstance(data, list) or not data:
-        raise UserError(f"{path} is not a file of results: it is not a list of objects.")
+        raise UserError(f"{path} is not a results file: it is not a list of objects.")
     for number, result in enumerate(data):
-        wrong = _wrong(result)
-        if wrong:
-            raise UserError(f"{path} is not a file of results: object {number} {wrong}.")
+        flaw = _flaw(result)
+        if flaw:
+            raise UserError(f"{path} is not a results file: object {number} {flaw}.")
     return data
 
 
-def _wrong(result: Any) -> str:
-    """Why this is not one of the results, in a few words; empty if it is."""
+def _flaw(result: Any) -> str:
+    """Return why an object is not a result, in a few words; empty if it is one."""
     needed = ["backend", "threads", "dtype", "ms_median", "fraction_of_peak", "cpu"]
     if not isinstance(result, dict):
         return f"has no {needed[0]!r}"
@@ -216,7 +221,7 @@ def _wrong(result: Any) -> str:
 
 @dataclass(frozen=True)
 class Pair:
-    """The same measurement in two files."""
+    """One measurement that is in two files."""
 
     what: str
     who: str
@@ -225,12 +230,13 @@ class Pair:
 
     @property
     def ratio(self) -> float:
-        """Above 1: b is so many times as fast."""
+        """How many times as fast b is as a."""
         return float(self.a["ms_median"]) / float(self.b["ms_median"])
 
 
 def pairs(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[list[Pair], int]:
-    """What stands in both, and how many results stand in one only. Of equal ones the last counts."""
+    """Return the measurements that are in both lists, and the number of those that are in only one. If a list has the
+    same measurement several times, the last counts."""
 
     def keyed(results: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
         return {tuple(result.get(name) for name in IDENTITY): result for result in results}
@@ -241,7 +247,7 @@ def pairs(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[list[Pair],
 
 
 def describe(result: Mapping[str, Any]) -> tuple[str, str]:
-    """A measurement in a few words, without the machine: what was measured, and by whom."""
+    """Return in words what was measured, and which backend, threads and dtype computed it."""
     threads = f"{result['threads']} thread{'s' if result['threads'] != 1 else ''}"
     who = f"{result['backend']}, {threads}, {result['dtype']}"
     if "kernel" in result:

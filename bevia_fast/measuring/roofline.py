@@ -1,4 +1,4 @@
-"""The least time that the calls of a step can take on this machine, by what it reached in the same run."""
+"""The least time that a kernel call can take on this machine, from peak and bandwidth measured in the same run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .stopwatch import EVICT_BYTES
 
 @dataclass(frozen=True)
 class Bound:
-    """Nanoseconds that a call takes at least. `by`: "compute", if its arithmetic sets them, or "memory"."""
+    """The least time of a call in nanoseconds. `by`: what limits it, "compute" or "memory"."""
 
     ns: float
     by: str
@@ -25,7 +25,7 @@ class Bound:
 
     @classmethod
     def sum(cls, bounds: Iterable[Bound]) -> Bound:
-        """Of several calls: `by` what sets the larger part."""
+        """Return the bound of several calls together; `by` names what limits the larger part."""
         parts = {"compute": 0.0, "memory": 0.0}
         for bound in bounds:
             parts[bound.by] += bound.ns
@@ -33,8 +33,11 @@ class Bound:
 
 
 def measure_bounds(costs: Iterable[Cost], roofs: Roofs, progress: Progress) -> tuple[Bound, ...]:
-    """One for each cost. Bytes are held against the triad over arrays that are as large all together, or up to half as
-    large: there are fewer sizes to measure then, and the cache that holds them is not a slower one."""
+    """Measure the roofs that these costs need, and return a bound for each cost.
+
+    The bandwidth for a call comes from a triad whose arrays together have as many bytes, rounded down to a power of 2.
+    That leaves fewer sizes to measure, and the cache that holds the arrays is never a slower one.
+    """
     costs = tuple(costs)
     sizes = {cost: float(1 << int(cost.bytes).bit_length() - 1) for cost in costs}
     for number, size in enumerate(distinct := sorted(set(sizes.values()))):
@@ -44,22 +47,24 @@ def measure_bounds(costs: Iterable[Cost], roofs: Roofs, progress: Progress) -> t
 
 
 class Roofs:
-    """What this machine reached, in the run, with so many threads."""
+    """The peak and the bandwidths that this machine reaches in this run, with the threads of `probe`."""
 
     def __init__(self, probe: Competitor, dtype: str, cold: bool) -> None:
         self.probe, self.dtype, self.cold = probe, dtype, cold
-        self.gflops: float = probe.ask("peak", dtype=dtype, repeats=7)["gflops"]  # refuses more threads than there are
+        # this also refuses more threads than the machine has
+        self.gflops: float = probe.ask("peak", dtype=dtype, repeats=7)["gflops"]
         self._bandwidths: dict[int, float] = {}
 
     def measure(self, nbytes: float) -> None:
-        """Once more, beside a kernel that moves `nbytes`: a machine that was busy before may not be now."""
+        """Measure the peak again, and the bandwidth for a kernel that moves `nbytes`. The best values count, because
+        the machine may have been busy before."""
         self.gflops = max(self.gflops, self.probe.ask("peak", dtype=self.dtype, repeats=3)["gflops"])
         answer = self.probe.ask("triad", nbytes=min(self._working_set(nbytes), EVICT_BYTES), dtype=self.dtype)
         known = self._bandwidths.get(self._working_set(nbytes), 0.0)
         self._bandwidths[self._working_set(nbytes)] = max(known, answer["gbytes_per_s"])
 
     def gbytes_per_s(self, nbytes: float) -> float:
-        """The bandwidth of whatever holds a working set of `nbytes`: a cache, or memory."""
+        """Return the bandwidth of the cache or memory that holds a working set of `nbytes`."""
         return self._bandwidths[self._working_set(nbytes)]
 
     def _working_set(self, nbytes: float) -> int:

@@ -1,8 +1,8 @@
-"""One training step taken apart: when each kernel began and ended, and what lay between.
+"""Break down a training step: when each kernel begins and ends, and how long Python takes in between.
 
-The backend handed to the model is replaced by one whose functions look at the clock before and after the call. What a
-call belongs to, its layer and phase, is found out once, from the arrays it is given; a timed step only notes times, for
-every step makes the same calls in the same order.
+The model gets a backend whose functions read the clock before and after each call. The layer and phase of a call are
+determined once, from the arrays passed to it. Timed steps record only times, because every step makes the same calls in
+the same order.
 """
 
 from __future__ import annotations
@@ -28,17 +28,21 @@ from .roofline import Bound, Roofs, measure_bounds
 from .stopwatch import Ratio, Stopwatch, Summary, clock, percentile
 from .training_step import StepSize, TrainingStep
 
-KEPT = 2000  # steps whose times are kept, at most
-LEAST = 8  # steps to be taken apart
-NARROW = 0.01  # how well the cost of measuring is to be known, before the time is over
-PATIENCE = 4  # times the seconds asked for, at most, until it is
-TRACED = 3  # steps that a trace shows
+KEPT = 2000  # the most steps whose times are kept
+LEAST = 8  # the fewest steps that are recorded
+NARROW = 0.01  # measure until half the confidence interval of the slowdown is narrower than this,
+PATIENCE = 4  # or until this many times the seconds asked for have passed
+TRACED = 3  # steps in a trace
 
 
 @dataclass(frozen=True)
 class Call:
-    """One launch of a kernel in a step. `place`: "layer 3", "embeddings", "head" or "optimizer". `weight`: the name of
-    the layer's weights that it works with, such as "attn.c_proj"; "" for none or for all."""
+    """One kernel call of a step.
+
+    `phase`: "forward", "head", "backward" or "update". `place`: "embeddings", "layer 3", "final norm", "head" or
+    "optimizer". `weight`: the name within the layer of the weights that the call uses, such as "attn.c_proj"; "" if it
+    uses none or all.
+    """
 
     operation: str
     phase: str
@@ -49,12 +53,13 @@ class Call:
 
 @dataclass(frozen=True)
 class StepProfile:
-    """The parts of a step, in nanoseconds: means over the steps whose time lies near the median, from the 40th
-    to the 60th percentile, for medians of parts would not add up.
+    """The parts of a step, in nanoseconds.
 
-    `durations` belong to `calls`; `gaps` is one longer: Python's time before each call and after the last. Together
-    they are `whole`. `bounds` are what the calls take at least, by the `peak_gflops` and the bandwidths of this run.
-    The rest are ratios, of steps that were taken apart and steps without the instruments beside them.
+    They are means over the steps near the median, from the 40th to the 60th percentile of the total, because medians of
+    the parts would not add up. `durations` belong to `calls`. `gaps` has one more element: Python's time before each
+    call and after the last. Together they add up to `whole`. `bounds` are the least times of the calls, from
+    `peak_gflops` and the bandwidths of this run. The ratios compare recorded steps with neighbouring steps without the
+    instruments.
     """
 
     size: StepSize
@@ -66,18 +71,18 @@ class StepProfile:
     peak_gflops: float
     whole: float
     plain: Summary  # steps without the instruments
-    noted: Summary  # steps with them, seen from outside
-    covered: Ratio  # the parts of a step, as a share of the same step seen from outside
-    coverage: Ratio  # the parts of a step, as a share of one without the instruments
-    slowdown: Ratio  # a step with the instruments, as a multiple of one without
-    instruments: float  # what the instruments cost by themselves, as a share of a step
+    noted: Summary  # recorded steps, timed from outside
+    covered: Ratio  # sum of the parts of a step / the same step timed from outside
+    coverage: Ratio  # sum of the parts of a step / a step without the instruments
+    slowdown: Ratio  # a step with the instruments / a step without
+    instruments: float  # the time of the instruments alone, as a share of a step
     first_s: float
     steps: int
-    recorded: tuple[tuple[int, ...], ...]  # some steps more: begin, each call's begin and end, end; for a trace
+    recorded: tuple[tuple[int, ...], ...]  # further steps, for a trace: begin, each call's begin and end, end
 
 
 class RecordedStep:
-    """A step that notes when its calls begin and end."""
+    """A step that records when its calls begin and end."""
 
     def __init__(self, step: TrainingStep) -> None:
         self.step = step
@@ -87,7 +92,7 @@ class RecordedStep:
         self.calls = self._label()
 
     def run(self) -> None:
-        """One step, noted."""
+        """Run and record one step."""
         times = self.recorder.times
         began = clock()
         self._run_with(self.recorder)
@@ -102,18 +107,21 @@ class RecordedStep:
         step.backend = step.model.backend = self.plain
 
     def _label(self) -> tuple[Call, ...]:
-        """What each call of a step belongs to: found from the parameters that it works with, or else, as of attention,
-        from the call before it. The head is what lies between its first call and its last."""
+        """Return the calls of a step with their places and phases.
+
+        The place follows from the parameters that a call uses. A call without any, such as attention, has the same
+        place as the call before it. The head consists of everything from its first call to its last.
+        """
         listener, step = Listener(self.plain), self.step
         self._run_with(listener)
-        homes = _homes(step)
+        owners = _parameter_ranges(step)
         found: list[tuple[str, str, str, Cost]] = []
         place = "embeddings"
         for operation, args, kwargs in listener.called:
             entry = OPERATIONS[operation]
             bound = entry.signature.bind(*args, **kwargs).arguments
-            home, weight = _home(bound, homes)
-            place = home or place
+            owner, weight = _owner(bound, owners)
+            place = owner or place
             found.append((operation, place, weight if "weight" in bound else "", entry.cost(**bound)))
         updates = self._updates()
         heads = [number for number, (_, place, *_) in enumerate(found[:-updates]) if place == "head"]
@@ -126,7 +134,7 @@ class RecordedStep:
         return tuple(calls)
 
     def _updates(self) -> int:
-        """How many calls an update makes."""
+        """Return the number of calls that an update makes."""
         listener = Listener(self.plain)
         self.step.backend = cast(Backend, listener)
         self.step.update()
@@ -134,8 +142,8 @@ class RecordedStep:
         return len(listener.called)
 
 
-def _homes(step: TrainingStep) -> list[tuple[int, int, str, str]]:
-    """(first byte, last byte, place, name in that place) of the parameters and their gradients."""
+def _parameter_ranges(step: TrainingStep) -> list[tuple[int, int, str, str]]:
+    """Return (first byte, end, place, name in that place) of each parameter and of its gradient."""
     found = []
     for parameters in (step.weights, step.gradients):
         for name, view in parameters.items():
@@ -146,22 +154,22 @@ def _homes(step: TrainingStep) -> list[tuple[int, int, str, str]]:
                 place = f"layer {int(layer) + 1}"
             start = view.__array_interface__["data"][0]
             found.append((start, start + view.nbytes, place, weight))
-    return sorted(found, key=lambda home: home[2] == "head")  # last: the embeddings and the head share a table
+    return sorted(found, key=lambda owner: owner[2] == "head")  # the head last: it shares a table with the embeddings
 
 
-def _home(arguments: dict[str, Any], homes: Sequence[tuple[int, int, str, str]]) -> tuple[str, str]:
-    """The place of the parameters among the arguments, and their name there; "" if there are none."""
+def _owner(arguments: dict[str, Any], ranges: Sequence[tuple[int, int, str, str]]) -> tuple[str, str]:
+    """Return the place of the parameters among the arguments, and their name there; "" if there are none."""
     starts = [
         array.__array_interface__["data"][0] for array in arguments.values() if isinstance(array, np.ndarray)
     ]
-    for first, last, place, weight in homes:
-        if any(first <= start < last for start in starts):
+    for first, end, place, weight in ranges:
+        if any(first <= start < end for start in starts):
             return place, weight
     return "", ""
 
 
 def profile_step(config: ProfileStepConfig, progress: Progress | None = None) -> StepProfile:
-    """Take a step apart. Raises UserError for what cannot run here."""
+    """Break down a training step. Raises UserError for what cannot run here."""
     progress = progress or Progress()
     size = StepSize.of(config.model(), config.sequences())
     refuse_too_large(training_memory(size.model, size.batch, config.backend).total, "Training this model")
@@ -169,42 +177,44 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
     backend = open_backend(config.backend, config.threads)
     step = TrainingStep(size, backend)
     plain = Stopwatch(step.run)
-    noting = RecordedStep(step)
+    recording = RecordedStep(step)
     progress.stage("Warming up")
     plain.warm_up()
     for _ in range(NOT_PLAYED):
-        noting.run()
-    noting.recorded.clear()
+        recording.run()
+    recording.recorded.clear()
     progress.stage("Timing with and without the instruments, in turns")
-    without, outside, inside = _in_turns(step, noting, config.seconds, progress)
-    profile = _parts(size, describe_backend(backend), noting, without, outside, inside, plain.first_s)
-    for _ in range(TRACED):  # one after the other, as in training
-        noting.run()
-    progress.stage("Measuring what this machine can do")
+    without, outside, inside = _in_turns(step, recording, config.seconds, progress)
+    profile = _average(size, describe_backend(backend), recording, without, outside, inside, plain.first_s)
+    for _ in range(TRACED):  # without other steps in between, as in training
+        recording.run()
+    progress.stage("Measuring the limits of this machine")
     with Competitor("peak", config.threads or default_threads()) as probe:
         roofs = Roofs(probe, size.dtype, cold=False)
-        bounds = measure_bounds([call.cost for call in noting.calls], roofs, progress)
-    recorded = tuple(noting.recorded)[-TRACED:]
+        bounds = measure_bounds([call.cost for call in recording.calls], roofs, progress)
+    recorded = tuple(recording.recorded)[-TRACED:]
     return replace(profile, bounds=bounds, peak_gflops=roofs.gflops, recorded=recorded)
 
 
 def _in_turns(
-    step: TrainingStep, noting: RecordedStep, seconds: float, progress: Progress
+    step: TrainingStep, recording: RecordedStep, seconds: float, progress: Progress
 ) -> tuple[list[int], list[int], list[int]]:
-    """Times of steps without the instruments; with them, seen from outside; and of the same ones from begin to end of
-    their parts. A step of the one kind, a step of the other, and the next two the other way round: A B B A. For as many
-    seconds as are asked for, and more, but not for ever, if the machine is so busy that the ratio is not known yet.
+    """Time steps with and without the instruments, in the order A B B A.
+
+    Returns three lists of nanoseconds: of steps without the instruments; of recorded steps, timed from outside; and of
+    the same steps from the begin to the end of their parts. Measures for `seconds`, or on a busy machine up to PATIENCE
+    times as long, until the ratio is known well enough.
     """
     without: list[int] = []
     outside: list[int] = []
     inside: list[int] = []
     began = time.perf_counter()
     while True:
-        for noted in ((False, True), (True, False))[len(without) % 2]:
+        for record in ((False, True), (True, False))[len(without) % 2]:
             before = clock()
-            (noting if noted else step).run()
-            (outside if noted else without).append(clock() - before)
-        inside.append(noting.recorded[-1][-1] - noting.recorded[-1][0])
+            (recording if record else step).run()
+            (outside if record else without).append(clock() - before)
+        inside.append(recording.recorded[-1][-1] - recording.recorded[-1][0])
         passed, pairs = time.perf_counter() - began, len(without)
         progress.advance(min(passed, PATIENCE * seconds), PATIENCE * seconds, f"{pairs} steps")
         if pairs >= LEAST and passed > seconds:
@@ -219,12 +229,13 @@ def _ratio(times: Sequence[int], others: Sequence[int]) -> Ratio:
     return Ratio.of([one / other for one, other in zip(times, others, strict=True)])
 
 
-def _parts(
-    size: StepSize, kernels: str, noting: RecordedStep, without: list[int], outside: list[int], inside: list[int],
+def _average(
+    size: StepSize, kernels: str, recording: RecordedStep, without: list[int], outside: list[int], inside: list[int],
     first_s: float,
 ) -> StepProfile:  # fmt: skip
-    recorded = noting.recorded
-    if {len(times) for times in recorded} != {2 * len(noting.calls) + 2}:
+    """Return the profile of a step, still without its bounds and trace."""
+    recorded = recording.recorded
+    if {len(times) for times in recorded} != {2 * len(recording.calls) + 2}:
         raise RuntimeError("the steps did not all make the same calls")
     wholes = sorted(times[-1] - times[0] for times in recorded)
     low, high = percentile(wholes, 0.4), percentile(wholes, 0.6)
@@ -232,7 +243,7 @@ def _parts(
     spans = np.diff(middle, axis=1).mean(axis=0)  # gap, call, gap, call, ..., gap
     plain = Summary.of(without)
     return StepProfile(
-        size, kernels, noting.calls, tuple(map(float, spans[1::2])), tuple(map(float, spans[0::2])), (), 0.0,
+        size, kernels, recording.calls, tuple(map(float, spans[1::2])), tuple(map(float, spans[0::2])), (), 0.0,
         float(spans.sum()), plain, Summary.of(outside), _ratio(inside, outside), _ratio(inside, without),
-        _ratio(outside, without), instruments_ns() * len(noting.calls) / plain.median, first_s, len(without), (),
+        _ratio(outside, without), instruments_ns() * len(recording.calls) / plain.median, first_s, len(without), (),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A profile of a step summed up: by kernel, by layer, and as one object for a program."""
+"""Sum up the profile of a step: by kernel, by layer, and as one object for a program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PYTHON = "Python between kernels"
 
 @dataclass
 class Sums:
-    """Of some calls."""
+    """Totals over some calls."""
 
     launches: int = 0
     ns: float = 0.0
@@ -26,7 +26,7 @@ class Sums:
 
 
 def _sums(profile: StepProfile, key: Callable[[Call], Any]) -> dict[Any, Sums]:
-    """Of the calls with the same key."""
+    """Return the totals over the calls with the same key."""
     found: dict[Any, Sums] = {}
     for call, duration, bound in zip(profile.calls, profile.durations, profile.bounds, strict=True):
         sums = found.setdefault(key(call), Sums())
@@ -39,14 +39,15 @@ def _sums(profile: StepProfile, key: Callable[[Call], Any]) -> dict[Any, Sums]:
 
 
 def direction(call: Call) -> str:
-    """The head goes forward and back at once."""
+    """Return "forward" or "backward". In the head, where both alternate, the name of the operation decides."""
     back = call.phase == "backward" or (call.phase == "head" and call.operation.endswith("_backward"))
     return "backward" if back else "forward"
 
 
 def by_kernel(profile: StepProfile) -> list[dict[str, Any]]:
-    """A row for each kernel, and for each of the weights that it is called with, the longest first, then one for
-    Python's time between them; the shares sum to 1. `of_bound`: the least time as a share of the time it took."""
+    """Return a row for each kernel and weight that it is called with, longest time first, and then a row for Python's
+    time between the calls. The shares sum to 1. `of_bound` is the least possible time as a share of the measured time.
+    """
     rows = []
     for (name, weight), sums in _sums(profile, lambda call: (call.operation, call.weight)).items():
         bound = Bound.sum(sums.bounds)
@@ -62,14 +63,15 @@ def by_kernel(profile: StepProfile) -> list[dict[str, Any]]:
 
 
 def by_place(profile: StepProfile) -> list[dict[str, Any]]:
-    """A row for each layer, the embeddings, the head and the optimiser, in the order of the forward pass."""
+    """Return a row for each layer, the embeddings, the head and the optimizer, in the order of the forward pass, and
+    then a row for Python's time between the calls."""
     sums = _sums(profile, lambda call: (call.place, direction(call)))
     rows = []
     for place in dict.fromkeys(place for place, _ in sums):
         phases = {phase: sums[place, phase].ns / 1e6 if (place, phase) in sums else 0.0
                   for phase in ("forward", "backward")}  # fmt: skip
         total = sum(phases.values())
-        if place == "optimizer":  # neither
+        if place == "optimizer":  # neither forward nor backward
             phases = dict.fromkeys(phases, 0.0)
         rows.append({"place": place, **phases, "ms": total, "share": total * 1e6 / profile.whole})
     python = sum(profile.gaps)
@@ -78,7 +80,7 @@ def by_place(profile: StepProfile) -> list[dict[str, Any]]:
 
 
 def as_object(profile: StepProfile) -> dict[str, Any]:
-    """All figures, for a program."""
+    """Return all figures as a dictionary for JSON."""
     return {
         **asdict(profile.size), "kernels_used": profile.kernels, "steps": profile.steps,
         "whole_ms": profile.whole / 1e6, "bound_ms": Bound.sum(profile.bounds).ns / 1e6,

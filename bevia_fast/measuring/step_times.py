@@ -1,4 +1,4 @@
-"""Whole training steps of several competitors, in turns: `bench step` and `bench scaling`."""
+"""Time whole training steps of several competitors in turns: `bench step` and `bench scaling`."""
 
 from __future__ import annotations
 
@@ -18,48 +18,52 @@ from ..reporter import Progress
 from .competitor import Competitor
 from .options import BenchScalingConfig, BenchStepConfig
 from .precheck import Agreement, Key, start
-from .results import StepReport, StepResult, today
+from .results import StepReport, StepResult, highest_peaks, today
 from .stopwatch import Rules, Summary
 from .training_step import StepSize
-from .turns import Look, interleaved
+from .turns import Reading, interleaved
 
 
 def needed_bytes(size: StepSize, keys: Iterable[Key]) -> int:
-    """What all competitors take, which are alive together. Peers are no plan of ours: they count as numba, which takes
-    less than PyTorch."""
+    """Return the bytes that all competitors need together, as they run at the same time. A peer, whose memory cannot be
+    planned, counts as numba, which needs less than PyTorch."""
     backends: list[BackendName] = ["numpy" if name == "numpy" else "numba" for name, _ in keys]
     return sum(training_memory(size.model, size.batch, backend).total for backend in backends)
 
 
 def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> StepReport:
-    """Time one size. Raises UserError for what cannot run here, StoppedRun if two competitors disagree."""
+    """Time training steps of one size.
+
+    Raises UserError for what cannot run here, StoppedRun if two competitors disagree.
+    """
     progress, report = progress or Progress(), StepReport()
     size = StepSize.of(config.model(), config.sequences())
     threads = tuple(dict.fromkeys(config.threads or (default_threads(),)))
     rules = Rules(turns=config.turns, seconds=config.seconds)
     names = [*dict.fromkeys(config.backend), *config.peers()]
     if size.dtype != "float32" and "torch-bf16" in names:
-        raise ConfigError("--peer torch-bf16 goes with --dtype float32; take torch-eager.")
+        raise ConfigError("--peer torch-bf16 needs --dtype float32; with float64, use torch-eager.")
     keys: list[Key] = [(name, count) for count in threads for name in names]
     free, needed = available_bytes(), needed_bytes(size, keys)
     refuse_too_large(needed, "Training this model" if len(keys) == 1 else f"Training this model {len(keys)} times")
     with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder, contextlib.ExitStack() as processes:
         probes = {count: processes.enter_context(Competitor("peak", count)) for count in threads}
-        progress.stage("Measuring what the vector units reach")
-        looks = [Look.by(probe, size.dtype) for probe in probes.values()]  # refuses more threads than there are
+        progress.stage("Measuring the peak of the vector units")
+        # this also refuses more threads than the machine has
+        readings = [Reading.take(probe, size.dtype) for probe in probes.values()]
         competitors = {key: processes.enter_context(start(key, config.torch_python)) for key in keys}
         progress.stage("Loading the competitors")
         for competitor in competitors.values():
             competitor.ask("load")
         agreement = Agreement(size, keys, Path(folder), free and free - needed, report, progress)
-        agreement.refer(threads[0])
+        agreement.run_reference(threads[0])
         for key in keys:
             agreement.begin(key, competitors[key], rules)
         agreement.check()
         progress.stage("Timing in turns")
         left = {key: competitors[key] for key in agreement.keys}
         timed = interleaved(
-            left, rules, progress, lambda key: Look.by(probes[key[1]], size.dtype), agreement.leave_out, looks
+            left, rules, progress, lambda key: Reading.take(probes[key[1]], size.dtype), agreement.leave_out, readings
         )
         report.notes += timed.notes
         report.results = [
@@ -74,7 +78,7 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
 def step_result(
     key: Key, size: StepSize, times: Summary, peak: float, first_s: float, facts: dict[str, Any]
 ) -> StepResult:
-    """`facts`: what a competitor says at the end, among it `peak_rss_mb` and `versions`."""
+    """Return the result of one competitor. `facts`: further fields of it, such as `peak_rss_mb` and `versions`."""
     gflops = size.flops / times.median
     dtype = "bfloat16" if key[0] == "torch-bf16" else size.dtype
     return StepResult(
@@ -87,7 +91,7 @@ def step_result(
 
 
 def scaling_values(config: BenchScalingConfig) -> tuple[int, ...]:
-    """The sizes to go through, from the smallest on."""
+    """Return the sizes to time, from the smallest to the largest."""
     if config.values:
         return tuple(sorted(set(config.values)))
     if config.over == "threads":
@@ -98,7 +102,8 @@ def scaling_values(config: BenchScalingConfig) -> tuple[int, ...]:
 
 
 def bench_scaling(config: BenchScalingConfig, progress: Progress | None = None) -> StepReport:
-    """Time several sizes, one after the other. One that cannot be timed ends it, and is told beside what was found."""
+    """Time several sizes, one after the other. A size that cannot be timed ends the series and is noted in the report.
+    If it is the first, its UserError is raised."""
     progress, report = progress or Progress(), StepReport()
     values = scaling_values(config)
     for number, value in enumerate(values):
@@ -108,14 +113,12 @@ def bench_scaling(config: BenchScalingConfig, progress: Progress | None = None) 
         except UserError as error:
             if not report.results:
                 raise
-            report.notes.append(f"Left out: {config.over} from {value:,} on: {str(error).rstrip('.')}.")
+            report.notes.append(f"Left out {config.over} from {value:,} on: {str(error).rstrip('.')}.")
             break
         report.results += one.results
         report.notes += one.notes
         report.checked = one.checked
-    peaks: dict[int, float] = {}  # of all sizes: they are one run
-    for result in report.results:
-        peaks[result.threads] = max(peaks.get(result.threads, 0.0), result.peak_gflops)
+    peaks = highest_peaks(report.results)  # all sizes are one run
     report.results = [
         replace(r, peak_gflops=peaks[r.threads], fraction_of_peak=r.gflops / peaks[r.threads]) for r in report.results
     ]

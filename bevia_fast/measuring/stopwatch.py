@@ -1,34 +1,33 @@
-"""How time is measured here: the one place where the rules stand, for every command and for `bench/`.
+"""The rules of timing, for every command and for `bench/`.
 
-1. The clock is `time.perf_counter_ns`: it never goes back and is not adjusted while we look.
-2. The first call, in which kernels are compiled or read from the cache, is timed apart and reported apart.
-3. Then come calls that are not counted, until they are stable: until the median of `window` calls is within `stable`
-   of the median of the `window` before, or `warmup_seconds` have passed.
-4. What is compared takes turns, A B A B ...: a machine that slows down half-way is then as unkind to one as to the
-   other. Each competitor is a process of its own that waits, without computing, while it is not its turn.
-5. A turn begins with a call that is not counted, for the others have had the caches. Then calls are counted until there
-   are `repeats` of them and the turn has its share of `seconds`.
-6. A sample is at least `shortest_ns` long; of a faster function several calls make one sample.
-7. Reported are the median over the samples of all turns, and the 20th and 80th percentile; never the mean, which one
-   interruption moves, and never the fastest, which nobody gets.
-8. Where two times differ by little, single calls of both take turns, and what is reported is the median of the ratios
-   of neighbours, with the interval in which it lies at 95 %.
-9. Of a function that takes longer than `slow_ns`, a call is a window of the warm-up, and a turn need not be more than
-   one call and begins with it: caches fill in a small part of such a call. With `repeats` samples, and its share of
-   `seconds`, it leaves the further turns to the others.
-10. Before and after each turn of a training step, a probe looks at what all threads do in registers, and at what it
-   takes to begin and end a parallel loop. A turn counts if both are near the best of the run, and is made again if
-   not, until there are twice as many turns; see `turns`.
-11. Caches are warm: a call finds what the call before it left there. With `cold`, memory larger than the caches is
-    written before each call, by a thread on each core, outside of the clock.
-12. What grows until memory ends is timed alone, in a process for each size, without turns (`bench contexts`), and again
-    if the machine gave less then. Of a function that takes longer than `alone_ns`, one call is then enough, and only
-    the first comes before it.
-13. The peak of the machine is the most that any of the probes of the run reached, with as many threads: vector units
-    that multiply and add in registers and do nothing else. Probes are taken before and between what is timed, or
-    around each turn. All fractions of the peak are of this one.
+1. The clock is `time.perf_counter_ns`, which is monotonic and never adjusted during a measurement.
+2. The first call, which compiles the kernels or loads them from the cache, is timed and reported separately.
+3. Warm-up calls follow, which do not count, until times are stable: until the median of `window` calls is within
+   `stable` of the median of the `window` calls before, or `warmup_seconds` have passed.
+4. Competitors take turns, A B A B ..., so that a machine that slows down half-way affects them equally. Each competitor
+   is a process of its own, which waits without computing until its next turn.
+5. A turn begins with a call that does not count, because the other competitors have used the caches. Then calls count,
+   until there are `repeats` of them and the turn has used its share of `seconds`.
+6. A sample is at least `shortest_ns` long; several calls of a faster function make one sample.
+7. The figures reported are the median over the samples of all turns, and the 20th and 80th percentiles. They are never
+   the mean, which a single interruption moves, nor the minimum, which nobody gets in practice.
+8. If two times differ only a little, single calls of both take turns. The figure reported is then the median of the
+   ratios of neighbours, with its 95 % confidence interval.
+9. For a function slower than `slow_ns`, a single call is a window of the warm-up, and a turn may be a single call with
+   no call before it, since filling the caches takes a small part of such a call. Once it has `repeats` samples and has
+   used `seconds`, it skips its remaining turns.
+10. Before and after each turn of a training step, a probe measures the arithmetic of all threads in registers and the
+    time to start and end a parallel loop. A turn counts if both are near the best of the run. Other turns are repeated,
+    up to twice the number of turns in total; see `turns`.
+11. Caches are warm: a call finds there what the previous call left. With `cold`, a thread on each core writes memory
+    larger than the caches before each call, which is not timed.
+12. Sizes that grow until memory runs out are timed without turns, each alone in its own process (`bench contexts`), and
+    again if the machine was busy. For a function slower than `alone_ns` a single call is then enough, after the first.
+13. The peak of the machine is the highest value of all probes in the run with the same number of threads, where a probe
+    multiplies and adds in vector registers and does nothing else. Probes run before and between the measurements, or
+    around each turn. All fractions of the peak refer to this value.
 
-Only the standard library is used, for a peer's interpreter has nothing else of ours.
+This module uses only the standard library, because the interpreter of a peer has no other dependency of ours.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from dataclasses import dataclass
 clock = time.perf_counter_ns
 
 EVICT_BYTES = 256 << 20  # larger than the last cache of any laptop
-EVICT_CHUNK = 64 << 10  # larger spans at once may be written past the caches
+EVICT_CHUNK = 64 << 10  # a single memset of more bytes may bypass the caches
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class Rules:
     """The numbers in the rules above."""
 
     turns: int = 5
-    repeats: int = 3  # samples of a turn, at least
-    seconds: float = 3.0  # of all turns together, at least
+    repeats: int = 3  # samples per turn, at least
+    seconds: float = 3.0  # for all turns together, at least
     warmup_seconds: float = 2.0
     window: int = 3
     stable: float = 0.05
@@ -65,7 +64,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Summary:
-    """Percentiles of many samples, in nanoseconds a call."""
+    """Percentiles of many samples, in nanoseconds per call."""
 
     median: float
     p20: float
@@ -74,7 +73,7 @@ class Summary:
 
     @classmethod
     def of(cls, samples: Sequence[float]) -> Summary:
-        """Raises ValueError without samples."""
+        """Summarise samples. Raises ValueError if there are none."""
         if not samples:
             raise ValueError("nothing was timed")
         ordered = sorted(samples)
@@ -83,7 +82,7 @@ class Summary:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of the sorted values lie, on a straight line between neighbours."""
+    """Return the value below which `share` of the sorted values lie, interpolating linearly between neighbours."""
     place = share * (len(ordered) - 1)
     low = int(place)
     high = min(low + 1, len(ordered) - 1)
@@ -92,7 +91,7 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
 @dataclass(frozen=True)
 class Ratio:
-    """The median of many ratios, and an interval that holds it with a probability of 95 % or more."""
+    """The median of many ratios, and its confidence interval of at least 95 %."""
 
     median: float
     low: float
@@ -100,28 +99,29 @@ class Ratio:
 
     @classmethod
     def of(cls, ratios: Sequence[float]) -> Ratio:
-        """The interval lies between two of the ratios: each is as likely to be below the median as above it, whatever
-        their distribution, so how many are below is binomial. Fewer than six ratios are too few: it is their range."""
+        """Compute median and interval. Each ratio is equally likely to be below or above the true median, whatever
+        their distribution, so the number below is binomial, and the interval ends at two of the ratios. For fewer than
+        six ratios the interval is their whole range."""
         ordered, n = sorted(ratios), len(ratios)
         outside = max(0, int(n / 2 - 0.98 * n**0.5))  # 1.96 standard deviations of sqrt(n) / 2
         return cls(percentile(ordered, 0.5), ordered[outside], ordered[-1 - outside])
 
     @property
     def width(self) -> float:
-        """Half the interval's."""
+        """Half the width of the interval."""
         return (self.high - self.low) / 2
 
 
 class Stopwatch:
-    """One function, timed by the rules."""
+    """Times one function by the rules."""
 
     def __init__(self, function: Callable[[], object], rules: Rules | None = None) -> None:
-        """Makes the first call. `first_s` is what it took, in seconds; the caller may add what came before it."""
+        """Make the first call, and note its seconds as `first_s`."""
         self.function, self.rules = function, rules or Rules()
         self.first_s = self._once() / 1e9
-        self.calls = 1  # that make a sample
+        self.calls = 1  # per sample
         self.slow = False
-        self._broom: Broom | None = None
+        self._evictor: CacheEvictor | None = None
 
     def _once(self) -> int:
         before = clock()
@@ -129,7 +129,7 @@ class Stopwatch:
         return clock() - before
 
     def warm_up(self) -> int:
-        """Call until the times are stable; returns how many calls it took."""
+        """Call until the times are stable; return the number of calls."""
         rules, began = self.rules, clock()
         times: list[int] = []
         earlier = None
@@ -148,18 +148,18 @@ class Stopwatch:
         return len(times)
 
     def turn(self) -> list[float]:
-        """The samples of one turn, in nanoseconds a call."""
+        """Run one turn and return its samples, in nanoseconds per call."""
         rules, function, calls = self.rules, self.function, self.calls
         share, least = rules.seconds / rules.turns * 1e9, 1 if self.slow else rules.repeats
         if not self.slow:
             function()
-        if rules.cold and self._broom is None:
-            self._broom = Broom()
+        if rules.cold and self._evictor is None:
+            self._evictor = CacheEvictor()
         samples: list[float] = []
         began = clock()
         while len(samples) < least or clock() - began < share:
-            if self._broom is not None:
-                self._broom.sweep()
+            if self._evictor is not None:
+                self._evictor.evict()
             before = clock()
             for _ in range(calls):
                 function()
@@ -167,7 +167,7 @@ class Stopwatch:
         return samples
 
     def alone(self) -> list[float]:
-        """All samples of a function that has nobody to take turns with."""
+        """Time a function that has no competitor to take turns with, and return all samples."""
         rules = self.rules
         self.slow = self.first_s * 1e9 > rules.alone_ns
         if not self.slow:
@@ -178,8 +178,8 @@ class Stopwatch:
         return samples
 
 
-class Broom:
-    """Memory larger than the caches, to be written to by a thread on each core, for each core has caches of its own."""
+class CacheEvictor:
+    """Empties the caches by writing memory larger than they are, from each core, as each has caches of its own."""
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, EVICT_BYTES)
@@ -187,8 +187,8 @@ class Broom:
         can_choose = hasattr(os, "sched_setaffinity")
         self.cores = sorted(os.sched_getaffinity(0)) if can_choose else [None] * (os.cpu_count() or 1)
 
-    def sweep(self) -> None:
-        """Leave nothing else in the caches."""
+    def evict(self) -> None:
+        """Replace everything in the caches."""
         threads = [threading.Thread(target=self._write, args=(number,)) for number in range(len(self.cores))]
         for thread in threads:
             thread.start()
@@ -198,12 +198,12 @@ class Broom:
     def _write(self, number: int) -> None:
         core, chunks = self.cores[number], range(number, EVICT_BYTES // EVICT_CHUNK, len(self.cores))
         if core is not None:
-            os.sched_setaffinity(0, {core})  # of this thread alone
+            os.sched_setaffinity(0, {core})  # only this thread
         for chunk in chunks:
-            ctypes.memset(self._start + chunk * EVICT_CHUNK, 1, EVICT_CHUNK)  # the other threads write meanwhile
+            ctypes.memset(self._start + chunk * EVICT_CHUNK, 1, EVICT_CHUNK)  # releases the GIL for the other threads
 
 
 def is_done(samples: Sequence[float], rules: Rules) -> bool:
-    """Whether a slow function, timed in turns, needs no more of them."""
+    """Whether a slow function has enough samples to skip its remaining turns."""
     enough = len(samples) >= rules.repeats and sum(samples) >= rules.seconds * 1e9
     return enough and min(samples) > rules.slow_ns

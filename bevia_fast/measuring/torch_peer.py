@@ -1,7 +1,7 @@
-"""The same training step in PyTorch: its fused attention, its fused AdamW; eager, compiled, or in bfloat16.
+"""The same training step in PyTorch, with its fused attention and fused AdamW: eager, compiled, or in bfloat16.
 
-Runs in an interpreter that has PyTorch and NumPy and, of this package, only this file, `stopwatch`, `shared_step` and
-`worker`.
+This runs in an interpreter that has PyTorch and NumPy. Of this package it uses only this file, `stopwatch`,
+`shared_step` and `worker`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ else:
 
 
 def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, precision: str) -> Step:
-    """A step of PyTorch from these weights (names and layouts of `parameters`). `precision`: eager, compile or bf16."""
+    """Return a training step in PyTorch with these weights, whose names and layouts are those of `parameters`.
+
+    `precision`: eager, compile or bf16.
+    """
     import numpy as np
     from torch import nn
     from torch.nn import functional
@@ -54,13 +57,13 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
         def forward(self, tokens: Any, targets: Any) -> Any:
             x = self.h(self.wte(tokens) + self.wpe.weight[: tokens.shape[1]])
             logits = functional.linear(self.ln_f(x), self.wte.weight).view(-1, V)
-            # a loss of 8 bits would be no loss; float64 must not be rounded
+            # 8 bits are too few for a loss; float64 must not be rounded
             return functional.cross_entropy(logits.float() if precision == "bf16" else logits, targets.view(-1))
 
     model: Any = Model().to(getattr(torch, size["dtype"]))
 
     def transposed(name: str) -> bool:
-        return ".c_" in name and name.endswith(".weight")  # PyTorch keeps linear weights output x input
+        return ".c_" in name and name.endswith(".weight")  # PyTorch stores linear weights as output x input
 
     def reset() -> None:
         with torch.no_grad():
@@ -93,7 +96,7 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
         loss.item()
 
     def check(shape: tuple[int, int]) -> dict[str, Any]:
-        # uncompiled where the shape is another one: compiling it would take as long as the first step
+        # another shape runs uncompiled: compiling it would take as long as the first step
         function = forward if shape == timed else model
         reset()
         optimizer.state.clear()

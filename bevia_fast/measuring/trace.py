@@ -1,8 +1,8 @@
-"""A profile as a trace in the Trace Event format, which Perfetto, speedscope and chrome://tracing open.
+"""Convert a profile to the Trace Event format, which Perfetto, speedscope and chrome://tracing open.
 
 The format: https://docs.google.com/document/d/1CvAClvFfyA5R-PhYUmn5OOQtYMH4h6I0nSsKchNAySU. Each span is one complete
-event ("ph": "X") with its start `ts` and duration `dur` in microseconds. Spans of a thread have to lie within each
-other or apart; here a step holds its phases, a phase its layers, a layer its kernels, each strictly within.
+event ("ph": "X") with its start `ts` and duration `dur` in microseconds. Two spans of a thread must be nested or
+disjoint. Here a step contains its phases, a phase its layers and a layer its kernels, each strictly inside.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DEPTH = 3  # levels around a kernel: step, phase, layer
 
 
 def trace_events(profile: StepProfile) -> dict[str, Any]:
-    """The whole file, as an object for `json.dump`."""
+    """Return the whole file as an object for `json.dump`."""
     size = profile.size
     process = f"bevia-fast, {profile.kernels}"
     events: list[dict[str, Any]] = [
@@ -29,7 +29,7 @@ def trace_events(profile: StepProfile) -> dict[str, Any]:
         for name, category, begin, end, arguments in spans(profile.calls, times, index + 1):
             event = {"ph": "X", "name": name, "cat": category, "pid": 1, "tid": 1, "ts": (begin - origin) / 1000,
                      "dur": (end - begin) / 1000}  # fmt: skip
-            # speedscope takes spans for the same only if their arguments are: so none that is another each time
+            # speedscope merges spans only if their arguments are equal, so none may differ between steps
             events.append(event | {"args": arguments} if arguments else event)
     other = {"ctx": size.ctx, "dim": size.dim, "layers": size.layers, "heads": size.heads, "batch": size.batch}
     return {"traceEvents": events, "displayTimeUnit": "ns", "otherData": other}
@@ -38,8 +38,10 @@ def trace_events(profile: StepProfile) -> dict[str, Any]:
 def spans(
     calls: Sequence[Call], times: Sequence[int], number: int
 ) -> Iterator[tuple[str, str, int, int, dict[str, Any]]]:
-    """(name, category, begin, end, arguments) of one step, outer ones first. `times`: nanoseconds of the step's begin,
-    each call's begin and end, and the step's end."""
+    """Yield (name, category, begin, end, arguments) of the spans of one step, outer spans first.
+
+    `times`: in nanoseconds, the begin of the step, the begin and end of each call, and the end of the step.
+    """
     yield f"step {number}", "step", times[0], times[-1], {}
     numbered = list(enumerate(calls))
     for phase, in_phase in groupby(numbered, key=lambda item: item[1].phase):
@@ -55,8 +57,11 @@ def spans(
 
 
 def _around(times: Sequence[int], first: int, last: int, level: int) -> tuple[int, int]:
-    """Begin and end of a span around calls `first` to `last`: within the gaps before and after them, which Python's
-    time between calls leaves, an outer level further out. Levels so never share an end."""
+    """Return begin and end of a span around calls `first` to `last`.
+
+    Both lie in the gaps before and after these calls, in which Python runs. An outer level reaches further into the
+    gaps, so that two levels never share an end.
+    """
     steps, out = 2 * DEPTH + 1, DEPTH - level
     before, begin = times[2 * first], times[1 + 2 * first]
     end, after = times[2 + 2 * last], times[3 + 2 * last]

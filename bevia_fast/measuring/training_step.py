@@ -1,6 +1,6 @@
-"""The training step that is timed: its sizes, its arithmetic, and how it is built on one of our backends.
+"""The training step that is timed: its sizes, its arithmetic, and how it runs on one of our backends.
 
-A step is forward, backward, gradient norm with clipping, and AdamW, on a batch of random tokens.
+A step consists of forward pass, backward pass, gradient clipping and AdamW, on a batch of random tokens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class StepSize:
-    """A model and a batch."""
+    """The sizes of a model and a batch."""
 
     ctx: int
     dim: int
@@ -45,16 +45,16 @@ class StepSize:
 
     @property
     def tokens(self) -> int:
-        """Tokens that a step learns from."""
+        """Tokens per step."""
         return self.batch * self.ctx
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of a step's matrix products, by the contract's cost models.
+        """Floating-point operations in the matrix products of a step, by the contract's cost models.
 
-        Linear layers: 2 operations for each weight and token forward, 4 backward. Causal attention: 7 products of
-        B x NH x T(T+1)/2 x HS, 2 forward and 5 backward. What is computed twice counts once, and what is no product
-        counts as nothing: that is the convention in which others state the fraction of the peak.
+        Linear layers: 2 operations per weight and token forward, 4 backward. Causal attention: 7 products of
+        B x NH x T(T+1)/2 x HS, 2 forward and 5 backward. Recomputed products count once and all other operations
+        do not count, which is the usual convention for stating the fraction of the peak.
         """
         weights = 12 * self.dim**2 * self.layers + self.vocab * self.dim
         attention = 7.0 * self.layers * self.tokens * (self.ctx + 1) * self.dim
@@ -62,12 +62,12 @@ class StepSize:
 
 
 class TrainingStep:
-    """A model on one of our backends, ready to be stepped."""
+    """A model on one of our backends, ready to train."""
 
     def __init__(
         self, size: StepSize, backend: Backend, weights: Mapping[str, Array] | None = None, *, recompute: bool = False
     ) -> None:
-        """`weights` by name, or else the usual initial ones."""
+        """`weights`: initial weights by name; by default those of seed 0."""
         config = size.model
         self.size, self.backend = size, backend
         self.weights = Parameters.initial(config, 0) if weights is None else Parameters(config)
@@ -79,12 +79,12 @@ class TrainingStep:
         self.count = 0
 
     def run(self) -> None:
-        """One step."""
+        """Run one step."""
         self.model.loss_and_gradients(self.tokens, self.targets, self.gradients)
         self.update()
 
     def update(self) -> None:
-        """What follows when the gradients are there."""
+        """Clip the gradients and update the weights with AdamW."""
         self.count += 1
         backend, flat = self.backend, self.gradients.flat
         norm = backend.squared_norm(flat) ** 0.5
@@ -95,8 +95,10 @@ class TrainingStep:
         )  # fmt: skip
 
     def check(self, weights: Mapping[str, Array], shape: tuple[int, int]) -> dict[str, Array]:
-        """Loss and gradients of a batch of (B, T) tokens, with the weights by name that the step began with; the steps
-        made so far are undone."""
+        """Return loss and gradients by name, of a batch of (B, T) tokens.
+
+        `weights`: the initial weights by name, to which the model is reset.
+        """
         for name, array in weights.items():
             self.weights[name][...] = array
         for other in (self.gradients, self.first, self.second):

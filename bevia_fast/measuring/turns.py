@@ -1,9 +1,10 @@
-"""Competitors take turns; and a turn counts if the machine gave then what it gave at other times of the run.
+"""Let competitors take turns, and leave out the turns in which the machine was busy.
 
-A virtual machine has its cores where the host puts them: two of them may for a while be the two hardware threads of
-one, each at half its rate, or lie on two chips, where what one has written reaches the other six times as late. Nothing
-tells. A competitor on whom that falls alone is wronged; and where it falls on all, medians are of neither sort. So
-before and after each turn a probe looks.
+The host of a virtual machine decides where its cores run. For a while two of them may be the two hardware threads of
+one core, each at half its speed, or they may be on two chips, where data written by one takes six times as long to
+reach the other. The operating system does not report this. If it happens during the turns of one competitor, the
+comparison is unfair; if it happens now and then to all of them, their medians mix two kinds of machine. So a probe
+measures the machine before and after each turn.
 """
 
 from __future__ import annotations
@@ -18,69 +19,69 @@ from ..reporter import Progress
 from .competitor import Competitor, CompetitorError
 from .stopwatch import Rules, Summary, is_done
 
-SETTLE = 0.15  # seconds after a turn, in which its threads stop spinning: OpenBLAS' do for a tenth of a second
-LEAST_RATE, MOST_LOOP = 0.9, 1.7  # as multiples of the best of the run: they repeat to 2 and to 20 %
-PATIENCE = 2  # times the turns asked for, at most, until as many count as are asked for
+SETTLE = 0.15  # seconds after a turn until its threads stop spinning: those of OpenBLAS spin for a tenth of a second
+LEAST_RATE, MOST_LOOP = 0.9, 1.7  # as multiples of the best of the run: readings repeat to 2 % and to 20 %
+PATIENCE = 2  # at most so many times the turns asked for, until as many count as were asked for
 
 
 @dataclass(frozen=True)
-class Look:
-    """What a probe found with so many threads: multiply-adds in registers, in GFLOP/s of all of them, and the seconds
-    that a parallel loop over nothing takes."""
+class Reading:
+    """What a probe measured with `threads` threads: `gflops`, the multiply-adds in registers of all of them together,
+    and `loop_s`, the seconds that an empty parallel loop takes."""
 
     threads: int
     gflops: float
     loop_s: float
 
     @classmethod
-    def by(cls, probe: Competitor, dtype: Any) -> Look:
-        """What a probe finds now."""
+    def take(cls, probe: Competitor, dtype: Any) -> Reading:
+        """Let a probe measure the machine now."""
         answer = probe.ask("peak", dtype=dtype, repeats=3)
         return cls(probe.threads, answer["gflops"], answer["loop_s"])
 
 
 class Machine:
-    """What it gave at its best in this run, with each number of threads."""
+    """The best readings of this run, for each number of threads."""
 
-    def __init__(self, looks: Iterable[Look] = ()) -> None:
-        self._best: dict[int, Look] = {}
-        for look in looks:
-            self.learn(look)
+    def __init__(self, readings: Iterable[Reading] = ()) -> None:
+        self._best: dict[int, Reading] = {}
+        for reading in readings:
+            self.update(reading)
 
-    def learn(self, now: Look) -> None:
-        """Take notice of one more look."""
+    def update(self, now: Reading) -> None:
+        """Take one more reading into account."""
         known = self._best.get(now.threads, now)
-        self._best[now.threads] = Look(now.threads, max(now.gflops, known.gflops), min(now.loop_s, known.loop_s))
+        self._best[now.threads] = Reading(now.threads, max(now.gflops, known.gflops), min(now.loop_s, known.loop_s))
 
     def peak(self, threads: int) -> float:
-        """The most GFLOP/s that any look found with so many threads."""
+        """Return the highest GFLOP/s of all readings with `threads` threads."""
         return self._best[threads].gflops
 
-    def steady(self, looks: Iterable[Look]) -> bool:
-        """Whether all looks found it near its best."""
+    def steady(self, readings: Iterable[Reading]) -> bool:
+        """Whether all readings are near the best of the run."""
         return all(
-            look.gflops >= LEAST_RATE * self._best[look.threads].gflops
-            and look.loop_s <= MOST_LOOP * self._best[look.threads].loop_s
-            for look in looks
+            reading.gflops >= LEAST_RATE * self._best[reading.threads].gflops
+            and reading.loop_s <= MOST_LOOP * self._best[reading.threads].loop_s
+            for reading in readings
         )
 
 
 @dataclass
 class Turns:
-    """What was timed of one competitor."""
+    """The turns of one competitor."""
 
-    samples: list[list[float]] = field(default_factory=list)  # nanoseconds a call, of each turn
-    looks: list[tuple[Look, ...]] = field(default_factory=list)  # before and after each
+    samples: list[list[float]] = field(default_factory=list)  # of each turn, in nanoseconds per call
+    readings: list[tuple[Reading, ...]] = field(default_factory=list)  # before and after each turn
 
-    def counting(self, machine: Machine) -> list[list[float]]:
-        """The samples of the turns in which the machine gave what it can."""
-        both = zip(self.samples, self.looks, strict=True)
-        return [samples for samples, looks in both if machine.steady(looks)]
+    def steady_samples(self, machine: Machine) -> list[list[float]]:
+        """Return the samples of each turn during which the machine was not busy."""
+        both = zip(self.samples, self.readings, strict=True)
+        return [samples for samples, readings in both if machine.steady(readings)]
 
 
 @dataclass
 class Timed:
-    """What was found of all of them, and of the machine. `notes`: which turns do not count."""
+    """The times of all competitors, and the readings of the machine. `notes`: what was left out, and warnings."""
 
     machine: Machine
     times: dict[Any, Summary] = field(default_factory=dict)
@@ -89,22 +90,26 @@ class Timed:
 
 def interleaved(
     competitors: Mapping[Any, Competitor], rules: Rules, progress: Progress,
-    look: Callable[[Any], Look] | None = None, failed: Callable[[Any, CompetitorError], None] | None = None,
-    looks: Iterable[Look] = (),
+    read: Callable[[Any], Reading] | None = None, failed: Callable[[Any, CompetitorError], None] | None = None,
+    readings: Iterable[Reading] = (),
 ) -> Timed:  # fmt: skip
-    """Warm all of them up, then let them take turns. `look` is asked before and after each turn of a competitor; turns
-    that do not count are made again, as far as patience goes, and if none counts, all do. `looks` are those that the
-    run has had before. A competitor that fails is left out if there is a `failed`, which is told and may raise."""
-    left, found, machine = dict(competitors), {key: Turns() for key in competitors}, Machine(looks)
+    """Warm up all competitors, then let them take turns, and return their times.
 
-    def looked(key: Any) -> tuple[Look, ...]:
-        if look is None:
+    `read`, if given, takes a reading of the machine before and after each turn of the competitor with that key. Turns
+    during which the machine was busy are repeated, up to PATIENCE times the number of turns. If the machine was busy in
+    all turns of a competitor, all of them count. `readings`: those taken earlier in the run. `failed`, if given, is
+    called for a competitor that fails, which is then left out, unless `failed` raises.
+    """
+    left, found, machine = dict(competitors), {key: Turns() for key in competitors}, Machine(readings)
+
+    def take_reading(key: Any) -> tuple[Reading, ...]:
+        if read is None:
             return ()
-        machine.learn(now := look(key))
+        machine.update(now := read(key))
         return (now,)
 
-    def asked(key: Any, what: str) -> dict[str, Any] | None:
-        """The answer of a competitor, once its threads have come to rest; None if it is left out."""
+    def ask(key: Any, what: str) -> dict[str, Any] | None:
+        """Return the answer of a competitor once its threads have stopped spinning; None if it failed."""
         try:
             answer: dict[str, Any] = left[key].ask(what)
         except CompetitorError as error:
@@ -116,42 +121,43 @@ def interleaved(
         time.sleep(SETTLE)
         return answer
 
-    def ready(key: Any, turn: int) -> bool:
-        counting = found[key].counting(machine)
-        return is_done(_all(counting), rules) or (turn > rules.turns and len(counting) >= rules.turns)
+    def has_enough(key: Any, turn: int) -> bool:
+        steady = found[key].steady_samples(machine)
+        return is_done(_all(steady), rules) or (turn > rules.turns and len(steady) >= rules.turns)
 
     count, total = len(competitors), len(competitors) * (rules.turns + 1)
-    for turn in range(PATIENCE * rules.turns + 1):  # the first to warm up
+    for turn in range(PATIENCE * rules.turns + 1):  # turn 0 is the warm-up
         for number, key in enumerate(list(left)):
-            if turn and ready(key, turn):
+            if turn and has_enough(key, turn):
                 continue
             progress.advance(min(turn * count + number, total), total, left[key].name)
             if not turn:
-                asked(key, "warm")
+                ask(key, "warm")
                 continue
-            before = looked(key)
-            if (answer := asked(key, "turn")) is not None:
+            before = take_reading(key)
+            if (answer := ask(key, "turn")) is not None:
                 found[key].samples.append(answer["samples"])
-                found[key].looks.append(before + looked(key))
+                found[key].readings.append(before + take_reading(key))
     return _timed({key: found[key] for key in left}, machine)
 
 
 def _timed(found: Mapping[Any, Turns], machine: Machine) -> Timed:
-    timed, made, left_out, restless = Timed(machine), 0, 0, 0
+    timed, made, left_out, busy = Timed(machine), 0, 0, 0
     for key, turns in found.items():
-        counting = turns.counting(machine)
-        timed.times[key] = Summary.of(_all(counting or turns.samples))
+        steady = turns.steady_samples(machine)
+        timed.times[key] = Summary.of(_all(steady or turns.samples))
         made += len(turns.samples)
-        left_out += (len(turns.samples) - len(counting)) if counting else 0
-        restless += not counting
+        left_out += (len(turns.samples) - len(steady)) if steady else 0
+        busy += not steady
     if left_out:
         timed.notes.append(
-            f"{left_out} of {made} turns do not count: the machine gave less then than at other times, or its cores "
-            "were further apart."
+            f"{left_out} of {made} turns are left out, because the machine was busy, or its cores were slow to reach "
+            "each other."
         )
-    if restless:
+    if busy:
         timed.notes.append(
-            f"The machine was restless in all turns of {restless} of {len(found)} competitors: they count nevertheless."
+            f"Warning: the machine was busy in all turns of {busy} of {len(found)} competitors; their timings are "
+            "unreliable."
         )
     return timed
 

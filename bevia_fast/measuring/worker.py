@@ -1,20 +1,21 @@
-"""A competitor: a process of its own that prepares one thing and times it when it is told to.
+"""The process of a competitor: it prepares one thing and times it on request.
 
-Its own process, for then its peak memory is its own, and its threads do not spin beside another's. Requests come as
-lines of JSON on standard input, answers leave as lines of JSON on standard output; the parent is `competitor`.
+Each competitor has its own process, so that its peak memory can be measured and its threads do not spin while others
+are timed. Requests arrive as lines of JSON on standard input, answers leave as lines of JSON on standard output. The
+other side is `competitor`.
 
     {"do": "load"}         import what is needed
-    {"do": "step", ...}    build a model, make the first step, write the gradients of a batch to a file
+    {"do": "step", ...}    build a model, run the first step, write the gradients of a batch to a file
     {"do": "kernel", ...}  build the arguments of a kernel, make the first call
-    {"do": "agree", ...}   both backends on a kernel's arguments: do they agree?
+    {"do": "agree", ...}   compare both backends on the arguments of a kernel
     {"do": "warm"}         call until the times are stable
-    {"do": "turn"}         the samples of one turn, in nanoseconds
-    {"do": "peak", ...}    GFLOP/s that the vector units reach, and the seconds that a parallel loop over nothing takes
-    {"do": "triad", ...}   GB/s that memory gives
-    {"do": "context", ...} build a model, make steps, and look at time and memory
-    {"do": "facts"}        versions and peak memory
+    {"do": "turn"}         return the samples of one turn, in nanoseconds
+    {"do": "peak", ...}    measure the GFLOP/s of the vector units, and the seconds of an empty parallel loop
+    {"do": "triad", ...}   measure the GB/s of memory
+    {"do": "context", ...} build a model, run steps, and measure time and memory
+    {"do": "facts"}        return versions and peak memory
 
-With a peer's interpreter only the standard library, NumPy and the peer are there; see `torch_peer`.
+The interpreter of a peer has only the standard library, NumPy and the peer; see `torch_peer`.
 """
 
 from __future__ import annotations
@@ -35,14 +36,15 @@ from .stopwatch import Rules, Stopwatch
 
 
 class Worker:
-    """Answers requests."""
+    """Answers requests, each with the method of the same name."""
 
     def __init__(self, name: str, threads: int) -> None:
         self.name, self.threads = name, threads
         self.watch: Stopwatch | None = None
-        self.peak_rss = 0.0  # in bytes, where it was looked at before the end
+        self.peak_rss = 0.0  # in bytes; 0 if it is to be read at the end
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the answer to a request, from which "do" is removed."""
         answers: dict[str, Callable[..., dict[str, Any]]] = {
             "load": self.load, "step": self.step, "kernel": self.kernel, "agree": self.agree, "warm": self.warm,
             "turn": self.turn, "peak": self.peak, "triad": self.triad, "facts": self.facts, "context": self.context,
@@ -50,13 +52,13 @@ class Worker:
         return answers[request.pop("do")](**request)
 
     def load(self) -> dict[str, Any]:
-        """Import what is needed: an error here is one of installation."""
+        """Import what is needed. An error here means that something is not installed."""
         if self.name.startswith("torch"):
             from . import torch_peer  # noqa: F401  (it imports PyTorch)
 
             return {}
-        from ..runs import trained  # noqa: F401  (what a training run has loaded; made later, it would lie behind
-        from . import training_step  # noqa: F401  (arrays that are freed, and the C library could not return them)
+        from ..runs import trained  # noqa: F401  (all that a training run loads: loaded later, it would lie in memory
+        from . import training_step  # noqa: F401  (behind freed arrays, which the C library then could not release)
 
         self._backend()
         return {}
@@ -65,23 +67,23 @@ class Worker:
         self, size: dict[str, Any], weights: str, gradients: str, checked: list[int], rules: dict[str, Any] | None,
         recompute: bool,
     ) -> dict[str, Any]:  # fmt: skip
-        """`weights` is a file that the parent wrote, `gradients` one that is written here, of a batch of `checked`
-        tokens; if only these are wanted, and there are no rules, no step of the whole batch is made."""
+        """Build a model with the weights in the file `weights` and run the first step. Then write the gradients of a
+        batch of shape `checked` to the file `gradients`. Without `rules`, only compute the gradients."""
         import numpy as np
 
         began = time.perf_counter()
-        self.watch = None  # let the arrays of another size go
-        step = self._made(size, weights, recompute)
+        self.watch = None  # free the arrays of an earlier size
+        step = self._build(size, weights, recompute)
         built = time.perf_counter() - began
         if rules is not None:
             with self._compiling(size):
                 self.watch = Stopwatch(step.run, Rules(**rules))
         np.savez(gradients, **step.check((checked[0], checked[1])))
-        only_stepping(step)
+        forget_checks(step)
         return {"first_step_s": built + (self.watch.first_s if self.watch else 0.0)}
 
     def _compiling(self, size: dict[str, Any]) -> AbstractContextManager[None]:
-        """For the first step: what is not compiled yet, two processes compile."""
+        """For the first step: let two processes compile the kernels that are not in the cache yet."""
         if self.name != "numba":
             return nullcontext()
         from ..training.compiling import two_compilers
@@ -92,22 +94,25 @@ class Worker:
     def context(
         self, small: dict[str, Any], large: dict[str, Any], recompute: bool, rules: dict[str, Any]
     ) -> dict[str, Any]:
-        """Samples of steps of the large model in nanoseconds, and the memory before it and at most, in bytes; each is
-        a size and a file of weights. A step of the small one comes first, so that all is loaded."""
-        self._made(**small, recompute=recompute).run()
+        """Time steps of the large model, and measure the memory before it is built and at the peak, in bytes.
+
+        `small` and `large` each hold a size and a file of weights. A step of the small model runs first, so that
+        everything is loaded.
+        """
+        self._build(**small, recompute=recompute).run()
         gc.collect()
-        forget_peak_rss()
+        reset_peak_rss()
         bare = peak_rss_bytes()
         began = time.perf_counter()
-        step = self._made(**large, recompute=recompute)
-        only_stepping(step)
+        step = self._build(**large, recompute=recompute)
+        forget_checks(step)
         built = time.perf_counter() - began
         watch = Stopwatch(step.run, Rules(**rules))
         samples = watch.alone()
         return {"samples": samples, "first_step_s": built + watch.first_s, "bare": bare, "peak": peak_rss_bytes()}
 
-    def _made(self, size: dict[str, Any], weights: str, recompute: bool) -> Step:
-        """A step on the weights in a file."""
+    def _build(self, size: dict[str, Any], weights: str, recompute: bool) -> Step:
+        """Return a training step with the weights in a file."""
         import numpy as np
 
         with np.load(weights) as archive:
@@ -130,10 +135,11 @@ class Worker:
         self, operation: str, dims: dict[str, int], given: list[str], options: dict[str, Any], dtype: str,
         rules: dict[str, Any],
     ) -> dict[str, Any]:  # fmt: skip
+        """Build the arguments of a kernel and make the first call."""
         from ..agreement.comparison import Case, make_arguments
 
         self.watch = None
-        forget_peak_rss()
+        reset_peak_rss()
         function = getattr(self._backend(), operation)
         arguments = make_arguments(Case(operation, dims, tuple(given), options), dtype)
         self.watch = Stopwatch(lambda: function(**arguments), Rules(**rules))
@@ -142,40 +148,45 @@ class Worker:
     def agree(
         self, operation: str, dims: dict[str, int], given: list[str], options: dict[str, Any], dtype: str
     ) -> dict[str, Any]:
-        """Both backends on the same arguments; see `comparison`."""
+        """Compare both backends on the same arguments; see `agreement.comparison`."""
         from ..agreement.comparison import Case, compare
 
         found = compare(Case(operation, dims, tuple(given), options), dtype)
         wrong = [str(result) for result in found if not result.ok]
         return {"ok": not wrong, "worst": wrong[0] if wrong else ""}
 
-    def _ready(self) -> Stopwatch:
+    def _prepared(self) -> Stopwatch:
         if self.watch is None:
-            raise RuntimeError("there is nothing to be timed yet")
+            raise RuntimeError("there is nothing to time yet; ask for a step or a kernel first")
         return self.watch
 
     def warm(self) -> dict[str, Any]:
-        watch = self._ready()
+        """Warm up; return the number of calls."""
+        watch = self._prepared()
         calls = watch.warm_up()
-        self.peak_rss = peak_rss_bytes() if watch.rules.cold else 0.0  # before the memory that empties the caches
+        self.peak_rss = peak_rss_bytes() if watch.rules.cold else 0.0  # before allocating what empties the caches
         return {"calls": calls}
 
     def turn(self) -> dict[str, Any]:
-        return {"samples": self._ready().turn()}
+        """Run one turn; return its samples in nanoseconds."""
+        return {"samples": self._prepared().turn()}
 
     def peak(self, dtype: str, repeats: int) -> dict[str, Any]:
-        self._backend()  # refuses more threads than there are
+        """Measure the peak of the vector units in GFLOP/s, and the seconds of an empty parallel loop."""
+        self._backend()  # refuses more threads than the machine has
         from ..kernels.numba_jit._simd.probe import loop_seconds, peak_flops
 
         return {"gflops": peak_flops(self.threads, dtype, repeats) / 1e9, "loop_s": loop_seconds(self.threads)}
 
     def triad(self, nbytes: int, dtype: str) -> dict[str, Any]:
+        """Measure the bandwidth of a triad over `nbytes` in GB/s."""
         self._backend()
         from ..kernels.numba_jit._simd.probe import triad_bandwidth
 
         return {"gbytes_per_s": triad_bandwidth(self.threads, nbytes, dtype) / 1e9}
 
     def facts(self) -> dict[str, Any]:
+        """Return the versions of Python and the libraries loaded, and the peak memory in MB."""
         versions = {"python": sys.version.split()[0]}
         for module in ("numpy", "numba", "llvmlite", "torch"):
             if module in sys.modules:
@@ -183,17 +194,17 @@ class Worker:
         return {"versions": versions, "peak_rss_mb": (self.peak_rss or peak_rss_bytes()) / 1e6}
 
 
-def only_stepping(step: Step) -> None:
-    """Nothing is checked any more: let go what is not needed to step, and let the peak of memory begin from there."""
+def forget_checks(step: Step) -> None:
+    """Free what only the check of the gradients needed, and reset the peak memory, so that it is that of the steps."""
     step.weights.clear()
     gc.collect()
-    forget_peak_rss()
+    reset_peak_rss()
 
 
 def peak_rss_bytes() -> float:
-    """The most memory that this process has had in RAM; 0 where the system does not say.
+    """Return the peak memory of this process in RAM; 0 if the system does not report it.
 
-    Not `ru_maxrss` on Linux: that one begins with what the parent had when it started this process.
+    On Linux this is not `ru_maxrss`, which starts at the parent's memory at the time it started this process.
     """
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as status:
@@ -209,20 +220,20 @@ def peak_rss_bytes() -> float:
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # macOS: in bytes
 
 
-def forget_peak_rss() -> None:
-    """So that what is asked for next began now; where the system cannot do that, it is the most since the start.
+def reset_peak_rss() -> None:
+    """Make the peak memory start from now; if the system cannot do that, it stays the peak since the process began.
 
-    Memory that was let go, such as that of loaded weights, counts as long as the C library keeps it, and it does where
-    anything in use lies behind it: so it is asked to give back what it can.
+    Freed memory, such as that of loaded weights, counts as long as the C library keeps it, which it does if memory in
+    use lies behind it. So first ask the library to release what it can.
     """
-    with suppress(OSError, AttributeError, TypeError):  # glibc has it
+    with suppress(OSError, AttributeError, TypeError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
     with suppress(OSError), open("/proc/self/clear_refs", "w", encoding="ascii") as request:
         request.write("5")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Answer requests until there are no more. What libraries print goes to standard error."""
+    """Answer requests until there are no more. Output of libraries is redirected to standard error."""
     name, threads = sys.argv[1:] if arguments is None else arguments
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)

@@ -1,10 +1,12 @@
-"""How long a training step will take on this machine, found in about a second and a few dozen MB.
+"""Predict how long a training step takes on this machine, in about a second and a few dozen MB.
 
-A small step of the same kind is made: one layer, of as many channels, on one chunk of rows; and attention alone, where
-the context is longer than that. The calls of its kernels are timed one by one. The calls of the step that is meant are
-known (see `rehearsal`); each takes as much longer as its cost model says, and attention, whose tiles are less often cut
-by the diagonal the longer the context is, as the line through two lengths says. Measuring needs no table of speeds, and
-so holds on machines that nobody has seen; what it sees of memory is a layer that is still in a cache.
+The forecast runs a small step of the same kind, one layer with as many channels on one chunk of rows, and times its
+kernel calls one by one. If the context is longer than that of the small step, it also times attention alone. The calls
+of the real step come from `rehearsal`, and each measured time is scaled by the kernel's cost model. Attention is scaled
+by a line through two lengths instead, because the diagonal cuts a smaller share of its tiles as the context grows.
+
+No table of speeds is needed, so the forecast works on machines that nobody has tried. Its blind spot is memory: the
+single small layer may stay in a cache in which the real model does not fit.
 """
 
 from __future__ import annotations
@@ -30,17 +32,17 @@ from ..model.gpt import GPT
 from ..model.parameters import Parameters
 from .rehearsal import Call, Rehearsed
 
-WEIGHT_BYTES = 24 << 20  # of the small model: one with more channels gets fewer
+WEIGHT_BYTES = 24 << 20  # limit for the small model's weights; a wider model is timed with fewer channels
 MOST_ROWS = {"numba": 4096, "numpy": 2048}
-MOST_CTX = {"numba": 2048, "numpy": 256}  # of the small model; attention is timed alone up to LONGER
+MOST_CTX = {"numba": 2048, "numpy": 256}  # of the small model; attention alone is timed up to LONGER
 LONGER = {"numba": 4096, "numpy": 1024}
-SECONDS, LEAST_TIMES = 0.7, 3  # of repeating the small step
+SECONDS, LEAST_TIMES = 0.7, 3  # how long, and how often at least, the small step is repeated
 MOST_VOCABULARY, MOST_UPDATED = 4096, 1 << 21
 Kind = tuple[Any, ...]
 
 
 class Forecast:
-    """Times of this machine, for steps of one model with any batch, context and depth."""
+    """Measured speeds of this machine, to predict steps of one model at any batch, context and depth."""
 
     def __init__(self, config: ModelConfig, batch: int, backend: Backend) -> None:
         self.config, self.backend = config, backend
@@ -54,7 +56,7 @@ class Forecast:
             self._long_attention()
 
     def seconds(self, rehearsed: Rehearsed) -> float:
-        """Of one optimiser step."""
+        """Return the expected seconds of one optimiser step."""
         total = rehearsed.launches * self._gap
         for call, count in rehearsed.calls:
             total += count * self._call(call)
@@ -70,7 +72,7 @@ class Forecast:
         return statistics.median(known) * call.cost.flops
 
     def _step(self) -> None:
-        """Time the calls of the small step."""
+        """Time the calls of the small step, and Python's time between them."""
         config, listener, recorder = self.small, Listener(self.backend), Recorder(self.backend)
         weights, gradients = Parameters.initial(config, 0), Parameters(config)
         model = GPT(config, cast(Backend, listener), weights)
@@ -80,7 +82,7 @@ class Forecast:
         def step() -> None:
             model.loss_and_gradients(tokens, targets, gradients, dropout=DropoutStream(0, 0))
 
-        step()  # compiles, and touches memory for the first time
+        step()  # compile the kernels and touch the memory for the first time
         calls = _calls(listener)
         model.backend = cast(Backend, recorder)
         for _ in range(NOT_PLAYED):
@@ -104,7 +106,8 @@ class Forecast:
                 self._times[part].append(statistics.median(times) / call.cost.flops)
 
     def _update(self) -> None:
-        """Time gradient norm and AdamW, which pass over all weights: over as many, or as many as leave the caches."""
+        """Time gradient norm and AdamW, which pass over all weights. MOST_UPDATED weights no longer fit the caches, so
+        a larger model is timed with as many."""
         count = min(Parameters(self.config, empty=outline).flat.size, MOST_UPDATED)
         weights, gradients, first, second = (aligned_zeros(count, self.config.dtype) for _ in range(4))
         listener = Listener(self.backend)
@@ -116,12 +119,12 @@ class Forecast:
                 weights, gradients, first, second, step=1, decayed=count, learning_rate=0.0, beta1=0.9, beta2=0.99,
                 eps=1e-8, weight_decay=0.1,
             )  # fmt: skip
-        taken = recorder.taken()[4:]  # two calls a round, of which the first two rounds warm up
+        taken = recorder.taken()[4:]  # two calls per round; the first two rounds warm up
         for number, call in enumerate(_calls(listener)[:2]):
             self._times[call.operation,].append(statistics.median(taken[number::2]) / 1e9 / call.cost.flops)
 
     def _long_attention(self) -> None:
-        """Time attention alone at two lengths."""
+        """Time attention alone at two lengths and fit a line through the times per row."""
         config, name = self.config, self.backend.name
         T = min(config.ctx, LONGER[name])
         heads = min(config.heads, 4 if T <= 2048 else 2)
@@ -139,7 +142,7 @@ class Forecast:
                 taken = _median_seconds(function)
                 points[operation].append((length, taken / (heads * length)))
         for operation, ((t1, s1), (t2, s2)) in points.items():
-            each_key = min(max(0.0, (s2 - s1) / (t2 - t1)), s2 / t2)  # a row by itself takes no less than nothing
+            each_key = min(max(0.0, (s2 - s1) / (t2 - t1)), s2 / t2)  # the constant part cannot be negative either
             self._attention[operation] = (s2 - each_key * t2, each_key)
 
 
@@ -161,22 +164,25 @@ def _median_seconds(function: Callable[[], Any]) -> float:
 
 
 def small_model(config: ModelConfig, batch: int, backend: str) -> tuple[ModelConfig, int]:
-    """A model of one layer that is timed for another one, and the sequences of its batch."""
+    """Return the model of one layer that is timed in place of `config`, and the number of sequences in its batch."""
     heads, size, itemsize = config.heads, config.head_size, np.dtype(config.dtype).itemsize
     while 12 * (heads * size) ** 2 * itemsize > WEIGHT_BYTES:
         heads, size = (heads // 2, size) if heads > 1 else (1, size // 2)
     C = heads * size
     rows = min(MOST_ROWS[backend], ROWS)
     ctx = min(config.ctx, MOST_CTX[backend], rows)
-    if config.ctx < LONG * config.dim:  # the same kernels are called where layers keep the same
+    if config.ctx < LONG * config.dim:  # stay below the context where layers keep less and call other kernels
         ctx = min(ctx, LONG * C - 1)
     small = replace(config, dim=C, heads=heads, ctx=ctx, layers=1, vocab_size=min(config.vocab_size, MOST_VOCABULARY))
     return small, max(1, min(batch, rows // ctx))
 
 
 def kind_of(call: Call, config: ModelConfig) -> Kind:
-    """Calls of the same kind take times in proportion to their cost: the operation, how wide its operands are in
-    units of the channels, and what it is given. Shorter ones are less alike."""
+    """Return the kind of a call: calls of the same kind take time in proportion to their cost.
+
+    A kind consists of the operation, the widths of its weight in units of the channels, and the names of the arguments
+    given. A prefix of a kind groups calls that are less alike.
+    """
     given = tuple(sorted(name for name, value in call.arguments.items() if value is not None and value is not False))
     widths: tuple[Any, ...] = ()
     if "weight" in call.arguments:
@@ -189,6 +195,6 @@ def _width(size: int, config: ModelConfig) -> str:
 
 
 def products(rehearsed: Rehearsed) -> float:
-    """Floating-point operations of a step's matrix products, those included that are made again."""
+    """Return the floating-point operations of a step's matrix products, including the recomputed ones."""
     names: Sequence[str] = ("linear_forward", "linear_backward", "attention_forward", "attention_backward")
     return sum(call.cost.flops * count for call, count in rehearsed.calls if call.operation in names)

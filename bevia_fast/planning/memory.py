@@ -1,4 +1,4 @@
-"""Whether a request fits into memory, asked before the memory is."""
+"""How much memory training takes, and whether that fits, found without allocating it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ..machine import available_bytes, readable
 from ..model.activations import LONG, Activations, LayerActivations
 from .rehearsal import MOST_TOKENS, Call, Rehearsed, rehearse
 
-# What NumPy's kernels have of their own at a time; see `numpy_bytes`. In attention, with and without dropout: arrays of
-# B x NH x T x T, bytes of the mask for each of their elements, and arrays of N x C; elsewhere arrays of the operation's
-# size. Held against calls by tests/planning/test_rehearsal.py.
+# The temporary arrays of the NumPy kernels at their peak; see `numpy_bytes`. For attention, without and with dropout:
+# arrays of B x NH x T x T, mask bytes per element of these, and arrays of N x C. For other operations: arrays of the
+# operation's size. tests/planning/test_rehearsal.py compares these numbers with real calls.
 NUMPY_ATTENTION = {("attention_forward", False): (3, 0, 1), ("attention_forward", True): (3, 0, 1),
                    ("attention_backward", False): (3, 0, 4), ("attention_backward", True): (3.3, 7, 4)}  # fmt: skip
 NUMPY_ARRAYS = {
@@ -25,20 +25,20 @@ NUMPY_ARRAYS = {
     "relu_backward": 1, "dropout_forward": 2.1, "dropout_backward": 2.1, "embedding_forward": 2,
     "embedding_backward": 1, "cross_entropy": 4, "adamw": 5, "squared_norm": 2,
 }  # fmt: skip
-CTX_STEP, MOST_CTX = 64, 1 << 24  # a largest context is looked for in such steps; --ctx may not be more
+CTX_STEP, MOST_CTX = 64, 1 << 24  # granularity of the search for the largest context; the limit of --ctx
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that training takes beside what the process has without it, by what they are for."""
+    """Bytes that training adds to the process, by purpose."""
 
     weights: int
     gradients: int
     moments: int
-    kept: int  # what layers keep of the forward pass for the backward pass
-    passing: int  # what the numbers pass through, the same for all layers
+    kept: int  # activations that layers keep from the forward pass for the backward pass
+    passing: int  # activations in arrays that all layers share
     scratch: int  # working memory of the kernels
-    crosscheck: int = 0  # gradients, activations and working memory of the other backend, where one looks on
+    crosscheck: int = 0  # gradients, activations and working memory of the other backend, if it checks this one
 
     @property
     def total(self) -> int:
@@ -48,7 +48,8 @@ class Memory:
 def training_memory(
     config: ModelConfig, batch: int, backend: BackendName, *, recompute: bool = False, crosscheck: bool = False
 ) -> Memory:
-    """What training takes, without taking it. Of numba's kernels, with as many threads as are set."""
+    """Return the memory that training takes, without allocating it. For numba this depends on the number of threads
+    currently set."""
     rehearsed = rehearse(config, batch, recompute=recompute)
     weights = rehearsed.weights.flat.nbytes
     kept, passing = activation_bytes(rehearsed.activations)
@@ -60,7 +61,7 @@ def training_memory(
 
 
 def activation_bytes(activations: Activations) -> tuple[int, int]:
-    """Bytes of the arrays that layers keep for the way back, and of all others."""
+    """Return the bytes of the arrays that layers keep for the backward pass, and of all other activations."""
     kept = {id(array): array.nbytes for block in activations.blocks for array in _arrays(block)}
     others = {id(array): array.nbytes for array in _arrays(activations) if id(array) not in kept}
     return sum(kept.values()), sum(others.values())
@@ -71,7 +72,8 @@ def _arrays(owner: LayerActivations | Activations) -> list[NDArray[Any]]:
 
 
 def scratch_bytes(rehearsed: Rehearsed, backend: BackendName) -> int:
-    """Bytes of the working memory of a backend's kernels in a step: numba's keep theirs, NumPy's take and give back."""
+    """Return the bytes of working memory that a backend's kernels need for a step. Numba's kernels keep their buffers,
+    so they add up; NumPy's free theirs after each call, so the largest counts."""
     if backend == "numpy":
         return max(numpy_bytes(call) for call, _ in rehearsed.calls)
     from ..kernels.numba_jit._runtime.rehearsal import Rehearsal
@@ -83,7 +85,7 @@ def scratch_bytes(rehearsed: Rehearsed, backend: BackendName) -> int:
 
 
 def numpy_bytes(call: Call) -> int:
-    """Bytes that a call of a NumPy kernel has in arrays of its own, at most at a time."""
+    """Return the peak bytes of the temporary arrays in one call of a NumPy kernel."""
     operation, given = call.operation, call.arguments
     dims = OPERATIONS[operation].dims(given)
     size = next(value.itemsize for value in given.values() if isinstance(value, np.ndarray) and value.dtype != np.int32)
@@ -103,15 +105,16 @@ def numpy_bytes(call: Call) -> int:
 def largest_ctx(
     config: ModelConfig, batch: int, backend: BackendName, available: int, *, recompute: bool, crosscheck: bool = False
 ) -> int:
-    """The largest context, in steps of CTX_STEP, with which training takes no more than `available`; 0 if none does."""
+    """Return the largest context, a multiple of CTX_STEP, at which training takes at most `available` bytes; 0 if there
+    is none."""
 
     def fits(ctx: int) -> bool:
         other = replace(config, ctx=ctx)
         return training_memory(other, batch, backend, recompute=recompute, crosscheck=crosscheck).total <= available
 
-    a_row = batch * config.dim * np.dtype(config.dtype).itemsize  # of the stream, which is kept in any case
+    a_row = batch * config.dim * np.dtype(config.dtype).itemsize  # of the residual stream, which is always kept
     low, high = 0, min(MOST_CTX, available // a_row, MOST_TOKENS // batch) // CTX_STEP
-    long = -(-LONG * config.dim // CTX_STEP)  # from here on layers keep less, and memory grows anew
+    long = -(-LONG * config.dim // CTX_STEP)  # from here on layers keep less: memory drops, then grows again
     if long <= high:
         low, high = (long, high) if fits(long * CTX_STEP) else (low, long - 1)
     while low < high:
@@ -121,7 +124,7 @@ def largest_ctx(
 
 
 def map_bytes(config: ModelConfig, length: int) -> int:
-    """Bytes that the attention maps of a text of `length` tokens take."""
+    """Return the bytes of the attention maps of a text of `length` tokens."""
     return config.layers * config.heads * length**2 * (4 if config.dtype == "float32" else 8)
 
 
@@ -130,8 +133,11 @@ def map_bytes(config: ModelConfig, length: int) -> int:
 
 
 def refuse_training(config: TrainConfig, model: ModelConfig, held: int = 0) -> None:
-    """Raises ConfigError, with the figures of the plan and what would fit, if training takes more memory than there is
-    and the options do not say that it shall begin all the same. `held`: bytes of it that the process has already."""
+    """Raise ConfigError if training needs more memory than is free, unless --ignore-memory is set. The message gives
+    the plan's figures and says what would fit.
+
+    `held`: bytes of the memory needed that this process already holds.
+    """
     available = None if config.ignore_memory else available_bytes()
     if available is None:
         return
@@ -148,29 +154,23 @@ def _refusal(config: TrainConfig, model: ModelConfig, memory: Memory, available:
     if not config.recompute:
         less = training_memory(model, config.batch, config.backend, recompute=True, crosscheck=crosscheck).total
         if less <= available:
-            fitting.append(f"with --recompute it is {readable(less)}")
+            fitting.append(f"--recompute brings this down to {readable(less)}")
     ctx = largest_ctx(model, config.batch, config.backend, available, recompute=config.recompute, crosscheck=crosscheck)
     if ctx:
         fitting.append(f"--ctx {ctx} would fit")
-    ways = "; ".join([*fitting, "--ignore-memory begins all the same"])
+    ways = "; ".join([*fitting, "--ignore-memory starts anyway"])
     return (
-        f"Training this model needs about {readable(memory.total)} of memory ({described(memory)}), and "
-        f"{readable(available)} are free: {ways}."
+        f"Training this model needs about {readable(memory.total)} of memory ({described(memory)}), but only "
+        f"{readable(available)} is free; {ways}."
     )
 
 
 def described(memory: Memory) -> str:
-    """The parts in a few words."""
+    """Return the sizes of the parts in words, for a message."""
     parts = [
         ("for weights, gradients and moments", memory.weights + memory.gradients + memory.moments),
         ("kept for the backward pass", memory.kept),
         ("of working arrays", memory.passing + memory.scratch),
-        ("to cross-check", memory.crosscheck),
+        ("for the cross-check", memory.crosscheck),
     ]  # fmt: skip
     return ", ".join(f"{readable(size)} {what}" for what, size in parts if size)
-
-
-
-
-
-

@@ -1,4 +1,4 @@
-"""What a run will take, before it takes it: memory by what it is for, arithmetic, time, the largest context."""
+"""What a run will take, before it starts: memory by purpose, arithmetic, time, and the largest context that fits."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .rehearsal import rehearse
 
 @dataclass(frozen=True)
 class Way:
-    """One of the two ways to train: with --recompute, and without."""
+    """One of the two ways to train: without or with --recompute."""
 
     recompute: bool
     memory: Memory
-    flops: float  # of a step's matrix products, with those that are computed again
-    ms: float  # of a step
-    fits: bool | None  # None: the system does not say how much memory is free
-    largest_ctx: int | None  # all else equal
+    flops: float  # in the matrix products of a step, including recomputed ones
+    ms: float  # per step
+    fits: bool | None  # None: the system does not report free memory
+    largest_ctx: int | None  # that fits, with all other options unchanged
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What `bevia-fast plan` says. Sizes in bytes."""
+    """The figures that `bevia-fast plan` prints. Sizes are in bytes."""
 
     config: TrainConfig
     kernels: str
@@ -40,21 +40,21 @@ class Plan:
     vocabulary: int
     parameters: int
     available: int | None
-    process: int  # what the process has without the model
+    process: int  # of this process without the model
     ways: tuple[Way, ...]
 
     @property
     def tokens(self) -> int:
-        """That a step learns from."""
+        """Tokens per optimiser step."""
         return self.config.accumulate * self.config.batch * self.config.model.ctx
 
     @property
     def epochs(self) -> float:
-        """How often the run sees the text."""
+        """How many times the run goes through the training split."""
         return self.config.steps * self.tokens / (TRAINING_SHARE * self.characters)
 
     def as_object(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the plan as a dictionary for JSON."""
         found = asdict(self)
         for one, way in zip(found["ways"], self.ways, strict=True):
             one["memory"]["total"] = way.memory.total
@@ -63,8 +63,10 @@ class Plan:
 
 
 def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
-    """Look, reckon and time. Raises UserError for a text or options that cannot work, or that a resumed run cannot
-    change."""
+    """Read the text, time a small step, and return the plan.
+
+    Raises UserError for a text or options that cannot work, and for options that a resumed run cannot change.
+    """
     progress = progress or Progress()
     if config.resume:
         progress.stage("Reading the checkpoint")
@@ -77,7 +79,7 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     backend = open_backend(config.backend, config.threads)
     progress.stage("Timing a small step")
     forecast = Forecast(model, config.batch, backend)
-    progress.stage("Looking for the largest context")
+    progress.stage("Searching for the largest context")
     ways = tuple(_way(config, model, forecast, recompute, available) for recompute in (False, True))
     count = sum(spec.count for spec in parameter_specs(model))
     return Plan(

@@ -1,7 +1,7 @@
 """A training step without its arithmetic: which kernels it calls, how often, and on arrays of which shapes.
 
-The model itself is run, on arrays that have shapes but no numbers, and with a backend that only notes what it is asked
-for. So what is said here about a step is true however the model is changed.
+The real model runs on arrays that have shapes but no data, with a backend that only records its calls. So the result
+stays right however the model changes.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from ..model.gpt import GPT
 from ..model.parameters import Parameters
 
 Key = tuple[Any, ...]
-MOST_TOKENS = 1 << 30  # in a batch
+MOST_TOKENS = 1 << 30  # per batch
 
 
 @dataclass(frozen=True)
 class Call:
-    """What a kernel was asked for: an operation and its arguments by name, whose arrays are outlines."""
+    """A kernel call: an operation and its arguments by name. Arrays are outlines, which have a shape but no data."""
 
     operation: str
-    arguments: dict[str, Any] = field(repr=False)  # outlines must not be read
+    arguments: dict[str, Any] = field(repr=False)  # printing an outline would read it
 
     @property
     def key(self) -> Key:
-        """The same for calls that take the same work and memory."""
+        """Equal for calls that take the same work and memory."""
         return (self.operation, *((name, _fingerprint(value)) for name, value in self.arguments.items()))
 
     @property
     def cost(self) -> Cost:
-        """By the contract's cost model."""
+        """The flops and bytes of this call, by the contract's cost model."""
         return OPERATIONS[self.operation].cost(**self.arguments)
 
 
@@ -50,32 +50,32 @@ def _fingerprint(value: Any) -> Any:
     return value > 0 if isinstance(value, int | float) else value
 
 
-class Noting:
-    """A backend that notes its calls and computes nothing."""
+class CallCounter:
+    """A backend that counts its calls and computes nothing."""
 
     def __init__(self) -> None:
-        self.name = "noting"
-        self.calls: dict[Key, Call] = {}  # each kind once
+        self.name = "counter"
+        self.calls: dict[Key, Call] = {}  # one of each kind
         self.counts: Counter[Key] = Counter()
         for operation in OPERATIONS:
-            setattr(self, operation, self._noting(operation))
+            setattr(self, operation, self._counting(operation))
 
-    def _noting(self, operation: str) -> Callable[..., Any]:
+    def _counting(self, operation: str) -> Callable[..., Any]:
         signature = OPERATIONS[operation].signature
 
-        def noting(*args: Any, **kwargs: Any) -> float:
+        def count(*args: Any, **kwargs: Any) -> float:
             call = Call(operation, dict(signature.bind(*args, **kwargs).arguments))
             key = call.key
             self.calls.setdefault(key, call)
             self.counts[key] += 1
             return 0.0
 
-        return noting
+        return count
 
 
 @dataclass(frozen=True)
 class Rehearsed:
-    """A step: its calls, how often each is made, and its arrays."""
+    """A step: its calls, how often each is made, and outlines of its arrays."""
 
     calls: list[tuple[Call, int]]
     weights: Parameters
@@ -83,24 +83,25 @@ class Rehearsed:
 
     @property
     def launches(self) -> int:
-        """Calls of kernels altogether."""
+        """The number of kernel calls."""
         return sum(count for _, count in self.calls)
 
 
 def rehearse(config: ModelConfig, batch: int, *, recompute: bool = False, accumulate: int = 1) -> Rehearsed:
-    """One optimiser step of a model on batches of that many sequences: in milliseconds, however large the model is.
+    """Rehearse one optimiser step on `accumulate` batches of `batch` sequences. Takes milliseconds, however large the
+    model is.
 
-    Raises ConfigError for a batch that no memory holds.
+    Raises ConfigError for a batch of more than MOST_TOKENS tokens.
     """
     if batch * config.ctx > MOST_TOKENS:
-        raise ConfigError(f"A batch of {batch * config.ctx:,} tokens is more than any memory holds.")
+        raise ConfigError(f"A batch of {batch * config.ctx:,} tokens is too large; the limit is {MOST_TOKENS:,}.")
     activations = Activations(config, batch, config.ctx, recompute=recompute, empty=outline)
     calls: dict[Key, Call] = {}
-    # all layers but one are alike
+    # every further layer adds the calls by which a model of two layers differs from one of one layer
     first, second = (_pass(replace(config, layers=min(config.layers, n)), batch, recompute, calls) for n in (1, 2))
     counts = {key: first[key] + (second[key] - first[key]) * (config.layers - 1) for key in calls}
     found = [(call, accumulate * counts[key]) for key, call in calls.items()]
-    weights, update = Parameters(config, empty=outline), Noting()
+    weights, update = Parameters(config, empty=outline), CallCounter()
     kernels = cast(Backend, update)
     kernels.squared_norm(weights.flat)
     kernels.adamw(
@@ -112,29 +113,29 @@ def rehearse(config: ModelConfig, batch: int, *, recompute: bool = False, accumu
 
 
 def _pass(config: ModelConfig, batch: int, recompute: bool, calls: dict[Key, Call]) -> Counter[Key]:
-    """How often each call is made in a forward and backward pass; one of each kind is added to `calls`."""
+    """Count each kind of call in a forward and backward pass, and add one call of each kind to `calls`."""
     weights = Parameters(config, empty=outline)
     acts = Activations(config, batch, config.ctx, recompute=recompute, empty=outline)
     tokens = outline((batch, config.ctx), np.int32)
     stream = DropoutStream(0, 0) if config.dropout > 0.0 else None
 
-    def noted(chunks: list[slice], head_chunks: list[slice]) -> Counter[Key]:
-        noting = Noting()
-        model = GPT(config, cast(Backend, noting), weights, recompute=recompute)
+    def count_calls(chunks: list[slice], head_chunks: list[slice]) -> Counter[Key]:
+        counter = CallCounter()
+        model = GPT(config, cast(Backend, counter), weights, recompute=recompute)
         acts.chunks, acts.head_chunks = chunks, head_chunks
         model.forward(acts, tokens, stream)
         model.head(acts, tokens.reshape(-1), weights, 1.0)
         model.backward(acts, tokens, weights, stream)
-        calls.update(noting.calls)
-        return noting.counts
+        calls.update(counter.calls)
+        return counter.counts
 
-    # chunks of as many rows are alike; what they add to a pass without any is what each of them makes
+    # chunks with the same number of rows make the same calls: what a pass over one adds to a pass over none
     chunks, head_chunks = acts.chunks, acts.head_chunks
-    without = noted([], [])
+    without = count_calls([], [])
     total = Counter(without)
     for one, arguments in ((chunks, lambda c: ([c], [])), (head_chunks, lambda c: ([], [c]))):
         times = Counter(c.stop - c.start for c in one)
         for size, chunk in {c.stop - c.start: c for c in one}.items():
-            for key, count in noted(*arguments(chunk)).items():
+            for key, count in count_calls(*arguments(chunk)).items():
                 total[key] += times[size] * (count - without[key])
     return total

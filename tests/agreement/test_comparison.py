@@ -1,4 +1,4 @@
-"""The tests' own measure: tolerances that arithmetic explains, and that catch what they are there to catch."""
+"""The measure that other tests rely on: tolerances that rounding explains, and that catch mistakes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_float64_is_held_to_1e_minus_10(operation: str) -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_rounding_of_float32_stays_within_half_the_tolerance(operation: str) -> None:
-    """The NumPy path in float32 against itself in float64 on the same numbers."""
+    """The NumPy backend in float32, compared with itself in float64 on the same numbers."""
     numpy = get_backend("numpy")
     for case in cases(operation):
         single, double = make_arguments(case, "float32"), make_arguments(case, "float32")
@@ -53,7 +53,7 @@ def test_rounding_of_float32_stays_within_half_the_tolerance(operation: str) -> 
             assert result.ok, str(result)
 
 
-def test_the_same_arguments_again() -> None:
+def test_arguments_are_reproducible() -> None:
     for case in ALL:
         first, second = make_arguments(case, "float32"), make_arguments(case, "float32")
         for name, value in first.items():
@@ -62,7 +62,7 @@ def test_the_same_arguments_again() -> None:
         assert any(not np.array_equal(value, other[name]) for name, value in first.items() if value is not None)
 
 
-def test_cases_have_names_of_their_own() -> None:
+def test_cases_have_distinct_names() -> None:
     assert len({str(case) for case in ALL}) == len(ALL)
 
 
@@ -117,7 +117,9 @@ def test_a_difference_says_where_and_how_much() -> None:
     result = difference("dinp", actual, expected, 0.01, case="linear")
     assert (result.index, result.value_b) == ((1, 1), 3.0)
     assert not result.ok
-    assert str(result) == "linear: dinp[1, 1] is 3.4 against 3; error 0.1, 10 of the tolerance 0.01"
+    assert str(result) == "linear: dinp[1, 1] is 3.4, expected 3; error 0.1, 10 times the tolerance 0.01"
+    exact = difference("dinp", actual, expected, 0.0, case="linear")
+    assert str(exact) == "linear: dinp[1, 1] is 3.4, expected 3; error 0.1, none is allowed"
 
 
 def test_nan_equals_only_nan() -> None:

@@ -1,4 +1,4 @@
-"""That the cross-check sees what it is for."""
+"""The cross-check finds wrong kernels, and accepts right ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from small_runs import tiny_config
 
 from bevia_fast import ModelConfig, TrainConfig, train
-from bevia_fast.agreement.crosscheck import LiveCrosscheck, compare_gradients, gradient_tolerance, worst_of
+from bevia_fast.agreement.comparison import worst_of
+from bevia_fast.agreement.crosscheck import LiveCrosscheck, compare_gradients, gradient_tolerance
 from bevia_fast.agreement.sweep import check_kernels
 from bevia_fast.errors import StoppedRun
 from bevia_fast.kernels import get_backend
@@ -70,7 +71,7 @@ def test_a_wrong_gradient_is_named_with_index_and_both_values() -> None:
     assert " with the numpy backend" in message
 
 
-def test_a_wrong_loss_and_nan_are_seen() -> None:
+def test_a_wrong_loss_and_nan_are_found() -> None:
     numpy = get_backend("numpy")
 
     def cross_entropy(losses: Any, *args: Any, **options: Any) -> None:
@@ -91,7 +92,7 @@ def test_a_wrong_loss_and_nan_are_seen() -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("place", ["a", "b"])
-def test_what_is_not_finite_in_either_gradient_is_seen(value: float, place: str) -> None:
+def test_nan_and_infinity_in_either_gradient_are_found(value: float, place: str) -> None:
     sides = {name: Parameters.initial(SMALL, 1) for name in "ab"}
     sides[place]["h.1.ln_2.bias"][3] = value
     wrong = [found for found in compare_gradients(sides["a"], sides["b"]) if not found.ok]
@@ -99,7 +100,7 @@ def test_what_is_not_finite_in_either_gradient_is_seen(value: float, place: str)
 
 
 def test_a_preactivation_on_either_side_of_zero_does_not_stop_a_relu() -> None:
-    """With these weights and this batch there are some; a kernel that is wrong is seen all the same."""
+    """These weights and this batch have some of them; a wrong kernel is found nevertheless."""
     model = ModelConfig(activation="relu", vocab_size=65)
     weights = Parameters.initial(model, 29)
     tokens, targets = np.random.default_rng(29).integers(0, 65, (2, 12, model.ctx)).astype(np.int32)
@@ -123,7 +124,7 @@ def test_a_preactivation_on_either_side_of_zero_does_not_stop_a_relu() -> None:
     assert worst_of(compare_gradients(found, expected)).error == np.inf
 
 
-def test_it_stops_a_run_and_logs_while_all_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_logs_differences_and_stops_a_run_that_goes_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "t.txt"
     text.write_text("to be or not to be, that is the question\n" * 20)
     config = TrainConfig(
@@ -178,7 +179,7 @@ def test_check_finds_a_broken_kernel_and_passes_a_good_one() -> None:
 
 
 def test_the_curves_stay_together_for_200_steps() -> None:
-    """In float32, on something that is learnt: the loss falls by far more than the curves may differ."""
+    """In float32, on data that can be learnt: the loss falls by far more than the curves may differ."""
     rows = list(check_training(get_backend("numba"), get_backend("numpy"), "float32", steps=200))
     assert rows[-1].worst.error < CURVE_TOLERANCE["float32"] == 1e-3
     assert rows[-1].ok

@@ -1,12 +1,14 @@
-"""The trace against the rules of the Trace Event format, and the parts of a step against the whole."""
+"""The profile of a step: its parts add up to the whole, and its trace follows the Trace Event format."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from bevia_fast.commands.main import main
 from bevia_fast.kernels import get_backend, instruments
 from bevia_fast.kernels.contract import Backend
 from bevia_fast.kernels.instruments import instruments_ns
@@ -26,7 +28,7 @@ def profile(request: pytest.FixtureRequest) -> StepProfile:
 
 
 class Ticks:
-    """A clock that goes on by one whenever it is read."""
+    """A clock that advances by one whenever it is read."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -37,36 +39,36 @@ class Ticks:
 
 
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> Ticks:
-    """For the step and for its parts."""
+    """Let the step and its parts read the same fake clock."""
     ticks = Ticks()
     for module in (step_profile, instruments):
         monkeypatch.setattr(module, "clock", ticks)
     return ticks
 
 
-def test_measuring_reads_the_clock_twice_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And when the step begins and ends. What that costs, the command itself reports."""
+def test_recording_reads_the_clock_twice_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And twice per step, at its begin and end. `profile step` reports what that costs."""
     config = ProfileStepConfig(preset="seed")
     recorded = RecordedStep(TrainingStep(StepSize.of(config.model(), config.sequences()), get_backend("numpy")))
-    print(f"{instruments_ns():.0f} ns a call")
+    print(f"{instruments_ns():.0f} ns per call")
     ticks = one_clock(monkeypatch)
-    for _ in range(4):  # made, recorded, played
+    for _ in range(4):  # run, taped, played
         before = ticks.now
         recorded.run()
         assert ticks.now - before == 2 * 26 + 2
         assert recorded.recorded[-1] == tuple(range(before + 1, ticks.now + 1))
 
 
-def test_the_parts_are_all_of_a_step_but_for_looking_at_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_parts_are_a_whole_step_except_for_reading_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     one_clock(monkeypatch)
     config = ProfileStepConfig(ctx=8, dim=16, layers=1, heads=2, batch=2, backend="numpy", seconds=0.05)
     found = profile_step(config)
-    reads = 2 * len(found.calls) + 2  # from the first to the last one less pass, seen from outside one more
+    reads = 2 * len(found.calls) + 2  # one less between the first and the last, one more from outside
     assert found.covered == Ratio(*3 * [(reads - 1) / (reads + 1)])
     assert found.slowdown.median == reads + 1
 
 
-def test_calls_are_told_apart_by_the_weights_they_work_with() -> None:
+def test_calls_are_labelled_with_the_weights_that_they_use() -> None:
     step = TrainingStep(StepSize(ctx=8, dim=16, layers=2, heads=2, batch=2, vocab=5), get_backend("numpy"))
     found: dict[str, set[str]] = {}
     for call in RecordedStep(step).calls:
@@ -77,8 +79,8 @@ def test_calls_are_told_apart_by_the_weights_they_work_with() -> None:
     assert found["attention_forward"] == found["embedding_backward"] == found["adamw"] == {""}
 
 
-def test_a_call_that_is_made_in_parts_is_counted_where_it_belongs() -> None:
-    """A model may make a call for some rows at a time, or with nothing that tells its layer."""
+def test_a_call_made_in_parts_is_counted_in_its_place() -> None:
+    """A model may make a call for some rows at a time, or with arguments that do not show its layer."""
     step = TrainingStep(StepSize(ctx=8, dim=16, layers=2, heads=2, batch=2, vocab=5), get_backend("numpy"))
     whole = RecordedStep(step).calls
 
@@ -89,7 +91,7 @@ def test_a_call_that_is_made_in_parts_is_counted_where_it_belongs() -> None:
             step.backend.relu_forward(out[rows], out[rows])  # has no parameters
 
     class Halving:
-        """A step whose model calls `linear_forward` twice, each with another call behind it."""
+        """A backend that makes two calls of `linear_forward` out of one, each followed by another call."""
 
         def __getattr__(self, name: str) -> Any:
             return in_halves if name == "linear_forward" else getattr(step.backend, name)
@@ -124,8 +126,8 @@ def test_a_call_that_is_made_in_parts_is_counted_where_it_belongs() -> None:
 
 
 def assert_valid_trace(data: Any) -> dict[tuple[int, int], list[Any]]:
-    """JSON object form, complete and metadata events only, and on each thread spans strictly within each other or
-    apart. Returns the spans of each thread with their depth, in order of time."""
+    """Check that the trace is in JSON object form, has only complete and metadata events, and that the spans of each
+    thread are strictly nested or disjoint. Return the spans of each thread with their depth, in order of time."""
     assert isinstance(data, dict)
     assert data.get("displayTimeUnit", "ms") in ("ms", "ns")
     threads: dict[tuple[int, int], list[Any]] = {}
@@ -155,7 +157,7 @@ def assert_valid_trace(data: Any) -> dict[tuple[int, int], list[Any]]:
             end = -minus_end
             while stack and stack[-1] <= begin:
                 stack.pop()
-            assert not stack or end < stack[-1], f"{name} goes beyond what holds it"
+            assert not stack or end < stack[-1], f"{name} ends after the span that contains it"
             found[thread].append((len(stack), begin, end, name, category))
             stack.append(end)
         begins = [begin for _, begin, _, _, _ in found[thread]]
@@ -178,7 +180,7 @@ def test_the_trace_is_valid_and_strictly_nested(profile: StepProfile) -> None:
     assert layers == [*forward, "head", *reversed(forward), "optimizer"] * steps
 
 
-def test_a_trace_with_overlapping_spans_would_be_seen() -> None:
+def test_a_trace_with_overlapping_spans_is_rejected() -> None:
     def event(name: str, ts: float, dur: float) -> dict[str, Any]:
         return {"ph": "X", "name": name, "cat": "x", "pid": 1, "tid": 1, "ts": ts, "dur": dur}
 
@@ -196,9 +198,21 @@ def test_the_parts_are_the_whole(profile: StepProfile) -> None:
     assert sum(row["share"] for row in by_place(profile)) == pytest.approx(1.0)
     assert sum(row["launches"] for row in by_kernel(profile)) == len(profile.calls)
     assert sum(row["bound_ms"] for row in by_kernel(profile)) == pytest.approx(as_object(profile)["bound_ms"])
-    # how far this is the whole of a step without instruments, the command itself reports
-    print(f"{profile.covered.low:.4f} to {profile.covered.high:.4f} of the same steps seen from outside")
+    # `profile step` reports how this compares with a step without instruments
+    print(f"{profile.covered.low:.4f} to {profile.covered.high:.4f} of the same steps timed from outside")
     assert profile.covered.high <= 1.0
     assert profile.coverage.low <= profile.coverage.median <= profile.coverage.high
     assert profile.steps >= 8
     json.dumps(as_object(profile))
+
+
+def test_step_with_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace, figures = tmp_path / "trace.json", tmp_path / "step.json"
+    line = ["profile", "step", "--preset", "seed", "--backend", "numpy", "--seconds", "0.3"]
+    assert main([*line, "--trace", str(trace), "--json", str(figures)]) == 0
+    out = capsys.readouterr().out
+    for words in ("attention_backward", "layer 1", "Python between kernels", "total", "without instruments"):
+        assert words in out
+    assert json.loads(trace.read_text())["traceEvents"]
+    found = json.loads(figures.read_text())
+    assert sum(row["ms"] for row in found["by_kernel"]) == pytest.approx(found["whole_ms"])

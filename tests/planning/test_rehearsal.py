@@ -1,4 +1,4 @@
-"""What is said about a step without making it is what making it does."""
+"""The rehearsal of a step makes the same calls, and counts the same memory, as the step itself."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bevia_fast.kernels.numba_jit._runtime.rehearsal import Rehearsal
 from bevia_fast.model import activations
 from bevia_fast.planning.forecast import products
 from bevia_fast.planning.memory import numpy_bytes, training_memory
-from bevia_fast.planning.rehearsal import Key, Noting, rehearse
+from bevia_fast.planning.rehearsal import CallCounter, Key, rehearse
 from bevia_fast.training.step import Trainer
 
 VARIANTS: list[dict[str, Any]] = [
@@ -45,8 +45,8 @@ def trainer_of(model: ModelConfig, backend: Backend, *, recompute: bool, accumul
     return Trainer(train, model, backend, tokens)
 
 
-class Watching(Noting):
-    """Notes the calls that another backend makes."""
+class CountingBackend(CallCounter):
+    """A backend that computes with another one and counts the calls."""
 
     def __init__(self, backend: Backend) -> None:
         super().__init__()
@@ -55,16 +55,16 @@ class Watching(Noting):
                 setattr(self, name, self._both(getattr(self, name), getattr(backend, name)))
 
     @staticmethod
-    def _both(note: Any, function: Any) -> Any:
+    def _both(count: Any, function: Any) -> Any:
         def both(*args: Any, **kwargs: Any) -> Any:
-            note(*args, **kwargs)
+            count(*args, **kwargs)
             return function(*args, **kwargs)
 
         return both
 
 
 def without_updates(counts: dict[Key, int]) -> dict[Key, int]:
-    """AdamW is given other numbers than in the rehearsal, which do not matter for work or memory."""
+    """Leave out AdamW: the rehearsal passes it other numbers, which do not affect work or memory."""
     return {key: count for key, count in counts.items() if key[0] != "adamw"}
 
 
@@ -76,19 +76,19 @@ def test_the_calls_are_those_of_a_step(
     monkeypatch.setattr(activations, "ROWS", 64)  # several chunks, and a last one that is shorter
     monkeypatch.setattr(activations, "LONG_ROWS", 64)
     model = config(**options)
-    watching = Watching(get_backend("numpy"))
-    trainer = trainer_of(model, cast(Backend, watching), recompute=recompute, accumulate=2)
+    counter = CountingBackend(get_backend("numpy"))
+    trainer = trainer_of(model, cast(Backend, counter), recompute=recompute, accumulate=2)
     trainer.update(1, trainer.backward(1))
     rehearsed = rehearse(model, 3, recompute=recompute, accumulate=2)
     expected = Counter({call.key: count for call, count in rehearsed.calls})
-    assert without_updates(watching.counts) == without_updates(expected)
-    assert rehearsed.launches == sum(watching.counts.values())
+    assert without_updates(counter.counts) == without_updates(expected)
+    assert rehearsed.launches == sum(counter.counts.values())
     assert rehearsed.weights.flat.size == trainer.weights.flat.size
 
 
 @pytest.mark.parametrize("recompute", [False, True])
 @pytest.mark.parametrize("options", VARIANTS)
-def test_working_memory_is_what_the_kernels_hold(options: dict[str, Any], recompute: bool) -> None:
+def test_working_memory_is_planned_as_the_kernels_allocate_it(options: dict[str, Any], recompute: bool) -> None:
     model = config(**options)
     found: list[dict[Any, int]] = []
 
@@ -111,8 +111,8 @@ def test_working_memory_is_what_the_kernels_hold(options: dict[str, Any], recomp
 
 
 @pytest.mark.parametrize("options", [*VARIANTS[:3], {"dtype": "float64", "dropout": 0.1}])
-def test_what_numpys_kernels_take_for_a_moment(options: dict[str, Any]) -> None:
-    """Counted by Python: within a tenth of what is planned, but for arrays so small that NumPy reuses none."""
+def test_temporary_arrays_of_the_numpy_kernels(options: dict[str, Any]) -> None:
+    """Their traced peak is within a tenth of the plan, apart from arrays so small that NumPy does not reuse them."""
     kernels, model = get_backend("numpy"), config(ctx=256, dim=64, **{"vocab_size": 200, **options})
     largest = 0
     for recompute in (False, True):
@@ -133,7 +133,7 @@ def test_what_numpys_kernels_take_for_a_moment(options: dict[str, Any]) -> None:
 
 
 def filled(value: Any, below: int) -> Any:
-    """An array as this outline, with numbers."""
+    """Return an array like this outline, filled with random numbers."""
     if not isinstance(value, np.ndarray):
         return value
     random = np.random.default_rng(1)
@@ -144,7 +144,7 @@ def filled(value: Any, below: int) -> Any:
 
 
 def test_a_rehearsal_compiles_nothing(tmp_path: Path) -> None:
-    """Told by a process that has nothing compiled yet, nor a place to find it."""
+    """Checked in a process whose cache of compiled kernels is empty."""
     code = (
         "from bevia_fast.planning.memory import training_memory\nfrom bevia_fast.config import ModelConfig\n"
         "from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache\n"
@@ -168,5 +168,6 @@ def test_outlines_take_no_memory_and_cannot_be_written_to() -> None:
 def test_a_rehearsal_is_quick_however_large_the_model_is() -> None:
     large = ModelConfig(ctx=1 << 20, dim=1 << 14, layers=4000, heads=64, vocab_size=1 << 20)
     assert products(rehearse(large, 64)) > 1e20
-    with pytest.raises(ConfigError, match=r"2,147,483,648 tokens is more than any memory holds"):
+    words = r"^A batch of 2,147,483,648 tokens is too large; the limit is 1,073,741,824\.$"
+    with pytest.raises(ConfigError, match=words):
         rehearse(large, 2048)

@@ -1,0 +1,32 @@
+"""The process of a competitor: the memory that it reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bevia_fast.measuring.competitor import Competitor
+from bevia_fast.measuring.precheck import Agreement
+from bevia_fast.measuring.results import StepReport
+from bevia_fast.measuring.stopwatch import Rules
+from bevia_fast.measuring.training_step import StepSize
+from bevia_fast.model.parameters import Parameters
+from bevia_fast.planning.memory import training_memory
+from bevia_fast.reporter import Progress
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the system does not report peak memory")
+def test_peak_memory_is_that_of_the_steps(tmp_path: Path) -> None:
+    """The weights read from a file, and the gradients written to one, do not count."""
+    size = StepSize(8, 512, 4, 4, 1, 65)
+    agreement = Agreement(size, [("numpy", 1)], tmp_path, None, StepReport(), Progress())
+    weights = Parameters(size.model).flat.nbytes / 1e6
+    with Competitor("numpy", 1) as one:
+        one.ask("load")
+        before = one.ask("facts")["peak_rss_mb"]
+        agreement.begin(("numpy", 1), one, Rules(warmup_seconds=0.0))
+        one.ask("warm")
+        taken = one.ask("facts")["peak_rss_mb"] - before
+    planned = training_memory(size.model, 1, "numpy").total / 1e6
+    assert 0.9 * planned < taken < planned + 0.5 * weights
