@@ -1,7 +1,7 @@
-"""Views check no index: here every argument and all working memory stands between guard zones, which nobody writes to.
+"""Views check no index: here all arguments and working memory stand between guard zones, which must stay unchanged.
 
-The zones, and working memory before it is written, are filled with bytes that are a NaN of either dtype. So a kernel
-that reads what is not its own, and lets it count, shows in the result.
+Working memory starts as NaN. The zones are NaN in one call, so that a kernel that reads them and uses what it finds
+gives a different result; in another call they are a negative number, because adding to a NaN leaves the same bits.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bevia_fast.kernels.numba_jit._runtime import scratch as memory
 
 Array = NDArray[Any]
 GUARD = 16 * CACHE_LINE  # bytes on each side: more than any tile is wide
-FILL = 0xFF  # of every byte: a NaN as a float, -1 as an integer
+NAN, NEGATIVE = 0xFF, 0xC2  # a float of such bytes: NaN, and -97.1 (float32) or -4e13 (float64)
 MORE = [  # larger calls, for which the work is cut in other ways
     *(
         Case(f"attention_{which}", {"B": B, "T": T, "NH": NH, "HS": HS, "C": NH * HS},
@@ -46,17 +46,19 @@ EACH_COUNT = pytest.mark.parametrize("threads", range(1, min(2, numba.config.NUM
 
 
 class Guards:
-    """Arrays between guard zones."""
+    """Arrays between guard zones, whose bytes are all `fill`."""
 
-    def __init__(self) -> None:
+    def __init__(self, fill: int) -> None:
+        self.fill = fill
         self.made: dict[str, tuple[NDArray[np.uint8], int]] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-        """A C-contiguous array at the start of a cache line, filled with `FILL`."""
+        """A C-contiguous array at the start of a cache line, filled with NaN."""
         size = int(np.prod(shape)) * dtype.itemsize
-        raw = np.full(size + 2 * GUARD + CACHE_LINE, FILL, np.uint8)
+        raw = np.full(size + 2 * GUARD + CACHE_LINE, self.fill, np.uint8)
         start = -raw.ctypes.data % CACHE_LINE
         zone = raw[start : start + size + 2 * GUARD]
+        zone[GUARD : GUARD + size] = NAN
         self.made[name] = zone, size
         return zone[GUARD : GUARD + size].view(dtype).reshape(shape)
 
@@ -74,8 +76,8 @@ class Guards:
     def written(self) -> Iterator[str]:
         for name, (zone, size) in self.made.items():
             for side, guard in (("before", zone[:GUARD][::-1]), ("behind", zone[GUARD + size :])):
-                if (guard != FILL).any():
-                    yield f"{name}: {int((guard != FILL).argmax())} bytes {side} it"
+                if (guard != self.fill).any():
+                    yield f"{name}: {int((guard != self.fill).argmax())} bytes {side} it"
 
 
 def guard_memory(monkeypatch: pytest.MonkeyPatch, guards: Guards) -> None:
@@ -115,20 +117,23 @@ def test_nothing_is_written_outside(
     numba.set_num_threads(threads)
     try:
         for case in calls:
-            guards = Guards()
-            with monkeypatch.context() as patch:
-                guard_memory(patch, guards)
-                results = run(backend, case, guarded(case, dtype, guards))
-            assert list(guards.written()) == [], f"written outside by {case}"
+            results = []
+            for fill in (NEGATIVE, NAN):
+                guards = Guards(fill)
+                with monkeypatch.context() as patch:
+                    guard_memory(patch, guards)
+                    results.append(run(backend, case, guarded(case, dtype, guards)))
+                assert list(guards.written()) == [], f"written outside by {case}"
             for name, expected in run(backend, case, make_arguments(case, dtype)).items():
-                assert same_bits(results[name], expected), f"{case}: {name} depends on memory that is not its own"
+                for result in results:
+                    assert same_bits(result[name], expected), f"{case}: {name} depends on memory outside its arrays"
     finally:
         numba.set_num_threads(before)
 
 
 @pytest.mark.parametrize("at", [-1, 7], ids=["before", "behind"])
-def test_a_byte_outside_would_be_seen(at: int) -> None:
-    guards = Guards()
+def test_a_number_outside_would_be_seen(at: int) -> None:
+    guards = Guards(NEGATIVE)
     array = guards.empty("out", (7,), np.dtype("float32"))
     assert list(guards.written()) == []
     np.lib.stride_tricks.as_strided(guards.made["out"][0].view("float32"), (7 + GUARD // 2,))[GUARD // 4 + at] = 1.0
