@@ -174,6 +174,7 @@ def _weight_gradient_share(share, shares, layer, plan):
         if number > 0:
             zero(db)
         before = dw if number == 0 else nothing
+        # dw = left^T right + before;  db += sum_n right[n]
         multiply_add_streamed(dw, left[n:m, first:last].T, right[n:m, start:end], before, nothing, packed, db)
 
 
