@@ -172,7 +172,7 @@ def _forward_block(out, head, work, q0, dropout):
     for k0 in range(0, end, keys):
         k1 = min(k0 + keys, end)
         k_T, v = work.k_T[:, k0:k1], work.v[k0:k1]
-        scores = weights = causal(work.scores[: q.rows], q0 - k0)
+        scores = weights = causal(work.scores[: q.rows], q0 - k0)  # the same memory, before and after
 
         # scores = q k^T
         multiply_causal(scores, q, k_T)

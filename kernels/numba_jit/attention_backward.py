@@ -90,9 +90,9 @@ def _backward_part(bh, part, arrays, dropout, memory, plan):
         work.row_sum[t] = dot(dout[t], out[t])
     for k0 in range(first, T, plan.parts * plan.keys):
         k, v = head.k[k0 : k0 + plan.keys], head.v[k0 : k0 + plan.keys]
-        pack(work.k_T, k.T)
-        pack(work.v_T, v.T)
-        pack(work.k, k)
+        pack(work.k_T[:, : k.rows], k.T)
+        pack(work.v_T[:, : v.rows], v.T)
+        pack(work.k[: k.rows], k)
         for q0 in range(k0, T, BACKWARD_QUERIES):
             _backward_block((dq, dk, dv), dout, head, work, (q0, k0), k0 > first, dropout)
 
@@ -109,7 +109,8 @@ def _backward_block(gradients, dout, head, work, at, begun, dropout):
     dq, dk, dv = gradients[0][q0:q1], gradients[1][k0:k1], gradients[2][k0:k1]
     q, dout, lse, row_sum = head.q[q0:q1], dout[q0:q1], head.lse[q0:q1], work.row_sum[q0:q1]
     k_T, v_T, k = work.k_T[:, : k1 - k0], work.v_T[:, : k1 - k0], work.k[: k1 - k0]
-    scores = weights = causal(work.scores[: q.rows], q0 - k0)
+    # names of the same memory at different times
+    scores = weights = dropped = causal(work.scores[: q.rows], q0 - k0)
     dweights = dscores = causal(work.dscores[: q.rows], q0 - k0)
     packed_q, packed_dout = work.q[: q.rows], work.dout[: q.rows]
     pack(packed_q, q)
@@ -127,9 +128,9 @@ def _backward_block(gradients, dout, head, work, at, begun, dropout):
         # weights = exp(scores / sqrt(HS) - lse);  dscores = weights * (dweights - row_sum) / sqrt(HS), both in place
         softmax_gradient_rows(weights[rows], dscores[rows], lse[rows], row_sum[rows], head.scale, reach)
         if dropout.use:
-            drop_rows(weights[rows], dropout, row, k0)
+            drop_rows(dropped[rows], dropout, row, k0)
 
-    # dv += weights^T dout;  dk += dscores^T q;  dq += dscores k
-    add_product_transposed(dv, weights, packed_dout)
+    # dv += dropped^T dout;  dk += dscores^T q;  dq += dscores k
+    add_product_transposed(dv, dropped, packed_dout)
     add_product_transposed(dk, dscores, packed_q)
     add_product_causal(dq, dscores, k, begun)
