@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from measured import add_rates, each_backend
 
-from bevia_fast.bench_step import StepSize, TrainingStep
+from bevia_fast.backends import open_backend
 from bevia_fast.config import preset
-from bevia_fast.run import open_backend
+from bevia_fast.measuring.training_step import StepSize, TrainingStep
 
 
 @each_backend

@@ -4,8 +4,8 @@
     pytest bench/ -k attention --benchmark-json=before.json           # then --benchmark-compare, as usual
     pytest bench/ --benchmark-disable                                 # only see that they run
 
-Groups are an operation at a size. `extra_info` has GFLOP/s, GB/s, and the fraction of the peak; the figures come from
-the median, as `bevia_fast.timing` says. The peak is probed once, when the first benchmark of the session has ended, and
+A group is an operation at a size. `extra_info` has GFLOP/s, GB/s, and the fraction of the peak, computed from the
+median, as `bevia_fast.measuring.stopwatch` says. The peak is probed once, after the first benchmark of the session, and
 competitors do not take turns: for figures to be quoted use `bevia-fast bench`.
 """
 

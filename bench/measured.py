@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bevia_fast.bench_kernels import SCALES, Job, job, letters_of
-from bevia_fast.comparison import make_arguments
+from bevia_fast.agreement.comparison import make_arguments
+from bevia_fast.backends import open_backend
 from bevia_fast.kernels import BACKENDS
-from bevia_fast.run import open_backend
+from bevia_fast.measuring.kernel_jobs import SCALES, Job, job, letters_of
 
 each_backend = pytest.mark.parametrize("backend", list(BACKENDS))
 each_scale = pytest.mark.parametrize("scale", list(SCALES))

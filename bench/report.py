@@ -5,7 +5,7 @@
     python bench/report.py --from speed.json                     # the table again, from a run that was kept
 
 Measures a training step of each preset with both backends, and with PyTorch where an interpreter that has it is named;
-all take turns, see `bevia_fast/timing.py`. Takes about ten minutes.
+all take turns, see `bevia_fast/measuring/stopwatch.py`. Takes about ten minutes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from bevia_fast.bench_results import StepResult, read_json
 from bevia_fast.errors import UserError
+from bevia_fast.measuring.results import StepResult, read_json
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- speed table -->", "<!-- end of the speed table -->"

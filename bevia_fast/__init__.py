@@ -11,20 +11,24 @@ Names are loaded when they are first used, so that importing the package takes n
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import GenerateConfig, ModelConfig, TrainConfig, preset
+    from .data.tokenizer import Tokenizer
     from .errors import UserError
     from .kernels import get_backend
-    from .model import GPT
-    from .parameters import Parameters
-    from .run import Run
-    from .sample import generate
-    from .tokenizer import Tokenizer
-    from .training import train
+    from .model.gpt import GPT
+    from .model.parameters import Parameters
+    from .runs.trained import Run, generate
+    from .training.loop import train
 
 __version__: str
+
+if not os.path.isdir(os.path.join(os.path.dirname(__file__), "kernels")):
+    # A checkout, where kernels/ lies beside this folder and not in it: Python started there finds both.
+    __path__.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 __all__ = [
     "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Run", "Tokenizer", "TrainConfig", "UserError", "generate",
@@ -32,9 +36,9 @@ __all__ = [
 ]  # fmt: skip
 
 _HOMES = {
-    "GPT": "model", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "parameters", "Run": "run",
-    "Tokenizer": "tokenizer", "TrainConfig": "config", "UserError": "errors", "generate": "sample",
-    "get_backend": "kernels", "preset": "config", "train": "training",
+    "GPT": "model.gpt", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "model.parameters",
+    "Run": "runs.trained", "Tokenizer": "data.tokenizer", "TrainConfig": "config", "UserError": "errors",
+    "generate": "runs.trained", "get_backend": "kernels", "preset": "config", "train": "training.loop",
 }  # fmt: skip
 
 

@@ -1,29 +1,28 @@
-"""What can go wrong in a way that the user can mend. The message is one sentence; the command line prints just that."""
+"""Errors that the user can fix. The message is one sentence, and the command line prints only that."""
 
 from __future__ import annotations
 
 
 def escaped(text: str, kept: str = "") -> str:
-    """Text without characters that cannot be seen, or that would move a terminal's cursor or worse, but for those
-    `kept`."""
+    """Return text with unprintable characters escaped, since they could control a terminal, except those in `kept`."""
     return "".join(c if c.isprintable() or c in kept else ascii(c)[1:-1] for c in text)
 
 
 def shown(value: object, most: int = 200) -> str:
-    """Something that was read from a file and may be anything, for a message of one line."""
+    """Return something read from a file, which may be anything, as at most `most` printable characters."""
     text = escaped(str(value)[: most + 1])
     return text if len(text) <= most else text[:most] + "..."
 
 
 class UserError(Exception):
-    """Something asked for cannot be done; nothing was written. The command line ends with exit code 2.
+    """A request that cannot be carried out; nothing was written. The command line exits with code 2.
 
-    Not a ValueError, for tyro words those anew when they come from a dataclass that it fills.
+    It is not a ValueError, because tyro rewords those when a dataclass raises them.
     """
 
 
 class ConfigError(UserError):
-    """An option, or a combination of options, that cannot work."""
+    """An invalid option or combination of options."""
 
 
 class DataError(UserError):
@@ -31,13 +30,15 @@ class DataError(UserError):
 
 
 class CheckpointError(UserError):
-    """A model file or run folder that cannot be read or written."""
+    """A model file or a run folder that cannot be read or written."""
 
 
 class DamagedFile(CheckpointError):
-    """A file that is not as it was written: nobody can read it any more."""
+    """A file whose contents changed after it was written."""
 
 
 class StoppedRun(Exception):
-    """A training run, or a check, ended because its numbers went wrong, or the results of a run are not all on the
-    disk. The command line ends with exit code 1."""
+    """A training run or a check that failed: its numbers are wrong, or its results are not all on disk.
+
+    The command line exits with code 1.
+    """

@@ -1,4 +1,4 @@
-"""Pictures: the losses of a run, and where a model looks. matplotlib is imported here and in `bench_plots` only."""
+"""Pictures: the losses of a run, and attention maps. Only this module and `measuring.pictures` import matplotlib."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .errors import DataError
 
 Array = NDArray[Any]
 
-# Two of the colours of Okabe & Ito, told apart with any colour vision
+# Two colors of Okabe & Ito, which can be told apart with any color vision
 BLUE, VERMILLION = "#0072B2", "#D55E00"
 DPI = 100
-CELL = 0.15  # inches of an attention map for a character: 8 points of type and some air
+CELL = 0.15  # inches of an attention map per character: 8 points of type and some space
 MOST_CHARACTERS = 64
 MOST_PIXELS = 100e6
 
 
 def png(figure: Figure) -> bytes:
-    """A figure as a PNG file."""
+    """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
     figure.set_canvas(FigureCanvasAgg(figure))
     figure.savefig(buffer, format="png")
@@ -34,7 +34,7 @@ def png(figure: Figure) -> bytes:
 
 
 def draw_losses(records: list[dict[str, Any]]) -> Figure:
-    """Training and validation loss over the steps, from the records of metrics.jsonl."""
+    """Draw training and validation loss over the steps, from the records of metrics.jsonl."""
     figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     training = [(r["step"], r["loss"]) for r in records if r["loss"] is not None]
@@ -50,7 +50,7 @@ def draw_losses(records: list[dict[str, Any]]) -> Figure:
         steps, losses = zip(*validation, strict=True)
         axes.plot(steps, losses, color=VERMILLION, linewidth=1.5, marker="o", markersize=5,
                   label=f"validation; {losses[-1]:.3f} at the end")  # fmt: skip
-    axes.set(title="Loss while training", xlabel="step", ylabel="loss (nats a character)")
+    axes.set(title="Loss while training", xlabel="step", ylabel="loss (nats per character)")
     axes.grid(alpha=0.25)
     if training or validation:
         axes.legend()
@@ -58,20 +58,20 @@ def draw_losses(records: list[dict[str, Any]]) -> Figure:
 
 
 def _smoothed(losses: tuple[float, ...]) -> Array:
-    """A running mean over about a fiftieth of the run, in both directions, so that it does not lag."""
+    """Return a centered running mean over about a fiftieth of the run."""
     width = max(3, len(losses) // 50) | 1
     padded = np.pad(np.array(losses), width // 2, mode="edge")
     return np.convolve(padded, np.full(width, 1.0 / width), mode="valid")
 
 
 def draw_attention(maps: Array, text: str) -> Figure:
-    """Attention weights (layers, heads, T, T) of the T characters of `text`, a panel for each layer and head.
+    """Draw the attention weights (layers, heads, T, T) of the T characters of `text`, one panel per layer and head.
 
-    A row is a character that looks, a column one that is looked at. Raises DataError for a picture too large to read.
+    A row is a query, a column a key. Raises DataError if the picture would be too large to read.
     """
     layers, heads, T, _ = maps.shape
     if T > MOST_CHARACTERS:
-        raise DataError(f"The prompt has {T:,} characters; a picture can be read up to {MOST_CHARACTERS}.")
+        raise DataError(f"The prompt has {T:,} characters; a picture is readable with up to {MOST_CHARACTERS}.")
     panel = max(1.9, CELL * T) + 0.75  # inches, with labels
     width, height = heads * panel + 1.0, layers * panel + 0.9
     if width * height * DPI**2 > MOST_PIXELS:
@@ -83,7 +83,7 @@ def draw_attention(maps: Array, text: str) -> Figure:
     grid = figure.subplots(layers, heads, squeeze=False)
     labels = [_label(char) for char in text]
     small, large = min(10.0, max(8.0, 80.0 / T)), max(10.0, 2.5 * panel)  # points of type
-    norm = PowerNorm(0.5, 0.0, 1.0)  # most weights are small, so half of the colours go to those below 1/4
+    norm = PowerNorm(0.5, 0.0, 1.0)  # most weights are small, so half of the colors go to those below 1/4
     future = np.triu(np.ones((T, T), np.bool_), 1)
     for layer in range(layers):
         for head in range(heads):
@@ -95,9 +95,9 @@ def draw_attention(maps: Array, text: str) -> Figure:
             axes.set_xticks(range(T), labels, fontsize=small, parse_math=False)
             axes.set_yticks(range(T), labels, fontsize=small, parse_math=False)
             axes.tick_params(length=0, pad=3)
-    figure.suptitle("Attention: where each character looks", fontsize=1.4 * large)
-    figure.supxlabel("looked at", fontsize=1.2 * large)
-    figure.supylabel("looking", fontsize=1.2 * large)
+    figure.suptitle("Attention weights of each character", fontsize=1.4 * large)
+    figure.supxlabel("key (attends to)", fontsize=1.2 * large)
+    figure.supylabel("query (attends from)", fontsize=1.2 * large)
     bar = figure.colorbar(ScalarMappable(norm, "viridis"), ax=grid, fraction=0.3 / width, pad=0.2 / width,
                           aspect=layers * panel / 0.3)  # fmt: skip
     bar.set_label("attention weight", fontsize=1.2 * large)
@@ -109,7 +109,7 @@ VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 def _label(char: str) -> str:
-    """A character as it can be seen on an axis; one that the font lacks by its number."""
+    """Return a character as an axis label; one that the font lacks as its code point."""
     char = VISIBLE.get(char, char)
     has_it = char.isprintable() and get_font(findfont(FontProperties())).get_char_index(ord(char)) != 0
     return char if has_it else f"{ord(char):x}"

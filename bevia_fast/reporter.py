@@ -1,50 +1,76 @@
-"""What is told about a run while it goes on."""
+"""The interface through which a run or a measurement reports what it is doing."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
-from .run import Run
 
 Record = dict[str, Any]  # a line of metrics.jsonl
 
 
 class Reporter:
-    """What is told about a run while it goes on. This one keeps silent; see `console.ConsoleReporter`."""
+    """Receives the events of a training run. This base class ignores them all; see `commands.console`.
+
+        class Losses(Reporter):
+            def step(self, record):
+                print(record["step"], record["loss"])
+
+        train(TrainConfig(), Losses())
+    """
 
     def start(self, config: TrainConfig) -> None:
-        """All input is good."""
+        """The options and the text are valid; training is about to start."""
 
     def fact(self, name: str, value: str) -> None:
-        """Something to know about the run."""
+        """A fact about the run, such as ("text", "1,115,394 characters, 65 distinct")."""
 
     def compiling(self, operation: str, number: int, total: int) -> None:
-        """An operation is being compiled for this CPU, the one number `number` of `total`: half a minute in all."""
+        """`operation`, number `number` of `total`, is being compiled for this CPU; all of them take about 15 s."""
 
     def compiled(self) -> None:
-        """All that training needs is compiled. Told even if it was before."""
+        """All kernels are compiled; called even if they already were."""
 
     def counting(self, what: str, total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
-        """Something takes a while for a large text: call the function with the bytes done of `total`; 0: not known."""
+        """Open a context for a task that takes long for a large text.
+
+        The context gives a function to call with the number of bytes done, of `total` bytes; 0 if that is unknown.
+        """
         return contextlib.nullcontext(lambda done: None)
 
     def step(self, record: Record) -> None:
-        """A step is done; step 0 is the evaluation before the first."""
+        """A step is done; `record` is its line of metrics.jsonl. Step 0 is the evaluation before the first step."""
 
     def sample(self, step: int, text: str) -> None:
-        """What the model writes after `step`."""
+        """A text that the model wrote after `step`."""
 
     def note(self, text: str) -> None:
-        """Something is not as it should be, and the run goes on."""
+        """A warning; the run continues."""
 
     def interrupted(self) -> None:
-        """Ctrl-C was pressed, or the like; the step in hand is being finished."""
+        """Ctrl-C or a similar signal arrived; the current step is being finished."""
 
     def saved(self, count: int, size: int, seconds: float, of: float) -> None:
-        """The run was saved `count` times; a checkpoint has `size` bytes, all took `seconds` of `of` seconds."""
+        """The run was saved `count` times: `size` bytes per checkpoint, `seconds` of `of` seconds in total."""
 
-    def end(self, run: Run | None) -> None:
-        """The run is over; None if it failed."""
+    def end(self, folder: Path | None, interrupted: int) -> None:
+        """The run is over and saved in `folder`, or failed if that is None.
+
+        `interrupted` is the number of the signal that ended the run before its last step, or 0.
+        """
+
+
+class Progress:
+    """Receives the progress of a measurement. This base class ignores it; see `commands.progress`."""
+
+    def stage(self, what: str) -> None:
+        """A stage begins that may take a while."""
+
+    def advance(self, done: float, total: float, what: str = "") -> None:
+        """`done` of `total` of the stage is complete, and `what` comes next."""
+
+    def part(self, index: int, count: int, what: str) -> None:
+        """Part `index` of `count` begins, counted from 0; `what` describes it."""

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
-from bevia_fast.compiling import two_compilers
 from bevia_fast.config import ModelConfig
-from bevia_fast.kernels import BACKENDS, Backend, get_backend
+from bevia_fast.kernels import BACKENDS, get_backend
+from bevia_fast.kernels.contract import Backend
+from bevia_fast.training.compiling import two_compilers
+
+os.environ["PYTHONSAFEPATH"] = "1"  # processes that tests start import what the tests import, not what lies around
 
 settings.register_profile("repeatable", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
@@ -54,4 +57,4 @@ def dtype(request: pytest.FixtureRequest) -> str:
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing, and waiting for the disk, take longer than all steps of a small run."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
-    monkeypatch.setattr("bevia_fast.training._Session._draw", lambda self: None)
+    monkeypatch.setattr("bevia_fast.training.loop._Session._draw", lambda self: None)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import ArrayLike, NDArray
 
-from bevia_fast.comparison import Case, compare, difference
+from bevia_fast.agreement.comparison import Case, compare, difference
+from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import BACKENDS
+from bevia_fast.model.parameters import Parameters
 
 Array = NDArray[Any]
 
@@ -53,3 +60,27 @@ def assert_is_gradient(name: str, gradient: Array, loss: Callable[[], float], ar
 def normal(seed: int, *shape: int, dtype: str = "float64") -> Array:
     """Normal random numbers of a seed."""
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
+
+
+def random_parameters(config: ModelConfig, seed: int = 1) -> Parameters:
+    """Weights large enough that every path through the model matters; the initial ones are nearly 0."""
+    parameters, random = Parameters(config), np.random.default_rng(seed)
+    for name, view in parameters.items():
+        view[...] = random.normal(1.0 if "ln" in name and "weight" in name else 0.0, 0.5, view.shape)
+    return parameters
+
+
+def python_path() -> str:
+    """A PYTHONPATH with which a script of its own process imports what the tests import."""
+    tests = str(Path(__file__).parent)
+    own = [entry for entry in sys.path if entry.startswith(tests)]
+    return os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def in_a_process(script: str, argument: object, **variables: str) -> Any:
+    """What a script prints as JSON."""
+    environment = os.environ | variables | {"PYTHONPATH": python_path()}
+    command = [sys.executable, "-c", script, json.dumps(argument)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bevia_fast.checkpoint import PARTS, Checkpoint, newest_good
 from bevia_fast.config import ModelConfig, TrainConfig
-from bevia_fast.files import read_metrics
-from bevia_fast.modelfile import load_model
 from bevia_fast.reporter import Record, Reporter
+from bevia_fast.runs.checkpoint import PARTS, Checkpoint, newest_good
+from bevia_fast.runs.folder import read_metrics
+from bevia_fast.runs.modelfile import load_model
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 12
 TINY = ModelConfig(ctx=8, dim=8, layers=2, heads=2, dropout=0.1)

@@ -1,17 +1,17 @@
-"""Compiled code on disk: found again by the next process, and each function compiled by one at a time.
+"""Compiled code on disk: later processes reuse it, and only one process compiles a function at a time.
 
-Numba notices a change of a cached function's own file only, so a stale callee could run. Here the folder is named after
-a hash of all kernel sources, the versions of Python, numba, llvmlite and numpy, the CPU compiled for, and Numba's
-options for the compiler; it stands in the user's cache folder, so that a read-only install works and an uninstall
-leaves nothing in the package.
+Numba's own cache notices a change only in the file of the cached function, so a stale callee could run. Here the
+folder's name is a hash of all kernel sources, the versions of Python, Numba, llvmlite and NumPy, the target CPU, and
+Numba's compiler options. The folder lies in the user's cache folder, so that a read-only installation works and an
+uninstallation leaves nothing in the package.
 
-Two processes that compile the same function for different dtypes at once can, in Numba, leave an index that names the
-code of one for the other. Here whoever does not find a function takes its lock, on a file beside its code, before it
-compiles; others wait and find it then, or compile another function in the meantime. The lock is the operating system's
-and goes with its process. Files are written beside their place and moved there, so none is ever half there; one that
-cannot be read all the same is made anew.
+In Numba, two processes that compile the same function for different dtypes at the same time can leave an index that
+maps the types of one to the code of the other. Here a process that does not find a function takes a lock, on a file
+beside the code, before it compiles. Other processes wait for the result, or compile another function meanwhile. The
+lock is the operating system's and is released when the process exits. Files are written under a temporary name and
+renamed, so that none is ever incomplete; a file that cannot be read is compiled again.
 
-Where the folder cannot be written, code that stands there is used, and the rest is compiled in each process anew.
+If the folder cannot be written, existing code is used and everything else is compiled in each process.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from ...lock import take_lock
 from .._simd.target import TARGET
 from . import interrupts
 
-# Numba's options that change the code it makes.
+# The options of Numba that affect the generated code.
 OPTIONS = ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT", "USING_SVML", "CPU_NAME",
            "CPU_FEATURES")  # fmt: skip
-POLL = 0.05  # seconds between looks at what another process compiles
+POLL = 0.05  # seconds between checks whether another process has finished compiling
 
 
 def all_versions() -> Path:
-    """The folder with one folder for each version of the kernels; BEVIA_FAST_CACHE_DIR overrides the place."""
+    """Return the folder that holds one subfolder per version of the kernels; BEVIA_FAST_CACHE_DIR overrides it."""
     return Path(os.environ.get("BEVIA_FAST_CACHE_DIR") or platformdirs.user_cache_dir("bevia-fast")) / "kernels"
 
 
@@ -66,21 +66,25 @@ FOLDER = all_versions() / _version()
 
 
 class CompiledElsewhere(Exception):
-    """Another process is compiling the function, and this one does not want to wait for that."""
+    """Another process is compiling the function, and this process does not wait for it."""
 
 
 class _CompileLock:
-    """Held by the process that compiles the function whose files begin with `base`. Between threads it is only touched
-    under Numba's own lock. A function is compiled with those that it calls, which are not kept by themselves: so nobody
-    waits for one lock while he holds another."""
+    """The lock on one function; `base` is the prefix of its files.
+
+    Threads of this process touch it only while they hold Numba's compiler lock. A function is compiled together with
+    its callees, which are not cached separately, so no process waits for one lock while it holds another.
+    """
 
     def __init__(self, base: str) -> None:
         self.base = base
         self.file: IO[bytes] | None = None
 
     def take(self) -> bool:
-        """False if another process has it. True where there is nobody to agree with: nothing can be written, or the
-        file system knows no locks."""
+        """Return False if another process holds the lock.
+
+        Return True if there is nothing to coordinate: the folder cannot be written, or the file system has no locks.
+        """
         if self.file is not None or not writable():
             return True
         try:
@@ -96,11 +100,11 @@ class _CompileLock:
             file.close()
             return True
         self.file = file
-        self.remove("*.tmp.*")  # of a process that was killed
+        self.remove("*.tmp.*")  # left behind by a process that was killed
         return True
 
     def remove(self, pattern: str) -> None:
-        """Remove files of the function."""
+        """Remove the files of the function that match `pattern`."""
         for path in glob.glob(f"{glob.escape(self.base)}.{pattern}"):
             with contextlib.suppress(OSError):
                 os.remove(path)
@@ -112,7 +116,7 @@ class _CompileLock:
 
 
 class _Place(_CacheLocator):
-    """Where Numba keeps the code of a function."""
+    """Tells Numba where the code of a function is cached."""
 
     def __init__(self, function: Callable[..., Any], file: str) -> None:
         self._py_file, self._line = file, function.__code__.co_firstlineno
@@ -136,7 +140,7 @@ class _Files(CompileResultCacheImpl):
 
 
 class Cache(FunctionCache):
-    """What Numba asks for compiled code, and hands it to."""
+    """The cache that Numba loads compiled code from and saves it to."""
 
     _impl_class = _Files
 
@@ -146,17 +150,18 @@ class Cache(FunctionCache):
 
     @contextlib.contextmanager
     def one_process_at_a_time(self) -> Iterator[None]:
-        """Where the function is compiled: its lock, if that is taken in here, is given back at the end, however it
-        comes."""
-        with global_compiler_lock, interrupts.put_off():
+        """Wrap the compilation of the function: a lock that is taken inside is always released at the end."""
+        with global_compiler_lock, interrupts.deferred():
             try:
                 yield
             finally:
                 self._lock.release()
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """The code for a signature, or None: the caller then compiles it, and others wait for that. Raises
-        CompiledElsewhere if another process does, and `waiting` is off."""
+        """Return the code for a signature, or None: the caller then compiles it while other processes wait.
+
+        Raises CompiledElsewhere if another process is compiling it and `waiting` is False.
+        """
         found = self._load(sig, target_context)
         if found is not None:
             return found
@@ -168,20 +173,20 @@ class Cache(FunctionCache):
             time.sleep(POLL)
             interrupts.checkpoint()
             found = self._load(sig, target_context)
-        if found is None:  # it may have come just before the lock was free
+        if found is None:  # the code may have arrived just before the lock was released
             found = self._load(sig, target_context)
         if found is None:
             compiled.append(name)
         return found
 
     def _load(self, sig: Any, target_context: Any) -> Any:
-        # Code calls Numba's memory management, which has to be ready. What else Numba's own method makes ready here is
-        # for the compiler, who does it too: it takes as long as to load all kernels.
+        # Compiled code calls Numba's memory management, which must be initialized. Numba's own method initializes the
+        # compiler as well, which does so itself when it is needed; that takes as long as loading all kernels.
         rtsys.initialize(target_context)
         try:
             with self._guard_against_spurious_io_errors():
                 return self._load_overload(sig, target_context)
-        except Exception:  # damaged: anything can come of that
+        except Exception:  # a damaged file can raise anything
             if self._lock.file is not None:
                 self._lock.remove("nbi")
                 self._lock.remove("*.nbc")
@@ -192,17 +197,17 @@ class Cache(FunctionCache):
             try:
                 with saving:
                     super().save_overload(sig, data)
-            except OSError as error:  # a full disk is no reason not to train
+            except OSError as error:  # a full disk must not stop training
                 global _problem
                 _problem = error.strerror or str(error)
 
 
 def _silent(name: str) -> None:
-    """Nobody wants to know."""
+    """Ignore the name."""
 
 
-compiled: list[str] = []  # what this process, or one that it started for that, compiled and did not find
-waiting = True  # for what another process compiles
+compiled: list[str] = []  # functions that this process, or its second compiler, did not find and compiled
+waiting = True  # whether to wait for functions that another process is compiling
 saving = threading.Lock()  # held while files are written
 _telling: Callable[[str], None] = _silent
 _problem = ""
@@ -211,8 +216,10 @@ _writable: bool | None = None
 
 @contextlib.contextmanager
 def telling(tell: Callable[[str], None]) -> Iterator[None]:
-    """In here, `tell` is called with the name of each function that is not found on disk: this process compiles it, or
-    waits for another."""
+    """Inside this context, call `tell` with the name of each function that is not on disk.
+
+    This process then compiles the function, or waits for another process that does.
+    """
     global _telling
     before, _telling = _telling, tell
     try:
@@ -222,7 +229,7 @@ def telling(tell: Callable[[str], None]) -> Iterator[None]:
 
 
 def writable() -> bool:
-    """Whether compiled code can be kept for the next process."""
+    """Return whether compiled code can be saved for later processes."""
     global _writable, _problem
     if _writable is None:
         try:
@@ -235,6 +242,6 @@ def writable() -> bool:
 
 
 def problem() -> str:
-    """Why compiled code is not kept, in a few words; empty if it is."""
+    """Return why compiled code cannot be saved, in a few words; empty if it can."""
     writable()
     return _problem

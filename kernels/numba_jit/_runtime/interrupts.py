@@ -1,9 +1,8 @@
-"""Ctrl-C while a kernel is compiled: it ends that at the next convenient place, within a second or so.
+"""Ctrl-C during compilation takes effect at the next safe point, within a second or so.
 
-Python raises KeyboardInterrupt wherever it happens to be. In the compiler that may be in a callback, where it is
-printed and forgotten, and what the callback should have brought is missing; or just where memory gets another owner,
-and the process crashes when it ends. So it is only noted, until `checkpoint`. Who presses it twice does not want to
-wait.
+Python raises KeyboardInterrupt wherever it happens to be. In the compiler this may be a callback, where the exception
+is printed and lost together with the callback's result; or a place where memory changes owners, and the process crashes
+when it exits. So the signal is only recorded until the next `checkpoint`. A second Ctrl-C does not wait.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 
-class _Noted:
-    """Takes the place of the handler of Ctrl-C."""
+class _Deferred:
+    """A signal handler that records Ctrl-C and passes it on at a checkpoint."""
 
     def __init__(self, handler: Callable[[int, FrameType | None], object]) -> None:
         self.handler, self.count = handler, 0
@@ -33,23 +32,23 @@ class _Noted:
 
 
 @contextlib.contextmanager
-def put_off() -> Iterator[None]:
-    """Within, Ctrl-C is handled at the next `checkpoint`; if none comes, at the end."""
+def deferred() -> Iterator[None]:
+    """Inside this context, handle Ctrl-C at the next `checkpoint`, or at the end if there is none."""
     handler = signal.getsignal(signal.SIGINT)
-    if not callable(handler) or threading.current_thread() is not threading.main_thread():  # others get no signals
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():  # gets no signals
         yield
         return
-    noted = _Noted(handler)
-    signal.signal(signal.SIGINT, noted)
+    recorded = _Deferred(handler)
+    signal.signal(signal.SIGINT, recorded)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, handler)
-    noted.checkpoint()
+    recorded.checkpoint()
 
 
 def checkpoint() -> None:
-    """A convenient place."""
-    noted = signal.getsignal(signal.SIGINT)
-    if isinstance(noted, _Noted) and threading.current_thread() is threading.main_thread():
-        noted.checkpoint()
+    """Handle a Ctrl-C that arrived since the last safe point."""
+    current = signal.getsignal(signal.SIGINT)
+    if isinstance(current, _Deferred) and threading.current_thread() is threading.main_thread():
+        current.checkpoint()

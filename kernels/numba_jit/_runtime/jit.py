@@ -1,19 +1,19 @@
-"""The one place where functions are compiled: flags, cache, threads.
+"""The decorators that compile functions: flags, cache, threads.
 
-Flags. None: no kernel is compiled with `fastmath`. Assuming that there are no NaNs would hide a diverging run. Leave
-to reassociate sums or to contract a*b + c would let LLVM choose differently for the same source, and it does: code
-fresh from the compiler and code from the cache then differ in the last bit. Sums and products that should be
-vectorised or fused are written so, in `_simd`.
+Flags. There are none: no kernel is compiled with `fastmath`. To assume that there are no NaNs would hide a diverging
+run. Permission to reassociate sums or to contract a*b + c would let LLVM choose differently for the same source, and it
+does: freshly compiled code and cached code would differ in the last bit. Sums and products that should be vectorized or
+fused are written that way, in `_simd`.
 
-Cache. Machine code is kept on disk; see `cache`. Only kernels become machine code, not what they are made of; see
-`linking`.
+Cache. Machine code is cached on disk; see `cache`. Only kernels are translated to machine code, not the functions that
+are compiled into them; see `linking`.
 
-Threads. See `threads` for the layer that runs them. One of the layers ends the process when two Python threads start
-parallel kernels at once; with that one, and with no other, kernels wait for each other.
+Threads. `threads` chooses the layer that runs them. One of the layers aborts the process when two Python threads start
+parallel kernels at the same time; with that layer alone, kernels wait for each other.
 
-Waiting. At the end of a parallel loop GNU's OpenMP lets threads spin for milliseconds before they sleep. When another
-program has one of the cores, the thread that is waited for cannot run while the others spin in its place, and training
-becomes a hundred times slower. So they spin briefly here, unless the user says otherwise; see bench/NOTES.md.
+Spinning. At the end of a parallel loop, GNU's OpenMP lets threads spin for milliseconds before they sleep. If another
+program occupies one of the cores, the late thread cannot run while the others spin in its place, and training becomes
+a hundred times slower. So threads spin only briefly, unless the user sets GOMP_SPINCOUNT; see bench/NOTES.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from .launches import Kernel
 
 
 def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
-    """Compile a function on first use for each combination of dtypes, and keep the machine code on disk."""
+    """Compile a function on first use for each combination of dtypes, and cache the machine code on disk."""
 
     def decorate(function: Callable[..., Any]) -> Kernel:
         dispatcher = numba.njit(
@@ -53,7 +53,7 @@ def kernel(*, parallel: bool = True) -> Callable[[Callable[..., Any]], Kernel]:
 
 
 def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function now, with a fixed address that machine code can call, and keep it on disk."""
+    """Compile a function now, to a fixed address that machine code can call, and cache it on disk."""
 
     def decorate(function: Callable[..., Any]) -> Any:
         compiled = CFunc(function, sigutils.normalize_signature(signature), {}, {"error_model": "numpy"})
@@ -66,8 +66,8 @@ def c_function(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def device(function: Callable[..., Any], **options: Any) -> Any:
-    """Compile a function that kernels call; it is compiled into each of them."""
-    # no wrappers: it is never called from Python
+    """Compile a function that kernels call; it becomes part of each of them."""
+    # no wrappers: Python never calls it
     dispatcher = numba.njit(
         error_model="numpy", nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **options
     )(function)
@@ -82,5 +82,5 @@ def device(function: Callable[..., Any], **options: Any) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """As `device`, for a function so short that a call would take as long: views, as arguments, are many numbers."""
+    """Like `device`, for a function so short that a call would take as long: a view as an argument is many numbers."""
     return device(function, forceinline=True)

@@ -1,5 +1,5 @@
-"""Compiled functions as Python calls them: one at a time where the threading layer asks for that, and noted if somebody
-wants to make the same calls again."""
+"""Compiled functions as Python calls them: one at a time if the threading layer requires it, and recorded on request so
+that a tape can repeat the calls."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import numba
 from ...tape import Launch
 from . import scratch, threads
 
-_local = threading.local()  # `launches`: where calls of this Python thread are noted, or None
-_running = threading.Lock()  # of all kernels, where only one may run
+_local = threading.local()  # `launches`: the record of this Python thread's calls, or None
+_running = threading.Lock()  # held by the one kernel that may run
 
 
 class Kernel:
     """A compiled function."""
 
     def __init__(self, dispatcher: Any, *, alone: bool) -> None:
-        """`alone`: it waits until no other runs, for Numba's own threading layer, workqueue, starts one at a time."""
+        """With `alone`, a call waits for other kernels: Numba's workqueue layer can run only one at a time."""
         self.dispatcher, self.alone = dispatcher, alone
 
     def __call__(self, *arguments: Any) -> Any:
         result = self._alone(*arguments) if self.alone else self.dispatcher(*arguments)
-        noted = getattr(_local, "launches", None)
-        if noted is not None:
-            # what the dispatcher finds out in each call, the machine code for these types, is known from here on
+        record = getattr(_local, "launches", None)
+        if record is not None:
+            # the machine code for these types, which the dispatcher would look up in each call
             code = self.dispatcher.get_overload(tuple(map(numba.typeof, arguments)))
-            noted.append(Launch(self._alone if self.alone else code, list(arguments), {}))
+            record.append(Launch(self._alone if self.alone else code, list(arguments), {}))
         return result
 
     def _alone(self, *arguments: Any) -> Any:
@@ -43,8 +43,10 @@ class Kernel:
 
 @contextlib.contextmanager
 def launches() -> Iterator[list[Launch]]:
-    """Within, the kernels that this Python thread calls are noted. They may be called with the same arguments again,
-    to do the same again, under the same `conditions`."""
+    """Inside this context, record the kernels that this Python thread calls.
+
+    Under the same `conditions`, the recorded calls can be repeated with the same arguments.
+    """
     before, _local.launches = getattr(_local, "launches", None), []
     try:
         yield _local.launches
@@ -53,6 +55,8 @@ def launches() -> Iterator[list[Launch]]:
 
 
 def conditions() -> object:
-    """What must not have changed since kernels were called, if they are to be called with the same arguments: the
-    number of threads, for which the work was cut; and the working memory of this Python thread."""
+    """Return what must be unchanged if recorded calls are to be repeated.
+
+    These are the number of threads, for which the work was divided, and the working memory of this Python thread.
+    """
     return threads.thread_count(), scratch.generation()

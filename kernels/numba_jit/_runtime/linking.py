@@ -1,12 +1,12 @@
-"""What is compiled into a kernel is not compiled by itself as well.
+"""Functions that are compiled into a kernel are not compiled separately as well.
 
-A kernel is linked from its own code and that of all functions it calls; the whole is optimised and translated into
-machine code. Numba does that with each of these functions too, before it links it into the next, and with three
-wrappers around the body of each parallel loop. So the same loops are optimised and translated up to six times, one
-inside the other, and all but the last are thrown away. Here they are linked as they are: that leaves two fifths of the
-time to compile, and the same kernels.
+A kernel is linked from its own code and that of all functions it calls; the whole is optimized and translated to
+machine code. Numba does the same with each of these functions before it links it into its caller, and with three
+wrappers around the body of each parallel loop. So the same loops are optimized and translated up to six times, one
+inside the other, and all but the last result are thrown away. Here functions are linked unoptimized, which reduces
+compilation to two fifths of the time and gives the same kernels.
 
-What that takes is to override two methods of Numba's. A version that does not call them compiles as it always did.
+This overrides two methods of Numba. With a version of Numba that does not call them, compilation is only slower.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from numba.core.registry import cpu_target
 
 from .interrupts import checkpoint
 
-_whole = ""  # the function that becomes machine code
+_whole = ""  # the function that is translated to machine code
 
 
 class _Library(JITCodeLibrary):
-    """The code of a function or of a wrapper, with that of all it calls."""
+    """The code of a function or a wrapper, including that of its callees."""
 
     def _optimize_final_module(self) -> None:
         checkpoint()
@@ -36,8 +36,8 @@ class _Library(JITCodeLibrary):
         if self.name == _whole:
             super()._finalize_final_module()
             return
-        # Into a variable of each function Numba writes the address of the constants that it has from Python: there has
-        # to be one, and what the function is linked into will share it.
+        # Numba stores the address of a function's Python constants in a variable of that function. The variable must
+        # exist, and the code that the function is linked into shares it.
         known = self._codegen._engine.is_symbol_defined
         shared = [variable for variable in self._final_module.global_variables
                   if variable.linkage == llvm.Linkage.common and not known(variable.name)]  # fmt: skip
@@ -48,7 +48,7 @@ class _Library(JITCodeLibrary):
 
 @contextlib.contextmanager
 def only(whole: str) -> Iterator[None]:
-    """Within, no function becomes machine code but the one called `whole`."""
+    """Inside this context, translate only the function named `whole` to machine code."""
     global _whole
     codegen = cpu_target.target_context.codegen()
     with global_compiler_lock:

@@ -1,7 +1,7 @@
-"""How much working memory calls of the kernels take, without making them.
+"""How much working memory calls of the kernels take, found without making them.
 
-The functions of the kernels' modules are run with nothing behind them: launches do nothing, and where they take working
-memory, the size is noted. So it comes from the lines that take it, and there is no second formula beside them.
+The functions of the kernels' modules run with nothing behind them: launches do nothing, and requests for working memory
+are recorded. The size thus comes from the lines that request the memory, and no second formula can disagree with them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from .launches import Kernel
 
 
 class Rehearsal:
-    """Runs operations on arrays that may be outlines (see `memory.outline`). `sizes`: the bytes that each purpose has
-    needed at most, for the number of threads that is set."""
+    """Runs operations on arrays that may be outlines (see `memory.outline`).
+
+    `sizes` holds the most bytes that each purpose has needed, for the current number of threads.
+    """
 
     def __init__(self) -> None:
         self.sizes: dict[tuple[str, np.dtype[Any]], int] = {}
@@ -32,15 +34,15 @@ class Rehearsal:
             self._operations |= {name: shadow[name] for name in shadow.keys() & OPERATIONS.keys()}
 
     def run(self, operation: str, arguments: Mapping[str, Any]) -> None:
-        """As if the operation were called."""
+        """Run an operation as if it were called."""
         self._operations[operation](**arguments)
 
     def _shadow(self, module: ModuleType) -> dict[str, Any]:
-        """The names of a module: its functions without the contract's checks, its kernels without effect."""
+        """Return the names of a module, with functions that skip the contract's checks and kernels that do nothing."""
         shadow = dict(vars(module))
         for name, value in vars(module).items():
             function = inspect.unwrap(value) if callable(value) else value
-            if isinstance(value, Kernel) or name.endswith("_address"):  # to ask for one compiles
+            if isinstance(value, Kernel) or name.endswith("_address"):  # looking one up compiles it
                 shadow[name] = _nothing
             elif isinstance(function, FunctionType) and function.__module__ == module.__name__:
                 copy = FunctionType(function.__code__, shadow, name, function.__defaults__)
@@ -57,5 +59,5 @@ class Rehearsal:
 
 
 def _nothing(*arguments: Any) -> float:
-    """In the place of a kernel, or of an address of machine code."""
+    """Stand in for a kernel, or for a function that returns the address of machine code."""
     return 0.0

@@ -1,6 +1,7 @@
-"""Working memory of the kernels: allocated once, grown when a larger call comes, then used again.
+"""Working memory of the kernels: allocated once, grown when a larger call needs more, and reused.
 
-A step of training allocates nothing after the first. Each Python thread has its own, for two models may train at once.
+A training step allocates nothing after the first. Each Python thread has its own memory, since two models may train at
+the same time.
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ _generations = itertools.count(1)
 
 
 def scratch(purpose: str, size: int, dtype: np.dtype[Any]) -> Array:
-    """At least `size` unset elements, one-dimensional; valid until the next call with the same purpose and dtype."""
+    """Return at least `size` uninitialized elements, in one dimension.
+
+    They are valid until the next call with the same purpose and dtype.
+    """
     buffers = _local.__dict__.setdefault("buffers", {})
     buffer: Array | None = buffers.get((purpose, dtype))
     if buffer is None or buffer.size < size:
         buffers.pop((purpose, dtype), None)
-        buffer = None  # let the old one go before the new one comes
+        buffer = None  # free the old one before the new one is allocated
         buffer = buffers[purpose, dtype] = aligned_empty(size, dtype)
         _local.generation = next(_generations)
     return buffer
 
 
 def generation() -> int:
-    """A number that no other Python thread has, and that is another one as soon as a buffer of this one's has grown;
-    0 as long as it has none."""
+    """Return a number that is unique to this Python thread and changes whenever one of its buffers grows.
+
+    It is 0 while the thread has no buffers.
+    """
     return int(getattr(_local, "generation", 0))

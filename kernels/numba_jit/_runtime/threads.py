@@ -1,8 +1,8 @@
 """How many threads the kernels use, and which of Numba's threading layers runs them.
 
-OpenMP comes first: its threads wait for each other in the least time, and several Python threads may use it. Intel's
-TBB is next. Numba's own layer, workqueue, is everywhere, but starts one parallel loop at a time. With
-NUMBA_THREADING_LAYER one can be asked for by name.
+OpenMP comes first: its threads synchronize fastest, and several Python threads may use it. Intel's TBB is next. Numba's
+own layer, workqueue, is always available, but runs one parallel loop at a time. NUMBA_THREADING_LAYER selects a layer
+by name.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ LAYERS = ("omp", "tbb", "workqueue")
 if list(numba_config.THREADING_LAYER_PRIORITY) == ["tbb", "omp", "workqueue"]:  # Numba's own order: nobody chose it
     numba_config.THREADING_LAYER_PRIORITY = list(LAYERS)
 
-_count: Callable[[], int] | None = None  # asks the layer that was started
+_count: Callable[[], int] | None = None  # asks the running layer
 
 
 class LayerError(RuntimeError):
-    """The threading layer that was asked for cannot be had."""
+    """The requested threading layer is not available."""
 
 
 def loads(layer: str) -> bool:
-    """Whether a layer's libraries are there."""
+    """Return whether the libraries of a layer load."""
     if layer == "tbb":
         _find_tbb()
         try:
@@ -46,7 +46,7 @@ def loads(layer: str) -> bool:
 
 
 def _find_tbb() -> None:
-    """The package `tbb` puts its library where the system does not look; once loaded, it is found by its name."""
+    """Load the library of the `tbb` package, which lies where the system does not search; Numba then finds it."""
     if sys.platform == "linux":
         path = Path(sysconfig.get_path("data")) / "lib" / "libtbb.so.12"
         if path.exists():
@@ -55,12 +55,12 @@ def _find_tbb() -> None:
 
 
 def layer() -> str:
-    """The layer in use, or the one that will be. It is not started: a process can be forked until then."""
+    """Return the layer in use, or the one that will be used, without starting it: until then a process may fork."""
     with contextlib.suppress(ValueError):  # not started yet
         return str(numba.threading_layer())
     wanted = str(numba_config.THREADING_LAYER).lower()
     if wanted in LAYERS:
-        loads(wanted)  # so that Numba finds it
+        loads(wanted)  # Numba then finds it
         return wanted
     order = {"safe": ["tbb"], "threadsafe": ["tbb", "omp"], "forksafe": ["tbb", "workqueue"]}.get(
         wanted, numba_config.THREADING_LAYER_PRIORITY
@@ -69,8 +69,8 @@ def layer() -> str:
 
 
 def start() -> str:
-    """Start the threads, unless they are running; returns the layer. Raises LayerError, in one sentence."""
-    layer()  # loads what Numba would not find
+    """Start the threads if they are not running, and return the layer. Raises LayerError."""
+    layer()  # loads libraries that Numba would not find
     try:
         numba.get_num_threads()
     except ValueError as error:
@@ -86,44 +86,44 @@ def start() -> str:
 
 
 def physical_cores() -> int:
-    """Cores that this process may run on, a core with two hardware threads counted once.
+    """Return the number of cores that this process may run on; a core with two hardware threads counts once.
 
-    Two threads of one core share its arithmetic units: they add nothing to a product that keeps these busy.
+    Two threads of one core share its arithmetic units, so a second one adds nothing to a product that keeps them busy.
     """
     cores = set()
     for cpu in allowed_cpus():
         try:
             with open(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list", encoding="ascii") as siblings:
                 cores.add(siblings.read().strip())
-        except OSError:  # not Linux, or hidden: then each counts
+        except OSError:  # not Linux, or hidden: count each one
             cores.add(str(cpu))
     return max(1, len(cores))
 
 
 def allowed_cpus() -> set[int]:
-    """The hardware threads that this process may run on."""
+    """Return the hardware threads that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
 
 
 def set_threads(count: int | None = None) -> int:
-    """Use `count` threads from here on, or as many as there are physical cores; returns the number in use.
+    """Use `count` threads from now on, by default one per physical core; return the number in use.
 
-    Raises ValueError if there are not so many, LayerError if there are none at all.
+    Raises ValueError if there are fewer, LayerError if no threading layer loads.
     """
     most = numba.config.NUMBA_NUM_THREADS
     if count is None:
         count = min(physical_cores(), most)
     if not 1 <= count <= most:
-        raise ValueError(f"{count} threads are asked for; this machine offers from 1 to {most}")
+        raise ValueError(f"{count} threads are requested, but this machine offers 1 to {most}")
     start()
     numba.set_num_threads(count)
     return count
 
 
 def thread_count() -> int:
-    """The number in use, as `numba.get_num_threads`, but that it waits for no lock: every call of a kernel asks."""
+    """Return the number of threads like `numba.get_num_threads`, but without its lock: every kernel call asks."""
     global _count
     if _count is None:
         numba.get_num_threads()  # starts them
@@ -132,6 +132,6 @@ def thread_count() -> int:
 
 
 def describe() -> str:
-    """The number of threads and the threading layer, for people: "2 threads (omp)"."""
+    """Return the number of threads and the threading layer as text: "2 threads (omp)"."""
     count = numba.get_num_threads()
     return f"{count} thread{'s' if count != 1 else ''} ({layer()})"

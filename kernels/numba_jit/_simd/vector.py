@@ -1,7 +1,7 @@
 """LLVM vector code written as formulas.
 
 `Lanes` wraps an LLVM builder and a vector type; `Vec` is a value in a register with the usual operators. So a
-polynomial in `spans.py` reads as a polynomial, and compiles to one instruction for each of its operations.
+polynomial in `elementwise.py` reads as a polynomial, and compiles to one instruction for each of its operations.
 """
 
 from __future__ import annotations

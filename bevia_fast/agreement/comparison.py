@@ -1,0 +1,170 @@
+"""The same kernel call on two backends, and how far the results lie apart.
+
+    for operation in OPERATIONS:
+        for case in cases(operation):
+            for result in compare(case, "float32", "numba", "numpy"):
+                assert result.ok, result
+
+The arrays of a call are normal random numbers of a seed. Outputs are filled with noise beforehand: a kernel that adds
+where it should overwrite, or the reverse, cannot pass. The calls stand in `cases`, the limits in `tolerances`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from ..kernels import get_backend
+from ..kernels.contract import OPERATIONS, Backend
+from .tolerances import TINY, largest, outputs, scale, tolerance
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of an operation.
+
+    `dims`: what the letters of the contract's shapes stand for. `given`: which of the arrays that may be None are not.
+    `options`: the arguments that are not arrays. `transposed`: weights that may be in F order are. `in_place`: the
+    first array is the second. `spread`: the standard deviation of the random numbers.
+    """
+
+    operation: str
+    dims: Mapping[str, int]
+    given: tuple[str, ...] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    transposed: bool = False
+    in_place: tuple[str, str] | None = None
+    spread: float = 1.0
+
+    def __str__(self) -> str:
+        parts = [self.operation, "x".join(f"{letter}{size}" for letter, size in self.dims.items()), *self.given]
+        parts += [f"{name}={value}" for name, value in self.options.items()]
+        parts += ["transposed"] * self.transposed
+        parts += ["{}-is-{}".format(*self.in_place)] if self.in_place else []
+        parts += [f"spread={self.spread:g}"] if self.spread != 1.0 else []
+        return "-".join(parts)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How one array came out on two backends. `error` is relative to the array's scale; see `tolerances`."""
+
+    case: str
+    tensor: str
+    error: float
+    tolerance: float
+    index: tuple[int, ...]  # where the difference is largest
+    value_a: float
+    value_b: float
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.tolerance
+
+    def __str__(self) -> str:
+        ratio = f"{self.error / self.tolerance:.3g} of" if self.tolerance else "and no difference is allowed:"
+        return (
+            f"{self.case}: {self.tensor}{list(self.index)} is {self.value_a:.9g} against {self.value_b:.9g}; "
+            f"error {self.error:.3g}, {ratio} the tolerance {self.tolerance:.3g}"
+        )
+
+
+def difference(
+    tensor: str, a: Array, b: Array, tolerance: float, relative_to: float | None = None, case: str = ""
+) -> Comparison:
+    """Compare array `a` with the reference `b`; errors are relative to `relative_to`, or else to the largest |b|.
+
+    NaN equals NaN, an infinity itself, and nothing else.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"{tensor} has shape {a.shape} against {b.shape}")
+    a64, b64 = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    with np.errstate(invalid="ignore"):
+        distance = np.abs(a64 - b64)
+    distance = np.where((a64 == b64) | (np.isnan(a64) & np.isnan(b64)), 0.0, distance)
+    distance = np.where(np.isnan(distance), np.inf, distance)
+    where = tuple(int(i) for i in np.unravel_index(int(distance.argmax()), distance.shape))
+    if relative_to is None:
+        relative_to = max(largest(b64), TINY)
+    error = float(distance[where]) / relative_to
+    return Comparison(case, tensor, error, tolerance, where, float(a64[where]), float(b64[where]))
+
+
+def make_arguments(case: Case, dtype: DTypeLike, seed: int = 0) -> dict[str, Any]:
+    """The arguments of the call by name: the same ones, in new arrays, for the same case, dtype and seed.
+
+    float32 arguments are the float64 ones, rounded. What a forward pass saves (mean, rstd, lse, ...) is what the NumPy
+    backend saves for these inputs.
+    """
+    entry = OPERATIONS[case.operation]
+    generator = np.random.default_rng([seed, zlib.crc32(str(case).encode())])
+    arguments: dict[str, Any] = {}
+    for spec in entry.arrays:
+        shape = spec.shape(case.dims)
+        if spec.below is not None:
+            arguments[spec.name] = generator.integers(0, case.dims[spec.below], shape).astype(np.int32)
+        else:
+            flip = case.transposed and spec.either_order
+            numbers = generator.normal(0.0, case.spread, shape[::-1] if flip else shape).astype(dtype)
+            arguments[spec.name] = numbers.T if flip else numbers
+        if spec.optional and spec.name not in case.given:
+            arguments[spec.name] = None
+    arguments.update(case.options)
+    _settle(case.operation, arguments)
+    if case.in_place is not None:
+        output, other = case.in_place
+        arguments[output] = arguments[other]
+    return {name: arguments[name] for name in entry.signature.parameters if name in arguments}
+
+
+def _settle(operation: str, arguments: dict[str, Any]) -> None:
+    """Replace noise by what it has to be, where an argument is a function of others."""
+    numpy = get_backend("numpy")
+    if operation == "layernorm_backward":
+        inp, weight = arguments["inp"], arguments["weight"]
+        numpy.layernorm_forward(np.empty_like(inp), arguments["mean"], arguments["rstd"], inp, weight, None)
+    elif operation == "linear_backward" and arguments["preactivation"] is not None:
+        forward = numpy.relu_forward if arguments["activation"] == "relu" else numpy.gelu_forward
+        forward(arguments["inp"], arguments["preactivation"])
+    elif operation == "attention_backward":
+        dropout = {name: arguments[name] for name in ("dropout_rate", "dropout_key") if name in arguments}
+        numpy.attention_forward(arguments["out"], arguments["lse"], arguments["qkv"], **dropout)
+    elif operation == "adamw":
+        arguments["second_moment"] **= 2  # a mean of squares
+
+
+def run(backend: Backend, case: Case, arguments: Mapping[str, Any]) -> dict[str, Array]:
+    """Make the call, and return its outputs by name."""
+    with np.errstate(all="ignore"):
+        returned = getattr(backend, case.operation)(**arguments)
+    results = {"return": np.asarray(returned), **arguments}
+    return {name: results[name] for name in outputs(case.operation) if results.get(name) is not None}
+
+
+def compare(
+    case: Case, dtype: DTypeLike, a: str | Backend = "numba", b: str | Backend = "numpy", seed: int = 0
+) -> list[Comparison]:
+    """Make the same call on backend `a` and on the reference `b`: one comparison for each output, and one, with
+    tolerance 0, for each input that backend `a` must not have touched."""
+    backend_a = get_backend(a) if isinstance(a, str) else a
+    backend_b = get_backend(b) if isinstance(b, str) else b
+    untouched, arguments_a, arguments_b = (make_arguments(case, dtype, seed) for _ in range(3))
+    results_a, results_b = run(backend_a, case, arguments_a), run(backend_b, case, arguments_b)
+    if case.in_place is not None:  # the input that the output has replaced is no longer there to be measured by
+        arguments_b[case.in_place[1]] = untouched[case.in_place[1]]
+    comparisons = []
+    for name, expected in results_b.items():
+        limit = tolerance(case.operation, name, dtype, case.dims)
+        relative_to = scale(case.operation, name, expected, arguments_b)
+        comparisons.append(difference(name, results_a[name], expected, limit, relative_to, str(case)))
+    for name, array in untouched.items():
+        if isinstance(array, np.ndarray) and name not in results_b and name not in (case.in_place or ()):
+            comparisons.append(difference(name, arguments_a[name], array, 0.0, None, str(case)))
+    return comparisons

@@ -1,0 +1,60 @@
+"""`bevia-fast check`."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from ..agreement.sweep import DTYPES, CheckRow, check_kernels
+from ..backends import describe_backend, open_backend
+from ..config import CheckConfig, ModelConfig
+from ..kernels.contract import OPERATIONS
+from ..training.compiling import two_compilers
+from ..training.twins import check_training
+from .console import PlainConsole
+
+
+def run(config: CheckConfig) -> int:
+    """Compare the backends on all cases and in training; return the exit code."""
+    console = PlainConsole()
+    numba, numpy = open_backend("numba", config.threads), open_backend("numpy")
+    console.print(f"{describe_backend(numba)}  compared with  {describe_backend(numpy)}")
+    rows = []
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    )  # fmt: skip
+    with bar as progress, two_compilers([ModelConfig(vocab_size=65, dropout=0.1, dtype=dtype) for dtype in DTYPES]):
+        task = progress.add_task("kernels", total=2 * len(OPERATIONS) + 2 * len(DTYPES))
+        for row in check_kernels(numba, numpy, config.quick):
+            rows.append(row)
+            progress.update(task, advance=1, description=row.what)
+        for dtype in DTYPES:
+            progress.update(task, description="training")
+            for row in check_training(numba, numpy, dtype, 10 if config.quick else 50):
+                rows.append(row)
+                progress.update(task, advance=1)
+    _print_check(console, rows)
+    failed = [row for row in rows if not row.ok]
+    if failed:
+        console.print(f"{len(failed)} of {len(rows)} checks failed:")
+        for row in failed:
+            console.print(f"  {row.dtype} {row.worst}", soft_wrap=True)
+        return 1
+    console.print(f"All {len(rows)} checks passed.")
+    return 0
+
+
+def _print_check(console: Console, rows: list[CheckRow]) -> None:
+    table = Table(title="Largest error of each kernel, relative to the largest element")
+    for name in ("what", "dtype"):
+        table.add_column(name)
+    for name in ("compared", "error", "tolerance", "share"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in rows:
+        worst = row.worst
+        table.add_row(row.what, row.dtype, str(row.count), f"{worst.error:.1e}", f"{worst.tolerance:.1e}",
+                      f"{row.share:.1%}", "ok" if row.ok else "FAILED")  # fmt: skip
+    console.print(table)

@@ -1,0 +1,219 @@
+"""Showing a training run: a live progress bar on a terminal, occasional lines elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.rule import Rule
+from rich.text import Text
+
+from ..config import TrainConfig
+from ..errors import escaped
+from ..machine import readable
+from ..reporter import Record, Reporter
+
+LINES = 10  # lines per run where there is no terminal, approximately
+LINE_EVERY = 10.0  # seconds between lines during a long task
+SHOW_AFTER = 1.0  # seconds before the progress of a task is shown
+
+
+def printable(text: str) -> str:
+    """Return text that is safe to print on a terminal: control characters other than newlines and tabs are escaped."""
+    return escaped(text, "\n\t")
+
+
+class PlainConsole(Console):
+    """A console that prints text as it is, and leaves a broken pipe to the command line."""
+
+    def __init__(self) -> None:
+        super().__init__(highlight=False, markup=False)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
+class CompileBar:
+    """Shows the compilation of kernels: a bar on a terminal, one line elsewhere.
+
+    After `stop`, `count` kernels were compiled in `seconds`.
+    """
+
+    def __init__(self, console: Console) -> None:
+        from ..kernels.numba_jit._runtime import cache as kernel_cache
+
+        self.started, self.count, self.seconds = time.perf_counter(), 0, 0.0
+        self._compiled, self._before = kernel_cache.compiled, len(kernel_cache.compiled)
+        self.progress = Progress(
+            SpinnerColumn(), TextColumn("compiling"), BarColumn(bar_width=20), MofNCompleteColumn(),
+            TextColumn("{task.description}"), TimeElapsedColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.progress.start()
+        self.task = self.progress.add_task("")
+        if not console.is_terminal:
+            console.print(Text("compiling the kernels for this CPU; later runs reuse them ..."), soft_wrap=True)
+
+    def show(self, operation: str, number: int, total: int) -> None:
+        """Show that `operation`, number `number` of `total`, is being compiled."""
+        self.progress.update(self.task, description=operation, completed=number - 1, total=total)
+
+    def stop(self) -> None:
+        self.seconds = time.perf_counter() - self.started
+        self.count = len(self._compiled) - self._before
+        self.progress.stop()
+
+
+class ConsoleReporter(Reporter):
+    """Shows a training run on `console`."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.live = console.is_terminal
+        self.progress: Progress | None = None
+        self.compiler: CompileBar | None = None
+        self.steps = 1
+        self.val_loss: float | None = None
+        self.started = self.timed = 0.0
+
+    def _say(self, text: str, style: str = "") -> None:
+        console = self.progress.console if self.progress else self.console
+        console.print(Text(text, style), soft_wrap=True)
+
+    def start(self, config: TrainConfig) -> None:
+        self.steps = config.steps
+
+    def fact(self, name: str, value: str) -> None:
+        self._say(f"{name:<9}{value}")
+
+    def compiling(self, operation: str, number: int, total: int) -> None:
+        if self.compiler is None:
+            self.compiler = CompileBar(self.console)
+        self.compiler.show(operation, number, total)
+
+    def compiled(self) -> None:
+        if self.compiler is not None:
+            self.compiler.stop()
+            count, seconds = self.compiler.count, f"{self.compiler.seconds:.1f} s"
+            self.fact("compiled", f"{count} kernels for this CPU in {seconds}" if count
+                                  else f"by another process; waited {seconds}")  # fmt: skip
+            self.compiler = None
+
+    @contextlib.contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        began, lines = time.monotonic(), 0
+        with contextlib.ExitStack() as stack:
+            bar: Progress | None = None
+
+            def tell(done: int) -> None:
+                nonlocal bar, lines
+                seconds = time.monotonic() - began
+                if seconds < SHOW_AFTER + (0.0 if self.live else LINE_EVERY * lines):
+                    return
+                if not self.live:
+                    self._say(f"{what}: {readable(done)}{f' of {readable(total)}' if total else ''} ...")
+                    lines += 1
+                    return
+                if bar is None:
+                    bar = stack.enter_context(self._bar_of_bytes(what, total))
+                bar.update(bar.task_ids[0], completed=done)
+
+            yield tell
+
+    def _bar_of_bytes(self, what: str, total: int) -> Progress:
+        bar = Progress(
+            TextColumn(what), BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+            console=self.console, transient=True,
+        )  # fmt: skip
+        bar.add_task("", total=total or None)
+        return bar
+
+    def _open_bar(self) -> None:
+        self.started = time.perf_counter()
+        if self.live:
+            self.progress = Progress(
+                TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None),
+                TextColumn("loss {task.fields[loss]}  val {task.fields[val]}  {task.fields[speed]} tokens/s"),
+                TimeRemainingColumn(compact=True), TextColumn("left"),
+                console=self.console, transient=True, refresh_per_second=8,
+            )  # fmt: skip
+            self.progress.start()
+            self.progress.add_task("", total=self.steps, loss="-", val="-", speed="-")
+
+    def step(self, record: Record) -> None:
+        step, loss, speed = record["step"], record["loss"], record["tokens_per_s"]
+        if self.started == 0.0:
+            self._open_bar()
+        if record["val_loss"] is not None:
+            self.val_loss = record["val_loss"]
+        if self.progress is not None:
+            shown: dict[str, Any] = {"val": _number(self.val_loss)}
+            if loss is not None:
+                shown |= {"loss": _number(loss), "speed": f"{speed:,.0f}"}
+            self.progress.update(self.progress.task_ids[0], completed=step, **shown)
+        if "crosscheck" in record:
+            self._say(
+                f"step {step:>6}  cross-check: largest relative difference {record['crosscheck']:.2g}, "
+                f"in {record['crosscheck_tensor']}"
+            )
+        every = max(1, self.steps // LINES)
+        if record["val_loss"] is not None or (not self.live and step % every == 0):
+            self._line(record)
+
+    def _line(self, record: Record) -> None:
+        step = record["step"]
+        line = f"step {step:>6}  loss {_number(record['loss'])}  val {_number(record['val_loss'])}"
+        if step:
+            seconds = time.perf_counter() - self.started
+            speed = record["tokens_per_s"]  # None if the step was skipped
+            line += f"  {'-' if speed is None else f'{speed:,.0f}':>9} tokens/s  {seconds:6.1f} s"
+        self._say(line)
+
+    def sample(self, step: int, text: str) -> None:
+        console = self.progress.console if self.progress else self.console
+        title = f"sample after step {step:,}" if step else "sample before the first step"
+        console.print(Rule(title, align="left", style="dim", characters="-"))
+        console.print(Text(printable(text)), soft_wrap=True)
+        console.print(Rule(style="dim", characters="-"))
+
+    def interrupted(self) -> None:
+        self._say("Finishing this step and saving; press Ctrl-C again to stop at once.")
+
+    def note(self, text: str) -> None:
+        self._say(f"note     {text}")
+
+    def saved(self, count: int, size: int, seconds: float, of: float) -> None:
+        times = "once" if count == 1 else f"{count:,} times"
+        share = seconds / max(of, 1e-9)
+        self.fact("saving", f"{times}, {readable(size)} each; {seconds:.2f} s, {share:.1%} of the time")
+
+    def end(self, folder: Path | None, interrupted: int) -> None:
+        if self.compiler is not None:
+            self.compiler.stop()
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+        if folder is not None:
+            if interrupted:
+                self._say(f"Interrupted; saved in {folder}. Resume with: bevia-fast train --resume {folder}")
+            else:
+                self._say(f"Saved in {folder}. Try: bevia-fast generate {folder} --prompt \"The \"")
+
+
+def _number(value: float | None) -> str:
+    return "     -" if value is None else f"{value:.4f}"

@@ -1,0 +1,108 @@
+"""`bevia-fast plan`: a plan as tables and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from ..config import TrainConfig
+from ..data.corpus import TRAINING_SHARE
+from ..files import check_writable
+from ..machine import readable
+from ..measuring.results import write_json
+from ..planning.plan import Plan, Way, make_plan
+from .arguments import PlanCommand
+from .progress import progress
+from .tables import WideConsole, make_table, number
+
+PARTS = (
+    ("weights", "weights"), ("gradients", "gradients"), ("moments", "AdamW's two moments"),
+    ("kept", "kept for the backward pass"), ("passing", "arrays of one layer"),
+    ("scratch", "working memory of kernels"), ("crosscheck", "cross-check"),
+)  # fmt: skip
+
+
+def show_plan(config: TrainConfig, json: str = "") -> int:
+    """Make a plan, print it, and write it to a file if requested; return the exit code."""
+    check_writable(json)
+    with progress() as shown:
+        plan = make_plan(config, shown)
+    console = WideConsole()
+    for name, value in facts(plan):
+        console.print(f"{name:<9}{value}", soft_wrap=True)
+    console.show(make_table("", ["memory"], HEADS, memory_rows(plan)))
+    console.show(make_table("", ["per step"], HEADS, step_rows(plan)))
+    for line in notes(plan):
+        console.print(line, soft_wrap=True)
+    if json:
+        write_json(json, plan.as_object())
+    return 0
+
+
+HEADS = ["without --recompute", "with --recompute"]
+
+
+def facts(plan: Plan) -> list[tuple[str, str]]:
+    config, model = plan.config, plan.config.model
+    batches = f"{config.accumulate} x " if config.accumulate > 1 else ""
+    return [
+        ("text", f"{plan.characters:,} characters, {plan.vocabulary:,} distinct; seen {number(plan.epochs)} times"),
+        ("model", f"{plan.parameters:,} parameters: {model.layers} layers of {model.dim} channels and {model.heads} "
+                  f"heads, context {model.ctx:,}, {model.dtype}"),
+        ("step", f"{plan.tokens:,} tokens: {batches}{config.batch} sequences of {model.ctx:,}; {config.steps:,} steps"),
+        ("kernels", plan.kernels),
+    ]  # fmt: skip
+
+
+def memory_rows(plan: Plan) -> list[list[str]]:
+    rows = []
+    for name, title in PARTS:
+        sizes = [getattr(way.memory, name) for way in plan.ways]
+        if any(sizes):
+            rows.append([title, *map(readable, sizes)])
+    rows.append(["total", *(readable(way.memory.total) for way in plan.ways)])
+    if plan.available is not None:
+        rows.append([f"fits into {readable(plan.available)} of free memory",
+                     *("yes" if way.fits else "NO" for way in plan.ways)])  # fmt: skip
+        largest = [f"{way.largest_ctx:,}" if way.largest_ctx else "none" for way in plan.ways]
+        rows.append(["largest --ctx that fits", *largest])
+    return rows
+
+
+def step_rows(plan: Plan) -> list[list[str]]:
+    def row(title: str, value: Callable[[Way], str]) -> list[str]:
+        return [title, *map(value, plan.ways)]
+
+    return [
+        row("GFLOP in matrix products", lambda way: number(way.flops / 1e9)),
+        row("expected ms", lambda way: number(way.ms)),
+        row("expected tokens/s", lambda way: f"{plan.tokens / way.ms * 1e3:,.0f}"),
+        row(f"all {plan.config.steps:,} steps", lambda way: duration(way, plan.config.steps)),
+    ]
+
+
+def duration(way: Way, steps: int) -> str:
+    seconds = way.ms / 1e3 * steps
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
+
+
+def notes(plan: Plan) -> list[str]:
+    found = [
+        f"Memory excludes the process itself, about {readable(plan.process)}; time excludes evaluations, samples and "
+        "saving.",
+    ]
+    ctx, last = plan.config.model.ctx, plan.characters - int(TRAINING_SHARE * plan.characters)
+    if last <= ctx:  # the shorter of the two splits
+        found.append(
+            f"The text is too short for this context, so train refuses it: its validation split has {last:,} "
+            f"characters and needs {ctx + 1:,}."
+        )
+    chosen = plan.ways[plan.config.recompute]
+    if chosen.fits is False:
+        found.append("This does not fit; train refuses it unless --ignore-memory is given.")
+    return found
+
+
+def run(command: PlanCommand) -> int:
+    """Show the plan; return the exit code."""
+    return show_plan(command.config, command.json)

@@ -1,0 +1,196 @@
+"""From a text as numbers to batches of tokens.
+
+Batches are drawn without replacement within an epoch, and are a pure function of (seed, number of the batch): nothing
+is remembered from one to the next, so that a run can be resumed, repeated, or looked at anywhere.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import DataError, StoppedRun
+from ..kernels.rng import mix64, stream_key
+from .tokenfile import CodedText, cache_folder
+from .tokenizer import Tokenizer
+
+Array = NDArray[Any]
+
+TRAINING_SHARE = 0.9
+ROUNDS = 4  # of the Feistel network; Luby & Rackoff 1988 prove four enough with ideal round functions
+DRAWN_AHEAD = 1024  # places in the order computed at a time
+EVALUATED = 1 << 18  # characters of the validation split that an evaluation takes, if no number of batches is asked for
+SCANNED = 1 << 20  # characters looked at together
+ROWS_KEPT = 64  # rows looked up in a mapped file before its pages are given back; each may have brought a megabyte
+
+# --------------------------------------------------------------------------------------------------------------- splits
+
+
+class Corpus:
+    """A text as tokens, split by position: `training` is the first 90 %, `validation` the rest."""
+
+    def __init__(self, text: CodedText, tokenizer: Tokenizer | None = None) -> None:
+        """Without a tokenizer, the vocabulary is that of the text. Raises DataError if it lacks a character."""
+        self.tokenizer = tokenizer or Tokenizer("".join(sorted(text.characters)))
+        ids = self.tokenizer.find(text.characters)
+        if (ids < 0).any():
+            raise self.tokenizer.unseen(_unseen(text, ids), "The text")
+        cut = int(len(text.codes) * TRAINING_SHARE)
+        self.training = Tokens(text.codes[:cut], ids, text.mapping)
+        self.validation = Tokens(text.codes[cut:], ids, text.mapping)
+
+    def check_length(self, ctx: int) -> None:
+        """Raises DataError unless both splits hold at least one window of ctx tokens and the token after it."""
+        for name, tokens in (("training", self.training), ("validation", self.validation)):
+            if len(tokens) < ctx + 1:
+                total = len(self.training) + len(self.validation)
+                raise DataError(
+                    f"The text is too short: of its {total:,} characters {len(tokens):,} are in the {name} split, "
+                    f"and --ctx {ctx} needs at least {ctx + 1:,} there."
+                )
+
+
+class Tokens:
+    """A part of a text, which may be larger than the memory: `tokens[places]` are the token ids at an array of places
+    or a slice, int32. Nothing else is read. Raises StoppedRun if the file they lie in turns out to be damaged."""
+
+    def __init__(self, codes: Array, ids: Array, mapping: mmap.mmap | None = None) -> None:
+        """ids[codes] are the token ids; `mapping` is the file that `codes` (N,) lies in, if it lies in one."""
+        self._codes, self._ids, self._mapping = codes, ids, mapping
+        self._rows = 0
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __getitem__(self, places: Array | slice) -> Array:
+        try:
+            found: Array = self._ids[self._codes[places]]
+        except IndexError:  # a number of no character, where no check of the file looked
+            raise StoppedRun(f"The file of the text's tokens is damaged; remove {cache_folder()} and go on.") from None
+        if self._mapping is not None:
+            self._rows += len(found)
+            if self._rows >= ROWS_KEPT:
+                self._give_back(self._mapping)
+        return found
+
+    def _give_back(self, mapping: mmap.mmap) -> None:
+        """Have the system no longer count the file's pages as memory of this process, or all of it would be in the
+        end. They stay in its cache as long as nobody needs the room."""
+        self._rows = 0
+        if hasattr(mapping, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
+            mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def _unseen(text: CodedText, ids: Array) -> Iterator[tuple[str, int]]:
+    """The characters of a text that have no id, with their places."""
+    for start in range(0, len(text.codes), SCANNED):
+        codes = text.codes[start : start + SCANNED]
+        for place in np.flatnonzero(ids[codes] < 0).tolist():
+            yield text.characters[codes[place]], start + place
+
+
+# -------------------------------------------------------------------------------------------------------------- batches
+
+
+class Batches:
+    """The training batches: `batches[i]` is (tokens, targets), both (batch, ctx) int32; targets are one further on.
+
+    An epoch cuts the tokens into windows of ctx that do not overlap, from an offset of its own, and visits each window
+    once in an order of its own.
+    """
+
+    def __init__(self, tokens: Tokens | Array, ctx: int, batch: int, seed: int) -> None:
+        self.tokens, self.ctx, self.batch, self.seed = tokens, ctx, batch, seed
+        # ctx - 1 tokens are left for the offset, so that over the epochs a window can start anywhere
+        self.windows = max(1, (len(tokens) - ctx) // ctx)
+        self.offsets = len(tokens) - self.windows * ctx  # how many offsets there are
+        if self.offsets < 1:
+            raise DataError(f"{len(tokens)} tokens are too few for a window of {ctx} and the token after it.")
+        self.offsets = min(self.offsets, ctx)
+        self._steps = np.arange(ctx)
+        self._ahead: tuple[int, Array] = (-1, np.empty(0, np.int64))
+
+    def __getitem__(self, index: int) -> tuple[Array, Array]:
+        starts = self.starts(index * self.batch, self.batch)
+        places = starts[:, None] + self._steps
+        return self.tokens[places], self.tokens[places + 1]
+
+    def starts(self, first: int, count: int) -> Array:
+        """Where the windows number first .. first + count - 1, counted through all epochs, begin: (count,) int64."""
+        parts = []
+        while count:
+            block, skip = divmod(first, DRAWN_AHEAD)
+            if self._ahead[0] != block:
+                self._ahead = (block, self._draw(block * DRAWN_AHEAD))
+            parts.append(self._ahead[1][skip : skip + count])
+            first, count = first + parts[-1].size, count - parts[-1].size
+        return np.concatenate(parts)
+
+    def _draw(self, first: int) -> Array:
+        """Starts of the DRAWN_AHEAD windows from `first` on. Only saves time: all are pure functions of (seed, n)."""
+        starts, done = np.empty(DRAWN_AHEAD, np.int64), 0
+        while done < DRAWN_AHEAD:
+            epoch, place = divmod(first + done, self.windows)
+            count = min(DRAWN_AHEAD - done, self.windows - place)
+            window = permuted(np.arange(place, place + count), self.windows, stream_key(self.seed, "batches", epoch))
+            starts[done : done + count] = window * self.ctx + self.offset(epoch)
+            done += count
+        return starts
+
+    def offset(self, epoch: int) -> int:
+        """Where the first window of an epoch begins."""
+        return mix64(stream_key(self.seed, "batches", epoch, ROUNDS)) % self.offsets
+
+
+def permuted(places: Array, size: int, key: int) -> Array:
+    """Where a permutation of 0 .. size - 1, chosen by `key`, sends `places` (N,): (N,) int64. Takes no memory for it.
+
+    A Feistel network permutes the numbers of an even count of bits, whatever its round function; one that lands at or
+    above `size` is sent on until it is below (cycle walking, Black & Rogaway 2002).
+    """
+    half = max(1, -(-(size - 1).bit_length() // 2))
+    half_bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
+    keys = [np.uint64(mix64(key + number)) for number in range(ROUNDS)]
+    result = np.asarray(places).astype(np.uint64)
+    walking = np.arange(result.size)
+    while walking.size:
+        numbers = result[walking]
+        left, right = numbers >> half_bits, numbers & mask
+        for round_key in keys:
+            mixed: Any = mix64(right + round_key)  # type: ignore[arg-type]  # works on arrays of uint64 as on integers
+            left, right = right, left ^ (mixed & mask)
+        result[walking] = (left << half_bits) | right
+        walking = walking[result[walking] >= size]
+    return result.astype(np.int64)
+
+
+def evaluation_batches(
+    tokens: Tokens | Array, ctx: int, batch: int, count: int = 0
+) -> Iterator[tuple[Array, Array]]:
+    """Batches that cover a split: windows of ctx one after the other, and a last shorter one by itself.
+
+    Yields (tokens, targets), both (B, T) int32 with B <= batch and T <= ctx; every token but the first is a target
+    once. With `count`, only that many batches of full windows, spread evenly over the split.
+    """
+    windows, rest = divmod(len(tokens) - 1, ctx)
+    chosen = windows
+    if count and count * batch < windows:
+        chosen, rest = count * batch, 0
+    steps = np.arange(ctx)
+    for start in range(0, chosen, batch):
+        numbers = np.arange(start, min(start + batch, chosen)) * windows // max(chosen, 1)
+        places = numbers[:, None] * ctx + steps
+        yield tokens[places], tokens[places + 1]
+    if rest:
+        places = np.arange(windows * ctx, windows * ctx + rest)[None]
+        yield tokens[places], tokens[places + 1]
+
+
+def usual_evaluation(tokens: Tokens | Array, ctx: int, batch: int) -> int:
+    """How many batches an evaluation takes if nobody says: 0, which is all, or as many as have EVALUATED characters."""
+    count = max(1, EVALUATED // (ctx * batch))
+    return count if len(tokens) > max(EVALUATED, count * ctx * batch) else 0

@@ -1,0 +1,117 @@
+"""Competitors from the parent's side: start them, let them take turns, end them. See `worker`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import UserError
+from .stopwatch import Rules
+
+# NumPy's matrix products come from a library that reads its number of threads from here. A build machine may also have
+# told it to use the instructions of an older CPU; a comparison with it should be with its best.
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+LIMITING_VARIABLES = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+
+# For an interpreter where this package is not installed: load it from its place, without its neighbours on the path.
+BOOTSTRAP = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("bevia_fast", sys.argv.pop(1))
+sys.modules["bevia_fast"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from bevia_fast.measuring.worker import main
+main()
+"""
+
+
+def limit_blas_threads(config: Any) -> None:
+    """Where NumPy's products are timed in this very process: they read their number of threads when NumPy is loaded."""
+    if getattr(config, "backend", None) == "numpy" and getattr(config, "threads", 0):
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(config.threads)))
+
+
+class CompetitorError(UserError):
+    """A competitor that cannot run here."""
+
+
+class Competitor(AbstractContextManager["Competitor"]):
+    """A child process with one thing to time: `name` is numpy, numba, torch-eager, ... or peak."""
+
+    def __init__(self, name: str, threads: int, python: str = "") -> None:
+        self.name, self.threads = name, threads
+        environment = {key: value for key, value in os.environ.items() if key not in LIMITING_VARIABLES}
+        if name == "numpy" or name.startswith("torch"):
+            environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
+        foreign = [python, "-c", BOOTSTRAP, str(Path(__file__).parents[1] / "__init__.py")]
+        own = [sys.executable, "-P", "-m", "bevia_fast.measuring.worker"]
+        # what libraries say there is of interest only if the process dies
+        self.log = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
+        try:
+            self.process = subprocess.Popen(
+                [*(foreign if python else own), name, str(threads)], env=environment, text=True, encoding="utf-8",
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log,
+            )  # fmt: skip
+        except OSError as error:
+            self.log.close()
+            raise CompetitorError(f"Cannot start {python or sys.executable}: {error.strerror}.") from None
+
+    def ask(self, do: str, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its answer. Raises CompetitorError, in one sentence."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self.process.stdin.flush()
+            line = self.process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line.endswith("\n"):
+            raise CompetitorError(f"{self.name} {self._end()}.")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            sentence = " ".join(str(answer["error"]).split("\n")[0].split()).rstrip(".")
+            raise CompetitorError(f"{sentence}." if answer["kind"] == "ConfigError" else f"{self.name}: {sentence}.")
+        return answer
+
+    def _end(self) -> str:
+        """How a process that no longer answers came to its end, in a few words."""
+        with suppress(subprocess.TimeoutExpired):
+            if (code := self.process.wait(10)) < 0:
+                why = ", as by the system when no memory is left" if -code == getattr(signal, "SIGKILL", 0) else ""
+                return f"was ended by signal {-code} ({signal.strsignal(-code)}){why}"
+        self.log.seek(0)
+        last = (self.log.read().strip().splitlines() or ["it said nothing"])[-1]
+        return f"ended before its time: {last.rstrip('.')}"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if error is not None:
+            self.process.kill()
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()  # no more requests: it ends
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.log.close()
+
+
+
+
+def as_request(rules: Rules) -> dict[str, Any]:
+    """The rules as they are sent to a competitor."""
+    return asdict(rules)

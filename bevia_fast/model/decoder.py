@@ -1,0 +1,118 @@
+"""Generation with a key/value cache: only the newest token is computed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import GenerateConfig
+from ..kernels.memory import aligned_empty
+from ..kernels.rng import stream_key
+from ..kernels.windows import stride
+from .activations import Activations, Block
+from .gpt import GPT
+
+Array = NDArray[Any]
+
+GROUP = 128  # hidden units in a group, about: a few vectors wide, and enough groups to be shared out among threads
+
+
+class Decoder:
+    """Writes on from a text, with the keys and values of all earlier tokens in a cache.
+
+    `keys`, `values`: (2, layers, NH, ctx, HS), of the window that is read and of the next one, which is filled on the
+    way; see `kernels.windows`. So the memory does not grow, however long the text.
+    """
+
+    def __init__(self, model: GPT) -> None:
+        config = model.config
+        self.model = model
+        self.length = 0  # tokens of the text so far
+        shape = (2, config.layers, config.heads, config.ctx, config.head_size)
+        self.keys, self.values = aligned_empty(shape, config.dtype), aligned_empty(shape, config.dtype)
+        self.logits = aligned_empty(config.vocab_size, config.dtype)
+        self.weights = _packed(model)
+
+    def read(self, tokens: Array) -> Array:
+        """Forget what was, and take in `tokens` (T,) int32, T <= ctx, at once; return the logits (V,) of the next one,
+        in a buffer that is used again."""
+        config, T = self.model.config, tokens.size
+        ahead = stride(config.ctx)  # where the next window begins
+        if ahead < T:
+            self._read_window(1, tokens[ahead:])
+        x = self._read_window(0, tokens)[-1:]
+        final, (mean, rstd) = np.empty_like(x), np.empty((2, 1), x.dtype)
+        weights, kernels = self.model.parameters, self.model.backend
+        kernels.layernorm_forward(final, mean, rstd, x, weights["ln_f.weight"], weights.get("ln_f.bias"))
+        kernels.linear_forward(self.logits[None], final, weights.head.T)
+        self.length = T
+        return self.logits
+
+    def _read_window(self, window: int, tokens: Array) -> Array:
+        """Fill one of the caches from its beginning; returns the last layer's output (T, C)."""
+        config, T = self.model.config, tokens.size
+        acts = Activations(config, 1, T, recompute=True)
+
+        def keep(block: Block) -> None:
+            qkv = block.qkv.reshape(T, 3, config.heads, config.head_size)
+            self.keys[window, block.layer, :, :T] = qkv[:, 1].swapaxes(0, 1)
+            self.values[window, block.layer, :, :T] = qkv[:, 2].swapaxes(0, 1)
+
+        self.model.forward(acts, tokens.reshape(1, T), None, keep)
+        stream: Array = acts.blocks[-1].residual_out
+        return stream
+
+    def write(self, drawn: Array, token: int, config: GenerateConfig, draw: int) -> int:
+        """Take in `token`, and fill `drawn` (D,) int32 with the tokens that follow, with the random numbers from `draw`
+        on; returns how many there are: less than D where the logits of the next one are not finite."""
+        model = self.model.config
+        count = self.model.backend.decode_tokens(
+            drawn, self.logits, self.keys, self.values, token, self.length, **self.weights,
+            norm=model.norm, activation=model.activation, temperature=config.temperature, top_k=config.top_k,
+            top_p=config.top_p, key=stream_key(config.seed, "sampling"), draw=draw,
+        )  # fmt: skip
+        self.length += drawn.size
+        return count
+
+
+def _packed(model: GPT) -> dict[str, Any]:
+    """The weights as `decode_tokens` wants them: all layers in one array, by heads and by groups of hidden units."""
+    config, weights = model.config, model.parameters
+    L, C, NH, HS = config.layers, config.dim, config.heads, config.head_size
+    G = next(groups for groups in range(max(1, 4 * C // GROUP), 0, -1) if 4 * C % groups == 0)
+    M = 4 * C // G
+
+    def layers(name: str, split: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]) -> Array | None:
+        """The layers' arrays called `name` (L, *shape), each split into these axes, and those put in this order."""
+        if f"h.0.{name}" not in weights:
+            return None
+        out = aligned_empty((L, *shape), config.dtype)
+        for layer in range(L):
+            part = weights[f"h.{layer}.{name}"].reshape(split).transpose(order)
+            out[layer] = part.reshape(shape)
+        return out
+
+    def vectors(name: str) -> Array | None:
+        return layers(name, (C,), (0,), (C,))
+
+    return {
+        "token_table": weights["wte.weight"],
+        "position_table": weights["wpe.weight"],
+        "ln_1_weight": vectors("ln_1.weight"),
+        "ln_1_bias": vectors("ln_1.bias"),
+        "qkv_weight": layers("attn.c_attn.weight", (C, 3, NH, HS), (2, 0, 1, 3), (NH, C, 3 * HS)),
+        "qkv_bias": layers("attn.c_attn.bias", (3, NH, HS), (1, 0, 2), (NH, 3 * HS)),
+        "attn_proj_weight": layers("attn.c_proj.weight", (NH, HS, C), (0, 1, 2), (NH, HS, C)),
+        "attn_proj_bias": vectors("attn.c_proj.bias"),
+        "ln_2_weight": vectors("ln_2.weight"),
+        "ln_2_bias": vectors("ln_2.bias"),
+        "fc_weight": layers("mlp.c_fc.weight", (C, G, M), (1, 0, 2), (G, C, M)),
+        "fc_bias": layers("mlp.c_fc.bias", (G, M), (0, 1), (G, M)),
+        "mlp_proj_weight": layers("mlp.c_proj.weight", (G, M, C), (0, 1, 2), (G, M, C)),
+        "mlp_proj_bias": vectors("mlp.c_proj.bias"),
+        "ln_f_weight": weights["ln_f.weight"],
+        "ln_f_bias": weights.get("ln_f.bias"),
+        "head": weights.head,
+    }

@@ -1,0 +1,128 @@
+"""The weights of a model: one flat buffer, and named views into it.
+
+Flat, because then clipping, AdamW, saving and comparing are each one pass over one array. Matrices come first and
+vectors last, so that weight decay is a prefix. Names, shapes and layouts are GPT-2's (linear weights: input x output).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import ModelConfig
+from ..kernels.memory import CACHE_LINE, aligned_zeros
+from ..kernels.rng import stream_key
+
+INIT_STD = 0.02  # Radford et al. 2019 (GPT-2)
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """One tensor of the model."""
+
+    name: str
+    shape: tuple[int, ...]
+    init: str  # "normal", "residual" (normal, scaled down with depth), "ones" or "zeros"
+
+    @property
+    def count(self) -> int:
+        return math.prod(self.shape)
+
+
+def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
+    """All tensors of a model, matrices first. The order is that of the flat buffer."""
+    C, V, T = config.dim, config.vocab_size, config.ctx
+    matrices = [ParameterSpec("wte.weight", (V, C), "normal"), ParameterSpec("wpe.weight", (T, C), "normal")]
+    vectors = []
+
+    def linear(name: str, inputs: int, outputs: int, init: str = "normal") -> None:
+        matrices.append(ParameterSpec(f"{name}.weight", (inputs, outputs), init))
+        if config.bias:
+            vectors.append(ParameterSpec(f"{name}.bias", (outputs,), "zeros"))
+
+    def norm(name: str) -> None:
+        vectors.append(ParameterSpec(f"{name}.weight", (C,), "ones"))
+        if config.bias:
+            vectors.append(ParameterSpec(f"{name}.bias", (C,), "zeros"))
+
+    for layer in range(config.layers):
+        norm(f"h.{layer}.ln_1")
+        linear(f"h.{layer}.attn.c_attn", C, 3 * C)
+        linear(f"h.{layer}.attn.c_proj", C, C, "residual")
+        norm(f"h.{layer}.ln_2")
+        linear(f"h.{layer}.mlp.c_fc", C, 4 * C)
+        linear(f"h.{layer}.mlp.c_proj", 4 * C, C, "residual")
+    norm("ln_f")
+    if not config.tie:
+        matrices.append(ParameterSpec("lm_head.weight", (V, C), "normal"))
+    return matrices + vectors
+
+
+class Parameters(Mapping[str, NDArray[Any]]):
+    """A flat buffer with named views: weights, or their gradients, or their moments.
+
+    `flat` is (P,) of the config's dtype; each tensor starts at a cache line, the gaps between them stay 0.
+    `decayed` is how many leading elements belong to matrices. `parameters["wte.weight"]` is a view of shape (V, C).
+    """
+
+    def __init__(self, config: ModelConfig, *, empty: Callable[[int, Any], NDArray[Any]] = aligned_zeros) -> None:
+        """Filled with 0. `empty` makes the buffer."""
+        self.config = config
+        self.specs = parameter_specs(config)
+        dtype = np.dtype(config.dtype)
+        line = CACHE_LINE // dtype.itemsize
+        offsets, end, self.decayed = [], 0, 0
+        for spec in self.specs:
+            offsets.append(end)
+            end += -(-spec.count // line) * line
+            if len(spec.shape) == 2:
+                self.decayed = end
+        self.flat = empty(end, dtype)
+        self._views = {
+            spec.name: self.flat[start : start + spec.count].reshape(spec.shape)
+            for spec, start in zip(self.specs, offsets, strict=True)
+        }
+
+    @classmethod
+    def initial(cls, config: ModelConfig, seed: int) -> Parameters:
+        """GPT-2's initialisation: normal with standard deviation 0.02; the projections that write into the residual
+        stream are scaled by 1/sqrt(2 layers), so that its variance does not grow with depth. Drawn in float64 from a
+        stream for each tensor, so that it depends on the seed and the tensor alone."""
+        parameters = cls(config)
+        for index, spec in enumerate(parameters.specs):
+            view = parameters[spec.name]
+            if spec.init in ("ones", "zeros"):
+                view.fill(1.0 if spec.init == "ones" else 0.0)
+                continue
+            std = INIT_STD / math.sqrt(2 * config.layers) if spec.init == "residual" else INIT_STD
+            generator = np.random.Generator(np.random.Philox(key=stream_key(seed, "weights", index)))
+            view[...] = generator.normal(0.0, std, spec.shape)
+        return parameters
+
+    @property
+    def count(self) -> int:
+        """Numbers to be trained; the gaps are not counted."""
+        return sum(spec.count for spec in self.specs)
+
+    @property
+    def head(self) -> NDArray[Any]:
+        """The output projection (V, C): its own matrix, or the token embedding's."""
+        return self["wte.weight" if self.config.tie else "lm_head.weight"]
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The tensor called `name`, or `default` where the model has none (as biases with --no-bias)."""
+        return self._views.get(name, default)
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)

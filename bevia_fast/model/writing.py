@@ -1,0 +1,94 @@
+"""Writing text with a model, a character at a time.
+
+The context may fill up. Then the model goes on with the last half of it as its past: so the text can be as long as one
+likes, and each character but the first few is drawn from at least ctx/2 characters before it; see `kernels.windows`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import GenerateConfig
+from ..data.tokenizer import Tokenizer
+from ..errors import StoppedRun
+from ..kernels.rng import stream_key, uniform
+from .decoder import Decoder
+from .gpt import GPT
+
+if TYPE_CHECKING:
+    pass
+
+Array = NDArray[Any]
+
+LARGEST_BLOCK = 512  # characters drawn in one call at most; the first call draws one, the next two, four, ...
+BLOCK_SECONDS = 1 / 60  # that a call should take: Ctrl-C waits for its end
+NOT_FINITE = "The model's logits are not finite; its weights are of no use."
+
+
+
+
+def stream(model: GPT, tokenizer: Tokenizer, config: GenerateConfig, *, use_cache: bool = True) -> Iterator[str]:
+    """The characters that follow `config.prompt`, as they are drawn.
+
+    An empty prompt stands for a new line, or for the first character of the alphabet if that has none. Character i is
+    a pure function of the weights, the text before it, and (seed, i). With `use_cache` = False the model reads all of
+    its window again for each character: slow, and the same text. It is the reference that tests hold the cache against.
+    """
+    text = config.prompt or ("\n" if "\n" in tokenizer.alphabet else tokenizer.alphabet[0])
+    tokens = tokenizer.encode(text, "The prompt")[-model.config.ctx :]
+    return _characters(_cached if use_cache else _uncached, model, tokens, tokenizer, config)
+
+
+def _characters(
+    draw: Callable[[GPT, Array, GenerateConfig], Iterator[int]], model: GPT, tokens: Array, tokenizer: Tokenizer,
+    config: GenerateConfig,
+) -> Iterator[str]:  # fmt: skip
+    for token in draw(model, tokens, config):
+        yield tokenizer.alphabet[token]
+
+
+def _cached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
+    """The tokens that follow, computing the newest one only: a block of them at a time, about as many as fit between
+    two pictures on a screen."""
+    decoder = Decoder(model)
+    token = choose(model, decoder.read(tokens), config, 0)
+    yield token
+    done, size = 1, 1
+    while done < config.length:
+        drawn = np.zeros(min(size, config.length - done), np.int32)
+        start = time.perf_counter()
+        count = decoder.write(drawn, token, config, done)
+        speed = drawn.size / max(time.perf_counter() - start, 1e-9)
+        size = max(1, min(2 * size, int(speed * BLOCK_SECONDS), LARGEST_BLOCK))
+        size = 1 << (size.bit_length() - 1)  # a power of 2: the contract remembers the shapes that it has checked
+        yield from drawn[:count].tolist()
+        if count < drawn.size:
+            raise StoppedRun(NOT_FINITE)
+        token, done = int(drawn[-1]), done + count
+
+
+def _uncached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
+    """The same, computing the whole window for each of them: what `_cached` is held against."""
+    window, ctx = tokens.tolist(), model.config.ctx
+    for number in range(config.length):
+        if len(window) > ctx:
+            window = window[-max(1, ctx // 2) :]
+        token = choose(model, model.logits(np.array([window], np.int32))[0, -1], config, number)
+        yield token
+        window.append(token)
+
+
+def choose(model: GPT, logits: Array, config: GenerateConfig, number: int) -> int:
+    """Token `number` of the text, from its logits (V,). Raises StoppedRun where one of these is not finite."""
+    token = model.backend.sample_token(
+        np.ascontiguousarray(logits), temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
+        noise=uniform(stream_key(config.seed, "sampling"), number),
+    )  # fmt: skip
+    if token < 0:
+        raise StoppedRun(NOT_FINITE)
+    return token

@@ -1,0 +1,100 @@
+"""A trained model as one file: model.safetensors, with the weights by name, and configuration and alphabet inside.
+
+Everything in it is checked before it is believed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig
+from ..data.tokenizer import Tokenizer
+from ..errors import CheckpointError, ConfigError, DataError, shown
+from ..files import MODEL, refuse_nul
+from ..model.parameters import Parameters, parameter_specs
+from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
+
+FORMAT_VERSION = 2
+
+
+def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> None:
+    """Write the weights after optimiser step `step`. Raises CheckpointError; an older file at `path` then stays."""
+    about = {
+        "format_version": FORMAT_VERSION,
+        "config": asdict(parameters.config),
+        "alphabet": tokenizer.alphabet,
+        "step": step,
+    }
+    write_tensors(path, parameters, about)
+
+
+def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
+    """The weights and the vocabulary of a run folder, or of a model file.
+
+    Raises CheckpointError, with what is wrong in one sentence, for a file that is missing, cut short, changed in any
+    bit, of another program, or whose weights do not fit its own configuration or are not finite.
+    """
+    path = model_path(path)
+    with open_tensors(path) as file:
+        try:
+            check_version(path, file.about, FORMAT_VERSION)
+            config, tokenizer = read_model(file.about["config"], file.about["alphabet"])
+        except (KeyError, TypeError, ValueError, RecursionError, ConfigError, DataError) as error:
+            raise damaged_header(path, error) from None
+        file.check(layout(config))
+        parameters = Parameters(config)
+        for name, view in parameters.items():
+            file.read_into(name, view)
+    return parameters, tokenizer
+
+
+def model_path(path: str | Path) -> Path:
+    """The model file of a run folder, or the file itself. Raises CheckpointError if there is none."""
+    path = Path(path)
+    refuse_nul(path, "a run")
+    try:
+        if path.is_dir():
+            path = path / MODEL
+            if not path.is_file():
+                raise CheckpointError(f"There is no model in {path.parent}: it has no {MODEL}.")
+        elif not path.exists():
+            raise CheckpointError(f"There is no run {path}.")
+    except OSError as error:
+        raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None
+    return path
+
+
+def layout(config: ModelConfig, prefix: str = "") -> Layout:
+    """Names, shapes and dtype of a model's weights."""
+    return {prefix + spec.name: (spec.shape, config.dtype) for spec in parameter_specs(config)}
+
+
+def check_version(path: Path, about: dict[str, Any], version: int) -> None:
+    """Raises CheckpointError for a file of another version of the program."""
+    if about["format_version"] != version:
+        found = shown(repr(about["format_version"]))
+        raise CheckpointError(f"{path} has format version {found}; this program reads {version}.")
+
+
+def read_model(options: Any, alphabet: Any) -> tuple[ModelConfig, Tokenizer]:
+    """Configuration and vocabulary from JSON. Raises one of many errors if they are not such."""
+    if not isinstance(alphabet, str):
+        raise ValueError("the alphabet is no text")
+    config, tokenizer = ModelConfig(**options_of(ModelConfig, options)), Tokenizer(alphabet)
+    if len(tokenizer) != config.vocab_size:
+        raise ValueError(
+            f"its alphabet has {len(tokenizer)} characters, its configuration {config.vocab_size}"
+        )
+    return config, tokenizer
+
+
+def options_of(kind: type, options: Any) -> dict[str, Any]:
+    """All fields of a dataclass, from JSON. Raises ValueError if one is missing or unknown."""
+    if not isinstance(options, dict):
+        raise ValueError("the configuration is no object")
+    different = options.keys() ^ {field.name for field in fields(kind)}
+    if different:
+        raise ValueError(f"options {', '.join(sorted(different))}")
+    return options

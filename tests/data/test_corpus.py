@@ -1,0 +1,183 @@
+"""Splitting a text, and drawing batches from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bevia_fast.data import corpus as module
+from bevia_fast.data import tokenfile
+from bevia_fast.data.corpus import Batches, Corpus, evaluation_batches, permuted, usual_evaluation
+from bevia_fast.data.tokenfile import CodedText, coded_text
+from bevia_fast.data.tokenizer import Tokenizer
+from bevia_fast.errors import DataError, StoppedRun
+
+# -------------------------------------------------------------------------------------------------------------- splits
+
+
+def coded(text: str) -> CodedText:
+    """With characters in an order that is not the alphabet's."""
+    characters = "".join(sorted(set(text), reverse=True))
+    return CodedText(np.array([characters.index(char) for char in text], np.uint8), characters, "")
+
+
+def test_splits_are_by_position() -> None:
+    corpus = Corpus(coded("0123456789" * 10))
+    assert corpus.tokenizer.alphabet == "0123456789"
+    assert (len(corpus.training), len(corpus.validation)) == (90, 10)
+    assert corpus.training[:].dtype == np.int32
+    assert corpus.training[:].tolist() == [*range(10)] * 9
+    assert corpus.validation[np.array([[1, 5], [9, 0]])].tolist() == [[1, 5], [9, 0]]
+
+
+def test_a_given_alphabet_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = Corpus(coded("acac" * 10), Tokenizer("abc"))
+    assert corpus.training[:4].tolist() == [0, 2, 0, 2]
+    for scanned in (1, 3, 100):  # the message is that of Tokenizer.encode
+        monkeypatch.setattr(module, "SCANNED", scanned)
+        with pytest.raises(DataError) as caught:
+            Corpus(coded("aébé≠c"), Tokenizer("abc"))
+        assert str(caught.value).startswith("The text has 'é' (character 2) and '≠' (character 5), which the model")
+
+
+def test_a_mapped_text_gives_its_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing depends on when: the same tokens come out."""
+    monkeypatch.setattr(tokenfile, "IN_MEMORY", 0)
+    monkeypatch.setattr(tokenfile, "cache_folder", lambda: tmp_path / "texts")
+    monkeypatch.setattr(module, "ROWS_KEPT", 3)
+    text = "to be or not to be\n" * 2000
+    (tmp_path / "text.txt").write_text(text)
+    corpus = Corpus(coded_text([str(tmp_path / "text.txt")]))
+    plain = corpus.tokenizer.encode(text)[: len(corpus.training)]
+    mapped, wanted = Batches(corpus.training, 8, 2, 1), Batches(plain, 8, 2, 1)
+    for index in range(200):
+        assert np.array_equal(mapped[index], wanted[index])
+
+
+def test_damage_that_no_check_saw_is_not_a_number_of_another_character() -> None:
+    text = coded("abcd" * 10)
+    codes = text.codes.copy()
+    codes[7] = 200
+    corpus = Corpus(replace(text, codes=codes))
+    assert len(corpus.training[:7]) == 7
+    with pytest.raises(StoppedRun, match="tokens is damaged; remove"):
+        corpus.training[:8]
+
+
+def test_a_split_shorter_than_a_window_is_refused() -> None:
+    corpus = Corpus(coded("abcdefghij" * 10))
+    corpus.check_length(9)
+    with pytest.raises(DataError, match="10 are in the validation split, and --ctx 10 needs at least 11"):
+        corpus.check_length(10)
+    with pytest.raises(DataError, match="training split"):
+        Corpus(coded("a")).check_length(1)
+
+
+# -------------------------------------------------------------------------------------------------------------- batches
+
+
+@given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
+def test_permuted_is_a_bijection(size: int, key: int) -> None:
+    assert np.array_equal(np.sort(permuted(np.arange(size), size, key)), np.arange(size))
+
+
+def test_permuted_looks_random() -> None:
+    """Neither order nor a fixed point is more frequent than in a random permutation."""
+    size = 2000
+    result = permuted(np.arange(size), size, 12345)
+    assert abs(np.corrcoef(np.arange(size), result)[0, 1]) < 0.1
+    assert (result == np.arange(size)).sum() < 10
+    assert not np.array_equal(result, permuted(np.arange(size), size, 12346))
+
+
+@settings(max_examples=50)
+@given(st.data())
+def test_an_epoch_visits_each_window_once(data: st.DataObject) -> None:
+    ctx = data.draw(st.integers(1, 20))
+    length = data.draw(st.integers(ctx + 1, 1500))
+    epoch, seed = data.draw(st.integers(0, 5)), data.draw(st.integers(0, 2**63))
+    batches = Batches(np.arange(length, dtype=np.int32), ctx, 1, seed)
+    starts = np.sort(batches.starts(epoch * batches.windows, batches.windows))
+    offset = batches.offset(epoch)
+    assert 0 <= offset < ctx
+    assert np.array_equal(starts, offset + ctx * np.arange(batches.windows))
+    assert starts[-1] + ctx + 1 <= length  # the last target is there too
+    assert length - batches.windows * ctx < 2 * ctx + 1  # hardly anything is left out
+
+
+def test_targets_are_one_further_on() -> None:
+    tokens = np.arange(1000, dtype=np.int32)
+    inputs, targets = Batches(tokens, 16, 5, 0)[7]
+    assert inputs.shape == targets.shape == (5, 16)
+    assert inputs.dtype == targets.dtype == np.int32
+    assert np.array_equal(targets, inputs + 1)
+    assert (np.diff(inputs, axis=1) == 1).all()
+
+
+def test_batches_are_a_pure_function_of_seed_and_number() -> None:
+    tokens = np.arange(5000, dtype=np.int32)
+    wanted = [Batches(tokens, 7, 3, 1)[i][0] for i in range(600)]
+    batches = Batches(tokens, 7, 3, 1)
+    for i in np.random.default_rng(0).permutation(600):
+        assert np.array_equal(batches[int(i)][0], wanted[i])
+    assert not np.array_equal(Batches(tokens, 7, 3, 2)[0][0], wanted[0])
+
+
+def test_small_batches_put_together_are_the_large_ones() -> None:
+    tokens = np.arange(3000, dtype=np.int32)
+    small, large = Batches(tokens, 8, 2, 5), Batches(tokens, 8, 6, 5)
+    for index in range(100):
+        parts = [small[3 * index + i][0] for i in range(3)]
+        assert np.array_equal(np.concatenate(parts), large[index][0])
+
+
+def test_epochs_differ() -> None:
+    batches = Batches(np.arange(3000, dtype=np.int32), 8, 1, 5)
+    starts = [batches.starts(epoch * batches.windows, batches.windows) for epoch in (0, 1)]
+    assert not np.array_equal(starts[0] - batches.offset(0), starts[1] - batches.offset(1))
+    assert len({batches.offset(epoch) for epoch in range(50)}) == 8
+
+
+@given(st.integers(2, 300), st.integers(1, 20), st.integers(1, 7))
+def test_evaluation_covers_every_token_once(length: int, ctx: int, batch: int) -> None:
+    tokens = np.arange(length, dtype=np.int32)
+    seen = []
+    for inputs, targets in evaluation_batches(tokens, ctx, batch):
+        assert inputs.shape[0] <= batch
+        assert inputs.shape[1] <= ctx
+        assert inputs.flags.c_contiguous
+        assert targets.flags.c_contiguous
+        assert np.array_equal(targets, inputs + 1)
+        seen.append(targets.reshape(-1))
+    assert np.array_equal(np.concatenate(seen), tokens[1:])
+
+
+def test_a_number_of_evaluation_batches_is_spread_over_the_split() -> None:
+    found = list(evaluation_batches(np.arange(1001, dtype=np.int32), 10, 4, count=5))
+    assert [inputs.shape for inputs, _ in found] == [(4, 10)] * 5
+    starts = np.concatenate([inputs[:, 0] for inputs, _ in found])
+    assert np.array_equal(starts, np.arange(20) * 50)
+    everything = list(evaluation_batches(np.arange(1003, dtype=np.int32), 10, 4, count=10**6))
+    assert sum(inputs.size for inputs, _ in everything) == 1002
+
+
+@settings(max_examples=100)
+@given(st.integers(1, 20000), st.integers(1, 50), st.integers(1, 50))
+def test_a_usual_evaluation_takes_no_more_than_so_many_characters(length: int, ctx: int, batch: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "EVALUATED", 1000)
+        tokens = np.zeros(length, np.int32)
+        count = usual_evaluation(tokens, ctx, batch)
+        seen = sum(targets.size for _, targets in evaluation_batches(tokens, ctx, batch, count))
+    if length <= 1000:
+        assert seen == length - 1
+    elif count:
+        assert seen == count * ctx * batch <= max(1000, ctx * batch)
+        assert seen > 500
+    else:
+        assert seen == length - 1 < ctx * batch  # not even one batch

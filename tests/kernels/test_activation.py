@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from helpers import EPS, assert_backends_agree, assert_close, assert_is_gradient, normal
+
+from bevia_fast.agreement.cases import cases
+from bevia_fast.agreement.comparison import Case
+from bevia_fast.kernels.contract import Backend
+
+OPERATIONS = ["relu_forward", "relu_backward", "gelu_forward", "gelu_backward"]
+
+
+@pytest.mark.parametrize("case", [case for name in OPERATIONS for case in cases(name)], ids=str)
+def test_numba_agrees_with_numpy(case: Case, dtype: str) -> None:
+    assert_backends_agree(case, dtype)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu"])
+def test_gradients_by_finite_differences(backend: Backend, name: str) -> None:
+    inp, dout = 2 * normal(1, 7, 11), normal(2, 7, 11)
+    out, dinp = np.empty_like(inp), np.empty_like(inp)
+
+    def loss() -> float:
+        getattr(backend, f"{name}_forward")(out, inp)
+        return float((out * dout).sum())
+
+    getattr(backend, f"{name}_backward")(dinp, dout, inp)
+    assert_is_gradient("inp", dinp, loss, inp)
+
+
+def test_gelu_at_known_points(backend: Backend, dtype: str) -> None:
+    """Against the formula in Python's own floats, far out on both sides too: 0 for -x and x for x."""
+    points = [0.0, -0.0, 1.0, -1.0, 0.5, -3.0, 5.0, -5.0, 12.0, -12.0, 1e-20, 1e4, -1e4]
+    inp = np.array([points], dtype)
+    out = np.empty_like(inp)
+    backend.gelu_forward(out, inp)
+    expected = [x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) for x in points]
+    for x, actual, wanted in zip(points, out[0], expected, strict=True):
+        assert abs(float(actual) - wanted) <= 4 * EPS[dtype] * abs(x), f"gelu({x})"
+
+
+def test_relu_of_special_numbers(backend: Backend, dtype: str) -> None:
+    inp = np.array([[-1.0, 0.0, 2.0, np.inf, -np.inf, np.nan]], dtype)
+    out = np.empty_like(inp)
+    backend.relu_forward(out, inp)
+    np.testing.assert_array_equal(out, np.array([[0, 0, 2, np.inf, 0, np.nan]], dtype))
+
+
+def test_gelu_derivative_does_not_overflow(backend: Backend, dtype: str) -> None:
+    """Where cosh would, at |x| of a hundred, the derivative is 1 or 0."""
+    inp = np.array([[100.0, -100.0, 1000.0, -1000.0]], dtype)
+    dinp = np.empty_like(inp)
+    backend.gelu_backward(dinp, np.ones_like(inp), inp)
+    assert_close("dinp", dinp, np.array([[1.0, 0.0, 1.0, 0.0]]), EPS[dtype])

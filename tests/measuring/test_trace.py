@@ -1,0 +1,204 @@
+"""The trace against the rules of the Trace Event format, and the parts of a step against the whole."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, cast
+
+import pytest
+
+from bevia_fast.kernels import get_backend, instruments
+from bevia_fast.kernels.contract import Backend
+from bevia_fast.kernels.instruments import instruments_ns
+from bevia_fast.measuring import step_profile
+from bevia_fast.measuring.options import ProfileStepConfig
+from bevia_fast.measuring.step_profile import RecordedStep, StepProfile, profile_step
+from bevia_fast.measuring.step_summary import as_object, by_kernel, by_place
+from bevia_fast.measuring.stopwatch import Ratio
+from bevia_fast.measuring.trace import trace_events
+from bevia_fast.measuring.training_step import StepSize, TrainingStep
+
+
+@pytest.fixture(scope="module", params=["numpy", "numba"])
+def profile(request: pytest.FixtureRequest) -> StepProfile:
+    backend: Any = request.param
+    return profile_step(ProfileStepConfig(ctx=32, dim=48, layers=3, heads=2, batch=6, backend=backend, seconds=1.0))
+
+
+class Ticks:
+    """A clock that goes on by one whenever it is read."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    def __call__(self) -> int:
+        self.now += 1
+        return self.now
+
+
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> Ticks:
+    """For the step and for its parts."""
+    ticks = Ticks()
+    for module in (step_profile, instruments):
+        monkeypatch.setattr(module, "clock", ticks)
+    return ticks
+
+
+def test_measuring_reads_the_clock_twice_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And when the step begins and ends. What that costs, the command itself reports."""
+    config = ProfileStepConfig(preset="seed")
+    recorded = RecordedStep(TrainingStep(StepSize.of(config.model(), config.sequences()), get_backend("numpy")))
+    print(f"{instruments_ns():.0f} ns a call")
+    ticks = one_clock(monkeypatch)
+    for _ in range(4):  # made, recorded, played
+        before = ticks.now
+        recorded.run()
+        assert ticks.now - before == 2 * 26 + 2
+        assert recorded.recorded[-1] == tuple(range(before + 1, ticks.now + 1))
+
+
+def test_the_parts_are_all_of_a_step_but_for_looking_at_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_clock(monkeypatch)
+    config = ProfileStepConfig(ctx=8, dim=16, layers=1, heads=2, batch=2, backend="numpy", seconds=0.05)
+    found = profile_step(config)
+    reads = 2 * len(found.calls) + 2  # from the first to the last one less pass, seen from outside one more
+    assert found.covered == Ratio(*3 * [(reads - 1) / (reads + 1)])
+    assert found.slowdown.median == reads + 1
+
+
+def test_calls_are_told_apart_by_the_weights_they_work_with() -> None:
+    step = TrainingStep(StepSize(ctx=8, dim=16, layers=2, heads=2, batch=2, vocab=5), get_backend("numpy"))
+    found: dict[str, set[str]] = {}
+    for call in RecordedStep(step).calls:
+        found.setdefault(call.operation, set()).add(call.weight)
+    layers = {"attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"}
+    assert found["linear_forward"] == found["linear_backward"] == {*layers, "wte"}
+    assert found["layernorm_forward"] == found["layernorm_backward"] == {"ln_1", "ln_2", "ln_f"}
+    assert found["attention_forward"] == found["embedding_backward"] == found["adamw"] == {""}
+
+
+def test_a_call_that_is_made_in_parts_is_counted_where_it_belongs() -> None:
+    """A model may make a call for some rows at a time, or with nothing that tells its layer."""
+    step = TrainingStep(StepSize(ctx=8, dim=16, layers=2, heads=2, batch=2, vocab=5), get_backend("numpy"))
+    whole = RecordedStep(step).calls
+
+    def in_halves(out: Any, inp: Any, *others: Any, **options: Any) -> None:
+        for rows in (slice(0, len(inp) // 2), slice(len(inp) // 2, None)):
+            some = {name: x[rows] if hasattr(x, "shape") else x for name, x in options.items()}
+            step.backend.linear_forward(out[rows], inp[rows], *others, **some)
+            step.backend.relu_forward(out[rows], out[rows])  # has no parameters
+
+    class Halving:
+        """A step whose model calls `linear_forward` twice, each with another call behind it."""
+
+        def __getattr__(self, name: str) -> Any:
+            return in_halves if name == "linear_forward" else getattr(step.backend, name)
+
+    learn = step.model.loss_and_gradients
+
+    def halved(*args: Any, **kwargs: Any) -> float:
+        before, step.model.backend = step.model.backend, cast(Backend, Halving())
+        try:
+            return learn(*args, **kwargs)
+        finally:
+            step.model.backend = before
+
+    step.model.loss_and_gradients = halved  # type: ignore[method-assign]
+    recorded = RecordedStep(step)
+    recorded.run()
+    halves = recorded.calls
+
+    def products(calls: Any) -> dict[Any, float]:
+        sums: dict[Any, float] = {}
+        for call in calls:
+            if call.operation.startswith(("linear", "attention")):
+                key = (call.operation, call.phase, call.place)
+                sums[key] = sums.get(key, 0.0) + call.cost.flops
+        return sums
+
+    assert products(halves) == products(whole)
+    places = [call.place for call in halves if call.operation == "relu_forward"]
+    assert places == ["layer 1"] * 8 + ["layer 2"] * 8 + ["head"] * 2
+    assert {call.phase for call in halves[-2:]} == {"update"}
+    assert len(recorded.recorded[-1]) == 2 * len(halves) + 2
+
+
+def assert_valid_trace(data: Any) -> dict[tuple[int, int], list[Any]]:
+    """JSON object form, complete and metadata events only, and on each thread spans strictly within each other or
+    apart. Returns the spans of each thread with their depth, in order of time."""
+    assert isinstance(data, dict)
+    assert data.get("displayTimeUnit", "ms") in ("ms", "ns")
+    threads: dict[tuple[int, int], list[Any]] = {}
+    for event in data["traceEvents"]:
+        assert event["ph"] in ("X", "M")
+        assert isinstance(event["name"], str)
+        assert event["name"]
+        assert type(event["pid"]) is int
+        assert type(event["tid"]) is int
+        assert isinstance(event.get("args", {}), dict)
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name")
+            assert isinstance(event["args"]["name"], str)
+            continue
+        for name in ("ts", "dur"):
+            assert type(event[name]) in (int, float)
+            assert event[name] >= 0
+        threads.setdefault((event["pid"], event["tid"]), []).append(event)
+    found = {}
+    for thread, events in threads.items():
+        in_ns = sorted(
+            (round(e["ts"] * 1000), -round((e["ts"] + e["dur"]) * 1000), e["name"], e["cat"]) for e in events
+        )
+        stack: list[int] = []
+        found[thread] = []
+        for begin, minus_end, name, category in in_ns:
+            end = -minus_end
+            while stack and stack[-1] <= begin:
+                stack.pop()
+            assert not stack or end < stack[-1], f"{name} goes beyond what holds it"
+            found[thread].append((len(stack), begin, end, name, category))
+            stack.append(end)
+        begins = [begin for _, begin, _, _, _ in found[thread]]
+        assert len(begins) == len(set(begins)), "two spans begin together"
+    return found
+
+
+def test_the_trace_is_valid_and_strictly_nested(profile: StepProfile) -> None:
+    data = json.loads(json.dumps(trace_events(profile)))
+    (spans,) = assert_valid_trace(data).values()
+    depths = {"step": 0, "phase": 1, "layer": 2, "kernel": 3}
+    assert all(depth == depths[category] for depth, _, _, _, category in spans)
+    steps = len(profile.recorded)
+    kernels = [name for _, _, _, name, category in spans if category == "kernel"]
+    assert kernels == [call.operation for call in profile.calls] * steps
+    phases = [name for _, _, _, name, category in spans if category == "phase"]
+    assert phases == ["forward", "head", "backward", "update"] * steps
+    layers = [name for _, _, _, name, category in spans if category == "layer"]
+    forward = ["embeddings", "layer 1", "layer 2", "layer 3", "final norm"]
+    assert layers == [*forward, "head", *reversed(forward), "optimizer"] * steps
+
+
+def test_a_trace_with_overlapping_spans_would_be_seen() -> None:
+    def event(name: str, ts: float, dur: float) -> dict[str, Any]:
+        return {"ph": "X", "name": name, "cat": "x", "pid": 1, "tid": 1, "ts": ts, "dur": dur}
+
+    assert_valid_trace({"traceEvents": [event("a", 0, 10), event("b", 1, 8), event("c", 10, 1)]})
+    for wrong in ([event("a", 0, 10), event("b", 5, 10)], [event("a", 0, 10), event("b", 1, 9)],
+                  [event("a", 0, 10), event("b", 0, 9)], [event("a", 0, -1)]):  # fmt: skip
+        with pytest.raises(AssertionError):
+            assert_valid_trace({"traceEvents": wrong})
+
+
+def test_the_parts_are_the_whole(profile: StepProfile) -> None:
+    assert len(profile.gaps) == len(profile.calls) + 1
+    assert sum(profile.durations) + sum(profile.gaps) == pytest.approx(profile.whole, rel=1e-9)
+    assert sum(row["share"] for row in by_kernel(profile)) == pytest.approx(1.0)
+    assert sum(row["share"] for row in by_place(profile)) == pytest.approx(1.0)
+    assert sum(row["launches"] for row in by_kernel(profile)) == len(profile.calls)
+    assert sum(row["bound_ms"] for row in by_kernel(profile)) == pytest.approx(as_object(profile)["bound_ms"])
+    # how far this is the whole of a step without instruments, the command itself reports
+    print(f"{profile.covered.low:.4f} to {profile.covered.high:.4f} of the same steps seen from outside")
+    assert profile.covered.high <= 1.0
+    assert profile.coverage.low <= profile.coverage.median <= profile.coverage.high
+    assert profile.steps >= 8
+    json.dumps(as_object(profile))

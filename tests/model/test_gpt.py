@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import EPS, GRADIENT_TOLERANCE, assert_close, random_parameters
+
+from bevia_fast.config import GenerateConfig, ModelConfig
+from bevia_fast.errors import ConfigError
+from bevia_fast.kernels import get_backend
+from bevia_fast.kernels.contract import Backend
+from bevia_fast.model.decoder import Decoder
+from bevia_fast.model.gpt import GPT, DropoutStream
+from bevia_fast.model.parameters import Parameters
+
+VARIANTS = list(itertools.product(("pre", "post"), ("relu", "gelu"), (True, False), (0.0, 0.2)))
+each_variant = pytest.mark.parametrize(("norm", "activation", "tie", "dropout"), VARIANTS)
+B, T = 2, 5
+
+
+def config(**options: Any) -> ModelConfig:
+    usual: dict[str, Any] = {"ctx": 6, "dim": 6, "layers": 2, "heads": 3, "vocab_size": 7, "dtype": "float64"}
+    return ModelConfig(**(usual | options))
+
+
+
+
+def batch(config: ModelConfig, rows: int = B, seed: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(seed)
+    tokens, targets = random.integers(0, config.vocab_size, (2, rows, T)).astype(np.int32)
+    return tokens, targets
+
+
+@each_variant
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_by_finite_differences(norm: str, activation: str, tie: bool, dropout: float, bias: bool) -> None:
+    """Along random directions, one for each tensor and one for all together.
+
+    With four points, (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h: a small model's curvature is too large for two.
+    """
+    cfg = config(norm=norm, activation=activation, tie=tie, dropout=dropout, bias=bias)
+    parameters, gradients = random_parameters(cfg), Parameters(cfg)
+    tokens, targets = batch(cfg)
+    model, stream = GPT(cfg, get_backend("numpy"), parameters), DropoutStream(seed=3, step=4)
+    model.loss_and_gradients(tokens, targets, gradients, dropout=stream)
+    exact = {name: view.copy() for name, view in gradients.items()}
+
+    def loss() -> float:
+        return model.loss_and_gradients(tokens, targets, gradients, dropout=stream)
+
+    random, step = np.random.default_rng(5), 1e-5
+    directions = [{name: random.normal(size=view.shape)} for name, view in parameters.items()]
+    directions.append({name: random.normal(size=view.shape) for name, view in parameters.items()})
+    start = parameters.flat.copy()
+    for direction in directions:
+        numerical = 0.0
+        for steps, factor in ((-2, 1), (-1, -8), (1, 8), (2, -1)):
+            for name, along in direction.items():
+                parameters[name][...] += steps * step * along
+            numerical += factor * loss() / (12 * step)
+            parameters.flat[...] = start
+        analytic = sum(float((exact[name] * along).sum()) for name, along in direction.items())
+        size = max(float(np.linalg.norm(exact[name])) for name in direction)
+        name = f"gradient by {' and '.join(direction)}"
+        assert_close(name, analytic, numerical, GRADIENT_TOLERANCE, size)
+
+
+@each_variant
+def test_numba_agrees_with_numpy(norm: str, activation: str, tie: bool, dropout: float, dtype: str) -> None:
+    cfg = config(norm=norm, activation=activation, tie=tie, dropout=dropout, dtype=dtype)
+    tokens, targets = batch(cfg)
+    results = []
+    for name in ("numba", "numpy"):
+        gradients = Parameters(cfg)
+        model = GPT(cfg, get_backend(name), random_parameters(cfg))
+        loss = model.loss_and_gradients(tokens, targets, gradients, dropout=DropoutStream(1, 2))
+        results.append((loss, gradients))
+    (loss, gradients), (expected_loss, expected) = results
+    assert_close("loss", loss, expected_loss, 100 * EPS[dtype])
+    largest = float(np.abs(expected.flat).max())
+    for name in gradients:
+        assert_close(f"gradient of {name}", gradients[name], expected[name], 200 * EPS[dtype], largest)
+
+
+def test_micro_batches_add_up_to_the_batch(backend: Backend) -> None:
+    cfg = config()
+    tokens, targets = batch(cfg, rows=4)
+    model, whole, parts = GPT(cfg, backend, random_parameters(cfg)), Parameters(cfg), Parameters(cfg)
+    loss = model.loss_and_gradients(tokens, targets, whole)
+    losses = [model.loss_and_gradients(tokens[i : i + 2], targets[i : i + 2], parts, scale=0.5) for i in (0, 2)]
+    assert_close("loss", np.mean(losses), loss, 1e-14)
+    assert_close("gradients", parts.flat, whole.flat, 1e-13)
+
+
+def test_loss_without_gradients_is_the_same(backend: Backend) -> None:
+    cfg = config(dropout=0.3)
+    tokens, targets = batch(cfg)
+    model = GPT(cfg, backend, random_parameters(cfg))
+    assert model.loss(tokens, targets) == model.loss_and_gradients(tokens, targets, Parameters(cfg))
+
+
+def test_logits_give_the_loss(backend: Backend) -> None:
+    cfg = config(norm="post")
+    tokens, targets = batch(cfg)
+    model = GPT(cfg, backend, random_parameters(cfg))
+    logits = model.logits(tokens)
+    assert logits.shape == (B, T, cfg.vocab_size)
+    lse = np.log(np.exp(logits).sum(axis=-1))
+    losses = lse - np.take_along_axis(logits, targets[:, :, None].astype(np.int64), axis=-1)[..., 0]
+    assert_close("loss", model.loss(tokens, targets), losses.mean(), 1e-13)
+
+
+def test_logits_do_not_see_later_tokens(backend: Backend) -> None:
+    cfg = config()
+    tokens, _ = batch(cfg)
+    model = GPT(cfg, backend, random_parameters(cfg))
+    before = model.logits(tokens)
+    tokens[:, 3:] = (tokens[:, 3:] + 1) % cfg.vocab_size
+    after = model.logits(tokens)
+    assert_close("logits", after[:, :3], before[:, :3], 1e-13)
+    assert np.abs(after[:, 3:] - before[:, 3:]).max() > 1e-3
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_decoding_with_the_cache_gives_the_same_logits(backend: Backend, norm: str, activation: str) -> None:
+    cfg = config(norm=norm, activation=activation, tie=False)
+    tokens, _ = batch(cfg, rows=1)
+    model = GPT(cfg, backend, random_parameters(cfg))
+    whole, decoder, ignored = model.logits(tokens)[0], Decoder(model), np.zeros(1, np.int32)
+    for read in (1, 3, 2):  # several at once, then one by one; what was before is forgotten
+        assert_close(f"logits after reading {read}", decoder.read(tokens[0, :read]), whole[read - 1], 1e-12)
+        for t in range(read, tokens.shape[1]):
+            assert decoder.write(ignored, int(tokens[0, t]), GenerateConfig(run=""), 0) == 1
+            assert_close(f"logits at {t}", decoder.logits, whole[t], 1e-12)
+
+
+def test_attention_maps_are_causal_shares(backend: Backend) -> None:
+    cfg = config()
+    tokens, _ = batch(cfg)
+    maps = GPT(cfg, backend, random_parameters(cfg)).attention_maps(tokens[0])
+    assert maps.shape == (cfg.layers, cfg.heads, T, T)
+    assert not np.triu(maps, 1).any()
+    assert_close("row sums", maps.sum(axis=-1), np.ones((cfg.layers, cfg.heads, T)), 1e-14)
+
+
+def test_initial_loss_is_that_of_a_guess(backend: Backend) -> None:
+    cfg = config(dim=48, ctx=T, vocab_size=65)
+    tokens, targets = batch(cfg, rows=8)
+    loss = GPT(cfg, backend, Parameters.initial(cfg, seed=1)).loss(tokens, targets)
+    assert abs(loss - np.log(65)) < 0.05
+
+
+def test_too_long_a_batch_is_refused(backend: Backend) -> None:
+    cfg = config(ctx=4)
+    tokens, targets = batch(cfg)
+    with pytest.raises(ValueError, match="5 tokens are more than the model's context of 4"):
+        GPT(cfg, backend, random_parameters(cfg)).loss(tokens, targets)
+
+
+def test_a_model_without_a_vocabulary_is_refused(backend: Backend) -> None:
+    usual = ModelConfig()  # whose vocabulary is found in the text
+    with pytest.raises(ConfigError, match="needs a vocabulary"):
+        GPT(usual, backend, Parameters.initial(usual, seed=1))

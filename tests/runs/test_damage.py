@@ -1,0 +1,199 @@
+"""Checkpoints that something has happened to: each is refused, and the newest whole one is used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import Acting, digest, result, tiny_config
+
+from bevia_fast import train
+from bevia_fast.errors import CheckpointError
+from bevia_fast.runs.checkpoint import checkpoints, load_checkpoint, newest_good, stored_config
+from bevia_fast.runs.modelfile import load_model
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
+BLOCK = 512  # bytes: the smallest unit that a disk writes
+FLIPS = 2000
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train(tiny_config(tmp_path_factory.mktemp("finished"))).folder
+
+
+def refused(path: Path, load: Any = load_checkpoint) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert len(message) < 1000
+    return message
+
+
+def spoiled(whole: bytes) -> list[bytes]:
+    """Cut at every block, one bit turned in many places, blocks lost, doubled and swapped."""
+    random_numbers = random.Random(3)
+    cuts = {*range(0, len(whole), BLOCK), 1, 7, 8, 9, len(whole) - 1}
+    found = [whole[:length] for length in cuts]
+    for _ in range(FLIPS):
+        data = bytearray(whole)
+        data[random_numbers.randrange(len(data))] ^= 1 << random_numbers.randrange(8)
+        found.append(bytes(data))
+    for start in range(0, len(whole), BLOCK):
+        block = whole[start : start + BLOCK]
+        found.append(whole[:start] + bytes(len(block)) + whole[start + BLOCK :])
+        found.append(whole[:start] + whole[start + BLOCK :])
+        found.append(whole[:start] + block + block + whole[start + BLOCK :])
+    return [data for data in found if data != whole]
+
+
+def test_any_damage_to_a_checkpoint_is_found(finished: Path, tmp_path: Path) -> None:
+    newest = checkpoints(finished)[0][1]
+    path, tried = tmp_path / newest.name, 0
+    for data in spoiled(newest.read_bytes()):
+        path.write_bytes(data)
+        refused(path)
+        tried += 1
+    assert tried > FLIPS
+    print(f"{tried} damaged checkpoints")
+
+
+def test_any_damage_to_a_model_is_found(finished: Path, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    for data in spoiled((finished / path.name).read_bytes()):
+        path.write_bytes(data)
+        refused(path, load_model)
+
+
+def test_the_newest_whole_one_is_used_and_the_damaged_named(tmp_path: Path) -> None:
+    whole = train(tiny_config(tmp_path, "whole"))
+    run = train(tiny_config(tmp_path, keep=3))
+    (_, newest), (_, second), (third_step, _) = checkpoints(run.folder)
+    newest.write_bytes(newest.read_bytes()[:-1])
+    second.write_bytes(b"")
+    found, damaged = newest_good(run.folder)
+    assert found.progress.step == third_step
+    assert [str(path) in text for path, text in zip((newest, second), damaged, strict=True)] == [True, True]
+    reporter = Acting()
+    train(stored_config(run.folder), reporter)
+    assert newest.name in reporter.notes[0]
+    assert "its checksum is not that of its contents" in reporter.notes[0]
+    assert "Going on from the checkpoint before it" in reporter.notes[1]
+    assert result(run.folder) == result(whole.folder)
+
+
+def test_only_what_is_damaged_is_removed(tmp_path: Path) -> None:
+    """Checkpoints of later steps that cannot be gone on from: what another version wrote may be read by that one."""
+    run = train(tiny_config(tmp_path, keep=3)).folder
+    newer, cut, turned = (run / "checkpoints" / f"step-000000{step}.safetensors" for step in (20, 19, 18))
+    whole = checkpoints(run)[0][1].read_bytes()
+    size = int.from_bytes(whole[:8], "little")
+    about = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["bevia-fast"])
+    newer.write_bytes(signed(about | {"format_version": 99}, whole))
+    cut.write_bytes(whole[:-1])
+    turned.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    train(replace(stored_config(run), steps=12), Acting())
+    assert [step for step, _ in checkpoints(run)] == [20, 12, 10, 9]
+    assert problem(newer).endswith("has format version 99; this program reads 1.")
+    train(replace(stored_config(run), steps=27))
+    assert [step for step, _ in checkpoints(run)] == [27, 24, 21]  # that step was passed
+
+
+def test_none_is_whole(tmp_path: Path) -> None:
+    run = train(tiny_config(tmp_path)).folder
+    for _, path in checkpoints(run):
+        path.write_bytes(path.read_bytes()[100:])
+    before = {path: path.read_bytes() for path in run.rglob("*.*")}
+    with pytest.raises(CheckpointError, match=r"has no whole checkpoint .*None of the other 1 is whole either\."):
+        stored_config(run)
+    with pytest.raises(CheckpointError, match="has no whole checkpoint"):
+        train(tiny_config(tmp_path, resume=str(run), out=""))
+    assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
+
+
+def test_names_do_not_count(finished: Path, tmp_path: Path) -> None:
+    """A checkpoint is of the step that is in it; other files in the folder are nobody's."""
+    _, newest = checkpoints(finished)[0]
+    other = tmp_path / "checkpoints" / "step-00000099.safetensors"
+    other.parent.mkdir()
+    other.write_bytes(newest.read_bytes())
+    assert "it is of step 10" in refused(other)
+    for name in ("step-1.part", "step--1.safetensors", "..safetensors", "step-9999999999999999.safetensors", "x"):
+        (other.parent / name).write_bytes(b"")
+    (other.parent / newest.name).write_bytes(newest.read_bytes())
+    (other.parent / "step-00000011.safetensors").mkdir()
+    found, damaged = newest_good(tmp_path)
+    assert found.progress.step == 10
+    assert len(damaged) == 2
+    assert digest(found) == digest(newest_good(finished)[0])
+
+
+def signed(about: Any, whole: bytes) -> bytes:
+    """A checkpoint with other facts, and the checksum that belongs to them."""
+    size = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + size])
+    header["__metadata__"]["bevia-fast"] = json.dumps(about)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    start, rest = len(text).to_bytes(8, "little") + text[:29], text[93:] + whole[8 + size :]
+    return start + hashlib.sha256(start + rest).hexdigest().encode() + rest
+
+
+def problem(path: Path) -> str:
+    """What is wrong with a checkpoint; empty if it is a good one."""
+    try:
+        load_checkpoint(path)
+    except CheckpointError as error:
+        return str(error)
+    return ""
+
+
+def test_facts_that_are_none(finished: Path, tmp_path: Path) -> None:
+    """Signed, so that only a look at each of them can tell."""
+    newest = checkpoints(finished)[0][1]
+    whole, path = newest.read_bytes(), tmp_path / newest.name
+    size = int.from_bytes(whole[:8], "little")
+    about = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["bevia-fast"])
+    path.write_bytes(signed(about, whole))
+    load_checkpoint(path)  # the forgery is a good one
+    bad: list[Any] = [None, 0, -1, 1.5, "x" * 10_000, [], [[]], {}, {"a": 1}, True, 1 << 70, float("nan"), "\n\x1b[2J"]
+    places: list[list[str]] = [[name] for name in about] + [["progress", name] for name in about["progress"]]
+    places += [["progress", "spikes", name] for name in about["progress"]["spikes"]]
+    places += [["config", name] for name in about["config"]]
+    places += [["config", "model", name] for name in about["config"]["model"]]
+    accepted = tried = 0
+    for place in places:
+        for value in bad:
+            changed = json.loads(json.dumps(about))
+            inner = changed
+            for name in place[:-1]:
+                inner = inner[name]
+            inner[place[-1]] = value
+            path.write_bytes(signed(changed, whole))
+            tracemalloc.start()
+            tried += 1
+            error = problem(path)
+            accepted += not error  # as 1.5 for a learning rate: it could have been that
+            assert "\n" not in error
+            assert "\x1b" not in error
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+            tracemalloc.stop()
+        changed = json.loads(json.dumps(about))
+        inner = changed
+        for name in place[:-1]:
+            inner = inner[name]
+        del inner[place[-1]]
+        path.write_bytes(signed(changed, whole))
+        refused(path)
+    assert accepted < tried / 5
+    for text in (None, [], "x", 3):
+        path.write_bytes(signed(text, whole))
+        refused(path)

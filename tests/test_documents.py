@@ -1,0 +1,193 @@
+"""What the documents and comments promise: their commands run, their Python runs, their paths exist."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import io
+import re
+import shlex
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bevia_fast import ModelConfig, TrainConfig, train
+from bevia_fast.commands.arguments import parse
+from bevia_fast.commands.main import main
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("bevia_fast", "kernels", "tests", "bench", "docs", ".ci")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md")])
+SOURCES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+TEXT = "The quick brown fox jumps over the lazy dog; for x in range(10): print(x)\n" * 20
+
+pytestmark = pytest.mark.skipif(not (ROOT / "README.md").exists(), reason="the documents are not part of a package")
+
+
+def blocks(language: str) -> list[tuple[str, str]]:
+    """(document, text) of each code block in a language."""
+    fence = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return [(path.name, found[1]) for path in DOCUMENTS for found in fence.finditer(path.read_text("utf-8"))]
+
+
+def commands() -> list[str]:
+    """Every command line of ours in the documents, without its comment."""
+    lines = [line for _, block in blocks("sh") for line in block.splitlines()]
+    parts = [part.split("  #")[0].strip() for line in lines for part in line.split(" && ")]
+    ours = [
+        re.sub(r"^(\.venv/bin/)?bevia-fast ", "", part)
+        for part in parts
+        if re.match(r"(\.venv/bin/)?bevia-fast ", part)
+    ]
+    return list(dict.fromkeys(ours))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the documents' commands find what they name."""
+    folder = tmp_path_factory.mktemp("user")
+    for name in ("text.txt", "README.md", "docs/text.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(TEXT)
+    model = ModelConfig(ctx=32, dim=16, layers=1, heads=2)
+    train(TrainConfig(data=[str(folder / "text.txt")], out=str(folder / "runs/1"), model=model, steps=3, batch=2,
+                      eval_batches=1, sample_every=0, backend="numpy"))  # fmt: skip
+    return folder
+
+
+def test_there_are_commands() -> None:
+    assert len(commands()) > 20
+
+
+@pytest.mark.parametrize("line", commands())
+def test_commands_are_understood(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.chdir(folder)
+    assert parse(shlex.split(line)) is not None
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in commands() if line.split()[0] in ("generate", "attention", "parameters")]
+)
+def test_commands_on_a_run_run(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.chdir(folder)
+    assert main(shlex.split(line)) == 0
+
+
+@pytest.mark.parametrize(("document", "script"), blocks("python"))
+def test_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, document: str, script: str) -> None:
+    """As printed, except that training takes fewer steps."""
+    monkeypatch.chdir(folder)
+    exec(compile(script.replace("steps=500", "steps=3, eval_batches=1"), document, "exec"), {})
+
+
+# ---------------------------------------------------------------------------------------------------------------- paths
+
+FILE = re.compile(r"(?<![\w./<-])((?:[\w.-]+/)*[\w.-]+\.(?:py|md|png|cfg|toml|yml))(?![\w/-])")
+SUFFIX = re.compile(r"\.(py|md|png|cfg|toml|yml|json|jsonl|txt|safetensors)$")
+FOLDER = re.compile(r"(?<![\w./<-])((?:bevia_fast|kernels|tests|bench|docs|\.ci)/(?:[\w.-]+/)*)(?![\w<*-])")
+DOTTED = re.compile(r"`((?:bevia_fast|kernels|[a-z_]+)(?:\.\w+)+)`")
+MADE = {"loss.png", "attention.png", "roofline.png", "scaling.png", "k.png", "train.py"}  # by users and programs
+EXISTING = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
+
+
+def mentions(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of a document, or of the comments and docstrings of a source."""
+    if path.suffix == ".md":
+        yield from enumerate(path.read_text("utf-8").splitlines(), 1)
+        return
+    source = path.read_text("utf-8")
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (text := ast.get_docstring(node)):
+            yield getattr(node, "lineno", 1), text
+
+
+def missing_paths(text: str, near: Path) -> list[str]:
+    """The files and folders that a text mentions and that do not exist."""
+    found = []
+    for name in FILE.findall(text):
+        known = (
+            name in MADE or (ROOT / name).exists() or (near / name).exists() or ("/" not in name and name in EXISTING)
+        )
+        inside = any((ROOT / folder / name).exists() for folder in ("bevia_fast", "kernels", "kernels/numba_jit"))
+        if not (known or inside):
+            found.append(name)
+    return found + [name for name in FOLDER.findall(text) if not (ROOT / name).is_dir()]
+
+
+def missing_names(text: str) -> list[str]:
+    """The dotted names of our modules that a text mentions and that do not exist."""
+    return [name for name in DOTTED.findall(text) if not (SUFFIX.search(name) or _exists(name.split(".")))]
+
+
+MODULES = {
+    path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+    for path in SOURCES
+    if path.relative_to(ROOT).parts[0] in ("bevia_fast", "kernels")
+}
+
+
+def _attributes() -> set[str]:
+    """The attributes of all our classes: what `config.prompt` may mean where `config` is an object."""
+    found = set()
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                found |= {
+                    part.target.id
+                    for part in node.body
+                    if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name)
+                }
+                found |= {
+                    part.attr
+                    for part in ast.walk(node)
+                    if isinstance(part, ast.Attribute) and getattr(part.value, "id", "") == "self"
+                }
+    return found
+
+
+ATTRIBUTES = _attributes()
+
+
+def _exists(parts: list[str]) -> bool:
+    """Whether a name may be meant as one of ours, and is: module.attribute, from the end of the module's own name."""
+    if len(parts) == 2 and parts[1] in ATTRIBUTES:
+        return True
+    owners = [module for module in MODULES if module == parts[0] or module.endswith(f".{parts[0]}")]
+    return not owners or any(_resolves(owner.removeprefix("bevia_fast."), parts[1:]) for owner in owners)
+
+
+def _resolves(owner: str, parts: list[str]) -> bool:
+    """Whether the parts lead from a module to a module or an attribute."""
+    found: object = importlib.import_module("bevia_fast" if owner == "bevia_fast" else f"bevia_fast.{owner}")
+    for part in parts:
+        owner = part if owner == "bevia_fast" else f"{owner}.{part}"
+        if {owner, f"bevia_fast.{owner}"} & MODULES:
+            found = importlib.import_module(f"bevia_fast.{owner}")
+        elif hasattr(found, part):
+            found = getattr(found, part)
+        else:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("path", [*DOCUMENTS, *SOURCES], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_what_is_mentioned_exists(path: Path) -> None:
+    if path == Path(__file__) or path.name == "CHANGELOG.md":
+        return
+    wrong = []
+    for number, text in mentions(path):
+        wrong += [f"{path.relative_to(ROOT)}:{number}: {name}" for name in missing_paths(text, path.parent)]
+        wrong += [f"{path.relative_to(ROOT)}:{number}: {name}" for name in missing_names(text)]
+    assert wrong == []
+
+
+def test_a_path_that_is_gone_is_found() -> None:
+    assert missing_paths("see bevia_fast/timing.py, `kernels/tape.py` and docs/nothing/", ROOT) == [
+        "bevia_fast/timing.py", "docs/nothing/",
+    ]  # fmt: skip
+    assert missing_names("`tape.Tape`, `tape.Reel`, `kernels.contract`, `numpy.linalg.norm`") == ["tape.Reel"]

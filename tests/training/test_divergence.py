@@ -1,0 +1,255 @@
+"""Numbers that go wrong: named, kept out of the weights, repeatable."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+from small_runs import Acting, result, tiny_config
+
+from bevia_fast import train
+from bevia_fast.commands.console import ConsoleReporter
+from bevia_fast.errors import StoppedRun
+from bevia_fast.kernels import get_backend
+from bevia_fast.kernels.contract import Backend
+from bevia_fast.runs.checkpoint import newest_good, stored_config
+from bevia_fast.runs.folder import read_metrics
+from bevia_fast.runs.spikes import Spikes
+from bevia_fast.training import loop
+from bevia_fast.training.diagnosis import first_not_finite
+from bevia_fast.training.step import Trainer
+
+pytestmark = pytest.mark.usefixtures("quick_runs")
+
+
+def poison(
+    patch: pytest.MonkeyPatch, backend: Backend, operation: str, call: int, value: float = math.nan,
+    argument: int = 0,
+) -> list[int]:  # fmt: skip
+    """From its n-th call on in a pass, an operation leaves a NaN in one of its arrays. Set the count back to 0 with
+    the list that is returned."""
+    kernel, count = getattr(backend, operation), [0]
+
+    def spoiling(*args: Any, **options: Any) -> Any:
+        found = kernel(*args, **options)
+        count[0] += 1
+        if count[0] == call:
+            args[argument].reshape(-1)[-1] = value
+        return found
+
+    patch.setattr(backend, operation, spoiling)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("operation", "call", "argument", "words"),
+    [
+        ("embedding_forward", 1, 0, "embedded[1, 7, 7], which is nan after embedding_forward"),
+        ("layernorm_forward", 3, 0, "normed[15, 7], which is nan after layernorm_forward with h.1.ln_1.weight"),
+        ("linear_forward", 1, 0, "qkv of layer 0 (h.0)[15, 23], which is nan after linear_forward with h.0.attn"),
+        ("attention_forward", 2, 0, "attended of layer 1 (h.1)"),
+        ("linear_forward", 8, 0, "residual_out of layer 1 (h.1)"),
+        ("linear_forward", 9, 0, "logits"),
+        ("cross_entropy", 1, 0, "losses[15], which is nan after cross_entropy"),
+        ("layernorm_backward", 1, 1, "the gradient of ln_f.weight[7], which is nan after layernorm_backward"),
+        ("linear_backward", 2, 1, "the gradient of h.1.mlp.c_proj.weight"),
+        ("attention_backward", 1, 0, "dqkv[1, 7, 23], which is nan after attention_backward"),
+        ("embedding_backward", 1, 1, "the gradient of wpe.weight[7, 7]"),
+    ],
+)
+def test_the_first_tensor_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, call: int, argument: int, words: str
+) -> None:
+    backend = get_backend("numpy")
+    count = poison(monkeypatch, backend, operation, call, argument=argument)
+    config = tiny_config(tmp_path)
+    trainer = Trainer(config, replace(config.model, vocab_size=5), backend, np.arange(99, dtype=np.int32) % 5)
+    with np.errstate(invalid="ignore"):
+        loss = trainer.backward(1)
+        assert not math.isfinite(loss) or not np.isfinite(trainer.gradients.flat).all()
+        count[0] = 0
+        found = first_not_finite(trainer.model, trainer.gradients, trainer.microbatches(1))
+    assert found is not None
+    assert found.startswith(words)
+    assert trainer.model.backend is backend
+    assert not trainer.gradients.flat.any()
+
+
+def test_with_recompute_the_layer_in_hand_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arrays of attention are the same for all layers."""
+    backend = get_backend("numpy")
+    config = tiny_config(tmp_path, recompute=True)
+    model = replace(config.model, vocab_size=5, layers=4)
+    for operation, call, words in (
+        ("attention_forward", 3, "attended[1, 7, 7], which is nan after attention_forward at h.2"),
+        ("attention_forward", 5, "attended[1, 7, 7], which is nan after attention_forward at h.2"),  # again
+        ("linear_forward", 5, "qkv[15, 23], which is nan after linear_forward with h.1.attn.c_attn.weight"),
+        ("attention_backward", 3, "dqkv[1, 7, 23], which is nan after attention_backward at h.1"),
+    ):
+        with monkeypatch.context() as patch:
+            poison(patch, backend, operation, call)
+            trainer = Trainer(config, model, backend, np.arange(99, dtype=np.int32) % 5)
+            with np.errstate(invalid="ignore"):
+                found = first_not_finite(trainer.model, trainer.gradients, trainer.microbatches(1))
+        assert found == words
+
+
+def test_weights_come_first_and_nothing_is_nothing(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    trainer = Trainer(
+        config, replace(config.model, vocab_size=5), get_backend("numpy"), np.arange(99, dtype=np.int32) % 5
+    )
+    assert first_not_finite(trainer.model, trainer.gradients, trainer.microbatches(1)) is None
+    trainer.weights["h.1.ln_2.bias"][3] = np.inf
+    found = first_not_finite(trainer.model, trainer.gradients, trainer.microbatches(1))
+    assert found == "the weight h.1.ln_2.bias[3], which is inf before the step"
+
+
+def broken_step(patch: pytest.MonkeyPatch, wrong: Callable[[int], bool]) -> None:
+    """In some steps, each time they are computed, the head's gradient is not finite."""
+    backend, microbatches = get_backend("numpy"), Trainer.microbatches
+    now, kernel = [0], backend.cross_entropy
+
+    def noting(self: Trainer, step: int) -> Any:
+        now[0] = step
+        yield from microbatches(self, step)
+
+    def spoiling(losses: Any, dlogits: Any, *args: Any, **options: Any) -> None:
+        kernel(losses, dlogits, *args, **options)
+        if dlogits is not None and wrong(now[0]):
+            dlogits[0, 0] = np.inf
+
+    patch.setattr(Trainer, "microbatches", noting)
+    patch.setattr(backend, "cross_entropy", spoiling)
+
+
+def test_a_run_stops_before_the_update_and_says_how_to_see_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tiny_config(tmp_path, "whole"))
+    with monkeypatch.context() as patch:
+        broken_step(patch, lambda step: step == 8)
+        for attempt in ({}, {"crosscheck_every": 1}):
+            config = tiny_config(tmp_path) if not attempt else stored_config(tmp_path / "run")
+            with pytest.raises(StoppedRun) as caught:
+                train(replace(config, **attempt))  # type: ignore[arg-type]
+            message = str(caught.value)
+            assert message.startswith("Stopped at step 8: the gradient's norm is ")
+            assert "it begins with logits[0, 0], which is inf after cross_entropy" in message
+            assert f"bevia-fast train --resume {tmp_path / 'run'} --crosscheck-every 1" in message
+            assert ("with the numba backend all is finite" in message) == bool(attempt)
+            assert newest_good(tmp_path / "run")[0].progress.step == 7
+    train(replace(stored_config(tmp_path / "run"), crosscheck_every=0))
+    assert result(tmp_path / "run") == result(whole.folder)
+
+
+def test_skipping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_step(monkeypatch, lambda step: step in (3, 8))
+    reporter = Acting()
+    whole = train(tiny_config(tmp_path, "whole", on_nan="skip"), reporter)
+    assert [note.split(":")[0] for note in reporter.notes] == [
+        "step 3 is skipped, 1 until now", "step 8 is skipped, 2 until now",
+    ]  # fmt: skip
+    lines = read_metrics(whole.folder)
+    assert [line["step"] for line in lines] == list(range(11))
+    assert [(line["loss"], line["skipped"]) for line in lines if "skipped" in line] == [(None, 1), (None, 2)]
+    assert lines[8]["val_loss"] is not None
+    with pytest.raises(StoppedRun):
+        train(tiny_config(tmp_path, on_nan="stop"))
+    train(replace(stored_config(tmp_path / "run"), on_nan="skip"))
+    assert result(tmp_path / "run") == result(whole.folder)
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_skipped_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
+    broken_step(monkeypatch, lambda step: step in (3, 8))  # after 8 there is an evaluation
+    output = io.StringIO()
+    train(tiny_config(tmp_path, on_nan="skip"), ConsoleReporter(Console(file=output, force_terminal=live, width=120)))
+    lines = [line for line in output.getvalue().splitlines() if " loss      -  val " in line]
+    assert [line.split()[1] for line in lines if "- tokens/s" in line] == ["8"] if live else ["3", "8"]
+
+
+def test_too_many_skipped_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken_step(monkeypatch, lambda step: step >= 4)
+    with pytest.raises(StoppedRun, match="Stopped at step 14"):
+        train(tiny_config(tmp_path, on_nan="skip", steps=100))
+
+
+@pytest.mark.parametrize("evaluation", [False, True])
+def test_an_interruption_gives_no_more_steps_to_skip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: bool
+) -> None:
+    """Nor does one of the evaluation after a step that was skipped."""
+    broken_step(monkeypatch, lambda step: step == 2 or step >= 4)
+    real, count = loop.evaluate, [0]
+
+    def interrupt() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def evaluate(*arguments: Any) -> float | None:
+        count[0] += 1
+        if count[0] == 3:  # before the first step, after step 4, after step 8
+            interrupt()
+        return real(*arguments)
+
+    if evaluation:
+        monkeypatch.setattr(loop, "evaluate", evaluate)
+    config = tiny_config(tmp_path, on_nan="skip", steps=100)
+    assert train(config, Acting(-1 if evaluation else 7, interrupt)).interrupted
+    assert newest_good(config.out)[0].progress.step == (8 if evaluation else 7)
+    with pytest.raises(StoppedRun, match="Stopped at step 14"):
+        train(stored_config(config.out))
+
+
+def test_what_is_finite_when_computed_again_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backward = Trainer.backward
+    monkeypatch.setattr(Trainer, "backward", lambda self, step: math.nan if step == 5 else backward(self, step))
+    with pytest.raises(StoppedRun, match="step 5: the loss is nan; computed again, every tensor is finite"):
+        train(tiny_config(tmp_path))
+
+
+def test_a_spike_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    backward = Trainer.backward
+    monkeypatch.setattr(Trainer, "backward", lambda self, step: backward(self, step) + 5.0 * (step == 70))
+    reporter = Acting()
+    config = tiny_config(tmp_path, steps=80, save_every=1)
+    train(config, reporter)
+    assert [note.split(" to ")[0] for note in reporter.notes] == ["step 70: the loss jumped"]
+    assert [line["step"] for line in read_metrics(Path(config.out)) if "spike" in line] == [70]
+
+
+def test_a_spike_that_nobody_is_told_of_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader has gone away; what is saved then has its line."""
+    backward = Trainer.backward
+    monkeypatch.setattr(Trainer, "backward", lambda self, step: backward(self, step) + 5.0 * (step == 70))
+
+    class Gone(Acting):
+        def note(self, text: str) -> None:
+            raise BrokenPipeError
+
+    config = tiny_config(tmp_path, steps=80, eval_every=7)
+    with pytest.raises(BrokenPipeError):
+        train(config, Gone())
+    assert newest_good(config.out)[0].progress.step == 70
+    last = read_metrics(Path(config.out))[-1]
+    assert (last["step"], "spike" in last, last["val_loss"] is None) == (70, True, False)
+    train(stored_config(config.out))
+    assert [line["step"] for line in read_metrics(Path(config.out))] == list(range(81))
+
+
+def test_usual_losses_are_no_spikes() -> None:
+    noise = np.random.default_rng(0)
+    spikes = Spikes()
+    for step in range(5000):
+        assert spikes.look(1.0 + 3.0 * math.exp(-step / 300) + 0.1 * noise.normal()) is None
+    assert spikes.look(3.0) == pytest.approx(1.0, abs=0.1)
+    assert spikes.look(3.0) is not None  # the first does not hide the second
