@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bevia_fast.cases import cases
-from bevia_fast.comparison import Case, make_arguments, run
+from bevia_fast.agreement.cases import cases
+from bevia_fast.agreement.comparison import Case, make_arguments, run
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.kernels.memory import CACHE_LINE
