@@ -1,7 +1,7 @@
-"""Causal attention in blocks with an online softmax: nothing of size T x T is ever stored (Dao et al. 2022, 2023).
+"""Causal attention in blocks with an online softmax: no T x T matrix is ever stored (Dao et al. 2022, 2023).
 
-A block of queries goes over the blocks of keys up to its own. Their scores become weights relative to the largest
-score so far, and are multiplied with the values; when a larger score turns up, what was summed before is scaled down.
+Each block of queries visits the blocks of keys up to the diagonal. Scores become weights relative to the largest score
+so far, and weights @ v is added to the output. When a later block has a larger score, the output so far is scaled down.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def attention_forward(
     dtype = out.dtype
     plan = plan_forward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype))
     memory = (
-        scratch("whole heads", plan.panels, dtype),  # the backward pass uses it for something else
+        scratch("whole heads", plan.panels, dtype),  # the backward pass keeps parts of dq there
         scratch("scores", plan.scores, dtype),
         scratch("rows", plan.rows, dtype),
     )
@@ -57,19 +57,19 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
 
 
 class Head(NamedTuple):
-    """What the passes know of one head of one sequence."""
+    """One head of one sequence."""
 
     q: Any  # (T,HS)
     k: Any  # (T,HS)
     v: Any  # (T,HS)
     lse: Any  # (T,)
-    scale: Any  # of the scores: 1 / sqrt(HS)
-    row: Any  # of the dropout mask: the first that belongs to the head
+    scale: Any  # 1 / sqrt(HS)
+    row: Any  # the head's first row in the dropout mask
 
 
 @device
 def head_of(qkv, lse, bh):
-    """Head bh % NH of sequence bh // NH."""
+    """(B,T,3C), (B,NH,T) -> head bh % NH of sequence bh // NH."""
     NH, T = lse.shape[1:]
     q, k, v = split_head(qkv, bh, NH)
     return Head(q, k, v, whole(lse)[bh], qkv.dtype.type(1.0 / math.sqrt(q.columns)), bh * T)
@@ -98,14 +98,14 @@ def channels_of(x, bh, NH):
 
 @device
 def drop_rows(weights, dropout, row, column):
-    """weights = weights * mask / (1 - rate), as far as they count; their first element is (row, column) in the mask."""
+    """weights *= mask / (1 - rate), up to the diagonal; their first element is at (row, column) of the mask."""
     for i in range(weights.rows):
         seen = weights[i][: weights.diagonal + i + 1]
         drop(seen, seen, seen[:0], row_hash(dropout.key, row + i), column, dropout.threshold, dropout.scale)
 
 
 # ------------------------------------------------------------------------------------------------------------- forward
-# Kernels take plain tuples, which are dispatched faster, and name their fields.
+# Python passes plain tuples, which Numba dispatches faster than named ones; the kernels name their fields.
 
 
 @kernel()
@@ -126,7 +126,7 @@ def _forward(out, lse, qkv, key, rate, memory, plan):
 
 @device
 def _forward_head(bh, arrays, dropout, memory, plan):
-    """All queries of one head, by one thread."""
+    """Compute all queries of one head, which the calling thread packs for itself."""
     out, lse, qkv = arrays
     head = head_of(qkv, lse, bh)
     work = forward_work(numba.get_thread_id(), head.q.rows, head.q.columns, memory, plan)
@@ -137,7 +137,7 @@ def _forward_head(bh, arrays, dropout, memory, plan):
 
 @device
 def _pack_panel(bh, p, arrays, memory, plan):
-    """One panel of keys, and as many values, of a head that has a slot of its own."""
+    """Pack one panel of keys, and as many values, into the head's own slot of the working memory."""
     _, lse, qkv = arrays
     head = head_of(qkv, lse, bh)
     work = forward_work(bh, head.q.rows, head.q.columns, memory, plan)
@@ -146,7 +146,8 @@ def _pack_panel(bh, p, arrays, memory, plan):
 
 @device
 def _forward_turn(bh, turn, arrays, dropout, memory, plan):
-    """One block of queries of a packed head; blocks with few and with many keys take turns."""
+    """Compute one block of queries of a packed head. Blocks with few and with many keys alternate, so that threads
+    that take successive turns share the work evenly."""
     out, lse, qkv = arrays
     head = head_of(qkv, lse, bh)
     work = forward_work(bh, head.q.rows, head.q.columns, memory, plan)
@@ -163,21 +164,21 @@ def _pack_keys_and_values(work, head, first, last):
 
 @device
 def _forward_block(out, head, work, q0, dropout):
-    """The output of the queries from q0 on: over the blocks of keys up to the last that one of them sees."""
+    """Compute the output of one block of queries, which begins at q0."""
     q, out, lse = head.q[q0 : q0 + QUERIES], out[q0 : q0 + QUERIES], head.lse[q0 : q0 + QUERIES]
     real, lanes = lse.dtype.type, lanes_of(q)
     reach = tile_height(work.v.width, lanes)
-    end, keys = q0 + q.rows, work.scores.columns
+    end, keys = q0 + q.rows, work.scores.columns  # no query of the block sees a key from `end` on
     for k0 in range(0, end, keys):
         k1 = min(k0 + keys, end)
         k_T, v = work.k_T[:, k0:k1], work.v[k0:k1]
-        scores = weights = causal(work.scores[: q.rows], q0 - k0)
+        scores = weights = causal(work.scores[: q.rows], q0 - k0)  # the same memory, before and after
 
         # scores = q k^T
         multiply_causal(scores, q, k_T)
         for i in range(0, q.rows, lanes):
             rows, state = weights[i : i + lanes], work.state[:, i : i + lanes]
-            # weights = exp((scores - largest) / sqrt(HS)), in their place
+            # weights = exp((scores - largest) / sqrt(HS)), in place of the scores
             softmax_rows(rows, state, head.scale, k0 == 0, reach)
             if k0 > 0:
                 _shrink(out[i : i + lanes], state[2])
@@ -195,7 +196,7 @@ def _forward_block(out, head, work, q0, dropout):
 
 @device
 def _shrink(out, factors):
-    """Scale down what was summed before a larger score turned up."""
+    """Scale the output so far to a larger score: out[i] *= factors[i]"""
     for i in range(out.rows):
         if factors[i] != 1:
             scale(out[i], factors[i])
@@ -213,7 +214,7 @@ def _weights(weights, qkv, first):
 
 @device
 def _weights_of_query(item, weights, qkv, first):
-    """weights = softmax(q k^T / sqrt(HS)) for one query; 0 for the keys after it"""
+    """weights = softmax(q k^T / sqrt(HS)) for one query, 0 for the keys after it"""
     NH, R = weights.shape[1:3]
     q, k, _ = split_head(qkv, item // R, NH)
     i = first + item % R

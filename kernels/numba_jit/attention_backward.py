@@ -1,7 +1,7 @@
-"""The gradient of causal attention, in blocks as the forward pass; see `attention` (Dao et al. 2022, 2023).
+"""The gradient of causal attention, in blocks like the forward pass in `attention` (Dao et al. 2022, 2023).
 
-A block of keys goes over the blocks of queries from its own on. The weights are computed again from the scores and the
-saved log-sum-exp, so that nothing of size T x T is stored.
+Each block of keys visits the blocks of queries from the diagonal on. The weights are recomputed from the scores and the
+saved log-sum-exp, so no T x T matrix is stored.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _backward(dqkv, dout, qkv, out, lse, key, rate, memory, plan):
 
 @device
 def _add_parts(bh, t, dqkv, NH, memory, plan):
-    """dq of one query: the sum over the parts of the head's keys, in their order."""
+    """dq of one query = the sum over the parts of the head's keys, in their order"""
     dq, _, _ = split_head(dqkv, bh, NH)
     total = dq[t]
     zero(total)
@@ -73,7 +73,7 @@ def _add_parts(bh, t, dqkv, NH, memory, plan):
 
 @device
 def _backward_part(bh, part, arrays, dropout, memory, plan):
-    """Every `parts`-th block of keys of one head: over the blocks of queries from the first that sees one of them."""
+    """Compute what every `parts`-th block of keys of a head contributes to the gradients."""
     dqkv, dout, qkv, out, lse = arrays
     NH = lse.shape[1]
     head, gradients = head_of(qkv, lse, bh), split_head(dqkv, bh, NH)
@@ -83,30 +83,34 @@ def _backward_part(bh, part, arrays, dropout, memory, plan):
     dq, dk, dv = gradients
     if plan.parts > 1:
         dq = dq_of_part(bh, part, T, HS, memory, plan)
-        for t in range(0, min(T, first)):  # these queries see none of the part's keys
+        for t in range(0, min(T, first)):  # these queries see no key of this part
             zero(dq[t])
     # row_sum = sum_j weights * dweights = dout . out
     for t in range(first, T):
         work.row_sum[t] = dot(dout[t], out[t])
     for k0 in range(first, T, plan.parts * plan.keys):
         k, v = head.k[k0 : k0 + plan.keys], head.v[k0 : k0 + plan.keys]
-        pack(work.k_T, k.T)
-        pack(work.v_T, v.T)
-        pack(work.k, k)
+        pack(work.k_T[:, : k.rows], k.T)
+        pack(work.v_T[:, : v.rows], v.T)
+        pack(work.k[: k.rows], k)
         for q0 in range(k0, T, BACKWARD_QUERIES):
             _backward_block((dq, dk, dv), dout, head, work, (q0, k0), k0 > first, dropout)
 
 
 @device
 def _backward_block(gradients, dout, head, work, at, begun, dropout):
-    """What the queries from q0 on and a block of keys from k0 on add to their gradients; dq may have `begun`."""
+    """Add what a block of queries from q0 on and a block of keys from k0 on contribute to dq, dk and dv.
+
+    dk and dv begin on the diagonal; dq is set unless it has `begun`.
+    """
     q0, k0 = at
     q1 = min(q0 + BACKWARD_QUERIES, head.q.rows)
-    k1 = min(k0 + work.k.rows, q1)  # the last key that one of the queries sees
+    k1 = min(k0 + work.k.rows, q1)  # no query of the block sees a key from q1 on
     dq, dk, dv = gradients[0][q0:q1], gradients[1][k0:k1], gradients[2][k0:k1]
     q, dout, lse, row_sum = head.q[q0:q1], dout[q0:q1], head.lse[q0:q1], work.row_sum[q0:q1]
     k_T, v_T, k = work.k_T[:, : k1 - k0], work.v_T[:, : k1 - k0], work.k[: k1 - k0]
-    scores = weights = causal(work.scores[: q.rows], q0 - k0)
+    # names of the same memory at different times
+    scores = weights = dropped = causal(work.scores[: q.rows], q0 - k0)
     dweights = dscores = causal(work.dscores[: q.rows], q0 - k0)
     packed_q, packed_dout = work.q[: q.rows], work.dout[: q.rows]
     pack(packed_q, q)
@@ -121,12 +125,12 @@ def _backward_block(gradients, dout, head, work, at, begun, dropout):
         rows, row = slice(i, i + lanes), head.row + q0 + i
         if dropout.use:
             drop_rows(dweights[rows], dropout, row, k0)
-        # weights = exp(scores / sqrt(HS) - lse);  dscores = weights * (dweights - row_sum) / sqrt(HS), in their places
+        # weights = exp(scores / sqrt(HS) - lse);  dscores = weights * (dweights - row_sum) / sqrt(HS), both in place
         softmax_gradient_rows(weights[rows], dscores[rows], lse[rows], row_sum[rows], head.scale, reach)
         if dropout.use:
-            drop_rows(weights[rows], dropout, row, k0)
+            drop_rows(dropped[rows], dropout, row, k0)
 
-    # dv += weights^T dout;  dk += dscores^T q;  dq += dscores k
-    add_product_transposed(dv, weights, packed_dout)
+    # dv += dropped^T dout;  dk += dscores^T q;  dq += dscores k
+    add_product_transposed(dv, dropped, packed_dout)
     add_product_transposed(dk, dscores, packed_q)
     add_product_causal(dq, dscores, k, begun)

@@ -1,7 +1,7 @@
 """The linear layer: out = activation(inp weight + bias) + residual.
 
-The product runs on register tiles; see `_simd.shares`. However it is split among threads, each element is a sum over k
-in one fixed order, so no number of threads changes a bit.
+The product runs on register tiles; see `_simd.shares`. Each element is a sum over k in one fixed order, however the
+work is split, so the result has the same bits for any number of threads.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from ._simd.shares import Product, make_product_share, pack_share
 from ._simd.tiles import product_address
 from ._simd.views import whole
 
-NONE, RELU, GELU, COPY = 0, 1, 2, 3  # COPY: no activation, but the product is kept by itself
+NONE, RELU, GELU, COPY = 0, 1, 2, 3  # COPY: no activation, but `linear` is stored apart from `out`
 ACTIVATIONS = {None: NONE, "relu": RELU, "gelu": GELU}
 
 
 class Forward(NamedTuple):
-    """out = activated + residual,  activated = activation(linear),  linear = inp weight + bias
+    """linear = inp weight + bias;  activated = activation(linear);  out = activated + residual
 
-    Without an activation the product is written to `out` at once, with bias and residual.
+    Without an activation the product writes all of that to `out` directly.
     """
 
     out: Any
@@ -40,7 +40,7 @@ class Forward(NamedTuple):
     weight: Any
     bias: Any  # empty if there is none
     residual: Any  # empty if there is none
-    transposed: bool  # `weight` is the transpose of the weight, (OC,C)
+    transposed: bool  # `weight` holds the transpose, (OC,C)
     activation: int
 
 
@@ -54,7 +54,7 @@ def linear_forward(
     plan = plan_product(N, C, OC, dtype, thread_count(), product_address(dtype))
     code = COPY if activation is None and preactivation is not None else ACTIVATIONS[activation]
     activated = out
-    if residual is not None and code != NONE:  # out may be residual, which is still needed
+    if residual is not None and code != NONE:  # out may be the same array as residual, which is still needed
         activated = scratch("linear", N * OC, dtype)[: N * OC].reshape(N, OC)
     _forward(
         (
@@ -71,19 +71,19 @@ def is_transposed(weight: Array) -> bool:
 
 
 def in_rows(weight: Array) -> Array:
-    """A weight, or its transpose, whichever is in C order."""
+    """The weight or its transpose, whichever is C-contiguous."""
     return weight.T if is_transposed(weight) else weight
 
 
 @functools.cache
 def absent(dtype: np.dtype[Any], dimensions: int) -> Array:
-    """Stands for an array that is not given."""
+    """An empty array in place of an optional one that is not given."""
     return np.empty((0,) * dimensions, dtype)
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
-# Kernels take plain tuples, which are dispatched faster, and name their fields. A parallel loop only calls a function:
-# Numba's transformation of such loops takes long over a large body.
+# Python passes plain tuples, which Numba dispatches faster than named ones; the kernels name their fields. The body of
+# a parallel loop is a single call, because Numba's transformation of such loops is slow for large bodies.
 
 
 @kernel()
@@ -92,26 +92,27 @@ def _forward(layer, memory, plan):
     if plan.packing == TOGETHER:
         count = (layer.out.shape[1] + plan.NR - 1) // plan.NR
         for share in numba.prange(count):
-            _pack_share(share, count, layer, memory, plan)
+            pack_weight_share(share, count, layer, memory, plan)
     for share in numba.prange(plan.shares):
         _forward_share(share, layer, memory, plan)
 
 
 @device
 def oriented(weight, transposed):
-    """A weight as a matrix: transposed, if what lies in memory is its transpose."""
+    """A weight as a matrix, or its transpose."""
     W = whole(weight)
     return W.T if transposed else W
 
 
 @device
-def _pack_share(share, shares, layer, memory, plan):
+def pack_weight_share(share, shares, layer, memory, plan):
+    """Pack some panels of a layer's weight."""
     pack_share(share, shares, oriented(layer.weight, layer.transposed), memory, plan)
 
 
 @device
 def _activate(layer, first, last, start, stop):
-    """out = activation(linear) + residual, for a block: along the rows, as they lie in memory."""
+    """out = activation(linear) + residual, for rows first:last and columns start:stop"""
     if layer.activation == NONE:
         return
     out, activated, linear = whole(layer.out), whole(layer.activated), whole(layer.linear)
@@ -133,7 +134,7 @@ _product_share = make_product_share(_activate)
 
 @device
 def _forward_share(share, layer, memory, plan):
-    """linear = inp weight + bias, for some blocks, and what follows from it."""
+    """out = activation(inp weight + bias) + residual, for some blocks"""
     residual = whole(layer.residual)
     product = Product(
         whole(layer.linear), whole(layer.inp), oriented(layer.weight, layer.transposed), whole(layer.bias),

@@ -1,6 +1,6 @@
-"""The gradients of a linear layer: dweight += inp^T dout, dbias += the sum of dout's rows, dinp = dout weight^T.
+"""The gradients of a linear layer: dinp = dout weight^T, dweight += inp^T dout, dbias += sum_n dout[n].
 
-See `linear` for the forward pass and for how the work is split.
+See `linear` for the forward pass.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from ._simd.blocks import block_rows, multiply_add_streamed
 from ._simd.elementwise import add, gelu_gradient, relu_gradient, zero
 from ._simd.packing import add_column_sums
 from ._simd.product_plan import TOGETHER, ProductPlan, WeightGradientPlan, plan_product, plan_weight_gradient
-from ._simd.shares import Product, make_product_share, pack_share, panels_for
+from ._simd.shares import Product, make_product_share, panels_for
 from ._simd.target import TARGET
 from ._simd.tiles import product_address
 from ._simd.views import matrix, nothing_like, row_of, whole
-from .linear import ACTIVATIONS, GELU, NONE, absent, in_rows, is_transposed, oriented
+from .linear import ACTIVATIONS, GELU, NONE, absent, in_rows, is_transposed, oriented, pack_weight_share
 
 
 class WeightGradient(NamedTuple):
-    """dweight += left^T right,  dbias += the sum of right's rows"""
+    """dweight += left^T right;  dbias += sum_n right[n]"""
 
     dweight: Any
     dbias: Any  # empty if there is none
     left: Any
     right: Any
-    partial: Any  # the sums of all slices of rows but the first: dweight, then dbias, of each
-    columns: Any  # where each thread packs columns of `right`
+    partial: Any  # room for the sums of all slices of N but the first: dweight, then dbias, of each slice
+    columns: Any  # room in which each thread packs columns of `right`
 
 
 class InputGradient(NamedTuple):
-    """dinp = activation'(preactivation) * linear + dresidual,  linear = dout weight^T
+    """linear = dout weight^T;  dinp = activation'(preactivation) * linear + dresidual
 
-    Without an activation the product is written to `dinp` at once, with dresidual.
+    Without an activation the product writes all of that to `dinp` directly.
     """
 
     dinp: Any
@@ -48,7 +48,7 @@ class InputGradient(NamedTuple):
     weight: Any
     preactivation: Any
     dresidual: Any  # empty if there is none
-    transposed: bool  # `weight` is to be transposed
+    transposed: bool  # `weight` holds (C,OC), which the product takes transposed
     activation: int
 
 
@@ -69,7 +69,7 @@ def linear_backward(
     weight_plan = plan_weight_gradient(N, *dweight.shape, dtype, threads, multiply)
     plan = plan_product(N, OC, C, dtype, threads, multiply)
     linear = dinp
-    if activation is not None and dresidual is not None:  # dinp may be dresidual, which is still needed
+    if activation is not None and dresidual is not None:  # dinp may be the same array as dresidual
         linear = scratch("linear", N * C, dtype)[: N * C].reshape(N, C)
     _backward(
         (
@@ -88,12 +88,13 @@ def linear_backward(
 def _backward(weight_layer, layer, memory, weight_plan, plan):
     weight_layer, layer = WeightGradient(*weight_layer), InputGradient(*layer)
     weight_plan, plan = WeightGradientPlan(*weight_plan), ProductPlan(*plan)
-    # In the same loop as dweight, for neither waits for the other: dinp, or its weight packed by all threads together.
+    # dweight shares a loop with dinp (or with packing its weight, if all threads do that), because neither needs the
+    # other's result.
     shares = weight_plan.shares if plan.packing == TOGETHER else max(weight_plan.shares, plan.shares)
     for share in numba.prange(shares):
         _weight_gradient_share(share, shares, weight_layer, weight_plan)
         if plan.packing == TOGETHER:
-            _pack_share(share, shares, layer, memory, plan)
+            pack_weight_share(share, shares, layer, memory, plan)
         else:
             _input_gradient_share(share, shares, layer, memory, plan)
     if plan.packing == TOGETHER:
@@ -107,17 +108,12 @@ def _backward(weight_layer, layer, memory, weight_plan, plan):
                 _add_slices(share, weight_plan.folds, weight_layer, weight_plan.slices)
 
 
-# --------------------------------------------------------------------------------------------------------- dinp
-
-
-@device
-def _pack_share(share, shares, layer, memory, plan):
-    pack_share(share, shares, oriented(layer.weight, layer.transposed), memory, plan)
+# ---------------------------------------------------------------------------------------------------------------- dinp
 
 
 @device
 def _activation_gradient(layer, first, last, start, stop):
-    """dinp = activation'(preactivation) * linear + dresidual, for a block"""
+    """dinp = activation'(preactivation) * linear + dresidual, for rows first:last and columns start:stop"""
     if layer.activation == NONE:
         return
     dinp, linear, preactivation = whole(layer.dinp), whole(layer.linear), whole(layer.preactivation)
@@ -137,7 +133,7 @@ _product_share = make_product_share(_activation_gradient)
 
 @device
 def _input_gradient_share(share, shares, layer, memory, plan):
-    """linear = dout weight^T, for some blocks, and what follows from it."""
+    """dinp = activation'(preactivation) * dout weight^T + dresidual, for some blocks"""
     linear, dresidual = whole(layer.linear), whole(layer.dresidual)
     no_bias = linear[0][:0]
     product = Product(
@@ -152,7 +148,7 @@ def _input_gradient_share(share, shares, layer, memory, plan):
 
 @device
 def _sums_of(number, layer):
-    """Where a slice of the rows adds up dweight and dbias: the first in place, the others in `partial`."""
+    """The sums dweight and dbias of one slice of N: the first slice adds in place, the others in `partial`."""
     dweight, dbias = whole(layer.dweight), whole(layer.dbias)
     if number == 0:
         return dweight, dbias
@@ -163,7 +159,7 @@ def _sums_of(number, layer):
 
 @device
 def _weight_gradient_share(share, shares, layer, plan):
-    """dweight += left^T right;  dbias += the sum of right's rows: some blocks of all slices."""
+    """dweight += left^T right;  dbias += sum_n right[n], for some blocks of all slices of N"""
     left, right = whole(layer.left), whole(layer.right)
     N, blocks = left.rows, plan.row_blocks * plan.column_blocks
     packed = panels_for(layer.columns, right.columns, plan)
@@ -178,12 +174,13 @@ def _weight_gradient_share(share, shares, layer, plan):
         if number > 0:
             zero(db)
         before = dw if number == 0 else nothing
+        # dw = left^T right + before;  db += sum_n right[n]
         multiply_add_streamed(dw, left[n:m, first:last].T, right[n:m, start:end], before, nothing, packed, db)
 
 
 @device
 def _add_slices(share, shares, layer, slices):
-    """Some elements of dweight, and all of dbias, from the sums of all slices, in their order."""
+    """Add the sums of the other slices, in their order, to some elements of dweight and to dbias."""
     dweight, dbias = row_of(layer.dweight, 0, layer.dweight.size), whole(layer.dbias)
     first, last = share * dweight.size // shares, (share + 1) * dweight.size // shares
     for number in range(1, slices):

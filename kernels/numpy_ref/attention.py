@@ -1,8 +1,8 @@
 """Causal multi-head self-attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1 and section 3.2.2).
 
-Each position asks a question (its query q), offers an index (its key k) and content (its value v). A position's output
-is the mean of the values so far, weighted by how well their keys answer its query. The channels are cut into NH heads
-of HS channels, each doing so on its own.
+Each position has a query q (what it looks for), a key k (what it can be found by) and a value v (what it passes on).
+Its output is the mean of the values so far, weighted by how well their keys match its query. The C channels are split
+into NH heads of HS channels, which work independently.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def split_heads(qkv: Array, num_heads: int) -> tuple[Array, Array, Array]:
 
 
 def merge_heads(heads: Array) -> Array:
-    """(B,NH,T,HS) -> (B,T,C): the heads of a position one after the other."""
+    """(B,NH,T,HS) -> (B,T,C): the heads of a position, concatenated."""
     B, NH, T, HS = heads.shape
     return heads.transpose(0, 2, 1, 3).reshape(B, T, NH * HS)
 
@@ -35,7 +35,7 @@ def causal_scores(q: Array, k: Array, first: int = 0) -> Array:
     # A dot product of HS independent terms of variance 1 has variance HS. Divided by sqrt(HS) it has variance 1 for any
     # head size; without that, large heads would start with a softmax so sharp that its gradient vanishes.
     scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)
-    # A position must not see what comes after it, for that is what it has to predict; exp(-inf) is 0.
+    # A position must not see later positions, which it has to predict: exp(-inf) is 0.
     future = np.arange(T) > first + np.arange(R)[:, None]
     scores[:, :, future] = -np.inf
     return scores
@@ -43,8 +43,8 @@ def causal_scores(q: Array, k: Array, first: int = 0) -> Array:
 
 def softmax(scores: Array) -> tuple[Array, Array]:
     """(...,T) -> weights (...,T), and the log of the sum of exponentials (...)"""
-    # exp overflows float32 beyond 88. Numerator and denominator can both be divided by exp(max) without changing the
-    # quotient; then the largest exponent is 0.
+    # exp overflows float32 beyond 88. Dividing numerator and denominator by exp(max) leaves the quotient unchanged and
+    # makes the largest exponent 0.
     largest = scores.max(axis=-1, keepdims=True)
     exponentials = np.exp(scores - largest)
     total = exponentials.sum(axis=-1, keepdims=True)
@@ -66,7 +66,7 @@ def attention_forward(
 
     weights, lse[...] = softmax(causal_scores(q, k))  # (B,NH,T,T)
     if dropout_rate != 0:
-        # scaled up, so that a weight's expectation is what it was
+        # scaled up to keep each weight's expectation
         weights = weights * attention_mask(dropout_key, weights.shape, dropout_rate) * (1 / (1 - dropout_rate))
 
     out[...] = merge_heads(weights @ v)
@@ -99,9 +99,10 @@ def attention_backward(
     if dropout_rate != 0:
         dweights = dweights * mask * (1 / (1 - dropout_rate))
 
-    # forward: weights = softmax(scores).  The weights of a row sum to 1, so its gradient loses what all of them share:
-    # dscores = weights * (dweights - sum_j weights * dweights). Put in dweights[j] = dout . v[j], and that sum is
-    # dout . (sum_j dropped[j] v[j]) = dout . out: HS products instead of T, and right with dropout as well.
+    # forward: weights = softmax(scores), with derivative
+    #     dscores = weights * (dweights - sum_j weights[j] * dweights[j])
+    # Insert dweights[j] = dout . v[j], and the sum becomes dout . (sum_j weights[j] v[j]) = dout . out: HS products
+    # instead of T. With dropout the mask appears in both, and the result is the same.
     row_sum = (dout_heads * out_heads).sum(axis=-1, keepdims=True)
     dscores = weights * (dweights - row_sum)
 

@@ -1,4 +1,4 @@
-"""Where attention keeps what it works with: panels, scores and sums, as views of working memory."""
+"""The working memory of attention, cut into views: packed operands, scores and sums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ packed_size = device(panels_size)
 
 
 class ForwardMemory(NamedTuple):
-    """The arrays of the forward pass, for all threads or heads."""
+    """The forward pass's arrays, each with room for all threads or all heads."""
 
     panels: Any
     scores: Any
@@ -23,17 +23,17 @@ class ForwardMemory(NamedTuple):
 
 
 class ForwardWork(NamedTuple):
-    """What a thread needs for a head in the forward pass."""
+    """What one thread uses for one head in the forward pass."""
 
     k_T: Any  # (HS,T), packed
     v: Any  # (T,HS), packed
     scores: Any  # (QUERIES,keys)
-    state: Any  # (3,QUERIES): the largest score of a row so far, the sum of its weights, and the factor for older sums
+    state: Any  # (3,QUERIES): each row's largest score so far, the sum of its weights, and the factor for earlier sums
 
 
 @device
 def forward_work(slot, T, HS, memory, plan):
-    """The working memory of the calling thread, with the head's panels in a slot of their own."""
+    """The working memory of the calling thread, with panels in the given slot."""
     k_size, v_size = packed_size(HS, T, plan.k_width), packed_size(T, HS, plan.v_width)
     thread, at = numba.get_thread_id(), slot * (k_size + v_size)
     return ForwardWork(
@@ -45,7 +45,7 @@ def forward_work(slot, T, HS, memory, plan):
 
 
 class BackwardMemory(NamedTuple):
-    """The arrays of the backward pass, for all threads or heads."""
+    """The backward pass's arrays, each with room for all threads or all parts of heads."""
 
     dq: Any
     scores: Any
@@ -59,7 +59,7 @@ class BackwardMemory(NamedTuple):
 
 
 class BackwardWork(NamedTuple):
-    """What a thread needs in the backward pass."""
+    """What one thread uses in the backward pass."""
 
     scores: Any  # (BACKWARD_QUERIES,keys)
     dscores: Any  # (BACKWARD_QUERIES,keys)
@@ -92,5 +92,5 @@ def backward_work(T, HS, memory, plan):
 
 @device
 def dq_of_part(bh, part, T, HS, memory, plan):
-    """Where a part of a head's keys adds up the gradients of the queries."""
+    """The gradient of a head's queries, (T,HS), as far as one part of its keys contributes to it."""
     return matrix(memory.dq, (bh * plan.parts + part) * T * HS, T, HS, HS)

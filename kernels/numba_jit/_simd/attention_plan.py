@@ -1,4 +1,4 @@
-"""How attention is cut: into blocks of scores, heads and parts of heads, and what working memory they take."""
+"""How attention is split: into blocks of scores, heads and parts of heads, and how much working memory they take."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .product_plan import panels_size, tile_shape
 QUERIES = 48  # rows of a block of scores: a multiple of the tiles' heights
 KEYS = 384  # columns of a block of scores: 48 x 384 float32 stay in the L2 cache
 BACKWARD_QUERIES, BACKWARD_KEYS = 96, 192
-EVEN = 8  # heads for each thread, from which on they are dealt out evenly enough, whatever their number
-PARTS = 8  # into so many parts at least the backward pass is cut, by data, so that the sums' order is fixed by data
+EVEN = 8  # with so many heads per thread, any number of heads is balanced well enough
+PARTS = 8  # items of work of the backward pass, at least: fixed by the data, and so is the order of sums
 
 
 class ForwardPlan(NamedTuple):
-    """How the forward pass is cut."""
+    """How the forward pass is split."""
 
     multiply: int  # the address of the product's machine code
     panels: int  # elements of working memory: packed keys and values,
     scores: int
-    rows: int  # and what is known of each row of a block
-    by_head: bool  # each thread packs the head that it works on; else all are packed before, by all threads
+    rows: int  # and the softmax's state for each row of a block
+    by_head: bool  # each thread packs the head that it works on; otherwise all threads pack all heads before
     k_width: int  # columns of a panel of keys
     v_width: int  # columns of a panel of values
     keys: int  # of a block of scores
@@ -44,16 +44,16 @@ def plan_forward(
 
 
 class BackwardPlan(NamedTuple):
-    """How the backward pass is cut."""
+    """How the backward pass is split."""
 
     multiply: int  # the address of the product's machine code
-    dqueries: int  # elements of working memory: gradients of queries, by the parts of a head,
-    scores: int  # scores, and as many of their gradients,
-    transposed: int  # keys in panels, and as many values,
-    key_rows: int  # keys row by row,
-    query_rows: int  # queries row by row, and as many gradients of the result,
+    dqueries: int  # elements of working memory: the gradients of queries, one set per part of a head,
+    scores: int  # scores, and as many for their gradients,
+    transposed: int  # transposed keys in panels, and as many for values,
+    key_rows: int  # keys in panels,
+    query_rows: int  # queries in panels, and as many for dout,
     row_sums: int  # and a number for each query
-    parts: int  # into which the keys of a head are dealt out
+    parts: int  # that the blocks of keys of a head are dealt out to
     k_width: int  # columns of a panel of keys or values
     c_width: int  # columns of a panel of channels
     keys: int  # of a block of scores

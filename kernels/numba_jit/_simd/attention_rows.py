@@ -1,7 +1,7 @@
-"""The softmax of attention and its gradient over a block of scores, as many rows at a time as a vector has lanes.
+"""The softmax of attention and its gradient over a block of scores, for as many rows at a time as a vector has lanes.
 
-What belongs to a row, such as its largest score, is then one lane of a vector; maxima and sums of the rows are folded
-together. Rows begin and end with whole vectors but on the causal diagonal, where they end in a square of such.
+A number per row, such as its largest score, is then one lane of a vector, and the maxima and sums of all rows are
+folded together. Rows consist of whole vectors, except on the causal diagonal, where the last vectors form a triangle.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+from .exponential import exp_of
 from .vector import I32, I64, Lanes, Vec
 from .views import struct
 
 
 @intrinsic
 def softmax_rows(typingctx, scores, state, scale, first, reach):
-    """Make weights of causal scores, at most one vector's lanes of rows, which begin whole vectors before the diagonal:
+    """Turn causal scores into weights, for at most as many rows as a vector has lanes:
 
         new = max(largest, max of the row);  shrink = exp((largest - new) * scale);  largest = new
         row = exp((row - new) * scale);  total = total * shrink + sum of the row
 
-    with largest, total and shrink of the rows in the three rows of `state`; if `first`, what stood there counts as -inf
-    and 0. What follows on the diagonal is set to 0, as far as a tile of `reach` rows may read.
+    The rows of `state` are largest, total and shrink of each row; if `first`, largest and total start as -inf and 0.
+    The diagonal begins after a whole number of vectors. Beyond it, the row is set to 0 as far as a tile of `reach` rows
+    reads.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -36,7 +38,7 @@ def softmax_rows(typingctx, scores, state, scale, first, reach):
         largest_at, total_at, shrink_at = (
             builder.gep(kept.data, [builder.mul(kept.row, ir.Constant(I64, i))]) for i in range(3)
         )
-        exp = lanes.exp_of(lanes.splat(scale_))
+        exp = exp_of(lanes, lanes.splat(scale_))
         largest_before = _choose(lanes, first_, lanes.vec(float("-inf")), lanes.load(largest_at))
         total_before = _choose(lanes, first_, lanes.vec(0.0), lanes.load(total_at))
 
@@ -72,30 +74,30 @@ def softmax_rows(typingctx, scores, state, scale, first, reach):
 
 
 @intrinsic
-def softmax_gradient_rows(typingctx, weights, gradients, lse, means, scale, reach):
-    """Weights of scores again, and the gradient of the scores of that of the weights, for rows as in `softmax_rows`:
+def softmax_gradient_rows(typingctx, weights, gradients, lse, row_sum, scale, reach):
+    """Turn causal scores into weights and gradients of weights into gradients of scores, for rows as in `softmax_rows`:
 
-        weight = exp(score * scale - lse);  gradient = weight * (gradient - mean) * scale
+        weight = exp(score * scale - lse);  gradient = weight * (gradient - row_sum) * scale
     """
 
     def codegen(context, builder, signature, arguments):
-        S, D, L, M = (struct(context, builder, *pair) for pair in zip(signature.args[:4], arguments[:4], strict=True))
+        S, D, L, R = (struct(context, builder, *pair) for pair in zip(signature.args[:4], arguments[:4], strict=True))
         scale_, reach_ = arguments[4:]
         lanes = Lanes(builder, weights.dtype)
         rows = _Rows(lanes, S, reach_)
-        d_data, d_row, lse_at, mean_at = D.data, D.row, L.data, M.data
-        factor, exp = lanes.splat(scale_), lanes.exp_of()
+        d_data, d_row, lse_at, sum_at = D.data, D.row, L.data, R.data
+        factor, exp = lanes.splat(scale_), exp_of(lanes)
 
         def along(i: ir.Value, _: list[Vec]) -> list[Vec]:
             start = builder.gep(rows.data, [builder.mul(i, rows.row)])
             d_start = builder.gep(d_data, [builder.mul(i, d_row)])
             center = -lanes.broadcast(builder.gep(lse_at, [i]))
-            mean_of_row = lanes.broadcast(builder.gep(mean_at, [i]))
+            shared = lanes.broadcast(builder.gep(sum_at, [i]))
 
             def gradient(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
                 at, d_at = builder.gep(start, [offset]), builder.gep(d_start, [offset])
                 power = exp(lanes.fma(lanes.load(at), factor, center))
-                slope = power * ((lanes.load(d_at) - mean_of_row) * factor)
+                slope = power * ((lanes.load(d_at) - shared) * factor)
                 for value, target in ((power, at), (slope, d_at)):
                     lanes.store(value if mask is None else value.where(mask, 0.0), target)
                 return []
@@ -108,16 +110,18 @@ def softmax_gradient_rows(typingctx, weights, gradients, lse, means, scale, reac
         _loop(lanes, rows.number, 1, [], along)
         return context.get_dummy_value()
 
-    return types.void(weights, gradients, lse, means, weights.dtype, types.int64), codegen
+    return types.void(weights, gradients, lse, row_sum, weights.dtype, types.int64), codegen
 
 
 # --------------------------------------------------------------------------------------------------------------- pieces
 
 
 class _Rows:
-    """Causal rows as vectors: each `seen` elements long, which are whole vectors, and i + 1 more if `diagonal`; `fill`
-    elements behind those, on the diagonal, are to be 0, as far as the row's tile, which may end `reach` rows below,
-    will read."""
+    """Causal rows as vectors.
+
+    Row i has `seen` elements, which are whole vectors, and i + 1 more on the `diagonal`. The `fill` elements after the
+    vector with the diagonal are to be 0, as far as the row's tile reads, which may end `reach` rows below.
+    """
 
     def __init__(self, lanes: Lanes, rows: Any, reach: ir.Value) -> None:
         builder, one = lanes.builder, ir.Constant(I64, 1)
@@ -139,7 +143,7 @@ def _choose(lanes: Lanes, condition: ir.Value, a: Vec, b: Vec) -> Vec:
 def _loop(
     lanes: Lanes, end: ir.Value, step: int, carried: list[Vec], body: Callable[[ir.Value, list[Vec]], list[Vec]]
 ) -> list[Vec]:
-    """body(i, carried) for i = 0, step, ... below `end`; returns what the last one hands on."""
+    """Run body(i, carried) for i = 0, step, ... below `end`; returns the final carried values."""
     builder = lanes.builder
     entry, head = builder.block, builder.append_basic_block("loop")
     inside, done = builder.append_basic_block("loop.body"), builder.append_basic_block("loop.end")
@@ -180,7 +184,7 @@ def _along_row(
     lanes: Lanes, i: ir.Value, rows: _Rows, carried: list[Vec],
     body: Callable[[ir.Value, Vec | None, list[Vec]], list[Vec]],
 ) -> list[Vec]:  # fmt: skip
-    """body(offset, mask, carried) for each vector of row i: mask is None but for that of the diagonal."""
+    """Run body(offset, mask, carried) for each vector of row i; `mask` is None except on the diagonal."""
     builder = lanes.builder
     state = _loop(lanes, rows.seen, lanes.count, carried, lambda offset, values: body(offset, None, values))
     mask = lanes.mask_below(builder.add(i, ir.Constant(I64, 1)))
@@ -188,7 +192,7 @@ def _along_row(
 
 
 def _zeros(lanes: Lanes, start: ir.Value, rows: _Rows) -> None:
-    """Clear what is to be 0 of a row."""
+    """Set the part of a row that is to be 0."""
     builder = lanes.builder
     beyond = builder.gep(start, [builder.add(rows.seen, ir.Constant(I64, lanes.count))])
 
@@ -200,7 +204,7 @@ def _zeros(lanes: Lanes, start: ir.Value, rows: _Rows) -> None:
 
 
 def _row_maxima(lanes: Lanes, rows: _Rows) -> Vec:
-    """The largest score of each row, NaNs passed over: they show in the weights. Rows beyond the last repeat it."""
+    """The largest score of each row. NaNs are skipped: they show in the weights. Rows beyond the last repeat it."""
     builder, lowest = lanes.builder, lanes.vec(float("-inf"))
     last = builder.sub(rows.number, ir.Constant(I64, 1))
     starts = []
@@ -227,8 +231,8 @@ def _row_maxima(lanes: Lanes, rows: _Rows) -> Vec:
 
 
 def _fold_rows(lanes: Lanes, rows: list[Vec], combine: Callable[[Vec, Vec], Vec]) -> Vec:
-    """Lane i of the result is the fold of all lanes of rows[i], in an order that depends on the vector width alone:
-    rounds as in `Lanes.transpose`, but that two rows become one in each."""
+    """Fold each row: lane i of the result is the fold of all lanes of rows[i], in an order that depends on the vector
+    width alone. The rounds are those of `Lanes.transpose`, but each merges two rows into one."""
     builder, order, bit = lanes.builder, ir.VectorType(I32, lanes.count), 1
     while bit < lanes.count:
         low = ir.Constant(order, [e if not e & bit else e - bit + lanes.count for e in range(lanes.count)])

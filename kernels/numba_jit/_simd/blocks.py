@@ -1,4 +1,4 @@
-"""Products of matrices of any size: the right operand packed into panels, a part at a time or as a whole."""
+"""Products of matrices of any size, whose right operand is packed into panels as a whole or a part at a time."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from .packing import add_column_sums, pack, prefetch
 from .tiles import lanes_of, product, tile_height
 from .views import nothing_like, panel
 
-SWEEP = 96  # rows that meet all panels before the next ones do: a multiple of the tiles' heights
+SWEEP = 96  # rows of A that are multiplied with all panels before the next rows: a multiple of the tiles' heights
 
 
 @device
 def block_rows(block, blocks, length, unit):
-    """First and last row (or column) of a block when `length` is dealt out evenly, in multiples of `unit`."""
+    """The range of rows (or columns) of a block when `length` is split evenly, in multiples of `unit`."""
     units = (length + unit - 1) // unit
     return block * units // blocks * unit, min(length, (block + 1) * units // blocks * unit)
 
 
-# ------------------------------------------------------------------------------------- with B packed, of any shape
+# ------------------------------------------------------------------------------------------ with B packed, of any shape
 
 
 @device
@@ -29,7 +29,7 @@ def multiply(C, A, B):
 
 @inlined
 def add_product(C, A, B, begun):
-    """C += A B, or C = A B unless it has `begun`"""
+    """C += A B if C has `begun`, else C = A B"""
     nothing = nothing_like(C)
     _by_panels(C, A, B, C if begun else nothing, nothing)
 
@@ -41,13 +41,12 @@ def _by_panels(C, A, B, P, Q):
         product(B.multiply, C[:, j:end], A, panel(B, j), P[:, j:end], Q[:, j:end])
 
 
-# ---------------------------------------------------------------------------- of queries and keys, as far as they count
+# -------------------------------------------------------------------------------------------------- up to the diagonal
 
 
 @device
 def multiply_causal(C, A, B):
-    """C = A B for causal C. A little more is computed, for tiles are of whole vectors; what lies beyond them is not
-    written."""
+    """C = A B up to the diagonal of C, rounded up to whole vectors."""
     lanes, nothing = lanes_of(C), nothing_like(C)
     for j in range(0, B.columns, B.width):
         B_panel, diagonal = panel(B, j), C.diagonal - j
@@ -61,7 +60,7 @@ def multiply_causal(C, A, B):
 
 @device
 def add_product_causal(C, A, B, begun):
-    """C += A B for causal A, or C = A B unless it has `begun`: on the diagonal tile by tile, each of its own keys."""
+    """C += A B for causal A, or C = A B unless C has `begun`. Each tile on the diagonal skips the keys after it."""
     step = tile_height(B.width, lanes_of(C)) if A.diagonal < B.rows else C.rows
     for i in range(0, C.rows, step):
         keys = min(B.rows, A.diagonal + i + step)
@@ -70,24 +69,24 @@ def add_product_causal(C, A, B, begun):
 
 @device
 def add_product_transposed(C, A, B):
-    """C += A^T B for causal A, or C = A^T B where no earlier query counts: on the diagonal tile by tile, each of its
-    own queries."""
+    """C += A^T B for causal A, or C = A^T B for the keys on the diagonal, which earlier blocks of queries do not see.
+    Each tile on the diagonal skips the queries before it."""
     step = tile_height(B.width, lanes_of(C)) if A.diagonal < C.rows else C.rows
     for j in range(0, C.rows, step):
         first = max(0, j - A.diagonal)
         add_product(C[j : j + step], A[first:, j : j + step].T, B[first:], A.diagonal > j)
 
 
-# ----------------------------------------------------------------------------------------------------- of linear layers
+# ------------------------------------------------------------------------------------------------------- linear layers
 
 
 @device
 def multiply_add(C, A, B, P, Q):
-    """C = A B + P + Q, with B packed; P and Q may be C."""
+    """C = A B + P + Q with B packed; P and Q may be C."""
     for i in range(0, C.rows, SWEEP):
         end = i + SWEEP
         rows = A[i:end]
-        if A.row == 1:  # tiles read a few elements of each column, which the CPU would not guess
+        if A.row == 1:  # tiles read a few elements of each column, which the CPU does not prefetch
             columns = rows.T
             for k in range(columns.rows):
                 prefetch(columns[k])
@@ -96,8 +95,8 @@ def multiply_add(C, A, B, P, Q):
 
 @device
 def multiply_add_streamed(C, A, B, P, Q, room, sums):
-    """As `multiply_add`, with B packed here, into `room`: so many of its rows at a time as find place there. The sums
-    of its columns are added to `sums`, unless that is empty."""
+    """C = A B + P + Q, packing B into `room` as many rows at a time as fit. Unless `sums` is empty, the sums of B's
+    columns are added to it."""
     nothing = nothing_like(C)
     for k in range(0, B.rows, room.rows):
         end = k + room.rows

@@ -10,8 +10,9 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from ...rng import GOLDEN32, MIX32_A, MIX32_B
+from .exponential import LOG2E, exp2
 from .passes import elementwise, operands, vector_loop
-from .vector import I32, I64, LOG2E, Lanes, Vec
+from .vector import I32, I64, Lanes, Vec
 
 GELU_SCALE = 0.7978845608028654  # sqrt(2/pi)
 GELU_CUBIC = 0.044715
@@ -106,7 +107,7 @@ def gelu(lanes, x):
 
     Computed as x / (1 + exp(-2u)), which loses no digits for negative x.
     """
-    return x / (lanes.exp2(x * _gelu_exponent(lanes, x * x)) + 1.0)
+    return x / (exp2(lanes, x * _gelu_exponent(lanes, x * x)) + 1.0)
 
 
 @elementwise
@@ -116,7 +117,7 @@ def gelu_gradient(lanes, dout, x):
     With s = 1/(1 + exp(-2u)), so that gelu = x s:  gelu' = s + x s (1 - s) 2 u',  u' = sqrt(2/pi) (1 + 3*0.044715 x^2)
     """
     square = x * x
-    power = lanes.exp2(x * _gelu_exponent(lanes, square))
+    power = exp2(lanes, x * _gelu_exponent(lanes, square))
     s = lanes.vec(1.0) / (power + 1.0)
     rest = power * s  # 1 - s without the cancellation; inf * 0 = NaN far out, where it is 1
     rest = rest.where(rest.compare("<", 1.0), 1.0)

@@ -1,7 +1,7 @@
-"""Right operands of a product, packed into panels: [panel][k][NR columns].
+"""Packing of the right operand of a product into panels: [panel][k][columns of a panel].
 
-The loop over k of a register tile then reads one stream of whole vectors, whatever the operand's layout was. What lies
-beyond the last column of a panel means nothing: columns of a product do not mix, and those are never stored.
+The loop over k in a register tile then reads one stream of whole vectors, whatever the operand's layout. The columns of
+a panel beyond the operand's last are never used: columns of a product do not mix, and those are not stored.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
 from .views import panel, struct
 
-AHEAD = 8  # rows that are asked for before they are packed
+AHEAD = 8  # rows are prefetched so many rows before they are packed
 
 
 @device
 def pack(packed, X):
-    """A matrix into panels that have room for it. Along its rows or its columns the elements lie side by side."""
+    """Pack a matrix into panels of its shape. Its rows or its columns must be contiguous."""
     if X.column == 1:
         _pack_rows(packed, X)
     else:
@@ -31,9 +31,9 @@ def pack(packed, X):
 
 @device
 def _pack_rows(packed, X):
-    """Row by row, as memory likes it best."""
+    """Row by row: memory is read and written in order."""
     for k in range(X.rows):
-        if packed.columns > packed.width:  # the CPU would not guess where the next row is
+        if packed.columns > packed.width:  # several streams at once: the CPU does not predict the next row
             prefetch(X[k + AHEAD])
         for j in range(0, X.columns, packed.width):
             copy_row(panel(packed, j)[k], X[k][j : j + packed.width])
@@ -52,7 +52,7 @@ def _pack_columns(packed, X):
 
 @intrinsic
 def prefetch(typingctx, row):
-    """Have a row, which need not exist, brought to the second cache."""
+    """Fetch a row, which need not exist, into the second-level cache."""
 
     def codegen(context, builder, signature, arguments):
         lanes, source = Lanes(builder, row.dtype), struct(context, builder, row, arguments[0])
@@ -66,7 +66,7 @@ def prefetch(typingctx, row):
 
 @intrinsic
 def copy_row(typingctx, target, source):
-    """Copy a row, with 0 in the rest of the last vector."""
+    """Copy a row and fill up the last vector with zeros."""
 
     def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, source.dtype)
@@ -84,8 +84,10 @@ def copy_row(typingctx, target, source):
 
 @intrinsic
 def copy_square(typingctx, target, source):
-    """Copy a matrix of at most one vector's lanes in rows and in columns, from where its columns lie side by side to
-    where the rows do; 0 or a repetition in the rest of the rows' vectors."""
+    """Copy a matrix of at most as many rows and columns as a vector has lanes, from column-major to row-major.
+
+    Each row is written as a whole vector, which repeats the last column where there are fewer.
+    """
 
     def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, source.dtype)
@@ -119,7 +121,7 @@ def copy_square(typingctx, target, source):
 
 @intrinsic
 def add_column_sums(typingctx, row, X):
-    """row += the sum of X's rows, in their order; at most four vectors"""
+    """row += the sum of X's rows, in order; for at most four vectors of columns"""
 
     def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, X.dtype)

@@ -1,4 +1,4 @@
-"""What this machine can do at most: the yardstick that "fraction of the peak" is measured against."""
+"""What this machine can do at most: the peak rates that the kernels are compared with."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from .target import TARGET
 from .vector import I64, Lanes, Vec
 from .views import row_of
 
-TRIAD_BYTES = 128 << 20  # moved in one measurement, about, at least
+TRIAD_BYTES = 128 << 20  # moved in one measurement, roughly, at least
 CHAINS = 12  # independent accumulators: enough to hide the latency of a fused multiply-add
 
 
 @intrinsic
 def multiply_add_chains(typingctx, count, sample):
-    """Run CHAINS chains of `count` vector multiply-adds in registers; returns something that depends on all.
+    """Run CHAINS chains of `count` vector multiply-adds in registers; returns a number that depends on all of them.
 
-    They begin at `sample` and above, which is known at run time only: of a chain that begins at a constant LLVM finds
-    out what it comes to. One that begins at 1 stays there, and was left out of the loop.
+    They start from `sample`, which is known only at run time: LLVM computes a chain that starts from a constant. One
+    that starts from 1 stays there, and LLVM moved it out of the loop.
     """
 
     def codegen(context, builder, signature, arguments):
@@ -62,7 +62,7 @@ def _chains(out, count):
 
 @kernel()
 def _loops(out, count):
-    """So many parallel loops, one after the other, in which each thread has a cache line of its own to write to."""
+    """Run `count` parallel loops, one after the other; each thread writes to a cache line of its own."""
     for _ in range(count):
         for thread in numba.prange(out.shape[0]):
             out[thread, 0] += 1
@@ -89,7 +89,7 @@ def triad(typingctx, out, left, right, factor):
 
 @kernel()
 def _triad(out, left, right, factor, passes, threads):
-    """Each thread makes `passes` passes over its own part: a launch is paid once, however small the arrays are."""
+    """Each thread makes `passes` passes over its own part, so small arrays too cost a single launch."""
     size = out.size
     for thread in numba.prange(threads):
         start, end = thread * size // threads, (thread + 1) * size // threads
@@ -99,11 +99,11 @@ def _triad(out, left, right, factor, passes, threads):
 
 
 def triad_bandwidth(threads: int, nbytes: int, dtype: str = "float32", repeats: int = 7) -> float:
-    """Bytes a second of `threads` threads that do McCalpin's triad, a = b + s c, on arrays that are `nbytes` large all
-    together, and as near as so many bytes can be: in a cache where they fit into one.
+    """Bytes per second of McCalpin's triad, a = b + s c, with `threads` threads and arrays of `nbytes` in total.
 
-    The faster of the triad and of the same in place, a = a + s c, where no line is read only to be written over, as in
-    a kernel that updates its arrays. As in STREAM, two reads and a write count for each element, and no more.
+    Arrays that fit into a cache are measured in the cache. The result is the faster of the triad and the same in place,
+    a = a + s c, which reads no line only to overwrite it, like a kernel that updates its arrays. As in STREAM, each
+    element counts as two reads and a write.
     """
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
@@ -126,7 +126,7 @@ def triad_bandwidth(threads: int, nbytes: int, dtype: str = "float32", repeats: 
 
 
 def peak_flops(threads: int, dtype: str = "float32", repeats: int = 7) -> float:
-    """Floating-point operations a second of `threads` threads that do nothing but multiply and add."""
+    """Floating-point operations per second of `threads` threads that only multiply and add."""
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:
@@ -143,7 +143,7 @@ def peak_flops(threads: int, dtype: str = "float32", repeats: int = 7) -> float:
 
 
 def loop_seconds(threads: int, loops: int = 200, repeats: int = 9) -> float:
-    """What it takes to begin and end a parallel loop over nothing: the least of some rounds of so many of them."""
+    """Seconds to start and end an empty parallel loop: the fastest of `repeats` rounds of `loops` loops."""
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:

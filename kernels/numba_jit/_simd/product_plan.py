@@ -1,6 +1,6 @@
-"""How the products of linear layers are cut: into blocks for the threads, and pieces of the right operand to pack.
+"""How the products of linear layers are split: into blocks for the threads, and pieces of the right operand to pack.
 
-What changes how a sum is rounded depends on the sizes alone; the rest may depend on the number of threads.
+Whatever affects the rounding of a sum depends on the sizes alone; the rest may depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import numpy as np
 
 from .target import TARGET, panel_vectors
 
-BLOCK_ROWS = 96  # at most: their part of the left operand stays in the L2 cache while all panels pass by
-BLOCK_SIZE = 131072  # elements of the result, about: they too should still be in the cache for the activation
-# The sum over k that makes dW is cut into pieces of so many k that what is packed of dY stays in the L2 cache:
-# (columns of dW, at most; k). That changes how the sum is rounded, so it may depend on the data only.
+BLOCK_ROWS = 96  # at most: their part of the left operand stays in the L2 cache while it meets all panels
+BLOCK_SIZE = 131072  # elements of the result, roughly: they should still be in the cache for the activation
+# The sum over k in dW is split into pieces of so many k that the packed part of dY stays in the L2 cache:
+# (columns of dW, at most; k). This affects rounding, so it may depend on the sizes only.
 DEPTHS = ((256, 512), (768, 256))
 WIDE_DEPTH = 128  # for more columns
-# The sum for a small dW is made in slices of N, which are added up at last: so a thread reads the rows of X and dY that
-# it has written, and not a half of everybody's. That too may depend on the data only.
+# A small dW is computed in slices of N, which are added up at the end: so a thread reads the rows of X and dY that it
+# has written itself, not a half of everybody's. This too may depend on the sizes only.
 SLICES, SLICED_SIZE, SLICED_ROWS = 2, 1 << 17, 64
-FOLDED_ALONE = 1 << 15  # elements that are added up before other threads had begun
-# Who packs the right operand of a product: all threads together, in a loop of their own; each thread all of it for
-# itself, if that takes about as long as such a loop, and leaves it in the thread's own cache; or, of a large weight
-# that only few rows pass by, each thread a part of it, which it uses and forgets
+FOLDED_ALONE = 1 << 15  # elements; so few are added up before other threads would have started
+# Who packs the right operand of a product: all threads together, in a loop of its own; each thread all of it, if that
+# takes about as long as such a loop, and leaves it in the thread's own cache; or each thread part after part of it,
+# while it uses it, if the weight is large and the rows are few
 TOGETHER, ALONE, STREAMED = 0, 1, 2
 ALONE_SIZE = 1 << 16
 STREAMED_ROWS, STREAMED_SIZE = 512, 1 << 19
@@ -32,26 +32,26 @@ STREAMED_DEPTH, STREAMED_COLUMNS = 256, 512
 
 
 class ProductPlan(NamedTuple):
-    """How a product is cut."""
+    """How a product is split."""
 
     multiply: int  # the address of the product's machine code
     size: int  # elements of working memory for the packed right operand
     packing: int  # TOGETHER, ALONE or STREAMED
-    part: int  # elements of it that belong to one thread; 0 if it is packed together
-    depth: int  # k of what is packed at a time
-    width: int  # columns of what is packed at a time
+    part: int  # elements of it that belong to each thread; 0 if all threads pack together
+    depth: int  # rows of the right operand that are packed at a time
+    width: int  # columns that are packed at a time
     NR: int  # columns of a panel
     MR: int  # rows of a tile
     row_blocks: int
     column_blocks: int
-    shares: int  # into which the blocks are dealt out: one for each thread, or as many as there are blocks
+    shares: int  # that the blocks are dealt out to: one per thread, or one per block
 
 
 @functools.lru_cache(4096)
 def plan_product(
     rows: int, K: int, columns: int, dtype: np.dtype[Any], threads: int, multiply: int
 ) -> ProductPlan:
-    """For Y = X W and dX = dY W^T, of so many rows and columns."""
+    """For Y = X W and dX = dY W^T with so many rows and columns."""
     NR, MR = tile_shape(columns, dtype)
     if rows <= STREAMED_ROWS and K * columns >= STREAMED_SIZE:
         row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
@@ -70,11 +70,11 @@ def plan_product(
 
 
 class WeightGradientPlan(NamedTuple):
-    """How dW = X^T dY is cut: the same, but that it is always streamed, and all columns of a thread at once."""
+    """How dW = X^T dY is split: always streamed, with all columns of a block at a time."""
 
     multiply: int
     size: int
-    partial: int  # elements of working memory for the sums of the slices but the first, with their bias gradients
+    partial: int  # elements of working memory for the sums of all slices but the first, with their dbias
     part: int
     depth: int
     width: int
@@ -84,14 +84,14 @@ class WeightGradientPlan(NamedTuple):
     row_blocks: int
     column_blocks: int
     shares: int
-    folds: int  # into which the sums of the slices are dealt out, to be added up; 0 if one thread does that
+    folds: int  # shares into which the slices' sums are split to be added up; 0 if one thread does it all
 
 
 @functools.lru_cache(4096)
 def plan_weight_gradient(
     N: int, rows: int, columns: int, dtype: np.dtype[Any], threads: int, multiply: int
 ) -> WeightGradientPlan:
-    """For dW of so many rows and columns, a sum over N."""
+    """For dW with so many rows and columns, a sum over N."""
     NR, MR = tile_shape(columns, dtype)
     slices = SLICES if N >= SLICED_ROWS and rows * columns <= SLICED_SIZE else 1
     each = threads if threads % slices else threads // slices  # an odd number of threads cuts every slice
@@ -107,19 +107,19 @@ def plan_weight_gradient(
 
 
 def tile_shape(columns: int, dtype: np.dtype[Any]) -> tuple[int, int]:
-    """NR columns of a panel and MR rows of a tile for a right operand `columns` wide."""
+    """NR columns of a panel and MR rows of a tile, for a right operand with so many columns."""
     vectors = panel_vectors(columns, dtype.itemsize)
     return vectors * TARGET.lanes(dtype.itemsize), TARGET.tile_rows[vectors]
 
 
 def panels_size(K: int, columns: int, NR: int) -> int:
-    """Elements of a packed right operand (K, columns)."""
+    """Elements that a right operand (K, columns) takes when packed."""
     return -(-columns // NR) * NR * K
 
 
 def split(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int, int]:
-    """Into how many blocks of rows and of columns a result is cut: enough rows to fill the threads evenly, few enough
-    to stay in the cache; columns only where there are not enough rows."""
+    """The numbers of blocks of rows and of columns: enough blocks of rows to keep the threads evenly busy, small enough
+    to stay in the cache; several blocks of columns only if there are not enough rows."""
     tiles, panels = -(-rows // MR), -(-columns // NR)
     most = max(MR, min(BLOCK_ROWS, BLOCK_SIZE // columns))
     row_blocks = min(tiles, -(-max(1, rows // most) // threads) * threads)
@@ -128,7 +128,8 @@ def split(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int,
 
 
 def split_among_threads(rows: int, MR: int, columns: int, NR: int, threads: int) -> tuple[int, int]:
-    """One block to a thread: by columns as far as that is even, for then no two threads pack the same; else by rows."""
+    """The numbers of blocks for one block per thread: by columns as far as that is balanced, since then no two threads
+    pack the same columns, otherwise by rows."""
     tiles, panels = -(-rows // MR), -(-columns // NR)
     even = [c for c in range(1, threads + 1) if threads % c == 0 and (panels % c == 0 or panels >= 8 * c)]
     return min(tiles, threads // even[-1]), even[-1]

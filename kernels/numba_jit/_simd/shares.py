@@ -1,7 +1,7 @@
-"""A linear layer's product Y = X W + bias + addend, split among the threads; see `product_plan` for how.
+"""A linear layer's product Y = X W + bias + addend, split among the threads as `product_plan` says.
 
-Each thread computes some blocks of Y. The right operand is packed by all threads before, by each thread for itself, or
-piece by piece while it is used; in every case an element of Y is the same sum in the same order.
+Each thread computes some blocks of Y. All threads pack W together beforehand, or each thread packs all of W for itself,
+or it packs W piece by piece as it goes. Each element of Y is the same sum in the same order in all three cases.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ class Product(NamedTuple):
 
 @device
 def panels_for(memory, columns, plan):
-    """Where the calling thread finds a right operand of so many columns packed, or packs it."""
+    """The panels of a right operand with the given number of columns, for the calling thread to fill or to use."""
     at = numba.get_thread_id() * plan.part
     return panels(memory, at, plan.depth, min(plan.width, columns), plan.NR, plan.multiply)
 
 
 @device
 def pack_share(share, shares, W, memory, plan):
-    """Some panels of a right operand that all threads pack together."""
+    """Pack some panels of a right operand, of which other threads pack the rest."""
     first, last = block_rows(share, shares, W.columns, plan.NR)
     pack(panels_for(memory, W.columns, plan)[:, first:last], W[:, first:last])
 
 
 def make_product_share(finish: Any) -> Any:
-    """The function that computes some blocks of a product.
+    """Make the function that computes some blocks of a product.
 
-    Each block is handed on, while it is in the cache, to finish(layer, first, last, start, stop) with the rows and
-    columns that it covers.
+    After each block, while it is in the cache, it calls finish(layer, first, last, start, stop) with the block's rows
+    first:last and columns start:stop.
     """
 
     @device

@@ -7,6 +7,7 @@ import operator
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from .exponential import exp_of
 from .passes import operands, vector_loop
 from .vector import Vec
 
@@ -18,7 +19,7 @@ def exp_into(typingctx, out, x, scale, largest):
     def codegen(context, builder, signature, arguments):
         target, source, scale_, largest_ = operands(context, builder, signature, arguments)
         lanes = target.lanes
-        exp, center = lanes.exp_of(lanes.splat(scale_)), lanes.splat(largest_)
+        exp, center = exp_of(lanes, lanes.splat(scale_)), lanes.splat(largest_)
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
             power = exp(source.load(offset, mask) - center)
@@ -38,7 +39,7 @@ def exp_sum(typingctx, x, scale, largest):
     def codegen(context, builder, signature, arguments):
         source, scale_, largest_ = operands(context, builder, signature, arguments)
         lanes = source.lanes
-        exp, center = lanes.exp_of(lanes.splat(scale_)), lanes.splat(largest_)
+        exp, center = exp_of(lanes, lanes.splat(scale_)), lanes.splat(largest_)
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
             power = exp(source.load(offset, mask) - center)

@@ -1,13 +1,14 @@
-"""Views: a part of an array as a matrix, a row, or packed panels, for kernels to be written in.
+"""Views of parts of arrays: matrices, rows and packed panels, the types in which kernels are written.
 
     m[i : j]  m[i : j, k : l]  m[:, k : l]  m.T  m.rows  m.columns      of a matrix
-    m[i]  row[i : j]  row[i]  row[i] = x  row.size                      a row of it, whose elements lie side by side
+    m[i]  row[i : j]  row[i]  row[i] = x  row.size                      a row of it, whose elements are adjacent
     p[i : j]  p[:, k : l]  p.rows  p.columns                            of packed panels, k a multiple of their width
 
-As in NumPy, an end beyond the last is the last; but no index counts from the end, and none is checked.
+As in NumPy, an end beyond the last element is clamped to it. But no index counts from the end, a start must not lie
+beyond the end, and nothing is checked.
 
-A view is some numbers in registers. Numba's own slices would do as much, but they count references, and take the
-compiler half as long again; tuples of an array and numbers take it a quarter longer.
+A view is an address and a few integers, which stay in registers. Numba's own slices work too, but they count references
+and take 50 % longer to compile; tuples of an array and integers take 25 % longer.
 """
 
 from __future__ import annotations
@@ -35,27 +36,31 @@ class View(types.Type):
 
 
 class Row(View):
-    """Elements side by side."""
+    """Adjacent elements."""
 
     members: tuple[str, ...] = ("size",)
 
 
 class Matrix(View):
-    """Element (i, j) stands at i `row` + j `column`."""
+    """Element (i, j) is at offset i `row` + j `column`."""
 
     members: tuple[str, ...] = ("rows", "columns", "row", "column")
 
 
 class Causal(Matrix):
-    """What queries, its rows, have to do with keys, its columns: nothing beyond column i + `diagonal` of row i. Cut, it
-    still knows; transposed, it is a matrix like others."""
+    """A matrix whose row i is defined up to column i + `diagonal`: its rows are queries, its columns keys.
+
+    A slice keeps track of the diagonal; the transpose is an ordinary matrix.
+    """
 
     members = (*Matrix.members, "diagonal")
 
 
 class Panels(View):
-    """A right operand, packed: element (k, j) stands at j // width * `apart` + k width + j % width. `multiply` is the
-    address of the machine code that multiplies with it."""
+    """A packed right operand: element (k, j) is at offset j // width * `apart` + k * width + j % width.
+
+    `multiply` is the address of the machine code that multiplies with it; see `tiles.product_address`.
+    """
 
     members = ("rows", "columns", "width", "apart", "multiply")
 
@@ -75,12 +80,12 @@ for _kind in (Row, Matrix, Causal, Panels):
 
 
 def struct(context: Any, builder: ir.IRBuilder, kind: types.Type, value: ir.Value | None = None) -> Any:
-    """A view's parts by name, to be read and set."""
+    """A view's address and integers, to be read and set by name."""
     return cgutils.create_struct_proxy(kind)(context, builder, value=value)
 
 
 def view_of(context: Any, builder: ir.IRBuilder, kind: View, data: ir.Value, *numbers: ir.Value) -> ir.Value:
-    """A new view, its members in their order."""
+    """A new view with the given members, in their order."""
     view = struct(context, builder, kind)
     view.data = data
     for name, number in zip(kind.members, numbers, strict=True):
@@ -89,7 +94,7 @@ def view_of(context: Any, builder: ir.IRBuilder, kind: View, data: ir.Value, *nu
 
 
 def place(context: Any, builder: ir.IRBuilder, kind: types.Type, array: ir.Value, offset: ir.Value) -> ir.Value:
-    """The address of the element at `offset`, counted from the first, of an array, a view or a pointer."""
+    """The address of the element at `offset` from the first of an array, a view or a pointer."""
     data = array if isinstance(kind, types.CPointer) else struct(context, builder, kind, array).data
     return builder.gep(data, [offset])
 
@@ -99,7 +104,7 @@ def place(context: Any, builder: ir.IRBuilder, kind: types.Type, array: ir.Value
 
 @intrinsic
 def matrix(typingctx, array, at, rows, columns, row):
-    """The elements of an array from `at` on, whose rows begin `row` elements apart."""
+    """The matrix that begins at element `at` of an array, with rows `row` elements apart."""
     kind, n = Matrix(array.dtype), types.int64
 
     def codegen(context, builder, signature, arguments):
@@ -112,7 +117,7 @@ def matrix(typingctx, array, at, rows, columns, row):
 
 @intrinsic
 def whole(typingctx, array):
-    """A C-contiguous array as a view: a row if it has one dimension, else a matrix that has the last as its columns."""
+    """A C-contiguous array as a view: a row if it has one dimension, else a matrix whose columns are the last one."""
     kind = Row(array.dtype) if array.ndim == 1 else Matrix(array.dtype)
 
     def codegen(context, builder, signature, arguments):
@@ -128,7 +133,7 @@ def whole(typingctx, array):
 
 @intrinsic
 def causal(typingctx, whole, diagonal):
-    """A matrix of which row i counts up to column i + diagonal."""
+    """A matrix whose row i is defined up to column i + diagonal."""
     kind = Causal(whole.dtype)
 
     def codegen(context, builder, signature, arguments):
@@ -140,7 +145,7 @@ def causal(typingctx, whole, diagonal):
 
 @intrinsic
 def row_of(typingctx, array, at, size):
-    """`size` elements of an array from `at` on."""
+    """The `size` elements of an array that begin at element `at`."""
     kind, n = Row(array.dtype), types.int64
 
     def codegen(context, builder, signature, arguments):
@@ -151,7 +156,7 @@ def row_of(typingctx, array, at, size):
 
 @intrinsic
 def panels(typingctx, array, at, rows, columns, width, multiply):
-    """Room for a packed matrix (rows, columns) in an array from `at` on."""
+    """Room for a packed matrix (rows, columns), from element `at` of an array on."""
     kind, n = Panels(array.dtype), types.int64
 
     def codegen(context, builder, signature, arguments):
@@ -164,7 +169,7 @@ def panels(typingctx, array, at, rows, columns, width, multiply):
 
 @intrinsic
 def panel(typingctx, packed, j):
-    """The panel that begins with column j, as a matrix."""
+    """The panel that begins at column j, as a matrix."""
     kind = Matrix(packed.dtype)
 
     def codegen(context, builder, signature, arguments):
@@ -178,7 +183,7 @@ def panel(typingctx, packed, j):
 
 @intrinsic
 def repeated(typingctx, row, rows):
-    """A row as a matrix of so many rows that are all the same."""
+    """A row as a matrix with the given number of rows, which are all that row."""
     kind = Matrix(row.dtype)
 
     def codegen(context, builder, signature, arguments):
@@ -190,7 +195,7 @@ def repeated(typingctx, row, rows):
 
 @intrinsic
 def nothing_like(typingctx, view):
-    """A matrix at no address: what is not there to be added."""
+    """A matrix at address 0, in place of an addend that is not given."""
     kind = Matrix(view.dtype)
 
     def codegen(context, builder, signature, arguments):
@@ -253,7 +258,7 @@ def _slices(context, builder, signature, arguments):
 def _cut(
     context: Any, builder: ir.IRBuilder, view: Any, axis: int, kind: View, index: types.Type, part: ir.Value
 ) -> None:
-    """Leave of a view what a slice says, along one axis."""
+    """Cut a view to a slice along one axis."""
     part = context.make_helper(builder, index, value=part)
     start = offset = part.start
     if isinstance(kind, Matrix):

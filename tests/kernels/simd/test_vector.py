@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.numba_jit._runtime.jit import kernel
+from bevia_fast.kernels.numba_jit._simd import exponential
 from bevia_fast.kernels.numba_jit._simd.passes import elementwise
 from bevia_fast.kernels.numba_jit._simd.reductions import maximum
 from bevia_fast.kernels.numba_jit._simd.softmax import exp_into, exp_sum
@@ -40,9 +41,9 @@ def vectorised(formula: Callable[[Lanes], Callable[[Vec], Vec]]) -> Callable[[Ar
     return function
 
 
-exp2 = vectorised(lambda lanes: lanes.exp2)
-exp = vectorised(lambda lanes: lanes.exp_of())
-exp_of_an_eighth = vectorised(lambda lanes: lanes.exp_of(0.125))
+exp2 = vectorised(lambda lanes: lambda x: exponential.exp2(lanes, x))
+exp = vectorised(exponential.exp_of)
+exp_of_an_eighth = vectorised(lambda lanes: exponential.exp_of(lanes, 0.125))
 
 
 @kernel(parallel=False)
