@@ -1,4 +1,4 @@
-"""Text from files, folders and standard input, a block at a time, so that it may be larger than the memory."""
+"""Reading text from files, folders and standard input in blocks, so that it may be larger than memory."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import BinaryIO
 from ..errors import DataError
 from ..files import METRICS, SAMPLE
 
-BLOCK = 1 << 17  # bytes read at a time: what is made of them on the way to tokens stays in the caches of a core
+BLOCK = 1 << 17  # bytes read at a time: intermediate results on the way to tokens then stay in a core's caches
 MARK = "\ufeff"  # the byte order mark, decoded
 
 
 def text_blocks(paths: Sequence[str], size: int = BLOCK) -> Iterator[str]:
-    """The text of files, of folders (every *.txt below, in sorted order, but for what runs wrote) and of standard
-    input ("-"), in blocks of about `size` bytes, none empty.
+    """Yield the text of files, folders and standard input ("-") in nonempty blocks of about `size` bytes.
 
-    Kept as it is, but for a byte order mark; a newline is put between two files if the first does not end in one. No
-    path: the default text. Raises DataError naming the file, and the byte offset where it is not UTF-8.
+    Of a folder, every *.txt at any depth is read, in sorted order, except the samples of runs. The text is unchanged
+    except for a byte order mark; a newline separates two files if the first does not end in one. Without paths, yield
+    the default text. Raises DataError naming the file, and the byte offset where it is not UTF-8.
     """
     if not paths:
         yield default_text()
         return
-    last = "\n"  # the character before
+    last = "\n"  # the previous character
     for path in paths:
         empty = True
         for name in _files(path):
@@ -43,31 +43,35 @@ def text_blocks(paths: Sequence[str], size: int = BLOCK) -> Iterator[str]:
 
 
 def default_text() -> str:
-    """The language reference that Python carries for its help(): about 465,000 characters of English."""
+    """Return the language reference that comes with Python for help(): about 465,000 characters of English."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise DataError("This Python lacks pydoc_data.topics, the default text; give a text with --data.") from None
+        raise DataError("This Python lacks pydoc_data.topics, the default text; name a text with --data.") from None
     return "\n".join(topics[name] for name in sorted(topics))
 
 
 @dataclass(frozen=True)
 class Source:
-    """What tells a file, and what was in it at a time, from others without reading it. A change of the content changes
-    one of the two times, even if a program sets the first of them back."""
+    """Identifies a file and its current contents without reading it.
+
+    Any change of the contents changes one of the two times, even if a program resets the first.
+    """
 
     path: str
     inode: int
     size: int
     modified: int
-    """When the content changed, in ns."""
+    """When the contents last changed, in ns."""
     changed: int
-    """When anything about the file changed, in ns; on Windows, when it was made."""
+    """When the file or its metadata last changed, in ns; on Windows, when it was created."""
 
 
 def sources(paths: Sequence[str]) -> list[Source] | None:
-    """The files that `text_blocks` reads, in that order; None if one of them is a stream, which cannot be read twice.
-    Raises DataError if there is none."""
+    """Return the files that `text_blocks` reads, in order, or None if one is a stream, which cannot be read twice.
+
+    Raises DataError if there is no such file.
+    """
     found = []
     for name in (name for path in paths for name in _files(path)):
         if name == "-":
@@ -82,18 +86,18 @@ def sources(paths: Sequence[str]) -> list[Source] | None:
 
 
 def _files(path: str) -> list[str]:
-    """Names of the files that `path` stands for."""
+    """Return the names of the files that `path` stands for."""
     if path == "-" or not os.path.isdir(path):
         return [path]
     with _reading(path):
         files = sorted(file for file in Path(path).rglob("*.txt") if file.is_file() and not _is_sample(file))
     if not files:
-        raise DataError(f"The folder {path} has no *.txt file in it or below.")
+        raise DataError(f"The folder {path} contains no *.txt file, at any depth.")
     return [str(file) for file in files]
 
 
 def _is_sample(file: Path) -> bool:
-    """Whether a run wrote it: no run learns from that."""
+    """Return whether a run wrote this file, which no run should train on."""
     return file.name == SAMPLE and (file.parent / METRICS).exists()
 
 
@@ -103,12 +107,12 @@ def _named(path: str) -> str:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Turn an error of the disk into one sentence."""
+    """Turn an OSError into a DataError of one sentence."""
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        where = getattr(error, "filename", None) or _named(name)  # of a folder, the file in it
+        where = getattr(error, "filename", None) or _named(name)  # the file inside a folder
         raise DataError(f"Cannot read {where}: {reason}.") from None
 
 
@@ -120,8 +124,8 @@ def _read(name: str, size: int) -> Iterator[str]:
 
 
 def _decoded(file: BinaryIO, name: str, size: int) -> Iterator[str]:
-    """The text of a file, in blocks that are not empty."""
-    done, rest = 0, b""  # bytes decoded, and those of a character whose end is in the next block
+    """Yield the text of a file in nonempty blocks."""
+    done, rest = 0, b""  # the number of decoded bytes, and the start of a character that ends in the next block
     while True:
         block = _block(file, name, done + len(rest), size)
         data = rest + block
@@ -133,7 +137,7 @@ def _decoded(file: BinaryIO, name: str, size: int) -> Iterator[str]:
             raise DataError(
                 f"{_named(name)} is not UTF-8: byte {offset} is 0x{value:02x} ({error.reason})."
             ) from None
-        if done == 0:  # nothing before: the first character is complete, or there is none yet
+        if done == 0:  # the first character is complete, or there is none yet
             text = text.removeprefix(MARK)
         done, rest = done + used, data[used:]
         if text:
@@ -152,6 +156,6 @@ def _block(file: BinaryIO, name: str, offset: int, size: int) -> bytes:
 
 
 def _look_for_zero(file: BinaryIO, name: str, offset: int, size: int) -> None:
-    """Raises DataError if there is a 0 further on: that it is a binary file tells more than its first wrong byte."""
+    """Raise DataError if a zero byte follows: "binary file" says more than the first invalid byte."""
     while block := _block(file, name, offset, size):
         offset += len(block)

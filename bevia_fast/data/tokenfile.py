@@ -1,14 +1,14 @@
-"""A text as numbers, in as few bytes as its characters need: a small one in memory, a larger one in a file that is
-mapped into it, and kept for the next time.
+"""A text as numbers, in as few bytes as its characters need: a small text in memory, a larger one in a file that is
+mapped into memory and cached for the next run.
 
-The file is written in one pass over the text, so the numbers are in the order in which characters were found; `Corpus`
-has the table from them to token ids. An entry of the cache is found by path, inode, size and times of the source files,
-which change when they do. It is
+The file is written in one pass over the text, so characters are numbered in the order in which they first occur;
+`Corpus` has the table from these numbers to token ids. A cache entry is identified by the path, inode, size and times
+of the source files. Its layout is
 
-    the numbers | what they mean, in JSON | the length of that, its sha256, MAGIC
+    the numbers | their description in JSON | the length of the JSON, its sha256, MAGIC
 
-and is trusted only if length, JSON and the sha256 of SAMPLES pieces of the numbers, spread evenly, are as they were
-written: that finds a file that was cut off, or whose blocks the disk lost. All of a text below 4 MiB is in the pieces.
+It is trusted only if the length, the JSON and the sha256 of SAMPLES evenly spaced pieces of the numbers are as written,
+which detects truncated files and lost disk blocks. For a text below 4 MiB, the pieces cover everything.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ from .tokenizer import CODE_POINTS, characters, code_points, distinct
 
 Array = NDArray[Any]
 
-IN_MEMORY = 16 << 20  # bytes; reading and encoding so much takes a tenth of a second
-KEPT = 16 << 30  # bytes of the entries that are kept; the least recently used ones go first
-SAMPLES, PIECE = 64, 64 << 10  # pieces, and bytes of each
+IN_MEMORY = 16 << 20  # bytes; reading and encoding that many takes a tenth of a second
+KEPT = 16 << 30  # bytes of all cache entries; the least recently used are removed first
+SAMPLES, PIECE = 64, 64 << 10  # the number of pieces, and the bytes of each
 WIDENED = 1 << 20  # numbers rewritten at a time
 ENCODING = "Encoding the text"
 
@@ -54,22 +54,22 @@ TAIL = struct.Struct("<Q32s20s")
 
 @dataclass(frozen=True)
 class CodedText:
-    """codes[i] is the place in `characters` of the i-th character of the text."""
+    """A text as numbers: its i-th character is characters[codes[i]]."""
 
     codes: Array  # (N,) uint8, uint16 or uint32
-    characters: str  # distinct, in the order in which they were found
+    characters: str  # distinct, in order of first occurrence
     fingerprint: str
-    """sha256 of the text in UTF-8: tells one text from another."""
+    """The sha256 of the text in UTF-8, which identifies it."""
     path: Path | None = None
-    """The entry of the cache that `codes` is mapped from."""
+    """The cache entry that `codes` is mapped from."""
     mapping: mmap.mmap | None = None
 
 
 def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedText:
-    """The text of `paths` (see `text_blocks`), from the cache if its files are as they were.
+    """Return the text of `paths` (see `text_blocks`), from the cache if its files are unchanged.
 
-    What cannot be kept, because it is a stream or because the cache's folder takes no file, is in a temporary file or
-    in memory. Raises DataError if it finds room nowhere, and what `text_blocks` raises.
+    A text that cannot be cached, because it is a stream or the cache folder cannot be written, goes to a temporary file
+    or to memory. Raises DataError if there is no room for it, and whatever `text_blocks` raises.
     """
     reporter = reporter or Reporter()
     files = sources(paths)
@@ -84,19 +84,19 @@ def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedT
             path = folder / f"{_key(files)}.tokens"
             return _open_entry(path) or _new_entry(path, paths, files, reporter)
         stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed below
-    except BrokenPipeError:  # nobody is shown any more how far it is
+    except BrokenPipeError:  # the reader of the progress went away
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        needed = 2 * size  # twice: the array grows, and a character may need two bytes
+        needed = 2 * size  # the array grows while it is built, and a character may need two bytes
         free = available_bytes()
         if free is not None and needed > free:
             raise DataError(
-                f"There is no room for the tokens of this text: {cache_folder()}: {reason}, and of the memory "
-                f"{readable(needed)} would be needed and {readable(free)} are free. The environment variable "
+                f"There is no room for the tokens of this text: {cache_folder()}: {reason}, and they need "
+                f"{readable(needed)} of memory, of which {readable(free)} are free; the environment variable "
                 f"BEVIA_FAST_CACHE_DIR can name another folder."
             ) from None
-        reporter.note(f"the text's tokens are kept in memory, for {cache_folder()} does not take them: {reason}.")
+        reporter.note(f"the tokens of the text are kept in memory because {cache_folder()} cannot hold them: {reason}.")
         return _in_memory(paths, size, reporter)
     with stream:
         try:
@@ -106,12 +106,12 @@ def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedT
             return _mapped(stream, about)
         except BrokenPipeError:  # as above
             raise
-        except OSError as error:  # what was read of the stream is gone
+        except OSError as error:  # the stream cannot be read again
             raise DataError(f"Cannot write the tokens into {folder}: {error.strerror or error}.") from None
 
 
 def cache_folder() -> Path:
-    """Where entries are kept; BEVIA_FAST_CACHE_DIR overrides the place."""
+    """Return the folder of the cache entries; BEVIA_FAST_CACHE_DIR overrides it."""
     return Path(os.environ.get("BEVIA_FAST_CACHE_DIR") or platformdirs.user_cache_dir("bevia-fast")) / "texts"
 
 
@@ -126,8 +126,10 @@ def _in_memory(paths: Sequence[str], size: int, reporter: Reporter) -> CodedText
 
 
 def encode(blocks: Iterable[str], file: BinaryIO, tell: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-    """Write a text's numbers into `file`, an empty one; returns what they mean. `tell` hears how many bytes of UTF-8
-    are done."""
+    """Write the numbers of a text into an empty `file`, and return their description.
+
+    `tell` is called with the number of bytes of UTF-8 that are done.
+    """
     table = np.full(CODE_POINTS, -1, np.int32)  # from code points to numbers
     found, dtype, count = "", np.dtype("u1"), 0
     digest, done = hashlib.sha256(), 0
@@ -152,8 +154,7 @@ def encode(blocks: Iterable[str], file: BinaryIO, tell: Callable[[int], None] = 
 
 
 def _widen(file: BinaryIO, count: int, old: np.dtype[Any], new: np.dtype[Any]) -> None:
-    """Write the `count` numbers in `file` anew, each in more bytes: from the end, so that none is written over before
-    it is read."""
+    """Rewrite the `count` numbers in `file` with more bytes each, from the end so that none is overwritten unread."""
     for start in reversed(range(0, count, WIDENED)):
         file.seek(start * old.itemsize)
         codes = np.frombuffer(file.read(min(WIDENED, count - start) * old.itemsize), old)
@@ -170,13 +171,13 @@ def _key(files: list[Source]) -> str:
 
 
 def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: Reporter) -> CodedText:
-    """Encode the text into a new entry: a file that has not its name before it is whole and on the disk."""
+    """Encode the text into a new entry, a file that gets its name only when it is complete and on disk."""
     size = sum(file.size for file in files)
     _make_room(path.parent, size)
     with _temporary(path.parent) as (file, temporary), reporter.counting(ENCODING, size) as tell:
         about = encode(text_blocks(paths), file, tell)
         if sources(paths) != files:
-            raise DataError("The text was changed while it was read; try again.")
+            raise DataError("The text changed while it was being read; try again.")
         numbers = about["count"] * np.dtype(about["dtype"]).itemsize
         about["sample"] = _sample(file, numbers)
         text = json.dumps(about).encode()
@@ -184,18 +185,18 @@ def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: 
         file.write(text + TAIL.pack(len(text), hashlib.sha256(text).digest(), MAGIC))
         file.flush()
         os.fsync(file.fileno())
-        if os.name == "nt":  # renames no file that is open
+        if os.name == "nt":  # cannot rename an open file
             file.close()
         os.replace(temporary, path)
     sync_folder(path.parent)
     entry = _open_entry(path)
     if entry is None:
-        raise OSError(errno.EIO, "what was written reads back differently")
+        raise OSError(errno.EIO, "the data read back differs from the data written")
     return entry
 
 
 def _open_entry(path: Path) -> CodedText | None:
-    """The text of an entry; None if there is none, or none that is whole. Marks it as used now."""
+    """Return the text of an entry and mark it as used, or return None if there is no intact entry."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -205,31 +206,31 @@ def _open_entry(path: Path) -> CodedText | None:
             text = file.read(length)
             if magic != MAGIC or hashlib.sha256(text).digest() != digest:
                 return None
-            about = json.loads(text)  # as it was written, so it has what it should have
+            about = json.loads(text)  # unchanged since it was written, so its contents are valid
             numbers = about["count"] * np.dtype(about["dtype"]).itemsize
             if numbers + length + TAIL.size != size or _sample(file, numbers) != about["sample"]:
                 return None
-            with contextlib.suppress(OSError):  # a cache that can only be read is good too
+            with contextlib.suppress(OSError):  # a read-only cache works too
                 os.utime(path)
             return _mapped(file, about, path)
-    except (OSError, ValueError, struct.error):  # not there, or the place of the JSON is before the beginning
+    except (OSError, ValueError, struct.error):  # absent, or the JSON would start before the file does
         return None
 
 
 def _mapped(file: BinaryIO, about: dict[str, Any], path: Path | None = None) -> CodedText:
     mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mapping, "madvise") and hasattr(mmap, "MADV_RANDOM"):
-        mapping.madvise(mmap.MADV_RANDOM)  # windows are far from each other: reading ahead would be for nothing
+        mapping.madvise(mmap.MADV_RANDOM)  # windows are far apart, so reading ahead is useless
     codes = np.frombuffer(mapping, about["dtype"], about["count"])
     return CodedText(codes, about["characters"], about["fingerprint"], path, mapping)
 
 
 def _sample(file: BinaryIO, size: int) -> str:
-    """sha256 of pieces of the first `size` bytes, spread evenly over them."""
+    """Return the sha256 of evenly spaced pieces of the first `size` bytes."""
     digest = hashlib.sha256()
     step = max(PIECE, -(-size // SAMPLES))
     for start in range(0, size, step):
-        start = start if start + step < size else max(start, size - PIECE)  # the last one reaches to the end
+        start = start if start + step < size else max(start, size - PIECE)  # the last piece reaches the end
         file.seek(start)
         digest.update(file.read(min(PIECE, size - start)))
     return digest.hexdigest()
@@ -240,7 +241,7 @@ def _sample(file: BinaryIO, size: int) -> str:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """A new file, locked while it is written so that nobody takes it for a leftover; gone if it was not renamed."""
+    """Open a new file, locked so that no process takes it for a leftover; remove it afterwards unless renamed."""
     while True:
         handle, path = tempfile.mkstemp(".part", ".", folder)
         file = open(handle, "w+b")  # noqa: SIM115  # closed below
@@ -251,7 +252,7 @@ def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, str]]:
         except BaseException:
             file.close()
             raise
-        file.close()  # somebody took it for a leftover before it was locked
+        file.close()  # another process removed it as a leftover before it was locked
     try:
         with file:
             yield file, path
@@ -263,12 +264,12 @@ def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, str]]:
 def _lock(handle: int) -> bool:
     try:
         return take_lock(handle)
-    except OSError:  # a file system without locks: leftovers stay there, see _remove_leftovers
+    except OSError:  # a file system without locks, where leftovers stay; see _remove_leftovers
         return True
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the files of processes that were killed, which nobody holds a lock on any more."""
+    """Remove the files of killed processes, on which no process holds a lock."""
     for path in folder.glob(".*.part"):
         with contextlib.suppress(OSError), open(path, "r+b") as file:
             if take_lock(file.fileno()):
@@ -276,11 +277,13 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """Remove the least recently used entries until `needed` bytes more are within KEPT and fit on the disk. A process
-    that has one open keeps what is in it. Raises OSError if it never fits, before anything is written."""
+    """Remove the least recently used entries until `needed` more bytes are within KEPT and fit on the disk.
+
+    A process that has an entry open keeps its contents. Raises OSError if the bytes cannot fit.
+    """
     entries = []
     for path in folder.glob("*.tokens"):
-        with contextlib.suppress(OSError):  # another process was faster
+        with contextlib.suppress(OSError):  # another process removed it
             about = path.stat()
             entries.append((about.st_mtime_ns, about.st_size, path))
     free, kept = shutil.disk_usage(folder).free, sum(size for _, size, _ in entries)
@@ -288,8 +291,8 @@ def _make_room(folder: Path, needed: int) -> None:
         for _, size, path in sorted(entries):
             if kept + needed <= KEPT and needed <= free:
                 break
-            with contextlib.suppress(OSError):  # one that is open, on Windows
+            with contextlib.suppress(OSError):  # open files cannot be removed on Windows
                 os.unlink(path)
                 free, kept = shutil.disk_usage(folder).free, kept - size
     if needed > free:
-        raise OSError(errno.ENOSPC, f"{readable(needed)} would be needed and {readable(free)} are free")
+        raise OSError(errno.ENOSPC, f"{readable(needed)} are needed and {readable(free)} are free")

@@ -1,9 +1,9 @@
-"""Arrays and facts in one file: the safetensors format, with a checksum over every bit of it.
+"""Arrays and facts in one file: the safetensors format with a checksum over every bit.
 
-Eight bytes for the header's length, the header in JSON, then the arrays one after another. The header begins with
-PREFIX and the 64 digits of the SHA-256 of the whole file without those digits. Any reader of safetensors can open such
-a file; this one believes nothing before the checksum, and takes no memory before names, shapes and sizes are right.
-The format holds numbers and text, no code: opening a file from a stranger is safe.
+A file consists of eight bytes for the header's length, the header in JSON, and the arrays one after another. The header
+begins with PREFIX and the 64 digits of the SHA-256 of the whole file without those digits. Any safetensors reader can
+open such a file. This reader trusts nothing before it has verified the checksum, and allocates no memory before it has
+checked names, shapes and sizes. The format holds numbers and text but no code, so opening a stranger's file is safe.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]  # name -> shape and NumPy's 
 FORMAT = "bevia-fast"
 PREFIX = b'{"__metadata__":{"checksum":"'
 DIGITS = 64
-DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and the file's
+DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names and those of the format
 MOST_HEADER = 16 << 20  # an alphabet of all of Unicode is smaller
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], about: dict[str, Any]) -> int:
-    """Write C-contiguous arrays and JSON facts; returns the size. Raises CheckpointError; an older file then stays."""
+    """Write C-contiguous arrays and JSON facts atomically, and return the size in bytes. Raises CheckpointError."""
     layout = {name: (array.shape, array.dtype.name) for name, array in tensors.items()}
     header = json.dumps(
         {"__metadata__": {"checksum": "0" * DIGITS, FORMAT: json.dumps(about)}, **_entries(layout)},
@@ -53,7 +53,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], about: dict[str, Any
 
 
 def _entries(layout: Layout) -> dict[str, Any]:
-    """The header's entry of each tensor: one behind the other, without gaps."""
+    """Return the header entries of the tensors, which follow each other without gaps."""
     entries, end = {}, 0
     for name, (shape, dtype) in layout.items():
         start, end = end, end + math.prod(shape) * np.dtype(dtype).itemsize
@@ -62,7 +62,7 @@ def _entries(layout: Layout) -> dict[str, Any]:
 
 
 class TensorFile:
-    """A file whose checksum is right, open for reading. `about` is what was written beside the arrays, unchecked."""
+    """An open file with a verified checksum. `about` holds the facts written beside the arrays, not validated."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self._file = path, file
@@ -70,7 +70,7 @@ class TensorFile:
         length = int.from_bytes(file.read(8), "little")
         self._start = 8 + length
         if self._size < 8 + len(PREFIX) + DIGITS or self._start > self._size:
-            raise DamagedFile(f"{path} is not a whole safetensors file.")
+            raise DamagedFile(f"{path} is not a complete safetensors file.")
         if length > MOST_HEADER:
             raise CheckpointError(f"{path} has a header of {length:,} bytes; {MOST_HEADER:,} are allowed.")
         if file.read(len(PREFIX)) != PREFIX:
@@ -86,17 +86,17 @@ class TensorFile:
             raise damaged_header(path, error) from None
 
     def _verify(self) -> None:
-        """Hold the checksum against the contents, a little at a time."""
+        """Compare the checksum with the contents, in chunks."""
         file = self._file
         found = file.read(DIGITS)
         rest = hashlib.sha256((self._start - 8).to_bytes(8, "little") + PREFIX)
         while chunk := file.read(CHUNK):
             rest.update(chunk)
         if found != rest.hexdigest().encode():
-            raise DamagedFile(f"{self.path} is damaged: its checksum is not that of its contents.")
+            raise DamagedFile(f"{self.path} is damaged: its checksum does not match its contents.")
 
     def check(self, layout: Layout) -> None:
-        """Raises CheckpointError unless the file has just these tensors, and is just as long as they are."""
+        """Raise CheckpointError unless the file holds exactly these tensors and nothing behind them."""
         wanted = _entries(layout)
         for name in sorted(wanted.keys() ^ self._entries.keys()):
             what = "missing" if name in wanted else "not of this model"
@@ -112,11 +112,11 @@ class TensorFile:
             raise CheckpointError(f"{self.path} is damaged: it has {self._size:,} bytes, not {self._start + end:,}.")
 
     def read_into(self, name: str, array: Array) -> None:
-        """Fill a C-contiguous array with a tensor. Raises CheckpointError for a number that is not finite."""
+        """Fill a C-contiguous array with a tensor. Raises CheckpointError if a number is not finite."""
         self._file.seek(self._start + self._entries[name]["data_offsets"][0])
         view, got = array.data.cast("B"), 0
         while got < len(view):
-            count = self._file.readinto(view[got:])  # type: ignore[attr-defined]  # files opened for bytes have it
+            count = self._file.readinto(view[got:])  # type: ignore[attr-defined]  # binary files have it
             if not count:
                 raise CheckpointError(f"{self.path} ends within {name}.")
             got += count
@@ -126,12 +126,12 @@ class TensorFile:
 
 
 def damaged_header(path: Path, error: Exception) -> CheckpointError:
-    """What to raise when a header cannot be understood."""
+    """Return the error for a header that cannot be understood."""
     return CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {shown(error).rstrip('.')}).")
 
 
 def _described(entry: Any) -> str:
-    """An entry of a header in a few words, whatever it is."""
+    """Describe a header entry, which may be anything, in a few words."""
     try:
         begin, end = entry["data_offsets"]
         return shown(f"{entry['dtype']} {tuple(entry['shape'])} at {begin}-{end}")
@@ -140,19 +140,19 @@ def _described(entry: Any) -> str:
 
 
 def is_damaged(path: Path) -> bool:
-    """Whether a file can be read, and is not as it was written."""
+    """Return whether a file can be read but has changed since it was written."""
     try:
         with open_tensors(path):
             return False
     except DamagedFile:
         return True
-    except CheckpointError:  # of another program or version, or unreadable just now
+    except CheckpointError:  # from another program or version, or unreadable at the moment
         return False
 
 
 @contextlib.contextmanager
 def open_tensors(path: Path) -> Iterator[TensorFile]:
-    """Open a file and verify its checksum. Raises CheckpointError, with what is wrong in one sentence."""
+    """Open a file and verify its checksum. Raises CheckpointError with one sentence about what is wrong."""
     with reading(path):
         refuse_special(path)
         with open(path, "rb") as file:

@@ -1,14 +1,14 @@
-"""All that training needs is compiled before it begins: by two processes, where there are two CPUs.
+"""Compiling everything that training needs before it starts, with two processes if there are two CPUs.
 
-In one process Numba compiles one function after the other: most of it is Python, and what is not is behind a lock. So
-where something is missing, a second process is started. Both make the calls of a tiny training step, this one from its
-beginning, the other from its end; who comes to a function first compiles it, and the other finds it on disk. They meet
-somewhere in the middle.
+Within one process, Numba compiles one function after another: most of the compiler is Python, and the rest holds a
+lock. So if a function is missing, a second process is started. Both make the calls of a tiny training step, this
+process from its start and the other from its end. Whichever reaches a function first compiles it; the other finds it
+on disk.
 
-    python -P -m bevia_fast.compiling FOLDER MODELS    the second process, for a cache folder and a list of models
+    python -P -m bevia_fast.training.compiling FOLDER MODELS    the second process: a cache folder, a list of models
 
-It is silent. When its standard input ends, because it is not wanted any more or its parent is gone, it does so too, and
-leaves the names of what it compiled on standard output.
+The second process is silent. When its standard input ends, because it is no longer needed or its parent is gone, it
+prints the names of the functions that it compiled and exits.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ from ..kernels.instruments import Listener
 from ..model.writing import stream
 from .step import Trainer
 
-PATIENCE = 2.0  # seconds that the second process may take to end
+PATIENCE = 2.0  # seconds that the second process may take to exit
 
 
 def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int], None] | None = None) -> str:
-    """Call every kernel that training needs once, on a small model, so that compiled ones are ready.
+    """Call every kernel that training needs once, on a small model, so that they are all compiled.
 
-    `tell` hears of each operation that has to be compiled: its name, its number, and of how many. Returns why the
-    compiled code cannot be kept for the next process, in a few words; empty if it can, or if none was compiled.
+    `tell` is called for each operation that must be compiled, with its name, its number, and their total. Returns why
+    the compiled code cannot be cached, in a few words, or an empty string.
     """
     if backend.name != "numba":
         _use_every_kernel(config, backend)
@@ -65,12 +65,12 @@ def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int
 
 
 def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
-    """What is compiled depends on dtypes and options, not on sizes."""
+    """Call every kernel once; compiled code depends on dtypes and options but not on sizes."""
     small = replace(
         config, layers=1, heads=1, ctx=min(config.ctx, 8), dim=min(config.dim, 16),
         vocab_size=min(config.vocab_size, 16),
     )  # fmt: skip
-    tokens = np.zeros(DRAWN_AHEAD * small.ctx, np.int32)  # many windows: to draw their order epoch by epoch takes long
+    tokens = np.zeros(DRAWN_AHEAD * small.ctx, np.int32)  # many windows: drawing their order by epochs is slow
     trainer = Trainer(TrainConfig(batch=2, steps=1), small, backend, tokens)
     trainer.update(1, trainer.backward(1))
     trainer.model.loss(*trainer.batches[0])
@@ -79,7 +79,7 @@ def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
 
 
 def _placeholder(size: int) -> str:
-    """Some alphabet of this size."""
+    """Return an alphabet of this size."""
     return "".join(map(chr, range(size)))
 
 
@@ -88,9 +88,11 @@ def _placeholder(size: int) -> str:
 
 @contextlib.contextmanager
 def two_compilers(configs: list[ModelConfig], tell: Callable[[str], None] = lambda name: None) -> Iterator[None]:
-    """Within, what is compiled for training models like these is compiled by a second process as well, from the first
-    function on that is missing. `tell` is called as by `kernel_cache.telling`. Without a second CPU, or a folder that
-    both can write, or if it does not start, this process compiles alone.
+    """Inside this context, a second process helps to compile functions for training models like these.
+
+    It starts when the first function is missing. `tell` is called as in `kernels.numba_jit._runtime.cache.telling`.
+    This process compiles alone if there is no second CPU, if the cache folder is not writable, or if the second process
+    does not start.
     """
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
@@ -113,7 +115,7 @@ def _started(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
     from ..kernels.numba_jit._runtime import cache as kernel_cache
     from ..kernels.numba_jit._runtime import threads as kernel_threads
 
-    possible = sys.executable and not hasattr(sys, "frozen")  # a frozen program is no interpreter
+    possible = sys.executable and not hasattr(sys, "frozen")  # a frozen program is not an interpreter
     if not (possible and kernel_cache.writable() and len(kernel_threads.allowed_cpus()) > 1):
         return None
     models = json.dumps([asdict(config) for config in configs])
@@ -126,7 +128,7 @@ def _started(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
 
 
 def _ended(process: subprocess.Popen[bytes]) -> list[str]:
-    """End the second process; returns what it compiled."""
+    """End the second process and return the names of the functions that it compiled."""
     try:
         names = process.communicate(timeout=PATIENCE)[0]  # closes its standard input
     except subprocess.TimeoutExpired:
@@ -136,15 +138,15 @@ def _ended(process: subprocess.Popen[bytes]) -> list[str]:
 
 
 def main(folder: str, models: str) -> None:
-    """The second process."""
+    """Run the second process."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
-    for name in ("SIGINT", "SIGHUP"):  # they come to all processes of a terminal: the parent decides
+    for name in ("SIGINT", "SIGHUP"):  # sent to all processes of a terminal; the parent decides
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def end() -> None:
-        with kernel_cache.saving:  # never given back
+        with kernel_cache.saving:  # never released
             try:
                 os.write(1, "\n".join(kernel_cache.compiled).encode())
             finally:
@@ -156,7 +158,7 @@ def main(folder: str, models: str) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     try:
-        if str(kernel_cache.FOLDER) == folder:  # else it would compile what the parent cannot use
+        if str(kernel_cache.FOLDER) == folder:  # otherwise the parent could not use the code
             kernel_cache.waiting = False
             _compile([ModelConfig(**model) for model in json.loads(models)])
     finally:
@@ -164,7 +166,7 @@ def main(folder: str, models: str) -> None:
 
 
 def _compile(configs: list[ModelConfig]) -> None:
-    """Everything that training these models needs, from the end, in turns with who else does the same."""
+    """Compile everything that training these models needs, from the end, alternating with the other process."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
     from ..kernels.numba_jit._runtime import threads as kernel_threads
 

@@ -1,4 +1,4 @@
-"""Where numbers went wrong: a step is computed again, and each array looked at as soon as a kernel has written it."""
+"""Finding where a NaN or an infinity began: repeat the step, and check each array when a kernel has written it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ LAYER = re.compile(r"h\.\d+(?=\.)")
 
 
 class _NotFinite(Exception):
-    """The first array with a NaN or an infinity in it."""
+    """Raised for the first array that contains a NaN or an infinity."""
 
 
-class _LookingBackend:
-    """A backend that raises _NotFinite after the first call that leaves an array which is not finite."""
+class _CheckingBackend:
+    """A backend that raises _NotFinite after the first call that leaves a nonfinite array."""
 
     def __init__(self, backend: Any, places: list[Place]) -> None:
         self._backend, self._places = backend, places
-        self._layer = ""  # "h.3" from the first call with one of its weights to the first with another's
+        self._layer = ""  # such as "h.3", from the first call with one of its weights to the next layer's
 
     def __getattr__(self, operation: str) -> Any:
         if operation not in OPERATIONS:
@@ -44,7 +44,7 @@ class _LookingBackend:
             if weight is not None:
                 found = LAYER.match(weight)
                 self._layer = found[0] if found else ""
-            for array in arrays:  # outputs come first; the inputs were outputs of calls before
+            for array in arrays:  # outputs come first; the inputs were outputs of earlier calls
                 if array.dtype.kind == "f" and not np.isfinite(array).all():
                     raise _NotFinite(self._describe(array, operation, weight))
             return result
@@ -52,7 +52,7 @@ class _LookingBackend:
         return call
 
     def _weight(self, arrays: list[Array]) -> str | None:
-        """The name of the weight that a call is given, or whose gradient."""
+        """Return the name of the weight in a call, or of the one whose gradient is."""
         names = (self._name(array) for array in arrays)
         return next((name.removeprefix(GRADIENT) for name in names if name and name.endswith(".weight")), None)
 
@@ -66,7 +66,7 @@ class _LookingBackend:
         return f"{name}{place.tolist()}, which is {array[tuple(place)]} after {how}"
 
     def _name(self, array: Array) -> str | None:
-        """What the array is called whose memory this one begins in."""
+        """Return the name of the array in whose memory this one begins."""
         address = array.__array_interface__["data"][0]
         return next((name for start, end, name in self._places if start <= address < end), None)
 
@@ -74,10 +74,10 @@ class _LookingBackend:
 def first_not_finite(
     model: GPT, gradients: Parameters, batches: Iterable[tuple[Array, Array, DropoutStream]]
 ) -> str | None:
-    """The first tensor, in the order of computation, that is not finite: weights, activations, then gradients.
+    """Return a description of the first nonfinite tensor in the order of computation, or None if all are finite.
 
-    `batches` are (tokens, targets, dropout stream). What is in `gradients` is lost; they are 0 afterwards. None if all
-    is finite.
+    Weights are checked first, then activations, then gradients. `batches` are (tokens, targets, dropout stream). The
+    contents of `gradients` are lost; they are 0 afterwards.
     """
     for name, view in model.parameters.items():
         if not np.isfinite(view).all():
@@ -88,7 +88,7 @@ def first_not_finite(
     try:
         for tokens, targets, dropout in todo:
             places = _places(model.buffers(*tokens.shape), model.parameters, gradients)
-            model.backend = cast(Backend, _LookingBackend(backend, places))
+            model.backend = cast(Backend, _CheckingBackend(backend, places))
             model.loss_and_gradients(tokens, targets, gradients, scale=1.0 / len(todo), dropout=dropout)
     except _NotFinite as found:
         return str(found)

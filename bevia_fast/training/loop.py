@@ -1,7 +1,4 @@
-"""Training: from options to a run, and the loop of its steps.
-
-The module is not named after the function, for `bevia_fast.train` can be only one of them.
-"""
+"""Training: from options to a run, and the loop over its steps."""
 
 from __future__ import annotations
 
@@ -36,34 +33,34 @@ from .signals import finish_on_signal
 from .step import Trainer, evaluate, not_finite
 
 SAMPLE_LENGTH, FINAL_SAMPLE_LENGTH = 160, 500  # characters
-MOST_SKIPPED = 10  # steps in a row; more will not get better
+MOST_SKIPPED = 10  # consecutive steps that may be skipped
 FIRST_RECORD: Record = {
     "step": 0, "loss": None, "val_loss": None, "lr": 0.0, "grad_norm": None, "tokens_per_s": None,
 }  # fmt: skip
 
 
 def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -> Run:
-    """Train a model on text and write the results into a run folder.
+    """Train a model on text and save it in a run folder.
 
         run = train(TrainConfig(data=["shakespeare.txt"], steps=200))
         print(generate(run, prompt="The "))
 
-    With `config.resume`, go on with a run (see `checkpoint.stored_config`): it ends with the bits it would have had if
-    it had never ended before. Raises UserError, before anything is written, for options, a text or a checkpoint that
-    cannot work; StoppedRun if the numbers go wrong on the way, or if the last save failed. Ctrl-C ends the run after
-    the step in hand, as a whole one: `run.interrupted` is then set.
+    With `config.resume`, continue a run (see `checkpoint.stored_config`); it ends with the same bits as if it had never
+    stopped. Raises UserError, before anything is written, if the options, the text or the checkpoint are invalid, and
+    StoppedRun if the loss or the gradient is not finite or the last save failed. Ctrl-C ends the run after the current
+    step; `run.interrupted` is then set.
     """
     config, reporter = config or TrainConfig(), reporter or Reporter()
     resumed: Checkpoint | None = None
     if config.resume:
-        candidates(config.resume)  # before anything is touched
+        candidates(config.resume)  # raises before anything is touched
         folder = RunFolder.existing(Path(config.resume))
     else:
         folder = RunFolder(config.out)
     try:
         damaged: list[str] = []
         if config.resume:
-            resumed, damaged = newest_good(config.resume)  # now that no other process goes on
+            resumed, damaged = newest_good(config.resume)  # now that no other process can train here
             refuse_changes(resumed.config, config)
         return _train(config, reporter, folder, resumed, damaged)
     finally:
@@ -73,7 +70,7 @@ def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -
 def _train(
     config: TrainConfig, reporter: Reporter, folder: RunFolder, resumed: Checkpoint | None, damaged: list[str]
 ) -> Run:
-    """A run, in a folder that is locked if it exists."""
+    """Train in a folder that is locked if it exists."""
     corpus, text = _read_corpus(config, resumed, reporter)
     model_config = replace(config.model, vocab_size=len(corpus.tokenizer))
     config = replace(config, model=model_config)
@@ -101,7 +98,7 @@ def _train(
         for each in backends:
             problem = warm_up(model_config, each, reporter.compiling)
             if problem:
-                reporter.note(f"compiled kernels are not kept for the next time: {problem} ({cache_folder()}).")
+                reporter.note(f"compiled kernels cannot be cached: {problem} ({cache_folder()}).")
         reporter.compiled()
         facts["kernels"] = describe_backend(backend)
         reporter.fact("kernels", facts["kernels"])
@@ -117,7 +114,7 @@ def _train(
                 with saver.trying():
                     write_atomically(folder.path / CONFIG, config_text(written).encode())
             run = Run(folder.path, trainer.model, corpus.tokenizer)
-            with np.errstate(all="ignore"):  # NaN and infinities are looked for in every step
+            with np.errstate(all="ignore"):  # every step checks for NaN and infinity
                 _Session(config, trainer, crosscheck, corpus.validation, run, saver, reporter, stop).go_on()
         run.model.forget()
         ended = run
@@ -127,16 +124,16 @@ def _train(
 
 
 def _read_corpus(config: TrainConfig, resumed: Checkpoint | None, reporter: Reporter) -> tuple[Corpus, CodedText]:
-    """The text as tokens, and as it was read. Raises DataError if it is not that of the resumed run."""
+    """Return the text as a corpus and as read. Raises DataError if it is not the text of the resumed run."""
     if resumed is not None and "-" in config.data and sys.stdin is not None and sys.stdin.isatty():
         raise DataError(
-            f"{config.resume} reads its text from standard input, and that is a terminal now; have the text come from "
-            "there again, or name it with --data."
+            f"{config.resume} reads its text from standard input, which is a terminal now; redirect the text again, or "
+            "name it with --data."
         )
     text = coded_text(config.data, reporter)
     if resumed is not None and text.fingerprint != resumed.fingerprint and not config.allow_changed_text:
         raise DataError(
-            f"The text is not the one that {config.resume} was begun with; --allow-changed-text goes on with this one."
+            f"The text is not the one that {config.resume} started with; --allow-changed-text continues with this one."
         )
     corpus = Corpus(text, resumed.tokenizer if resumed else None)
     corpus.check_length(config.model.ctx)
@@ -145,17 +142,17 @@ def _read_corpus(config: TrainConfig, resumed: Checkpoint | None, reporter: Repo
 
 def _report_resumed(resumed: Checkpoint, damaged: list[str], config: TrainConfig, reporter: Reporter) -> None:
     for each in damaged:
-        reporter.note(f"{each} Going on from the checkpoint before it.")
+        reporter.note(f"{each} Resuming from the checkpoint before it.")
     reporter.fact("resumed", f"after step {resumed.progress.step:,} of {config.steps:,}, from {resumed.path.name}")
     now = versions()
     different = [f"{name} {value}, now {now.get(name)}" for name, value in resumed.versions.items()
                  if value != now.get(name)]  # fmt: skip
     if different:
-        reporter.note(f"the run was begun with {'; '.join(different)}: the last bits may come out differently.")
+        reporter.note(f"the run started with {'; '.join(different)}: the last bits may differ.")
 
 
 class _Session:
-    """All steps of a run, with what is to be logged, saved and shown between them."""
+    """The steps of a run, and what is logged, saved and shown between them."""
 
     def __init__(
         self, config: TrainConfig, trainer: Trainer, crosscheck: LiveCrosscheck | None, validation: Tokens, run: Run,
@@ -169,30 +166,30 @@ class _Session:
         self.eval_batches = config.eval_batches or usual_evaluation(validation, ctx, batch)
         if self.eval_batches and not config.eval_batches:
             reporter.note(
-                f"an evaluation takes {self.eval_batches * batch * ctx:,} characters, spread over the validation "
+                f"an evaluation covers {self.eval_batches * batch * ctx:,} characters, spread over the validation "
                 f"split; --eval-batches changes that."
             )
 
     def _skipped_before(self) -> int:
-        """How many steps were skipped just before the one that a resumed run begins with."""
+        """Return how many consecutive steps were skipped just before a resumed run starts."""
         if not self.progress.skipped:
             return 0
         records = [*self.run.history, *([self.progress.unfinished] if self.progress.unfinished else [])]
         return len(list(itertools.takewhile(lambda record: "skipped" in record, reversed(records))))
 
     def go_on(self) -> None:
-        """From where the run stands to its last step, or until a signal comes."""
+        """Continue the run to its last step, or until a signal arrives."""
         progress, began = self.progress, time.monotonic()
         try:
             if progress.unfinished is not None:
                 if not self.config.resume:
-                    self.saver.save()  # so that there is something to go on from before the first step
+                    self.saver.save()  # so that the run can be resumed from before its first step
                 self._conclude(progress.unfinished)
             while progress.step < self.config.steps and not self.stop():
                 self._conclude(self._step(progress.step + 1))
                 if self.saver.due():
                     self.saver.save()
-        except (StoppedRun, OSError):  # OSError: whoever was shown the run has gone away
+        except (StoppedRun, OSError):  # OSError: the output can no longer be written
             self.saver.save()
             self._draw()
             raise
@@ -209,7 +206,7 @@ class _Session:
             raise StoppedRun(f"The run is at step {progress.step:,}, and the last save failed: {self.saver.problem}")
 
     def _step(self, step: int) -> Record:
-        """One optimiser step; returns its line for metrics.jsonl. Raises StoppedRun, with the state as it was."""
+        """Take one optimizer step and return its line of metrics.jsonl. Raises StoppedRun before anything changes."""
         config, trainer, progress = self.config, self.trainer, self.progress
         started = time.perf_counter()
         loss = trainer.backward(step)
@@ -234,28 +231,27 @@ class _Session:
         return record
 
     def _not_finite(self, step: int, wrong: str) -> None:
-        """Say where it began. Raises StoppedRun, unless such steps are to be skipped; the gradient is then 0 again."""
+        """Report where the NaN or infinity began. Raises StoppedRun unless the step is to be skipped."""
         trainer = self.trainer
         place = first_not_finite(trainer.model, trainer.gradients, trainer.microbatches(step))
-        where = f"it begins with {place}" if place else "computed again, every tensor is finite"
+        where = f"it begins with {place}" if place else "when the step is repeated, every tensor is finite"
         if self.crosscheck is not None:
             other = self.crosscheck.model
             again = first_not_finite(other, self.crosscheck.gradients, trainer.microbatches(step))
-            result = f"it begins with {again}" if again else "all is finite"
+            result = f"it begins with {again}" if again else "everything is finite"
             where += f"; with the {other.backend.name} backend {result}"
         self.skipped_in_a_row += 1
         if self.config.on_nan == "skip" and self.skipped_in_a_row <= MOST_SKIPPED:
             count = self.progress.skipped + 1
-            self.reporter.note(f"step {step:,} is skipped, {count:,} until now: {wrong}; {where}.")
+            self.reporter.note(f"step {step:,} is skipped, {count:,} so far: {wrong}; {where}.")
             return
         raise StoppedRun(
-            f"Stopped at step {step:,}: {wrong}; {where}. The run is kept as it was before that step; to see it again: "
-            f"bevia-fast train --resume {self.run.folder} --crosscheck-every 1. A smaller --lr in a new run may help."
+            f"Stopped at step {step:,}: {wrong}; {where}. The run is saved as it was before that step; to repeat it: "
+            f"bevia-fast train --resume {self.run.folder} --crosscheck-every 1. A new run with a smaller --lr may help."
         )
 
     def _conclude(self, record: Record) -> None:
-        """Evaluate where it is time to, log and show a step. An evaluation that a signal ends is left for later: the
-        resumed run begins with it."""
+        """Evaluate if it is time, then log and show a step. A resumed run repeats an evaluation that a signal ended."""
         config, step, progress = self.config, record["step"], self.progress
         if step == 0 or step % config.eval_every == 0 or step == config.steps:
             progress.unfinished = record
@@ -264,10 +260,10 @@ class _Session:
                 return
             record["val_loss"] = loss
         progress.unfinished = None
-        self.folder.log(record)  # before anything is shown, which fails where nobody looks on any more
+        self.folder.log(record)  # before it is shown, which fails if the output is gone
         if "spike" in record:
             loss, usual = record["loss"], record["loss"] - record["spike"]
-            self.reporter.note(f"step {step:,}: the loss jumped to {loss:.4g}; about {usual:.4g} was usual before it.")
+            self.reporter.note(f"step {step:,}: the loss jumped to {loss:.4g} from about {usual:.4g}.")
         self.reporter.step(record)
         if config.sample_every and step % config.sample_every == 0 and step < config.steps and not self.stop():
             self.reporter.sample(step, short_sample(self.run, config.seed))
@@ -278,12 +274,12 @@ class _Session:
     def _draw(self) -> None:
         from ..plots import draw_losses, png
 
-        with self.saver.trying():  # also to read what is to be drawn
+        with self.saver.trying():  # reading the metrics can fail too
             write_atomically(self.run.folder / LOSS, png(draw_losses(self.run.history)))
 
 
 def short_sample(run: Run, seed: int, length: int = SAMPLE_LENGTH) -> str:
-    """What the model writes by itself, at temperature 0.8."""
+    """Return a text that the model writes without a prompt, at temperature 0.8."""
     return "".join(stream(run.model, run.tokenizer, GenerateConfig(run="", length=length, seed=seed)))
 
 
@@ -291,7 +287,7 @@ def _describe_text(corpus: Corpus) -> str:
     training, validation = len(corpus.training), len(corpus.validation)
     return (
         f"{training + validation:,} characters, {len(corpus.tokenizer)} distinct; "
-        f"{training:,} to learn from, {validation:,} to validate on"
+        f"{training:,} for training, {validation:,} for validation"
     )
 
 

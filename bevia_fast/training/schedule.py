@@ -6,9 +6,10 @@ import math
 
 
 def learning_rate(step: int, *, steps: int, lr: float, min_lr: float, warmup: int) -> float:
-    """The learning rate of optimiser step `step`, which counts from 1 to `steps`.
+    """Return the learning rate of optimizer step `step`, counted from 1 to `steps`.
 
-    Rises to `lr` at step `warmup`, and falls to `min_lr` at the last step. A run shorter than its warmup only rises.
+    It rises to `lr` at step `warmup` and falls to `min_lr` at the last step. In a run shorter than its warmup it only
+    rises.
     """
     if step <= warmup:
         return lr * step / warmup

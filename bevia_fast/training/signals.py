@@ -1,4 +1,4 @@
-"""Ctrl-C, a polite request to end, a closed terminal: finish the step in hand first."""
+"""Ctrl-C, a request to terminate, a closed terminal: finish the current step first."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 POLITE = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-HANGUP = getattr(signal, "SIGHUP", None)  # a terminal that is closed often sends it twice, by itself and by its shell
+HANGUP = getattr(signal, "SIGHUP", None)  # a closing terminal often sends it twice, once through its shell
 
 
 @contextlib.contextmanager
 def finish_on_signal(told: Callable[[], None]) -> Iterator[Callable[[], int]]:
-    """Within, the given function returns the number of the first signal that came, 0 before. The second ends at once:
-    Ctrl-C by KeyboardInterrupt, the others by SystemExit, with 128 + the number as the exit code. Only that a terminal
-    was closed says no more the second time.
+    """Inside this context, the yielded function returns the number of the first signal that arrived, or 0.
 
-    A signal that the caller had ignored, as nohup does, stays ignored.
+    A second signal stops at once: Ctrl-C raises KeyboardInterrupt, others raise SystemExit with 128 + their number as
+    exit code. A second SIGHUP is ignored. A signal that was ignored before, as with nohup, stays ignored.
     """
     first: list[int] = []
 
     def requested() -> int:
         return first[0] if first else 0
 
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
+    if threading.current_thread() is not threading.main_thread():  # gets no signals
         yield requested
         return
 
@@ -35,7 +34,7 @@ def finish_on_signal(told: Callable[[], None]) -> Iterator[Callable[[], int]]:
         if first:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         first.append(number)
-        # it may come in the middle of a step, or of printing: nothing may be raised here
+        # a signal may arrive in the middle of a step or of printing, so nothing may be raised here
         with contextlib.suppress(Exception):
             told()
 

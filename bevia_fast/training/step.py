@@ -1,6 +1,6 @@
-"""What changes during a run, and one optimiser step.
+"""One optimizer step, and the state that it changes.
 
-A step is a pure function of (weights, moments, seed, step): batches and dropout masks are looked up by their number.
+A step is a pure function of (weights, moments, seed, step): batches and dropout masks are looked up by index.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Array = NDArray[Any]
 
 
 class Trainer:
-    """Everything that changes during a run: weights, their gradients, and AdamW's two moments."""
+    """The state of training: the weights, their gradients, and AdamW's two moments."""
 
     def __init__(
         self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Tokens | Array,
         tensors: dict[str, Parameters] | None = None,
     ) -> None:  # fmt: skip
-        """Begins with weights drawn by the seed and moments of 0, or with those of a checkpoint."""
+        """Start from random weights and zero moments, or from the `tensors` of a checkpoint."""
         self.config, self.backend = config, backend
         self.tensors = tensors or {
             "weights": Parameters.initial(model, config.seed), "first": Parameters(model), "second": Parameters(model),
@@ -41,25 +41,25 @@ class Trainer:
         self.batches = Batches(tokens, model.ctx, config.batch, config.seed)
 
     def microbatches(self, step: int) -> Iterator[tuple[Array, Array, DropoutStream]]:
-        """Tokens, targets and dropout of each batch whose gradients step `step`, counted from 1, adds up."""
+        """Yield tokens, targets and dropout of each micro-batch of step `step`, counted from 1."""
         for index in range((step - 1) * self.config.accumulate, step * self.config.accumulate):
             yield *self.batches[index], DropoutStream(self.config.seed, index)
 
     def backward(self, step: int) -> float:
-        """The mean loss of the step's batches; its gradient is in `gradients` afterwards, which were 0 before."""
+        """Return the mean loss of the step's micro-batches; its gradient is added to `gradients`, which must be 0."""
         scale, losses = 1.0 / self.config.accumulate, 0.0
         for tokens, targets, dropout in self.microbatches(step):
             losses += self.model.loss_and_gradients(tokens, targets, self.gradients, scale=scale, dropout=dropout)
         return losses * scale
 
     def norm(self) -> float:
-        """The length of the whole gradient."""
+        """Return the global norm of the gradient."""
         return math.sqrt(self.backend.squared_norm(self.gradients.flat))
 
     def update(self, step: int, loss: float, norm: float | None = None) -> tuple[float, float]:
-        """Clip the gradient and take AdamW's step; returns (norm before clipping, learning rate).
+        """Clip the gradient and take AdamW's step; return (norm before clipping, learning rate).
 
-        Raises StoppedRun, with the weights as they were, if loss or gradient are not finite.
+        Raises StoppedRun if the loss or the gradient is not finite; the weights are then unchanged.
         """
         config = self.config
         norm = self.norm() if norm is None else norm
@@ -80,7 +80,7 @@ class Trainer:
 
 
 def not_finite(loss: float, norm: float) -> str:
-    """Which of the two is a NaN or an infinity, in words; empty if none is."""
+    """Return which of the two is a NaN or an infinity, in words, or an empty string."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     return "" if math.isfinite(norm) else f"the gradient's norm is {norm}"
@@ -89,9 +89,9 @@ def not_finite(loss: float, norm: float) -> str:
 def evaluate(
     model: GPT, tokens: Tokens | Array, batch: int, batches: int = 0, stop: Callable[[], bool] = lambda: False
 ) -> float | None:
-    """Mean loss, in nats a character, over all targets of a split, or over `batches` batches spread over it.
+    """Return the mean loss in nats per character over a split, or over `batches` batches spread over it.
 
-    Each character is predicted from those before it in its window of ctx. None if `stop` says so on the way.
+    Each character is predicted from those before it in its window of ctx. Returns None if `stop` becomes true.
     """
     total, count = 0.0, 0
     for inputs, targets in evaluation_batches(tokens, model.config.ctx, batch, batches):

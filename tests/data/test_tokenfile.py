@@ -302,7 +302,8 @@ def test_a_cache_that_cannot_be_written(cache: Path, path: str, monkeypatch: pyt
     cache.parent.write_text("a file where a folder should be")
     notes = Acting()
     assert text_of(coded_text([path], notes)) == TEXT
-    assert notes.notes == [f"the text's tokens are kept in memory, for {cache} does not take them: Not a directory."]
+    note = f"the tokens of the text are kept in memory because {cache} cannot hold them: Not a directory."
+    assert notes.notes == [note]
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(TEXT.encode())))
     assert text_of(coded_text(["-"], notes)) == TEXT
     monkeypatch.setattr(tokenfile, "available_bytes", lambda: 1000)
@@ -340,7 +341,7 @@ def test_a_disk_without_room(cache: Path, path: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(tokenfile, "KEPT", len(TEXT))
     free[0] = -20_000
     assert coded_text([path], notes).path is None
-    assert "would be needed and" in notes.notes[0]
+    assert "are needed and" in notes.notes[0]
     assert list(cache.iterdir()) == [entry]
     free[0] = 1000
     assert text_of(coded_text([path])) == TEXT
@@ -371,7 +372,7 @@ def test_a_text_too_large_for_disk_and_memory_is_not_read(
         file.truncate(1 << 42)  # takes no room on the disk
     assert main(["train", "--data", str(path)]) == 2
     said = capsys.readouterr().err
-    assert "4.0 TiB would be needed" in said
+    assert "they need 4.0 TiB of memory" in said
     assert "BEVIA_FAST_CACHE_DIR can name another folder." in said
     assert said.count("\n") == 1
     assert list((tmp_path / "cache").iterdir()) == []

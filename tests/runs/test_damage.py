@@ -86,7 +86,7 @@ def test_the_newest_whole_one_is_used_and_the_damaged_named(tmp_path: Path) -> N
     reporter = Acting()
     train(stored_config(run.folder), reporter)
     assert newest.name in reporter.notes[0]
-    assert "its checksum is not that of its contents" in reporter.notes[0]
+    assert "its checksum does not match its contents" in reporter.notes[0]
     assert "Going on from the checkpoint before it" in reporter.notes[1]
     assert result(run.folder) == result(whole.folder)
 
@@ -113,9 +113,9 @@ def test_none_is_whole(tmp_path: Path) -> None:
     for _, path in checkpoints(run):
         path.write_bytes(path.read_bytes()[100:])
     before = {path: path.read_bytes() for path in run.rglob("*.*")}
-    with pytest.raises(CheckpointError, match=r"has no whole checkpoint .*None of the other 1 is whole either\."):
+    with pytest.raises(CheckpointError, match=r"has no intact checkpoint .*None of the other 1 is intact either\."):
         stored_config(run)
-    with pytest.raises(CheckpointError, match="has no whole checkpoint"):
+    with pytest.raises(CheckpointError, match="has no intact checkpoint"):
         train(tiny_config(tmp_path, resume=str(run), out=""))
     assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
 

@@ -33,7 +33,7 @@ CALLS = ("open", "write", "fsync", "read", "replace", "unlink", "mkdir", "ftrunc
 KINDS: dict[str, int] = {"full": errno.ENOSPC, "broken": errno.EIO, "forbidden": errno.EACCES, "read-only": errno.EROFS}
 
 RARE = ("replace", "unlink", "mkdir")
-CAUSES = {"short": "the disk took nothing", "lying": "what was written reads back differently"}
+CAUSES = {"short": "the disk accepts no data", "lying": "the data read back differs from the data written"}
 
 
 class Disk:
@@ -202,7 +202,7 @@ def test_a_model_that_cannot_be_written_keeps_no_old_checkpoint(
         train(tiny_config(tmp_path), reporter)
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [10, 9]
     assert reporter.notes[1] == (
-        "step 3 is saved, but for model.safetensors: Cannot write model.safetensors: No space left on device. "
+        "step 3 is saved, except model.safetensors: Cannot write model.safetensors: No space left on device. "
         "Training goes on; the next save tries again."
     )
     full[0] = False

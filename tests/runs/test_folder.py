@@ -170,7 +170,7 @@ def full(*_: Any, **__: Any) -> Any:
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     first, second = (RunFolder(str(tmp_path / "run")) for _ in range(2))
     first.create({"who": 1})
-    with pytest.raises(CheckpointError, match="already holds a run"):
+    with pytest.raises(CheckpointError, match="already contains a run"):
         second.create({"who": 2})
     first.close()
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"who": 1}
@@ -190,7 +190,7 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [LOSS, SAMPLE])
 def test_files_of_the_users_are_not_written_over(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(CheckpointError, match=f"has a file {name}, which the run would write over"):
+    with pytest.raises(CheckpointError, match=f"contains a file {name}, which the run would overwrite"):
         RunFolder(str(tmp_path))
 
 

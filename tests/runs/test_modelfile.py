@@ -83,9 +83,9 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
     refused(Path("a\0b"), "NUL")
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"")
-    refused(tmp_path, "not a whole safetensors file")
+    refused(tmp_path, "not a complete safetensors file")
     path.write_bytes(b"hello world, this is no model at all")
-    refused(path, "not a whole safetensors file")
+    refused(path, "not a complete safetensors file")
     path.write_bytes(save({"weight": np.ones(30)}))
     refused(path, "was not written by bevia-fast")
     path.unlink()

@@ -209,7 +209,7 @@ def test_bad_input_writes_nothing(config: TrainConfig, tmp_path: Path) -> None:
 def test_a_folder_with_a_run_is_refused_and_kept(config: TrainConfig) -> None:
     train(replace(config, steps=1))
     before = {path: path.read_bytes() for path in Path(config.out).rglob("*.*")}
-    with pytest.raises(CheckpointError, match="already holds a run"):
+    with pytest.raises(CheckpointError, match="already contains a run"):
         train(config)
     assert {path: path.read_bytes() for path in Path(config.out).rglob("*.*")} == before
 

@@ -216,7 +216,7 @@ def test_resuming_in_the_wrong_way(
 def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
     for make in (lambda: None, lambda: (tmp_path / "checkpoints").mkdir()):
         make()
-        with pytest.raises(CheckpointError, match="has no checkpoint to go on from"):
+        with pytest.raises(CheckpointError, match="has no checkpoint to resume from"):
             stored_config(tmp_path)
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="There is no run"):
@@ -228,7 +228,7 @@ def test_another_text_is_refused_unless_told(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(TEXT.replace("cat", "dog"))
     before = contents(run.folder)
-    with pytest.raises(DataError, match=r"not the one that .* was begun with"):
+    with pytest.raises(DataError, match=r"not the one that .* started with"):
         train(stored_config(run.folder))
     text.write_text(TEXT + "ö")
     with pytest.raises(DataError, match=r"'ö' .* which the model never saw"):
