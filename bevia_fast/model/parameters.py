@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,24 @@ def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
     return matrices + vectors
 
 
+class Affine(NamedTuple):
+    """Weight and bias of a linear layer or of a layer normalization, or their gradients."""
+
+    weight: NDArray[Any]  # (inputs, outputs), or (C,) of a layer normalization
+    bias: NDArray[Any] | None  # (outputs,), or (C,); None with --no-bias
+
+
+class LayerParameters(NamedTuple):
+    """The parameters of one block, or their gradients, in the order in which pre-norm uses them."""
+
+    ln_1: Affine
+    qkv: Affine  # GPT-2: attn.c_attn
+    attn_proj: Affine  # attn.c_proj
+    ln_2: Affine
+    fc: Affine  # mlp.c_fc
+    mlp_proj: Affine  # mlp.c_proj
+
+
 class Parameters(Mapping[str, NDArray[Any]]):
     """A flat buffer with named views: weights, or their gradients, or their moments.
 
@@ -108,6 +127,23 @@ class Parameters(Mapping[str, NDArray[Any]]):
     def count(self) -> int:
         """Numbers to be trained; the gaps are not counted."""
         return sum(spec.count for spec in self.specs)
+
+    @cached_property
+    def layers(self) -> list[LayerParameters]:
+        """The parameters of each block."""
+        names = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+        return [
+            LayerParameters(*(self._affine(f"h.{layer}.{name}") for name in names))
+            for layer in range(self.config.layers)
+        ]
+
+    @cached_property
+    def ln_f(self) -> Affine:
+        """The parameters of the last layer normalization."""
+        return self._affine("ln_f")
+
+    def _affine(self, name: str) -> Affine:
+        return Affine(self[f"{name}.weight"], self.get(f"{name}.bias"))
 
     @property
     def head(self) -> NDArray[Any]:
