@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ..config import ModelConfig
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
-from ..model.gpt import GPT, DropoutStream
+from ..model.dropout import DropoutStream
+from ..model.gpt import GPT
 from ..model.parameters import Parameters
 from .comparison import Comparison, difference
 from .tolerances import TINY, largest

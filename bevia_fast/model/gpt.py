@@ -1,18 +1,16 @@
-"""The transformer: forward and backward, as a sequence of kernel calls.
+"""The transformer: embeddings, blocks, head and loss, forward and backward, as a sequence of kernel calls.
 
-Read `forward` and `backward` side by side: one is the other upside down. Arithmetic happens in the kernels only; here
-it is decided what is computed from what, and what is kept for the way back. Attention takes whole sequences; all else
-is done a chunk of rows at a time, see `activations`. The third pass of a kind, and those behind it, are the same calls
-without this module: see `kernels.tape`.
+Begin with `Pass`, and read its `forward` beside its `backward`: one is the other in reverse. The kernels do the
+arithmetic; this module and the blocks (`block`, `pre_norm`, `post_norm`) say what is computed from what, and
+`activations` what is kept for the backward pass. From the third pass of a kind on, the same calls are replayed without
+this module; see `kernels.tape`.
 
 Letters: B batch · T time · C channels · NH heads · V vocabulary · N = B·T rows.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,31 +20,106 @@ from ..config import ModelConfig
 from ..errors import ConfigError
 from ..kernels.contract import Backend, ContractError, check_ids
 from ..kernels.memory import aligned_empty
-from ..kernels.rng import from_row, stream_key
-from .activations import Activations, Block, Room, part
+from ..kernels.tape import Keys
+from .activations import Activations, LayerActivations, Room
+from .dropout import DropoutStream
 from .parameters import Parameters
+from .post_norm import PostNormBlock
+from .pre_norm import PreNormBlock
 
 Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class DropoutStream:
-    """Where the dropout masks of one forward and backward pass come from: a pure function of (seed, step)."""
+class Pass:
+    """One pass over a batch of B x T tokens: forward, and with `head` and `backward` back again.
 
-    seed: int
-    step: int  # counts micro-batches, so that accumulated ones differ
+    `acts` holds the arrays. The masks of dropout come from `dropout`; without it, nothing is dropped.
+    """
 
-    def key(self, place: str, layer: int = 0, row: int = 0) -> int:
-        """The key of the mask at a place, from some row of the batch on."""
-        return from_row(stream_key(self.seed, place, self.step, layer), row)
+    def __init__(
+        self, config: ModelConfig, kernels: Backend, weights: Parameters, acts: Activations,
+        dropout: Keys | None = None,
+    ) -> None:  # fmt: skip
+        self.config, self.kernels, self.weights, self.acts, self.dropout = config, kernels, weights, acts, dropout
+        kind = PreNormBlock if config.norm == "pre" else PostNormBlock
+        self.blocks = [kind(layer, config, kernels, weights, acts, dropout) for layer in range(config.layers)]
+
+    def forward(self, tokens: Array, look: Callable[[LayerActivations], None] = lambda kept: None) -> None:
+        """Compute the last block's residual_out from `tokens` (B, T) int32.
+
+        `look` is called with each block's activations after its attention.
+        """
+        kernels, weights, acts, T = self.kernels, self.weights, self.acts, tokens.shape[1]
+
+        # x = dropout(wte[tokens] + wpe)
+        kernels.embedding_forward(
+            acts.sequences(acts.embedded), tokens, weights["wte.weight"], weights["wpe.weight"][:T]
+        )
+        if self.dropout:
+            key = self.dropout.key("embedding dropout")
+            kernels.dropout_forward(acts.embedded, acts.embedded, self.config.dropout, key)
+
+        # x = block(x)
+        for block in self.blocks:
+            block.forward(look)
+
+    def logits(self, out: Array) -> None:
+        """out (N, V) = ln_f(x) @ head^T"""
+        kernels, weights = self.kernels, self.weights
+        for chunk, x in zip(self.acts.chunks, self.blocks[-1].rows, strict=True):
+            kernels.layernorm_forward(x.normed, x.mean, x.rstd, x.residual_out, *weights.ln_f)
+            kernels.linear_forward(out[chunk], x.normed, weights.head.T)
+
+    def head(self, targets: Array, gradients: Parameters | None, scale: float) -> None:
+        """losses = cross_entropy(ln_f(x) @ head^T, targets), for `targets` (N,) int32.
+
+        With `gradients`, also the backward pass: acts.dstream becomes the gradient of scale * mean(losses) with respect
+        to the last block's residual_out. Both run on some rows at a time, so that the logits (N, V) are never held.
+        """
+        kernels, weights, N = self.kernels, self.weights, targets.size
+        for x in self.acts.head_rows(targets):
+            kernels.layernorm_forward(x.normed, x.mean, x.rstd, x.residual_out, *weights.ln_f)
+            kernels.linear_forward(x.logits, x.normed, weights.head.T)
+            if gradients is None:
+                kernels.cross_entropy(x.losses, None, x.logits, x.targets)
+                continue
+
+            # losses = cross_entropy(logits, targets),  whose gradient replaces the logits
+            kernels.cross_entropy(x.losses, x.logits, x.logits, x.targets, scale=scale / N)
+
+            # forward: logits = normed @ head^T
+            kernels.linear_backward(x.dnormed, gradients.head.T, None, x.logits, x.normed, weights.head.T)
+
+            # forward: normed = ln_f(residual_out)
+            kernels.layernorm_backward(
+                x.dstream, *gradients.ln_f, x.dnormed, x.residual_out, weights.ln_f.weight, x.mean, x.rstd
+            )
+
+    def backward(self, tokens: Array, gradients: Parameters) -> None:
+        """Add the gradients of the blocks and the embeddings, from acts.dstream as `head` leaves it."""
+        kernels, acts, T = self.kernels, self.acts, tokens.shape[1]
+
+        # forward: x = block(x)
+        for block, dw in zip(reversed(self.blocks), reversed(gradients.layers), strict=True):
+            if acts.recompute and block is not self.blocks[-1]:  # the last block's attention is still there
+                block.attention()
+            block.backward(dw)
+
+        # forward: x = dropout(wte[tokens] + wpe)
+        if self.dropout:
+            key = self.dropout.key("embedding dropout")
+            kernels.dropout_backward(acts.dstream, acts.dstream, self.config.dropout, key)
+        kernels.embedding_backward(
+            gradients["wte.weight"], gradients["wpe.weight"][:T], acts.sequences(acts.dstream), tokens
+        )
 
 
 class GPT:
     """A decoder-only transformer (Vaswani et al. 2017; Radford et al. 2019) on one of the two backends.
 
-    `parameters` may be shared between models, so that two backends can look at the same weights. With `recompute`,
-    layers keep their input only and are computed again on the way back (Chen et al. 2016): the same bits, more slowly,
-    in less memory. Raises ConfigError if `config` has no vocabulary, as before a text was read.
+    Models may share `parameters`, so that two backends can be compared on the same weights. With `recompute`, layers
+    keep only their input and are computed again in the backward pass (Chen et al. 2016): the same bits, more slowly, in
+    less memory. Raises ConfigError if `config` has no vocabulary, as before a text is read.
     """
 
     def __init__(
@@ -61,10 +134,11 @@ class GPT:
         self._room = Room()
         self._activations: Activations | None = None
 
-    # ------------------------------------------------------------------------------------------------ what it is for
-
     def loss(self, tokens: Array, targets: Array) -> float:
-        """Mean cross-entropy in nats a token, without dropout. `tokens`, `targets`: (B, T) int32, T <= ctx."""
+        """Return the mean cross-entropy in nats per token, without dropout.
+
+        `tokens` and `targets` are (B, T) int32, with T <= ctx.
+        """
         return self._mean_loss(tokens, targets, None, 1.0, None)
 
     def loss_and_gradients(
@@ -76,38 +150,42 @@ class GPT:
         scale: float = 1.0,
         dropout: DropoutStream | None = None,
     ) -> float:
-        """Mean cross-entropy of a batch; the gradient of `scale` times it is added to `gradients`.
+        """Return the mean cross-entropy of a batch, and add the gradient of `scale` times it to `gradients`.
 
         With `scale` = 1/k, k micro-batches add up to the gradient of one batch k times as large. Without a `dropout`
-        stream nothing is dropped. `gradients` may be held afterwards, until `forget`.
+        stream, nothing is dropped. The model may hold a reference to `gradients` until `forget`.
         """
         return self._mean_loss(tokens, targets, gradients, scale, dropout if self.config.dropout > 0.0 else None)
 
     def logits(self, tokens: Array) -> Array:
-        """The logits (B, T, V) of the next token at each place of `tokens` (B, T), as a new array."""
-        acts = self.buffers(*tokens.shape)
-        self.forward(acts, tokens, None)
+        """Return the logits (B, T, V) of the next token at each position of `tokens` (B, T) int32, as a new array."""
         logits = aligned_empty((tokens.size, self.config.vocab_size), self.config.dtype)
-        for rows in acts.chunks:
-            final = self._norm(acts, acts.blocks[-1].residual_out[rows], "ln_f")
-            self.backend.linear_forward(logits[rows], final, self.parameters.head.T)
+        self.forward(self.buffers(*tokens.shape), tokens).logits(logits)
         return logits.reshape(*tokens.shape, self.config.vocab_size)
 
     def attention_maps(self, tokens: Array) -> Array:
-        """The attention weights (layers, NH, T, T) of every layer and head for one sequence `tokens` (T,)."""
+        """Return the attention weights (layers, NH, T, T) of all layers and heads for one sequence `tokens` (T,)."""
         T, NH = tokens.size, self.config.heads
         maps = aligned_empty((self.config.layers, 1, NH, T, T), self.config.dtype)
 
-        def look(block: Block) -> None:
-            self.backend.attention_weights(maps[block.layer], block.qkv.reshape(1, T, -1))
+        def look(kept: LayerActivations) -> None:
+            self.backend.attention_weights(maps[kept.layer], kept.qkv.reshape(1, T, -1))
 
-        self.forward(self.buffers(1, T), tokens.reshape(1, T), None, look)
+        self.forward(self.buffers(1, T), tokens.reshape(1, T), look)
         return maps[:, 0]
+
+    def forward(
+        self, acts: Activations, tokens: Array, look: Callable[[LayerActivations], None] = lambda kept: None
+    ) -> Pass:
+        """Run a forward pass without dropout, and return it; see `Pass.forward`."""
+        forward = Pass(self.config, self.backend, self.parameters, acts)
+        forward.forward(tokens, look)
+        return forward
 
     def _mean_loss(
         self, tokens: Array, targets: Array, gradients: Parameters | None, scale: float, dropout: DropoutStream | None
     ) -> float:
-        """A pass forward and, with `gradients`, back again; from the third of its kind on played from a tape."""
+        """Run a pass forward and, with `gradients`, backward; from the third pass of a kind on, replay its tape."""
         for name, array in (("tokens", tokens), ("targets", targets)):
             if array.shape != tokens.shape or array.dtype != np.int32:
                 raise ContractError(
@@ -118,262 +196,31 @@ class GPT:
         for name, array in (("tokens", acts.tokens), ("targets", acts.targets)):
             check_ids("a batch", name, array, self.config.vocab_size)
 
-        def make(kernels: Backend, keys: DropoutStream | None) -> None:
-            model = copy.copy(self)  # another thread may ask this one for something meanwhile
-            model.backend = kernels
-            model.forward(acts, acts.tokens, keys)
-            model.head(acts, acts.targets.reshape(-1), gradients, scale)
+        def run(kernels: Backend, keys: Keys | None) -> None:
+            made = Pass(self.config, kernels, self.parameters, acts, keys)
+            made.forward(acts.tokens)
+            made.head(acts.targets.reshape(-1), gradients, scale)
             if gradients is not None:
-                model.backward(acts, acts.tokens, gradients, keys)
+                made.backward(acts.tokens, gradients)
 
-        # by identity: to compare their numbers would take longer than the pass
+        # by identity: comparing their elements would take longer than the pass
         kind = id(self.backend), id(self.parameters), id(gradients), scale, dropout is None
-        acts.tapes.run(self.backend, kind, make, dropout, self.parameters, gradients)
+        acts.tapes.run(self.backend, kind, run, dropout, self.parameters, gradients)
         return float(acts.losses.mean(dtype=np.float64))
 
-    # ------------------------------------------------------------------------------------------------------- forward
-
-    def forward(
-        self, acts: Activations, tokens: Array, dropout: DropoutStream | None,
-        look: Callable[[Block], None] = lambda block: None,
-    ) -> None:  # fmt: skip
-        """Fill `acts` up to the last layer's residual_out. `look` is shown each layer after its attention."""
-        kernels, weights = self.backend, self.parameters
-        B, T = acts.shape
-        kernels.embedding_forward(
-            acts.embedded.reshape(B, T, -1), tokens, weights["wte.weight"], weights["wpe.weight"][:T]
-        )
-        if dropout:
-            kernels.dropout_forward(
-                acts.embedded, acts.embedded, self.config.dropout, dropout.key("embedding dropout")
-            )
-        for block in acts.blocks:
-            self._attention(acts, block, dropout)
-            look(block)
-            for rows in acts.chunks:
-                self._attention_branch(acts, block, rows, dropout)
-                self._mlp_branch(acts, block, rows, dropout)
-
-    def _attention(self, acts: Activations, block: Block, dropout: DropoutStream | None) -> None:
-        """attended = attention(qkv(norm(residual_in)))"""
-        kernels, weights, name = self.backend, self.parameters, f"h.{block.layer}.attn"
-        B, T = acts.shape
-        for rows in acts.chunks:
-            kernels.linear_forward(
-                block.qkv[rows], self._attention_input(acts, block, rows), weights[f"{name}.c_attn.weight"],
-                weights.get(f"{name}.c_attn.bias"),
-            )  # fmt: skip
-        kernels.attention_forward(
-            block.attended.reshape(B, T, -1),
-            block.lse,
-            block.qkv.reshape(B, T, -1),
-            dropout_rate=self.config.dropout if dropout else 0.0,
-            dropout_key=dropout.key("attention dropout", block.layer) if dropout else 0,
-        )
-
-    def _attention_input(self, acts: Activations, block: Block, rows: slice) -> Array:
-        if self.config.norm == "pre":  # x + f(norm(x))
-            return self._norm(acts, block.residual_in[rows], f"h.{block.layer}.ln_1")
-        return block.residual_in[rows]  # norm(x + f(x))
-
-    def _attention_branch(
-        self, acts: Activations, block: Block, rows: slice, dropout: DropoutStream | None
-    ) -> Array:
-        """residual_mid = residual_in + dropout(projection(attended)), of some rows"""
-        out = part(block.residual_mid, acts.mid, rows)
-        key = dropout.key("attention residual dropout", block.layer, rows.start) if dropout else None
-        self._residual(out, block.attended[rows], f"h.{block.layer}.attn.c_proj", block.residual_in[rows], key)
-        return out
-
-    def _mlp_branch(self, acts: Activations, block: Block, rows: slice, dropout: DropoutStream | None) -> None:
-        """residual_out = residual_mid + dropout(projection(activated)), of some rows; with post-norm both normalised"""
-        mid, out = part(block.residual_mid, acts.mid, rows), block.residual_out[rows]
-        inp, activated = self._mlp_hidden(acts, block, rows, mid)
-        key = dropout.key("mlp residual dropout", block.layer, rows.start) if dropout else None
-        name = f"h.{block.layer}"
-        if self.config.norm == "pre":
-            self._residual(out, activated, f"{name}.mlp.c_proj", mid, key)
-        else:
-            mlp_sum = part(block.mlp_sum, acts.mlp_sum, rows)
-            self._residual(mlp_sum, activated, f"{name}.mlp.c_proj", inp, key)
-            self._norm(acts, mlp_sum, f"{name}.ln_2", out)
-
-    def _mlp_hidden(
-        self, acts: Activations, block: Block, rows: slice, mid: Array, *, again: bool = False
-    ) -> tuple[Array, Array]:
-        """(inp, activated) of some rows: inp = norm(mid), activated = activation(expansion(inp)); the latter from the
-        preactivation if it is there already, `again` on the way back."""
-        kernels, weights, name = self.backend, self.parameters, f"h.{block.layer}.mlp"
-        inp = self._norm(acts, mid, f"h.{block.layer}.{'ln_2' if self.config.norm == 'pre' else 'ln_1'}")
-        preactivation = part(block.preactivation, acts.preactivation, rows)
-        activated = acts.activated[: len(mid)]
-        if again and (acts.keeps_rows or self.config.norm == "post"):
-            activate = kernels.gelu_forward if self.config.activation == "gelu" else kernels.relu_forward
-            activate(activated, preactivation)
-        else:
-            kernels.linear_forward(
-                activated, inp, weights[f"{name}.c_fc.weight"], weights.get(f"{name}.c_fc.bias"),
-                activation=self.config.activation, preactivation=preactivation,
-            )  # fmt: skip
-        return inp, activated
-
-    def _residual(self, out: Array, inp: Array, name: str, residual: Array, dropout_key: int | None) -> None:
-        """out = residual + dropout(inp @ weight + bias): where a branch joins the stream again."""
-        kernels, weight, bias = self.backend, self.parameters[f"{name}.weight"], self.parameters.get(f"{name}.bias")
-        if dropout_key is None:
-            kernels.linear_forward(out, inp, weight, bias, residual=residual)
-        else:
-            kernels.linear_forward(out, inp, weight, bias)
-            kernels.dropout_forward(out, out, self.config.dropout, dropout_key, residual=residual)
-
-    def _norm(self, acts: Activations, inp: Array, name: str, out: Array | None = None) -> Array:
-        """The normalised rows, in acts.normed unless told otherwise; acts.mean and acts.rstd belong to them."""
-        weights, N = self.parameters, len(inp)
-        out = acts.normed[:N] if out is None else out
-        self.backend.layernorm_forward(
-            out, acts.mean[:N], acts.rstd[:N], inp, weights[f"{name}.weight"], weights.get(f"{name}.bias")
-        )
-        return out
-
-    def head(self, acts: Activations, targets: Array, gradients: Parameters | None, scale: float) -> None:
-        """Fill `acts.losses`, some rows at a time so that N x V is never held; with `gradients` also go back through
-        the head at once: acts.dstream = d(scale * mean loss) / d(the last layer's residual_out)."""
-        kernels, head, N = self.backend, self.parameters.head.T, targets.size
-        for rows in acts.head_chunks:
-            stream = acts.blocks[-1].residual_out[rows]
-            logits, dfinal = acts.logits[: len(stream)], acts.dnormed[: len(stream)]
-            final = self._norm(acts, stream, "ln_f")
-            kernels.linear_forward(logits, final, head)
-            if gradients is None:
-                kernels.cross_entropy(acts.losses[rows], None, logits, targets[rows])
-            else:
-                kernels.cross_entropy(acts.losses[rows], logits, logits, targets[rows], scale=scale / N)
-                kernels.linear_backward(dfinal, gradients.head.T, None, logits, final, head)
-                self._norm_backward(acts, acts.dstream[rows], dfinal, stream, "ln_f", gradients)
-
-    # ------------------------------------------------------------------------------------------------------ backward
-
-    def backward(
-        self, acts: Activations, tokens: Array, gradients: Parameters, dropout: DropoutStream | None
-    ) -> None:
-        """From acts.dstream, the gradient of the last layer's output, down to the embeddings."""
-        kernels, (B, T) = self.backend, acts.shape
-        for block in reversed(acts.blocks):
-            if acts.recompute and block is not acts.blocks[-1]:  # the last one's is still there
-                self._attention(acts, block, dropout)
-            for rows in acts.chunks:
-                self._mlp_branch_backward(acts, block, rows, gradients, dropout)
-                self._attention_branch_backward(acts, block, rows, gradients, dropout)
-            self._attention_backward(acts, block, gradients, dropout)
-        if dropout:
-            kernels.dropout_backward(
-                acts.dstream, acts.dstream, self.config.dropout, dropout.key("embedding dropout")
-            )
-        kernels.embedding_backward(
-            gradients["wte.weight"], gradients["wpe.weight"][:T], acts.dstream.reshape(B, T, -1), tokens
-        )
-
-    def _mlp_branch_backward(
-        self, acts: Activations, block: Block, rows: slice, gradients: Parameters, dropout: DropoutStream | None
-    ) -> None:
-        """acts.dstream of some rows, from the gradient of residual_out to that of residual_mid"""
-        name, dstream = f"h.{block.layer}", acts.dstream[rows]
-        mid = part(block.residual_mid, acts.mid, rows)
-        if not acts.keeps_rows:
-            self._attention_branch(acts, block, rows, dropout)
-        if self.config.norm == "post":
-            if not acts.keeps_rows:
-                self._mlp_branch(acts, block, rows, dropout)
-            mlp_sum = part(block.mlp_sum, acts.mlp_sum, rows)
-            self._norm(acts, mlp_sum, f"{name}.ln_2")
-            self._norm_backward(acts, dstream, dstream, mlp_sum, f"{name}.ln_2", gradients)
-        inp, activated = self._mlp_hidden(acts, block, rows, mid, again=True)
-        dbranch = self._dropped(acts, rows, dropout, "mlp residual dropout", block)
-        dwide, dinp = acts.dwide[: len(mid)], acts.dnormed[: len(mid)]
-        self._linear_backward(
-            dwide, dbranch, activated, f"{name}.mlp.c_proj", gradients,
-            activation=self.config.activation, preactivation=part(block.preactivation, acts.preactivation, rows),
-        )  # fmt: skip
-        if self.config.norm == "pre":
-            self._linear_backward(dinp, dwide, inp, f"{name}.mlp.c_fc", gradients)
-            self._norm_backward(acts, dstream, dinp, mid, f"{name}.ln_2", gradients, dstream)
-        else:
-            self._linear_backward(dstream, dwide, inp, f"{name}.mlp.c_fc", gradients, dresidual=dstream)
-            self._norm_backward(acts, dstream, dstream, mid, f"{name}.ln_1", gradients)
-
-    def _attention_branch_backward(
-        self, acts: Activations, block: Block, rows: slice, gradients: Parameters, dropout: DropoutStream | None
-    ) -> None:
-        """acts.dattended of some rows, from acts.dstream, there the gradient of residual_mid"""
-        dbranch = self._dropped(acts, rows, dropout, "attention residual dropout", block)
-        name = f"h.{block.layer}.attn.c_proj"
-        self._linear_backward(acts.dattended[rows], dbranch, block.attended[rows], name, gradients)
-
-    def _attention_backward(
-        self, acts: Activations, block: Block, gradients: Parameters, dropout: DropoutStream | None
-    ) -> None:
-        """acts.dstream, from the gradient of residual_mid to that of residual_in, which is also attention's input"""
-        (B, T), name = acts.shape, f"h.{block.layer}"
-        self.backend.attention_backward(
-            acts.dqkv.reshape(B, T, -1),
-            acts.dattended.reshape(B, T, -1),
-            block.qkv.reshape(B, T, -1),
-            block.attended.reshape(B, T, -1),
-            block.lse,
-            dropout_rate=self.config.dropout if dropout else 0.0,
-            dropout_key=dropout.key("attention dropout", block.layer) if dropout else 0,
-        )
-        for rows in acts.chunks:
-            dstream, stream, dqkv = acts.dstream[rows], block.residual_in[rows], acts.dqkv[rows]
-            inp, dinp = self._attention_input(acts, block, rows), acts.dnormed[: len(stream)]
-            if self.config.norm == "pre":
-                self._linear_backward(dinp, dqkv, inp, f"{name}.attn.c_attn", gradients)
-                self._norm_backward(acts, dstream, dinp, stream, f"{name}.ln_1", gradients, dstream)
-            else:
-                self._linear_backward(dstream, dqkv, inp, f"{name}.attn.c_attn", gradients, dresidual=dstream)
-
-    def _dropped(
-        self, acts: Activations, rows: slice, dropout: DropoutStream | None, place: str, block: Block
-    ) -> Array:
-        """The gradient that a branch receives from acts.dstream, through the branch's dropout."""
-        dstream = acts.dstream[rows]
-        if not dropout:
-            return dstream
-        dbranch = acts.dbranch[: len(dstream)]
-        self.backend.dropout_backward(
-            dbranch, dstream, self.config.dropout, dropout.key(place, block.layer, rows.start)
-        )
-        return dbranch
-
-    def _linear_backward(
-        self, dinp: Array, dout: Array, inp: Array, name: str, gradients: Parameters, **options: Any
-    ) -> None:
-        weight, bias = f"{name}.weight", f"{name}.bias"
-        self.backend.linear_backward(
-            dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight], **options
-        )
-
-    def _norm_backward(
-        self, acts: Activations, dinp: Array, dout: Array, inp: Array, name: str, gradients: Parameters,
-        dresidual: Array | None = None,
-    ) -> None:  # fmt: skip
-        """`inp` are the rows that `_norm` had last."""
-        weight, bias, N = f"{name}.weight", f"{name}.bias", len(inp)
-        self.backend.layernorm_backward(
-            dinp, gradients[weight], gradients.get(bias), dout, inp, self.parameters[weight],
-            acts.mean[:N], acts.rstd[:N], dresidual=dresidual,
-        )  # fmt: skip
-
     def forget(self) -> None:
-        """Let go the arrays of others, gradients and working memory, that are held to play passes again."""
+        """Release the gradients and the kernels' working memory that are held to replay passes."""
         if self._activations is not None:
             self._activations.tapes.clear()
 
     def buffers(self, B: int, T: int) -> Activations:
-        """The arrays for a batch of this shape, in memory that is taken once for the largest."""
+        """Return the arrays for a batch of B x T, in memory that is allocated once for the largest batch.
+
+        Raises ValueError if T > ctx.
+        """
         if self.config.ctx < T:
             raise ValueError(f"{T} tokens are more than the model's context of {self.config.ctx}")
         if self._activations is None or self._activations.shape != (B, T):
-            self._activations = None  # or its memory could not go, where more is needed
+            self._activations = None  # frees its memory before more is allocated
             self._activations = self._room.activations(self.config, B, T, recompute=self.recompute)
         return self._activations

@@ -25,7 +25,8 @@ from ..kernels.instruments import Listener, Recorder, clock
 from ..kernels.memory import aligned_zeros, outline
 from ..kernels.tape import NOT_PLAYED
 from ..model.activations import LONG, ROWS
-from ..model.gpt import GPT, DropoutStream
+from ..model.dropout import DropoutStream
+from ..model.gpt import GPT
 from ..model.parameters import Parameters
 from .rehearsal import Call, Rehearsed
 

@@ -12,7 +12,7 @@ from ..config import BackendName, ModelConfig, TrainConfig
 from ..errors import ConfigError
 from ..kernels.contract import OPERATIONS
 from ..machine import available_bytes, readable
-from ..model.activations import LONG, Activations, Block
+from ..model.activations import LONG, Activations, LayerActivations
 from .rehearsal import MOST_TOKENS, Call, Rehearsed, rehearse
 
 # What NumPy's kernels have of their own at a time; see `numpy_bytes`. In attention, with and without dropout: arrays of
@@ -66,7 +66,7 @@ def activation_bytes(activations: Activations) -> tuple[int, int]:
     return sum(kept.values()), sum(others.values())
 
 
-def _arrays(owner: Block | Activations) -> list[NDArray[Any]]:
+def _arrays(owner: LayerActivations | Activations) -> list[NDArray[Any]]:
     return [value for value in vars(owner).values() if isinstance(value, np.ndarray)]
 
 

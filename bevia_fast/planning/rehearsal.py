@@ -18,7 +18,8 @@ from ..errors import ConfigError
 from ..kernels.contract import OPERATIONS, Backend, Cost
 from ..kernels.memory import outline
 from ..model.activations import Activations
-from ..model.gpt import GPT, DropoutStream
+from ..model.dropout import DropoutStream
+from ..model.gpt import Pass
 from ..model.parameters import Parameters
 
 Key = tuple[Any, ...]
@@ -119,11 +120,11 @@ def _pass(config: ModelConfig, batch: int, recompute: bool, calls: dict[Key, Cal
 
     def noted(chunks: list[slice], head_chunks: list[slice]) -> Counter[Key]:
         noting = Noting()
-        model = GPT(config, cast(Backend, noting), weights, recompute=recompute)
         acts.chunks, acts.head_chunks = chunks, head_chunks
-        model.forward(acts, tokens, stream)
-        model.head(acts, tokens.reshape(-1), weights, 1.0)
-        model.backward(acts, tokens, weights, stream)
+        made = Pass(config, cast(Backend, noting), weights, acts, stream)
+        made.forward(tokens)
+        made.head(tokens.reshape(-1), weights, 1.0)
+        made.backward(tokens, weights)
         calls.update(noting.calls)
         return noting.counts
 

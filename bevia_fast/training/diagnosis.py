@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..kernels.contract import OPERATIONS, Backend
 from ..model.activations import Activations
-from ..model.gpt import GPT, DropoutStream
+from ..model.dropout import DropoutStream
+from ..model.gpt import GPT
 from ..model.parameters import Parameters
 
 Array = NDArray[Any]

@@ -15,7 +15,8 @@ from ..config import ModelConfig, TrainConfig
 from ..data.corpus import Batches, Tokens, evaluation_batches
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
-from ..model.gpt import GPT, DropoutStream
+from ..model.dropout import DropoutStream
+from ..model.gpt import GPT
 from ..model.parameters import Parameters
 from .schedule import learning_rate
 

@@ -12,7 +12,8 @@ from bevia_fast.errors import ConfigError
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import Backend
 from bevia_fast.model.decoder import Decoder
-from bevia_fast.model.gpt import GPT, DropoutStream
+from bevia_fast.model.dropout import DropoutStream
+from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 
 VARIANTS = list(itertools.product(("pre", "post"), ("relu", "gelu"), (True, False), (0.0, 0.2)))

@@ -13,7 +13,8 @@ from bevia_fast.config import ModelConfig
 from bevia_fast.kernels.contract import Backend
 from bevia_fast.model import activations
 from bevia_fast.model.activations import Activations
-from bevia_fast.model.gpt import GPT, DropoutStream
+from bevia_fast.model.dropout import DropoutStream
+from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 
 VARIANTS = list(itertools.product(("pre", "post"), ("relu", "gelu"), (0.0, 0.2)))
