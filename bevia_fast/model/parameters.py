@@ -1,8 +1,7 @@
 """The weights of a model: one flat buffer, and named views into it.
 
-With a flat buffer, clipping, AdamW, saving and comparing are each one pass over one array. Matrices come first and
-vectors last, so that weight decay applies to a prefix. Names, shapes and layouts are GPT-2's: the weights of linear
-layers are input x output.
+Flat, because then clipping, AdamW, saving and comparing are each one pass over one array. Matrices come first and
+vectors last, so that weight decay is a prefix. Names, shapes and layouts are GPT-2's (linear weights: input x output).
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,6 @@ from ..kernels.memory import CACHE_LINE, aligned_zeros
 from ..kernels.rng import stream_key
 
 INIT_STD = 0.02  # Radford et al. 2019 (GPT-2)
-LAYER_NAMES = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")  # as in LayerParameters
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class ParameterSpec:
 
 
 def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
-    """Return all tensors of a model in the order of the flat buffer, matrices first."""
+    """All tensors of a model, matrices first. The order is that of the flat buffer."""
     C, V, T = config.dim, config.vocab_size, config.ctx
     matrices = [ParameterSpec("wte.weight", (V, C), "normal"), ParameterSpec("wpe.weight", (T, C), "normal")]
     vectors = []
@@ -66,33 +65,32 @@ def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
 
 
 class Affine(NamedTuple):
-    """The weight and the bias of a linear layer or of a layer normalization, or their gradients."""
+    """Weight and bias of a linear layer or of a layer normalization, or their gradients."""
 
-    weight: NDArray[Any]
-    bias: NDArray[Any] | None  # None with --no-bias
+    weight: NDArray[Any]  # (inputs, outputs), or (C,) of a layer normalization
+    bias: NDArray[Any] | None  # (outputs,), or (C,); None with --no-bias
 
 
 class LayerParameters(NamedTuple):
-    """The parameters of one transformer block, as views."""
+    """The parameters of one block, or their gradients, in the order in which pre-norm uses them."""
 
     ln_1: Affine
-    c_attn: Affine
-    attn_proj: Affine
+    qkv: Affine  # GPT-2: attn.c_attn
+    attn_proj: Affine  # attn.c_proj
     ln_2: Affine
-    c_fc: Affine
-    mlp_proj: Affine
+    fc: Affine  # mlp.c_fc
+    mlp_proj: Affine  # mlp.c_proj
 
 
 class Parameters(Mapping[str, NDArray[Any]]):
     """A flat buffer with named views: weights, or their gradients, or their moments.
 
-    `flat` is (P,) of the config's dtype. Each tensor starts on a cache line; the gaps between tensors stay 0. The first
-    `decayed` elements belong to matrices. `parameters["wte.weight"]` is a view of shape (V, C), and
-    `parameters.layers[3].c_fc.bias` one of shape (4C,).
+    `flat` is (P,) of the config's dtype; each tensor starts at a cache line, the gaps between them stay 0.
+    `decayed` is how many leading elements belong to matrices. `parameters["wte.weight"]` is a view of shape (V, C).
     """
 
     def __init__(self, config: ModelConfig, *, empty: Callable[[int, Any], NDArray[Any]] = aligned_zeros) -> None:
-        """Create a buffer of zeros; `empty` allocates it."""
+        """Filled with 0. `empty` makes the buffer."""
         self.config = config
         self.specs = parameter_specs(config)
         dtype = np.dtype(config.dtype)
@@ -108,20 +106,12 @@ class Parameters(Mapping[str, NDArray[Any]]):
             spec.name: self.flat[start : start + spec.count].reshape(spec.shape)
             for spec, start in zip(self.specs, offsets, strict=True)
         }
-        self.ln_f = self._affine("ln_f")
-        self.layers = [
-            LayerParameters(*(self._affine(f"h.{layer}.{name}") for name in LAYER_NAMES))
-            for layer in range(config.layers)
-        ]
 
     @classmethod
     def initial(cls, config: ModelConfig, seed: int) -> Parameters:
-        """Return weights with GPT-2's initialization.
-
-        They are normal with standard deviation 0.02. The projections that write to the residual stream are scaled by
-        1/sqrt(2 layers), so that its variance does not grow with depth. Each tensor is drawn in float64 from its own
-        stream, and so depends only on the seed and the tensor.
-        """
+        """GPT-2's initialisation: normal with standard deviation 0.02; the projections that write into the residual
+        stream are scaled by 1/sqrt(2 layers), so that its variance does not grow with depth. Drawn in float64 from a
+        stream for each tensor, so that it depends on the seed and the tensor alone."""
         parameters = cls(config)
         for index, spec in enumerate(parameters.specs):
             view = parameters[spec.name]
@@ -133,21 +123,35 @@ class Parameters(Mapping[str, NDArray[Any]]):
             view[...] = generator.normal(0.0, std, spec.shape)
         return parameters
 
+    @property
+    def count(self) -> int:
+        """Numbers to be trained; the gaps are not counted."""
+        return sum(spec.count for spec in self.specs)
+
+    @cached_property
+    def layers(self) -> list[LayerParameters]:
+        """The parameters of each block."""
+        names = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+        return [
+            LayerParameters(*(self._affine(f"h.{layer}.{name}") for name in names))
+            for layer in range(self.config.layers)
+        ]
+
+    @cached_property
+    def ln_f(self) -> Affine:
+        """The parameters of the last layer normalization."""
+        return self._affine("ln_f")
+
     def _affine(self, name: str) -> Affine:
         return Affine(self[f"{name}.weight"], self.get(f"{name}.bias"))
 
     @property
-    def count(self) -> int:
-        """The number of trained parameters, without the gaps."""
-        return sum(spec.count for spec in self.specs)
-
-    @property
     def head(self) -> NDArray[Any]:
-        """The output projection (V, C): its own matrix, or that of the token embedding."""
+        """The output projection (V, C): its own matrix, or the token embedding's."""
         return self["wte.weight" if self.config.tie else "lm_head.weight"]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return the tensor called `name`, or `default` if the model has none, such as a bias with --no-bias."""
+        """The tensor called `name`, or `default` where the model has none (as biases with --no-bias)."""
         return self._views.get(name, default)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
