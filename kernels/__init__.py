@@ -1,9 +1,10 @@
 """The kernels of a GPT, twice: `numpy_ref` reads like the mathematics, `numba_jit` runs near the machine's limit.
 
-Start with `contract.py`: every operation with its formula, shapes and cost. Then read any operation in
-`numpy_ref/<operation>.py` and `numba_jit/<operation>.py` side by side: same names, same signatures, same order.
+Start with `contract.py`, the laws that hold for all operations, and `operations.py`, each operation with its formula,
+its shapes and its cost. Then read any operation in `numpy_ref/<operation>.py` and `numba_jit/<operation>.py` side by
+side: both have the same signatures, the same names and the same order.
 
-A backend is a package with one function for each operation; it is handed to the model as an object:
+A backend is a package with one function per operation. The model gets it as an object:
 
     from bevia_fast.kernels import get_backend
     backend = get_backend("numba")
@@ -23,9 +24,9 @@ __all__ = ["BACKENDS", "Backend", "ContractError", "get_backend"]
 
 
 def get_backend(name: str) -> Backend:
-    """The backend called `name`: "numpy" or "numba". There is no fallback from one to the other.
+    """Return the backend "numpy" or "numba". There is no fallback from one to the other.
 
-    Raises ValueError for another name, ImportError where the backend's packages do not load.
+    Raises ValueError for another name, ImportError if the backend's packages do not load.
     """
     if name not in BACKENDS:
         raise ValueError(f"unknown backend {name!r}; there are {' and '.join(map(repr, BACKENDS))}")

@@ -1,4 +1,4 @@
-"""Softmax, cross-entropy and its gradient: some rows of logits to a thread, visited while they are in the cache."""
+"""Softmax, cross-entropy and its gradient. The threads share the rows; a row is revisited while it is in the cache."""
 
 from __future__ import annotations
 
@@ -14,58 +14,65 @@ from ._runtime.threads import thread_count
 from ._simd.elementwise import scale as scale_row
 from ._simd.reductions import maximum
 from ._simd.softmax import exp_into, exp_sum
-from ._simd.views import row_of
+from ._simd.views import whole
+from .linear import absent
 
-# Of short rows several are taken together, pass by pass, so that what one waits for, its largest, its sum, a quotient,
-# others fill. A row's last vector is a partial one; to load from where such a one was just stored the CPU waits until
-# it has left for the cache. So the row that begins there is not the next: they come in steps of STEP.
+# Short rows are taken ROWS at a time, pass by pass: while one row's maximum, sum or quotient is awaited, the CPU works
+# on the others. A row's last vector is partial, and the row after it begins in the same vector; loading from what was
+# just stored in part waits for the store to reach the cache. So the rows are visited in steps of STEP.
 ROWS, STEP = 16, 5
-SHORT = 1024  # elements; longer ones are taken one by one, for a second visit is to find them in the cache
+SHORT = 1024  # elements; a longer row is taken alone, so that each visit finds it in the cache
 
 
 @implements(contract.cross_entropy)
 def cross_entropy(losses: Array, dlogits: Array | None, logits: Array, targets: Array, *, scale: float = 1.0) -> None:
-    # (N,V), (N,) -> (N,), (N,V)
+    # (N,V), (N,) -> losses (N,), dlogits (N,V)
+    dtype = logits.dtype
     _cross_entropy(
-        losses, logits if dlogits is None else dlogits, dlogits is not None, logits, targets, scale,
-        ROWS if logits.shape[1] <= SHORT else 1, scratch("rows", thread_count() * ROWS, logits.dtype),
+        losses, absent(dtype, 2) if dlogits is None else dlogits, logits, targets, scale,
+        ROWS if logits.shape[1] <= SHORT else 1, scratch("rows", thread_count() * ROWS, dtype),
     )  # fmt: skip
 
 
 @kernel()
-def _cross_entropy(losses, dlogits, use_dlogits, logits, targets, scale, rows, numbers):
-    N = len(losses)
-    for block in numba.prange((N + rows - 1) // rows):
-        first = block * rows
-        _block(
-            losses, dlogits, use_dlogits, logits, targets, scale, first, min(rows, N - first),
-            numbers[numba.get_thread_id() * ROWS :],
+def _cross_entropy(losses, dlogits, logits, targets, scale, rows, memory):
+    real = logits.dtype.type
+    for block in numba.prange((len(losses) + rows - 1) // rows):
+        part, thread = slice(block * rows, (block + 1) * rows), numba.get_thread_id()
+        _rows(
+            whole(losses)[part], whole(dlogits)[part], whole(logits)[part], whole(targets)[part], real(scale),
+            whole(memory)[thread * ROWS : (thread + 1) * ROWS],
         )  # fmt: skip
 
 
 @device
-def _block(losses, dlogits, use_dlogits, logits, targets, scale, first, rows, numbers):
-    """So many rows; `numbers` holds one of each row, for the time being."""
-    V, real = logits.shape[1], logits.dtype.type
-    step = STEP if rows == ROWS else 1
-    for r in range(rows):
-        n = first + r
-        numbers[r] = maximum(row_of(logits, n * V, V))
-        losses[n] = logits[n, targets[n]] - numbers[r]  # read before dlogits, which may be logits, is written
+def _rows(losses, dlogits, logits, targets, scale, memory):
+    """Up to ROWS rows."""
+    rows, real, use_dlogits = logits.rows, logits.dtype.type, dlogits.rows > 0
+    one, step = real(1), STEP if rows == ROWS else 1
+    largest = total = factor = memory
+
+    # shifted = logits - largest: of the target only, before dlogits, which may be logits, is written
+    for n in range(rows):
+        largest[n] = maximum(logits[n])
+        losses[n] = logits[n][targets[n]] - largest[n]
+
+    # total = sum_v exp(shifted)
     for i in range(rows):
-        r = i * step % ROWS
-        at = (first + r) * V
+        n = i * step % ROWS
         if use_dlogits:
-            numbers[r] = exp_into(row_of(dlogits, at, V), row_of(logits, at, V), real(1), numbers[r])
+            total[n] = exp_into(dlogits[n], logits[n], one, largest[n])
         else:
-            numbers[r] = exp_sum(row_of(logits, at, V), real(1), numbers[r])
-    for r in range(rows):
-        n = first + r
-        losses[n] = real(math.log(numbers[r])) - losses[n]
-        numbers[r] = real(scale) / numbers[r]
+            total[n] = exp_sum(logits[n], one, largest[n])
+
+    # loss = log(total) - shifted[target]
+    for n in range(rows):
+        losses[n] = real(math.log(total[n])) - losses[n]
+        factor[n] = scale / total[n]
+
+    # dlogits = (exp(shifted) / total - onehot(target)) * scale
     if use_dlogits:
         for i in range(rows):
-            r = i * step % ROWS
-            n = first + r
-            scale_row(row_of(dlogits, n * V, V), numbers[r])
-            dlogits[n, targets[n]] -= real(scale)
+            n = i * step % ROWS
+            scale_row(dlogits[n], factor[n])
+            dlogits[n][targets[n]] -= scale

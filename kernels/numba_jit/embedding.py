@@ -1,6 +1,9 @@
-"""Token and position embeddings. The backward pass gives channels, not rows, to the threads: so each sum over equal
-tokens is made by one thread, in one order. It takes a position in all sequences before the next position, so that its
-row of the position table's gradient is fetched once."""
+"""The embedding: a vector for each token, plus a vector for each position.
+
+In the forward pass the threads share the rows. In the backward pass they share the channels, so that one thread adds
+all gradients of a token's vector, in one order. It goes position by position, over all sequences, so that the vector of
+a position stays in the cache.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,16 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._runtime.jit import kernel
+from ._runtime.jit import device, kernel
 from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows
 from ._simd.elementwise import add, add_and_prefetch
 from ._simd.packing import prefetch
 from ._simd.target import TARGET
-from ._simd.views import row_of
+from ._simd.views import whole
 
-CACHED = 1 << 20  # bytes of a table whose rows are near wherever they stand; rows of a larger one are asked for ahead
-AHEAD = 4  # rows, of the token table or of the result's gradient, that are asked for before they are added
+CACHED = 1 << 20  # bytes of the largest token table that stays in the cache; rows of a larger one are prefetched
+AHEAD = 4  # rows from a prefetch to the use of its row
 
 
 @implements(contract.embedding_forward)
@@ -28,7 +31,7 @@ def embedding_forward(out: Array, tokens: Array, token_table: Array, position_ta
 
 @implements(contract.embedding_backward)
 def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
-    # (B,T,C), (B,T) -> (V,C), (T,C)
+    # (B,T,C), (B,T) -> dtoken_table (V,C), dposition_table (T,C)
     C, lanes = dout.shape[2], TARGET.lanes(dout.itemsize)
     blocks = min(thread_count(), -(-C // lanes))
     _backward(dtoken_table, dposition_table, dout, tokens.reshape(-1), blocks, lanes)
@@ -36,38 +39,50 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
 
 @kernel()
 def _forward(out, tokens, token_table, position_table):
-    B, T, C = out.shape
+    N, T = tokens.size, out.shape[1]
     far = token_table.nbytes > CACHED
-    for n in numba.prange(B * T):
-        at, token, position = n * C, tokens[n] * C, n % T * C
+    for n in numba.prange(N):
+        # out[b,t] = token_table[tokens[b,t]] + position_table[t]
+        token, t = tokens[n], n % T
         if far:
-            soon = tokens[min(n + AHEAD, B * T - 1)] * C
+            soon = tokens[min(n + AHEAD, N - 1)]
             add_and_prefetch(
-                row_of(out, at, C), row_of(token_table, token, C), row_of(position_table, position, C),
-                row_of(token_table, soon, C),
-            )  # fmt: skip
+                whole(out)[n], whole(token_table)[token], whole(position_table)[t], whole(token_table)[soon]
+            )
         else:
-            add(row_of(out, at, C), row_of(token_table, token, C), row_of(position_table, position, C))
+            add(whole(out)[n], whole(token_table)[token], whole(position_table)[t])
 
 
 @kernel()
 def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
-    B, T, C = dout.shape
-    far = dtoken_table.nbytes > CACHED
+    C, far = dout.shape[2], dtoken_table.nbytes > CACHED
     for block in numba.prange(blocks):
         first, last = block_rows(block, blocks, C, lanes)
-        for i in range(B * T):
-            position, b = i // B, i % B
-            n = b * T + position
-            if B > 1:  # the next rows lie T rows apart: the CPU would not guess them
-                position_soon, b_soon = (i + AHEAD) // B, (i + AHEAD) % B
-                prefetch(row_of(dout, (b_soon * T + position_soon) * C + first, last - first))
-            dout_row = row_of(dout, n * C + first, last - first)
-            dtoken = row_of(dtoken_table, tokens[n] * C + first, last - first)
-            if far:
-                soon = tokens[min(n + T, B * T - 1)] * C + first
-                add_and_prefetch(dtoken, dtoken, dout_row, row_of(dtoken_table, soon, last - first))
-            else:
-                add(dtoken, dtoken, dout_row)
-            dposition = row_of(dposition_table, position * C + first, last - first)
-            add(dposition, dposition, dout_row)
+        _backward_channels(
+            whole(dtoken_table)[:, first:last], whole(dposition_table)[:, first:last], whole(dout)[:, first:last],
+            whole(tokens), far,
+        )  # fmt: skip
+
+
+@device
+def _backward_channels(dtoken_table, dposition_table, dout, tokens, far):
+    """The gradients of both tables, for some channels."""
+    N, T = dout.rows, dposition_table.rows
+    B = N // T
+    for i in range(N):
+        t, b = i // B, i % B
+        n = b * T + t
+        if B > 1:  # the next rows of dout are T rows apart, which the CPU does not guess
+            t_soon, b_soon = (i + AHEAD) // B, (i + AHEAD) % B
+            prefetch(dout[b_soon * T + t_soon])
+
+        # dtoken_table[tokens[b,t]] += dout[b,t]
+        dtoken = dtoken_table[tokens[n]]
+        if far:
+            soon = tokens[min(n + T, N - 1)]
+            add_and_prefetch(dtoken, dtoken, dout[n], dtoken_table[soon])
+        else:
+            add(dtoken, dtoken, dout[n])
+
+        # dposition_table[t] += dout[b,t]
+        add(dposition_table[t], dposition_table[t], dout[n])

@@ -1,4 +1,8 @@
-"""Layer normalisation: a row to a thread; the gradients of gain and bias are folded over fixed groups of rows."""
+"""Layer normalisation: each row is shifted to mean 0 and scaled to variance 1, then each channel is scaled and shifted.
+
+The threads share groups of rows. Each group sums its gradients of weight and bias; the groups are then added in their
+order, so no number of threads changes a bit.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,23 @@ from ..contract import NORM_EPS, Array, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
 from ._simd.elementwise import zero
-from ._simd.norm_gradient import norm_input_gradient, norm_weight_gradient
-from ._simd.norm_rows import normalize_four, normalize_one
+from ._simd.norm_rows import norm_input_gradient, norm_weight_gradient, normalize_four, normalize_row
 from ._simd.packing import add_column_sums
 from ._simd.target import TARGET
-from ._simd.views import matrix, row_of
+from ._simd.views import whole
+from .linear import absent
 
-SHORT = 1024  # bytes of a row: of such rows four are taken together
-ALONE = 1 << 15  # sums of channels: fewer are folded before other threads had begun
-GROUP = 32  # rows whose weight gradients are summed together: by data, so that no thread count changes the result
+GROUP = 32  # rows
+SHORT = 512  # channels: up to here four rows at a time are faster than one
+FEW = 1 << 15  # sums; one thread adds so few before others have started
 
 
 @implements(contract.layernorm_forward)
 def layernorm_forward(
     out: Array, mean: Array, rstd: Array, inp: Array, weight: Array, bias: Array | None, *, eps: float = NORM_EPS
 ) -> None:
-    # (N,C) -> (N,C), (N,), (N,)
-    _forward(out, mean, rstd, inp, weight, weight if bias is None else bias, bias is not None, eps)
+    # (N,C), (C,), (C,) -> out (N,C), mean (N,), rstd (N,)
+    _forward(out, mean, rstd, inp, weight, absent(inp.dtype, 1) if bias is None else bias, eps)
 
 
 @implements(contract.layernorm_backward)
@@ -33,71 +37,89 @@ def layernorm_backward(
     dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array, mean: Array, rstd: Array,
     *, dresidual: Array | None = None,
 ) -> None:  # fmt: skip
-    # (N,C) -> (N,C), (C,), (C,)
-    N, C = inp.shape
+    # (N,C), (N,C), (C,), (N,), (N,) -> dinp (N,C), dweight (C,), dbias (C,)
+    (N, C), dtype = inp.shape, inp.dtype
     groups = -(-N // GROUP)
     _backward(
-        dinp, dweight, dweight if dbias is None else dbias, dbias is not None, dout, inp, weight, mean, rstd,
-        dout if dresidual is None else dresidual, dresidual is not None,
-        scratch("layernorm sums", groups * 2 * C, inp.dtype), groups, 4 * TARGET.lanes(inp.itemsize),
+        (dinp, dweight, absent(dtype, 1) if dbias is None else dbias),
+        (dout, inp, weight, mean, rstd, absent(dtype, 2) if dresidual is None else dresidual),
+        scratch("layernorm sums", groups * 2 * C, dtype)[: groups * 2 * C].reshape(groups, 2 * C),
+        4 * TARGET.lanes(dtype.itemsize),
     )  # fmt: skip
 
 
-@kernel()
-def _forward(
-    out, mean, rstd, inp, weight, bias, use_bias, eps
-):
-    N, C = inp.shape
-    real = inp.dtype.type
-    at_once = 4 if C * inp.itemsize <= SHORT else 1
-    for block in numba.prange((N + at_once - 1) // at_once):
-        n = block * at_once
-        at = n * C
-        if at_once == 4:
-            normalize_four(
-                out, at, mean, n, rstd, n, inp, at, min(4, N - n), C, weight, 0, bias, 0, use_bias, real(eps)
-            )
-        else:
-            normalize_one(out, at, mean, n, rstd, n, inp, at, 1, C, weight, 0, bias, 0, use_bias, real(eps))
+# ------------------------------------------------------------------------------------------------------------- forward
 
 
 @kernel()
-def _backward(
-    dinp, dweight, dbias, use_bias, dout, inp, weight, mean, rstd,
-    dresidual, use_dresidual, sums, groups, width,
-):  # fmt: skip
-    N, C = inp.shape
+def _forward(out, mean, rstd, inp, weight, bias, eps):
+    N, real = len(inp), inp.dtype.type
+    for group in numba.prange((N + GROUP - 1) // GROUP):
+        rows = slice(group * GROUP, (group + 1) * GROUP)
+        _forward_rows(
+            whole(out)[rows], whole(mean)[rows], whole(rstd)[rows], whole(inp)[rows], whole(weight), whole(bias),
+            real(eps),
+        )  # fmt: skip
+
+
+@device
+def _forward_rows(out, mean, rstd, inp, weight, bias, eps):
+    """out, mean and rstd of a group of rows"""
+    fours = inp.rows - inp.rows % 4 if inp.columns <= SHORT else 0
+
+    # mean = mean_c(inp);  rstd = 1 / sqrt(mean_c((inp - mean)^2) + eps);  out = (inp - mean) * rstd * weight + bias
+    for n in range(0, fours, 4):
+        four = slice(n, n + 4)
+        normalize_four(out[four], mean[four], rstd[four], inp[four], weight, bias, eps)
+    for n in range(fours, inp.rows):
+        mean[n], rstd[n] = normalize_row(out[n], inp[n], weight, bias, eps)
+
+
+# ------------------------------------------------------------------------------------------------------------ backward
+
+
+@kernel()
+def _backward(outputs, inputs, sums, width):
+    (dinp, dweight, dbias), (dout, inp, weight, mean, rstd, dresidual) = outputs, inputs
+    groups, C = len(sums), len(weight)
     for group in numba.prange(groups):
-        row = group * 2 * C
-        zero(row_of(sums, row, 2 * C))
-        for n in range(group * GROUP, min(N, (group + 1) * GROUP)):
-            at = n * C
-            _row_gradient(
-                row_of(dinp, at, C), row_of(sums, row, C), row_of(sums, row + C, C), row_of(dout, at, C),
-                row_of(inp, at, C), row_of(weight, 0, C), mean[n], rstd[n],
-                row_of(dresidual, at, C if use_dresidual else 0),
-            )  # fmt: skip
-    columns = (C + width - 1) // width
-    if groups * C < ALONE:
-        for block in range(columns):
-            _fold(block * width, width, dweight, dbias, use_bias, sums, groups, C)
+        rows = slice(group * GROUP, (group + 1) * GROUP)
+        saved = whole(inp)[rows], whole(weight), whole(mean)[rows], whole(rstd)[rows]
+        _backward_rows(whole(dinp)[rows], whole(sums)[group], whole(dout)[rows], saved, whole(dresidual)[rows])
+    blocks = (C + width - 1) // width
+    if groups * C < FEW:
+        for block in range(blocks):
+            _add_groups(block * width, (block + 1) * width, dweight, dbias, sums)
     else:
-        for block in numba.prange(columns):
-            _fold(block * width, width, dweight, dbias, use_bias, sums, groups, C)
+        for block in numba.prange(blocks):
+            _add_groups(block * width, (block + 1) * width, dweight, dbias, sums)
 
 
 @device
-def _row_gradient(dinp, dweight, dbias, dout, inp, weight, mean, rstd, dresidual):
-    """The gradient of one row, and what it adds to the gradients of gain and bias."""
-    count, statistics = inp.dtype.type(inp.size), (mean, rstd)
-    dnorm, dnorm_norm = norm_weight_gradient(dweight, dbias, dout, inp, weight, statistics)
-    norm_input_gradient(dinp, dout, inp, weight, dresidual, statistics, (dnorm / count, dnorm_norm / count))
+def _backward_rows(dinp, sums, dout, saved, dresidual):
+    """dinp of a group of rows, and their sums for dweight and dbias"""
+    inp, weight, mean, rstd = saved
+    C, real = inp.columns, inp.dtype.type
+    dweight, dbias = sums[:C], sums[C:]
+    zero(sums)
+    for n in range(inp.rows):
+        statistics = mean[n], rstd[n]
+
+        # norm = (inp - mean) * rstd;  dweight += dout * norm;  dbias += dout;  dnorm = dout * weight
+        dnorm, dnorm_norm = norm_weight_gradient(dweight, dbias, dout[n], inp[n], statistics, weight)
+
+        # shift = mean_c(dnorm);  scale = mean_c(dnorm * norm)
+        means = dnorm / real(C), dnorm_norm / real(C)
+
+        # dinp = (dnorm - shift - norm * scale) * rstd + dresidual
+        norm_input_gradient(dinp[n], dout[n], inp[n], statistics, weight, means, dresidual[n])
 
 
 @device
-def _fold(c, width, dweight, dbias, use_bias, sums, groups, C):
-    """The sums of all groups, for `width` channels from c on."""
-    n = min(width, C - c)
-    add_column_sums(row_of(dweight, c, n), matrix(sums, c, groups, n, 2 * C))
-    if use_bias:
-        add_column_sums(row_of(dbias, c, n), matrix(sums, C + c, groups, n, 2 * C))
+def _add_groups(first, last, dweight, dbias, sums):
+    """dweight and dbias of some channels: the sums of all groups, in their order"""
+    dweight, dbias, sums = whole(dweight), whole(dbias), whole(sums)
+    C = dweight.size
+    add_column_sums(dweight[first:last], sums[:, :C][:, first:last])
+    if dbias.size > 0:
+        add_column_sums(dbias[first:last], sums[:, C:][:, first:last])

@@ -1,4 +1,4 @@
-"""Layer normalisation of a row, or of a few, so that what one waits for, a sum or a root, others fill."""
+"""The passes over a row that layer normalisation consists of."""
 
 from __future__ import annotations
 
@@ -6,99 +6,181 @@ import operator
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .passes import vector_loop
+from .._runtime.jit import device
+from .passes import Operand, operands, vector_loop
 from .vector import I64, Lanes, Vec
-from .views import place
+from .views import Row, row_of, struct
 
-CHAINS = 4  # in a sum, however many rows there are: so a row's result does not depend on its company
+CHAINS = 4  # of a sum; the same for one row and for four, so that both give the same bits
 
 
-def make_normalize(most: int) -> Any:
-    """The intrinsic that normalises `rows` <= `most` rows.
+@intrinsic
+def normalize_row(typingctx, out, inp, weight, bias, eps):
+    """out[c] = (inp[c] - mean) * rstd * weight[c] + bias[c];  returns (mean, rstd)
 
-    normalize(OUT, out,  MEAN, mean,  RSTD, rstd,  X, x,  rows, n,  W, w,  B, b, use_b,  eps)
+    mean = sum_c inp[c] / C;  rstd = 1 / sqrt(sum_c (inp[c] - mean)^2 / C + eps)
 
-    For r < rows, i < n:  MEAN[mean + r] = sum_i X[x + r n + i] / n
-                          RSTD[rstd + r] = 1 / sqrt(sum_i (X[x + r n + i] - MEAN[mean + r])^2 / n + eps)
-                          OUT[out + r n + i] = (X[x + r n + i] - MEAN[mean + r]) * RSTD[rstd + r] * W[w + i]
-                                               + B[b + i] if use_b
-    OUT may be X. Each row is read and written as a whole: of rows side by side the CPU would not guess what to fetch.
+    `out` may be `inp`. `bias` may be empty; then nothing is added.
     """
 
-    @intrinsic
-    def normalize(typingctx, OUT, out, MEAN, mean, RSTD, rstd, X, x, rows, n, W, w, B, b, use_b, eps):
-        def codegen(context, builder, signature, arguments):
-            OUT_, out_, MEAN_, mean_, RSTD_, rstd_, X_, x_, rows_, n_, W_, w_, B_, b_, use_b_, eps_ = arguments
-            lanes, numbers = Lanes(builder, X.dtype), [ir.Constant(I64, r) for r in range(most)]
-            there = [builder.icmp_signed("<", number, rows_) for number in numbers]
-            lengths = [builder.select(is_there, n_, numbers[0]) for is_there in there]
-            starts = [builder.mul(number, n_) for number in numbers]
-            source, target = place(context, builder, X, X_, x_), place(context, builder, OUT, OUT_, out_)
-            sources, targets = ([builder.gep(base, [start]) for start in starts] for base in (source, target))
-            weight, bias = place(context, builder, W, W_, w_), place(context, builder, B, B_, b_)
-            count, one = builder.sitofp(n_, lanes.element), ir.Constant(lanes.element, 1.0)
+    def codegen(context, builder, signature, arguments):
+        target, source, gain, shift, eps_ = operands(context, builder, signature, arguments)
+        (mean,), (rstd,) = _normalize([target], [source], gain, shift, eps_)
+        return context.make_tuple(builder, signature.return_type, (mean, rstd))
 
-            def average(total: Vec) -> ir.Value:
-                return builder.fdiv(lanes.reduce(total, operator.add), count)
-
-            sums = [_sum(lanes, *row) for row in zip(sources, lengths, strict=True)]
-            means = [average(total) for total in sums]
-            centers = [lanes.splat(value) for value in means]
-            sums = [_squares(lanes, *row) for row in zip(sources, lengths, centers, strict=True)]
-            rstds = [builder.fdiv(one, lanes.scalar_sqrt(builder.fadd(average(total), eps_))) for total in sums]
-            mean_at, rstd_at = place(context, builder, MEAN, MEAN_, mean_), place(context, builder, RSTD, RSTD_, rstd_)
-            for r in range(most):
-                with builder.if_then(there[r]):
-                    builder.store(means[r], builder.gep(mean_at, [numbers[r]]))
-                    builder.store(rstds[r], builder.gep(rstd_at, [numbers[r]]))
-                scale = lanes.splat(rstds[r])
-                _normalize(
-                    lanes, targets[r], sources[r], lengths[r], centers[r], scale, weight, bias, lanes.splat(use_b_)
-                )
-            return context.get_dummy_value()
-
-        n, real = types.int64, X.dtype
-        return types.void(OUT, n, MEAN, n, RSTD, n, X, n, n, n, W, n, B, n, types.boolean, real), codegen
-
-    return normalize
+    return types.UniTuple(inp.dtype, 2)(out, inp, weight, bias, inp.dtype), codegen
 
 
-def _sum(lanes: Lanes, row: ir.Value, n: ir.Value) -> Vec:
-    """The sum of a row, still spread over the lanes."""
+@intrinsic
+def normalize_four(typingctx, out, mean, rstd, inp, weight, bias, eps):
+    """mean[n], rstd[n] = normalize_row(out[n], inp[n], weight, bias, eps) for the first four rows, with the same bits
 
-    def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-        return [carried[0] + lanes.load(lanes.builder.gep(row, [offset]), mask)]
+    While the sum or the root of one row is awaited, the CPU works on the others.
+    """
 
-    return vector_loop(lanes, n, [lanes.vec(0.0)], body, CHAINS)[0]
+    def codegen(context, builder, signature, arguments):
+        _, means, rstds, _, gain, shift, eps_ = operands(context, builder, signature, arguments)
+        targets, sources = (_first_rows(context, builder, *pair) for pair in ((out, arguments[0]), (inp, arguments[3])))
+        for r, (mean_, rstd_) in enumerate(zip(*_normalize(targets, sources, gain, shift, eps_), strict=True)):
+            builder.store(mean_, builder.gep(means.data, [ir.Constant(I64, r)]))
+            builder.store(rstd_, builder.gep(rstds.data, [ir.Constant(I64, r)]))
+        return context.get_dummy_value()
+
+    return types.void(out, mean, rstd, inp, weight, bias, inp.dtype), codegen
 
 
-def _squares(lanes: Lanes, row: ir.Value, n: ir.Value, center: Vec) -> Vec:
-    """The sum of squares of a row's distances from `center`, still spread over the lanes."""
-
-    def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-        distance = lanes.load(lanes.builder.gep(row, [offset]), mask, center) - center
-        return [lanes.fma(distance, distance, carried[0])]
-
-    return vector_loop(lanes, n, [lanes.vec(0.0)], body, CHAINS)[0]
+def _first_rows(context: Any, builder: ir.IRBuilder, kind: Any, value: ir.Value) -> list[Operand]:
+    """The first four rows of a matrix."""
+    matrix, rows = struct(context, builder, kind, value), []
+    for r in range(4):
+        row = struct(context, builder, Row(kind.dtype))
+        row.data = builder.gep(matrix.data, [builder.mul(matrix.row, ir.Constant(I64, r))])
+        row.size = matrix.columns
+        rows.append(Operand(Lanes(builder, kind.dtype), row))
+    return rows
 
 
 def _normalize(
-    lanes: Lanes, target: ir.Value, row: ir.Value, n: ir.Value, center: Vec, scale: Vec,
-    weight: ir.Value, bias: ir.Value, use_bias: Vec,
-) -> None:  # fmt: skip
-    b = lanes.builder
+    out: list[Operand], inp: list[Operand], weight: Operand, bias: Operand, eps: ir.Value
+) -> tuple[list[ir.Value], list[ir.Value]]:
+    """Normalise some rows, pass by pass; return the means and the rstds."""
+    lanes = weight.lanes
+    builder, one = lanes.builder, ir.Constant(lanes.element, 1.0)
+    count = builder.sitofp(weight.size, lanes.element)
+    use_bias = lanes.splat(bias.exists)
+    bias.data = builder.select(bias.exists, bias.data, weight.data)  # any valid address: the values are not used
+
+    def mean_of(total: Vec) -> ir.Value:
+        return builder.fdiv(lanes.reduce(total, operator.add), count)
+
+    def inverse_root(variance: ir.Value) -> ir.Value:
+        return builder.fdiv(one, lanes.scalar_sqrt(builder.fadd(variance, eps)))
+
+    totals = [_sum(x) for x in inp]
+    means = [mean_of(total) for total in totals]
+    totals = [_squares(x, lanes.splat(mean)) for x, mean in zip(inp, means, strict=True)]
+    rstds = [inverse_root(mean_of(total)) for total in totals]
+    for y, x, mean, rstd in zip(out, inp, means, rstds, strict=True):
+        _scale_and_shift(y, x, lanes.splat(mean), lanes.splat(rstd), weight, bias, use_bias)
+    return means, rstds
+
+
+def _sum(x: Operand) -> Vec:
+    """The sum of a row, still spread over the lanes."""
 
     def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-        norm = (lanes.load(b.gep(row, [offset]), mask) - center) * scale
-        shift = lanes.load(b.gep(bias, [offset]), mask).where(use_bias, 0.0)
-        result = lanes.fma(norm, lanes.load(b.gep(weight, [offset]), mask), shift)
-        lanes.store(result, b.gep(target, [offset]), mask)
+        return [carried[0] + x.load(offset, mask)]
+
+    return vector_loop(x.lanes, x.size, [x.lanes.vec(0.0)], body, CHAINS)[0]
+
+
+def _squares(x: Operand, mean: Vec) -> Vec:
+    """The sum of (x - mean)^2 over a row, still spread over the lanes."""
+
+    def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+        centred = x.load(offset, mask, mean) - mean
+        return [x.lanes.fma(centred, centred, carried[0])]
+
+    return vector_loop(x.lanes, x.size, [x.lanes.vec(0.0)], body, CHAINS)[0]
+
+
+def _scale_and_shift(
+    out: Operand, inp: Operand, mean: Vec, rstd: Vec, weight: Operand, bias: Operand, use_bias: Vec
+) -> None:
+    """out = (inp - mean) * rstd * weight + bias, for a row"""
+    lanes = inp.lanes
+
+    def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+        norm = (inp.load(offset, mask) - mean) * rstd
+        shift = bias.load(offset, mask).where(use_bias, 0.0)
+        out.store(lanes.fma(norm, weight.load(offset, mask), shift), offset, mask)
         return []
 
-    vector_loop(lanes, n, [], body)
+    vector_loop(lanes, out.size, [], body)
 
 
-normalize_four, normalize_one = make_normalize(4), make_normalize(1)
+@intrinsic
+def norm_weight_gradient(typingctx, dweight, dbias, dout, inp, statistics, weight):
+    """dweight[i] += dout[i] * norm[i];  dbias[i] += dout[i],  with norm[i] = (inp[i] - mean) * rstd
+
+    `statistics` are (mean, rstd). Returns the sums of dnorm[i] = dout[i] * weight[i] and of dnorm[i] * norm[i].
+    """
+
+    def codegen(context, builder, signature, arguments):
+        dw, db, gradient, source, statistics_, gain = operands(context, builder, signature, arguments)
+        lanes = dw.lanes
+        mean, rstd = map(lanes.splat, cgutils.unpack_tuple(builder, statistics_))
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            norm = (source.load(offset, mask, mean) - mean) * rstd
+            dy = gradient.load(offset, mask)
+            dw.store(lanes.fma(dy, norm, dw.load(offset, mask)), offset, mask)
+            db.store(db.load(offset, mask) + dy, offset, mask)
+            dnorm = dy * gain.load(offset, mask)
+            return [carried[0] + dnorm, lanes.fma(dnorm, norm, carried[1])]
+
+        totals = vector_loop(lanes, dw.size, [lanes.vec(0.0), lanes.vec(0.0)], body, 2)
+        return context.make_tuple(builder, signature.return_type, [lanes.reduce(t, operator.add) for t in totals])
+
+    pair = types.UniTuple(inp.dtype, 2)
+    return pair(dweight, dbias, dout, inp, pair, weight), codegen
+
+
+@intrinsic
+def norm_input_gradient(typingctx, dinp, dout, inp, statistics, weight, means, dresidual):
+    """dinp[i] = (dnorm[i] - shift - norm[i] * scale) * rstd + dresidual[i],  norm and dnorm as above
+
+    `statistics` are (mean, rstd), and `means` (shift, scale) the means of dnorm and dnorm * norm over the row.
+    `dinp` may be `dout` or `dresidual`. `dresidual` may be empty; then nothing is added.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        target, gradient, source, statistics_, gain, means_, residual = operands(
+            context, builder, signature, arguments
+        )
+        lanes = target.lanes
+        mean, rstd = map(lanes.splat, cgutils.unpack_tuple(builder, statistics_))
+        shift, scale = map(lanes.splat, cgutils.unpack_tuple(builder, means_))
+        use_residual = residual.exists
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            norm = (source.load(offset, mask) - mean) * rstd
+            dnorm = gradient.load(offset, mask) * gain.load(offset, mask)
+            result = (dnorm - lanes.fma(norm, scale, shift)) * rstd
+            target.store(lanes.add_if(use_residual, result, lambda: residual.load(offset, mask)), offset, mask)
+            return []
+
+        vector_loop(lanes, target.size, [], body)
+        return context.get_dummy_value()
+
+    pair = types.UniTuple(inp.dtype, 2)
+    return types.void(dinp, dout, inp, pair, weight, pair, dresidual), codegen
+
+
+@device
+def normalize_one(OUT, out, MEAN, mean, RSTD, rstd, X, x, rows, n, W, w, B, b, use_b, eps):
+    """What `decode` calls until it takes rows."""
+    normalize_row(row_of(OUT, out, n), row_of(X, x, n), row_of(W, w, n), row_of(B, b, n), eps)

@@ -1,0 +1,102 @@
+"""The checks in front of every kernel: `implements`, and the checks of values."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import numpy as np
+
+from .declaration import OPERATIONS, Array, ContractError, P, R
+
+Activation = Literal["relu", "gelu"]
+Norm = Literal["pre", "post"]
+UNCHECKED = "unchecked"  # the attribute of an operation that holds the function behind the checks
+REMEMBERED = 4096  # combinations of arguments that passed; tests meet many shapes
+
+
+def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]], Callable[P, R]]:
+    """Decorate a backend's implementation of an operation with the checks of the contract.
+
+    A training step makes the same calls thousands of times. So each combination of shapes, strides and dtypes is
+    checked once and remembered. Token ids are checked in every call: with an id out of range, compiled code would read
+    memory outside of the table.
+    """
+    entry = OPERATIONS[contract_function.__name__]
+    parameters = list(entry.signature.parameters)
+    ids = [(spec.name, parameters.index(spec.name), spec.below) for spec in entry.arrays if spec.below]
+    seen: dict[tuple[Any, ...], dict[str, int]] = {}
+
+    def decorate(function: Callable[..., R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            key = (*_fingerprint(args), *kwargs, *_fingerprint(kwargs.values()))
+            letters = seen.get(key)
+            if letters is None:
+                try:
+                    bound = entry.signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise TypeError(f"{entry.name}: {error}") from None
+                _check_words(entry.name, bound.arguments)
+                letters = entry.dims(bound.arguments)
+                entry.check_outputs(bound.arguments)
+                if len(seen) >= REMEMBERED:
+                    seen.clear()
+                seen[key] = letters
+            for name, position, below in ids:
+                tokens: Any = args[position] if position < len(args) else kwargs[name]
+                check_ids(entry.name, name, tokens, letters[below])
+            return function(*args, **kwargs)
+
+        setattr(checked, UNCHECKED, function)
+        return checked
+
+    return decorate
+
+
+def _fingerprint(arguments: Iterable[Any]) -> list[Any]:
+    """Everything about the arguments that the check depends on, as a flat list, because every call waits for it."""
+    found: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, np.ndarray):
+            found += (argument.shape, argument.strides, argument.dtype, argument.flags.writeable)
+        elif argument is None or isinstance(argument, str):
+            found.append(argument)
+        else:
+            found.append(type(argument))
+    return found
+
+
+def _check_words(operation_name: str, arguments: dict[str, Any]) -> None:
+    """Raise ContractError for an unknown norm or activation, or an activation without its preactivation."""
+    activation, norm = arguments.get("activation"), arguments.get("norm", "pre")
+    if norm not in ("pre", "post"):
+        raise ContractError(f"{operation_name}: norm is {norm!r}; wanted 'pre' or 'post'")
+    if activation is None and operation_name != "decode_tokens":
+        return
+    if activation not in ("relu", "gelu"):
+        raise ContractError(f"{operation_name}: activation is {activation!r}; wanted None, 'relu' or 'gelu'")
+    if operation_name == "linear_backward" and arguments.get("preactivation") is None:
+        raise ContractError("linear_backward: activation is given but preactivation is missing")
+
+
+def check_ids(operation_name: str, argument: str, tokens: Array, below: int) -> None:
+    """Raise ContractError if an id is not in [0, below)."""
+    if int(tokens.view(np.uint32).max()) >= below:  # as unsigned integers, negative ids are the largest
+        where = tuple(int(i) for i in np.argwhere((tokens < 0) | (tokens >= below))[0])
+        raise ContractError(f"{operation_name}: {argument}{list(where)} is {tokens[where]}; wanted 0 <= id < {below}")
+
+
+def check_decoding(V: int, token: int, index: int) -> None:
+    """Raise ContractError if the first token of `decode_tokens` is not in [0, V), or its index is negative."""
+    if not 0 <= token < V:
+        raise ContractError(f"decode_tokens: token is {token}; wanted 0 <= token < {V}")
+    if index < 0:
+        raise ContractError(f"decode_tokens: index is {index}; wanted index >= 0")
+
+
+def check_rows(T: int, R: int, first: int) -> None:
+    """Raise ContractError if the rows that `attention_weights` should return are not in [0, T)."""
+    if not 0 <= first <= T - R:
+        raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= T - R = {T - R}")

@@ -1,0 +1,41 @@
+"""The least work of an operation: floating-point operations, and bytes moved between memory and the core.
+
+Operations on elements count. An addition, multiplication, division, square root, comparison or maximum is one
+operation; an exponential, logarithm or hyperbolic tangent is FUNCTION operations, about what its polynomial takes. Work
+per row and dropout's integer arithmetic do not count. In an operation with matrix products, only the products count.
+
+Arrays count in full: once if they are read or written, twice if both. A table from which rows are gathered counts no
+more rows than there are, and no more than are gathered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .windows import places_of
+
+FUNCTION = 8
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The least work of a call."""
+
+    flops: float
+    bytes: float
+
+    @property
+    def intensity(self) -> float:
+        """Floating-point operations per byte."""
+        return self.flops / self.bytes
+
+
+def decoding_flops(d: dict[str, int]) -> float:
+    """The operations of `decode_tokens`: two for each multiply-add of a weight with a token at one of its places, of a
+    query with a key, of an attention weight with a value, and of the output head."""
+    weights = d["L"] * d["C"] * (4 * d["NH"] * d["HS"] + 2 * d["G"] * d["M"])
+    total = 0
+    for index in range(d["index"], d["index"] + d["D"]):
+        places = [place for _, place in places_of(index, d["S"])]
+        total += len(places) * weights + 2 * d["L"] * d["NH"] * d["HS"] * sum(place + 1 for place in places)
+    return 2 * (total + d["D"] * d["C"] * d["V"])
