@@ -59,7 +59,8 @@ class Causal(Matrix):
 class Panels(View):
     """A packed right operand: element (k, j) is at offset (j - j % width) * `depth` + k * width + j % width.
 
-    `multiply` is the address of the machine code that multiplies with it; see `tiles.product_address`.
+    `depth` is the number of rows that were packed, of which a slice may show fewer. `multiply` is the address of the
+    machine code that multiplies with it; see `tiles.product_address`.
     """
 
     members = ("rows", "columns", "width", "depth", "multiply")
