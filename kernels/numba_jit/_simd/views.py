@@ -57,12 +57,13 @@ class Causal(Matrix):
 
 
 class Panels(View):
-    """A packed right operand: element (k, j) is at offset j // width * `apart` + k * width + j % width.
+    """A packed right operand: element (k, j) is at offset (j - j % width) * `depth` + k * width + j % width.
 
-    `multiply` is the address of the machine code that multiplies with it; see `tiles.product_address`.
+    `depth` is the number of rows that were packed, of which a slice may show fewer. `multiply` is the address of the
+    machine code that multiplies with it; see `tiles.product_address`.
     """
 
-    members = ("rows", "columns", "width", "apart", "multiply")
+    members = ("rows", "columns", "width", "depth", "multiply")
 
 
 VISIBLE = {"size", "rows", "columns", "width", "column", "row", "diagonal", "multiply"}
@@ -161,8 +162,8 @@ def panels(typingctx, array, at, rows, columns, width, multiply):
 
     def codegen(context, builder, signature, arguments):
         array_, at_, rows_, columns_, width_, multiply_ = arguments
-        data, apart = place(context, builder, array, array_, at_), builder.mul(rows_, width_)
-        return view_of(context, builder, kind, data, rows_, columns_, width_, apart, multiply_)
+        data = place(context, builder, array, array_, at_)
+        return view_of(context, builder, kind, data, rows_, columns_, width_, rows_, multiply_)
 
     return kind(array, n, n, n, n, n), codegen
 
@@ -174,7 +175,7 @@ def panel(typingctx, packed, j):
 
     def codegen(context, builder, signature, arguments):
         p, j_ = struct(context, builder, packed, arguments[0]), arguments[1]
-        data = builder.gep(p.data, [builder.mul(builder.sdiv(j_, p.width), p.apart)])
+        data = builder.gep(p.data, [builder.mul(j_, p.depth)])
         columns = _least(builder, p.width, builder.sub(p.columns, j_))
         return view_of(context, builder, kind, data, p.rows, columns, p.width, ir.Constant(I64, 1))
 
@@ -266,7 +267,7 @@ def _cut(
     elif isinstance(kind, Panels) and axis == 0:
         offset = builder.mul(start, view.width)
     elif isinstance(kind, Panels):
-        offset = builder.mul(builder.sdiv(start, view.width), view.apart)
+        offset = builder.mul(start, view.depth)
     view.data = builder.gep(view.data, [offset])
     length = "size" if isinstance(kind, Row) else ("rows", "columns")[axis]
     setattr(view, length, builder.sub(_least(builder, part.stop, getattr(view, length)), start))
