@@ -12,8 +12,8 @@ from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import get_backend, tape
 from bevia_fast.kernels.contract import OPERATIONS, Backend, ContractError
 from bevia_fast.kernels.memory import aligned_zeros
-from bevia_fast.kernels.numba_jit._scratch import scratch
-from bevia_fast.kernels.numba_jit._threads import set_threads
+from bevia_fast.kernels.numba_jit._runtime.scratch import scratch
+from bevia_fast.kernels.numba_jit._runtime.threads import set_threads
 from bevia_fast.model import activations
 from bevia_fast.model.dropout import DropoutStream
 from bevia_fast.model.gpt import GPT, Pass
