@@ -1,7 +1,7 @@
-"""Checkpoints: all that a run needs to go on as if nothing had happened, down to the last bit.
+"""Checkpoints: everything that a run needs to resume with the same bits as without an interruption.
 
-RUN/checkpoints/step-<step>.safetensors holds the weights, AdamW's two moments, and in its header the step, all options,
-the alphabet, which text it was, and the versions that computed it.
+RUN/checkpoints/step-<step>.safetensors holds the weights and AdamW's two moments. Its header holds the step, all
+options, the alphabet, the fingerprint of the text, and the versions of the programs that computed it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .spikes import Spikes
 from .tensorfile import damaged_header, open_tensors, write_tensors
 
 FORMAT_VERSION = 1
-PARTS = ("weights", "first", "second")  # the moments by the names that the AdamW kernel has for them
+PARTS = ("weights", "first", "second")  # "first" and "second" are AdamW's moments
 NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 
-# What does not change the numbers of a step, or only in how they are rounded. `steps` changes the learning rates to
-# come; `data` may have moved, the text itself is compared.
+# Options that do not affect what a step computes, or only how it is rounded. `steps` affects the learning rate of later
+# steps. `data` may change because a text can be moved; its contents are compared instead.
 MAY_CHANGE = {
     "data", "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
     "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "on_nan", "recompute",
@@ -41,19 +41,19 @@ MAY_CHANGE = {
 
 @dataclass
 class Progress:
-    """How far a run is, besides its weights and moments."""
+    """The state of a run besides its weights and moments."""
 
     step: int = 0
     skipped: int = 0
-    """Steps that were left out because their numbers were not finite."""
+    """Steps skipped because their loss or gradient was not finite."""
     spikes: Spikes = field(default_factory=Spikes)
     unfinished: dict[str, Any] | None = None
-    """The line of metrics.jsonl of `step`, while its evaluation has not come to its end."""
+    """The record of `step` for metrics.jsonl, as long as its evaluation is unfinished."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was read from a file, all of it checked."""
+    """The validated contents of a checkpoint file."""
 
     path: Path
     config: TrainConfig
@@ -61,17 +61,18 @@ class Checkpoint:
     progress: Progress
     fingerprint: str
     versions: dict[str, str]
-    tensors: dict[str, Parameters]  # by the names of PARTS
+    tensors: dict[str, Parameters]  # keys: PARTS
 
 
-@functools.cache  # found on the disk, which may fail when a checkpoint is written
+@functools.cache  # they are read from the disk, which may fail by the time a checkpoint is written
 def versions() -> dict[str, str]:
-    """What computes here: another version of any of them may round differently."""
+    """Return the versions of everything that may round differently in another version."""
     found = {name: importlib.metadata.version(name) for name in ("bevia-fast", "numpy", "numba")}
     return {**found, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
+    """Return the file of the checkpoint of a step."""
     return run / CHECKPOINTS / f"step-{step:08d}.safetensors"
 
 
@@ -79,9 +80,9 @@ def save_checkpoint(
     run: Path, config: TrainConfig, tokenizer: Tokenizer, progress: Progress, fingerprint: str,
     tensors: dict[str, Parameters],
 ) -> int:  # fmt: skip
-    """Write a checkpoint of `progress.step`, of the text with this fingerprint; returns its size in bytes.
+    """Write a checkpoint of step `progress.step` and return its size in bytes.
 
-    Raises CheckpointError; what was there before is then still there.
+    `fingerprint` identifies the text. Raises CheckpointError; existing files then stay as they are.
     """
     about = {
         "format_version": FORMAT_VERSION,
@@ -96,7 +97,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint. Raises CheckpointError, with what is wrong in one sentence."""
+    """Read and validate a checkpoint. Raises CheckpointError if it is missing, damaged or of another version."""
     with open_tensors(path) as file:
         about = file.about
         try:
@@ -107,9 +108,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             progress = _read_progress(about["progress"])
             fingerprint, used = about["fingerprint"], about["versions"]
             if type(fingerprint) is not str or not isinstance(used, dict):
-                raise ValueError("fingerprint or versions are missing")
+                raise ValueError("the fingerprint or the versions are invalid")
             if checkpoint_path(Path(), progress.step).name != path.name:
-                raise ValueError(f"it is of step {progress.step}")
+                raise ValueError(f"its step is {progress.step}")
         except (KeyError, TypeError, ValueError, RecursionError, ConfigError, DataError) as error:
             raise damaged_header(path, error) from None
         file.check({name: shape for part in PARTS for name, shape in layout(model, f"{part}.").items()})
@@ -122,18 +123,18 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_progress(found: Any) -> Progress:
-    """Raises ValueError for anything but a Progress in JSON."""
+    """Return a Progress from parsed JSON. Raises KeyError, TypeError or ValueError if it is invalid."""
     found = options_of(Progress, found)
     spikes = options_of(Spikes, found["spikes"])
     counts = found["step"], found["skipped"], spikes["count"]
     if not all(type(count) is int and 0 <= count < 1 << 50 for count in counts):
-        raise ValueError("a count is none")
+        raise ValueError("a count is invalid")
     numbers = spikes["mean"], spikes["variance"]
     if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers) or numbers[1] < 0:
-        raise ValueError("an average is none")
+        raise ValueError("an average is invalid")
     record = found["unfinished"]
     if record is not None and not (isinstance(record, dict) and record.get("step") == found["step"]):
-        raise ValueError("the unfinished step is none")
+        raise ValueError("the unfinished step is invalid")
     return Progress(**{**found, "spikes": Spikes(**spikes)})
 
 
@@ -141,7 +142,7 @@ def _read_progress(found: Any) -> Progress:
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """Steps and files of a run's checkpoints, the newest first. Raises CheckpointError if there is no such folder."""
+    """Return (step, file) of a run's checkpoints, newest first. Raises CheckpointError if their folder is missing."""
     folder = run / CHECKPOINTS
     with reading(folder):
         found = [(NAME.fullmatch(path.name), path) for path in folder.iterdir()]
@@ -149,8 +150,10 @@ def checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 
 def candidates(run: str | Path) -> list[Path]:
-    """Files that a run may go on from, the newest first, none of them read yet. Raises CheckpointError if there is
-    none."""
+    """Return the checkpoint files of a run, newest first, without reading them.
+
+    Raises CheckpointError if there is none.
+    """
     refuse_nul(run, "a run")
     run = Path(run)
     with reading(run):
@@ -158,14 +161,14 @@ def candidates(run: str | Path) -> list[Path]:
             raise CheckpointError(f"There is no run {run}.")
         found = checkpoints(run) if (run / CHECKPOINTS).is_dir() else []
     if not found:
-        raise CheckpointError(f"{run} has no checkpoint to go on from.")
+        raise CheckpointError(f"{run} has no checkpoint to resume from.")
     return [path for _, path in found]
 
 
 def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
-    """The newest checkpoint of a run that is whole, and what is wrong with each newer one.
+    """Return the newest intact checkpoint of a run, and what is wrong with each newer one.
 
-    Raises CheckpointError if there is none; nothing is changed.
+    Changes nothing on disk. Raises CheckpointError if there is none.
     """
     damaged: list[str] = []
     for path in candidates(run):
@@ -173,43 +176,43 @@ def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
             return load_checkpoint(path), damaged
         except CheckpointError as error:
             damaged.append(str(error))
-    others = f" None of the other {len(damaged) - 1} is whole either." if len(damaged) > 1 else ""
-    raise CheckpointError(f"{run} has no whole checkpoint to go on from: {damaged[0]}{others}")
+    others = f" Older checkpoints that cannot be used either: {len(damaged) - 1}." if len(damaged) > 1 else ""
+    raise CheckpointError(f"{run} has no intact checkpoint to resume from: {damaged[0]}{others}")
 
 
 # -------------------------------------------------------------------------------------------------------------- options
 
 
 def stored_config(run: str | Path) -> TrainConfig:
-    """The options that a run is to go on with, as far as no others are given.
+    """Return the options that resume a run as it was started. Some of them can be changed:
 
         train(replace(stored_config("runs/1"), steps=5000))
 
-    Raises CheckpointError if there is nothing to go on from.
+    Raises CheckpointError if the run has no intact checkpoint.
     """
     config = newest_good(run)[0].config
     return replace(config, resume=str(run), out="", allow_changed_text=False)
 
 
 def refuse_changes(stored: TrainConfig, wanted: TrainConfig) -> None:
-    """Raises ConfigError, with its name, for the first option that a resumed run cannot change."""
+    """Raise ConfigError naming the first option whose change a resumed run does not allow."""
     run = wanted.resume
     if wanted.out and Path(wanted.out).resolve() != Path(run).resolve():
         raise ConfigError(f"--out is {wanted.out}; a resumed run stays in its folder, {run}.")
     model = wanted.model
-    if not model.vocab_size:  # as in options that were not read from a checkpoint
+    if not model.vocab_size:  # the options were not read from a checkpoint
         model = replace(model, vocab_size=stored.model.vocab_size)
     for name, old, new in _options(stored, replace(wanted, model=model)):
         if old != new and name not in MAY_CHANGE:
             option = option_name(name)
-            raise ConfigError(f"{option} is {_shown(new)}; {run} was begun with {_shown(old)}, and that stays.")
+            raise ConfigError(f"{option} is {_shown(new)}; {run} started with {_shown(old)}, which cannot be changed.")
 
 
 def _options(stored: TrainConfig | ModelConfig, wanted: TrainConfig | ModelConfig) -> Iterator[tuple[str, Any, Any]]:
     for each in fields(stored):
         old, new = getattr(stored, each.name), getattr(wanted, each.name)
         if is_dataclass(old):
-            yield from _options(old, new)  # type: ignore[arg-type]  # only the model is one
+            yield from _options(old, new)  # type: ignore[arg-type]  # `old` is the ModelConfig
         else:
             yield each.name, old, new
 

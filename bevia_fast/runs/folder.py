@@ -1,4 +1,4 @@
-"""The folder of a run: what lies in it, who may write into it, and its lines of metrics."""
+"""The folder of a run: its files, the lock on it, and its metrics."""
 
 from __future__ import annotations
 
@@ -28,15 +28,18 @@ from ..files import (
 )
 from ..kernels.lock import take_lock
 
-CHECKPOINTS = "checkpoints"  # a folder
+CHECKPOINTS = "checkpoints"  # a subfolder
 RUN_FILES = (MODEL, CONFIG, METRICS, CHECKPOINTS)
 _WRITTEN = "|".join(map(re.escape, (MODEL, CONFIG, LOSS, SAMPLE)))
-LEFTOVER = re.compile(rf"\.({_WRITTEN}|step-\d+\.safetensors)\.\d+\.part")  # see write_atomically
+LEFTOVER = re.compile(rf"\.({_WRITTEN}|step-\d+\.safetensors)\.\d+\.part")  # see `files.write_atomically`
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a training process that was killed. Only with the lock, or they may be its own
-    still. Those of other commands, which need no lock, stay, and so do other people's."""
+    """Remove the temporary files of a training process that was killed.
+
+    The caller must hold the lock on the run's folder, because otherwise the files may still be in use. Files of other
+    commands, which take no lock, and files of the user are not removed.
+    """
     with contextlib.suppress(OSError):
         found = [path for path in folder.iterdir() if LEFTOVER.fullmatch(path.name)]
         for path in found:
@@ -45,24 +48,27 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class RunFolder:
-    """The folder that a training run writes into, locked while it does. Nothing is made before `create`.
+    """The folder that a training run writes to, locked while it does. Nothing is created before `create`.
 
-    The lock is on metrics.jsonl, the one file that is never replaced by another.
+    The lock is on metrics.jsonl, because that file is never replaced by another.
     """
 
     def __init__(self, out: str = "") -> None:
-        """For a new run. Raises CheckpointError if `out` is a file, or holds a run or a file that one writes."""
+        """Choose the folder of a new run: `out`, or if that is empty, the next free one of runs/1, runs/2, ...
+
+        Raises CheckpointError if `out` is a file, or contains a run or a file that a run would overwrite.
+        """
         self.path = Path(out)
         self._numbered = not out
         self._handle: int | None = None
-        self._end = 0  # how much of metrics.jsonl is whole lines
-        self._waiting: list[bytes] = []  # lines that the disk did not take yet
+        self._end = 0  # bytes of metrics.jsonl that are complete lines
+        self._waiting: list[bytes] = []  # lines that could not be written yet
         if out:
-            _refuse_taken(self.path)
+            _refuse_existing(self.path)
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """Lock the folder of a run that is to go on. Raises CheckpointError if another process writes into it."""
+        """Lock the folder of a run to resume. Raises CheckpointError if another process is training in it."""
         folder = cls()
         folder.path = path
         with writing(path / METRICS):
@@ -72,9 +78,9 @@ class RunFolder:
         return folder
 
     def create(self, config: dict[str, Any]) -> Path:
-        """Make the folder, write config.json, open metrics.jsonl. Two runs never get the same folder.
+        """Create the folder, write config.json and open metrics.jsonl. Two runs never get the same folder.
 
-        Raises CheckpointError; the folder then holds no run.
+        Raises CheckpointError; the folder then contains no run.
         """
         if self._numbered:
             self.path = _next_free(Path("runs"))
@@ -83,7 +89,7 @@ class RunFolder:
             try:
                 file = open(self.path / CONFIG, "x", encoding="utf-8")  # noqa: SIM115  # closed below
             except FileExistsError:
-                raise _taken(self.path) from None
+                raise _already_a_run(self.path) from None
             try:
                 with file:
                     file.write(config_text(config))
@@ -91,7 +97,7 @@ class RunFolder:
                 (self.path / CHECKPOINTS).mkdir(exist_ok=True)
             except BaseException:
                 self.close()
-                for name in (METRICS, CONFIG):  # in this order, for until the last one nobody else may begin here
+                for name in (METRICS, CONFIG):  # config.json last: it keeps other runs out until then
                     with contextlib.suppress(OSError):
                         os.unlink(self.path / name)
                 raise
@@ -106,14 +112,14 @@ class RunFolder:
             self._end = os.fstat(handle).st_size
         except BaseException:
             os.close(handle)
-            if flags & os.O_EXCL:  # made just now
+            if flags & os.O_EXCL:  # just created
                 with contextlib.suppress(OSError):
                     os.unlink(self.path / METRICS)
             raise
         self._handle = handle
 
     def cut_back(self, step: int) -> None:
-        """Take the lines after `step`, and whatever is no whole line, off the end of metrics.jsonl."""
+        """Truncate metrics.jsonl before the first line that is after `step`, incomplete or damaged."""
         assert self._handle is not None
         keep = 0
         with writing(self.path / METRICS):
@@ -129,8 +135,8 @@ class RunFolder:
         self._end = keep
 
     def log(self, record: dict[str, Any]) -> None:
-        """Add a line to metrics.jsonl. One that the disk does not take now is kept, and written with a later one."""
-        # a strict reader knows no NaN
+        """Append a line to metrics.jsonl. A line that cannot be written now is written with a later one."""
+        # NaN becomes null, because it is not valid JSON
         record = {name: _finite(value) for name, value in record.items()}
         self._waiting.append(json.dumps(record, allow_nan=False).encode() + b"\n")
         with contextlib.suppress(OSError):
@@ -140,7 +146,7 @@ class RunFolder:
         assert self._handle is not None
         while self._waiting:
             line = self._waiting[0]
-            if os.fstat(self._handle).st_size != self._end:  # a part of a line, from an attempt that failed
+            if os.fstat(self._handle).st_size != self._end:  # part of a line, from a failed attempt
                 os.ftruncate(self._handle, self._end)
             try:
                 write_all(self._handle, line)
@@ -152,15 +158,18 @@ class RunFolder:
             del self._waiting[0]
 
     def sync(self) -> None:
-        """Bring all lines to the disk. Raises CheckpointError if it does not take them; they are kept."""
+        """Flush all lines to disk. Raises CheckpointError if that fails; the next call tries again."""
         with writing(self.path / METRICS):
-            self._follow()
+            self._restore_metrics()
             self._write_waiting()
             assert self._handle is not None
             os.fsync(self._handle)
 
-    def _follow(self) -> None:
-        """Where the folder was taken away and is there again, begin metrics.jsonl with the lines of the old one."""
+    def _restore_metrics(self) -> None:
+        """If metrics.jsonl was removed or replaced, write it again with the lines of the old file, which is still open.
+
+        This happens when the folder is deleted or moved during a run, and created again.
+        """
         assert self._handle is not None
         old, end, path = self._handle, self._end, self.path / METRICS
         if path.exists() and os.path.samestat(os.stat(path), os.fstat(old)):
@@ -168,13 +177,13 @@ class RunFolder:
         self._open(os.O_CREAT | os.O_EXCL)
         try:
             os.lseek(old, 0, os.SEEK_SET)
-            while self._end < end:  # there may be a part of a line behind it
+            while self._end < end:  # the rest may be part of a line
                 chunk = os.read(old, min(CHUNK, end - self._end))
                 if not chunk:
-                    raise OSError("what was written is there no more")
+                    raise OSError("earlier lines are lost")
                 write_all(self._handle, chunk)
                 self._end += len(chunk)
-        except BaseException:  # the next attempt begins anew
+        except BaseException:  # the next attempt starts over
             with contextlib.suppress(OSError):
                 os.unlink(path)
             self.close()
@@ -183,7 +192,7 @@ class RunFolder:
         os.close(old)
 
     def close(self) -> None:
-        """Give the folder free."""
+        """Release the lock on the folder."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -194,7 +203,7 @@ def _finite(value: Any) -> Any:
 
 
 def config_text(config: dict[str, Any]) -> str:
-    """What is in config.json."""
+    """Return the contents of config.json."""
     return json.dumps(config, indent=2) + "\n"
 
 
@@ -211,29 +220,31 @@ def _next_free(parent: Path) -> Path:
     raise AssertionError("unreachable")
 
 
-def _refuse_taken(path: Path) -> None:
+def _refuse_existing(path: Path) -> None:
     refuse_nul(path, "a folder")
     with writing(path):
         if path.exists() and not path.is_dir():
             raise CheckpointError(f"{path} is not a folder; choose another one with --out.")
         if any((path / name).exists() for name in RUN_FILES):
-            raise _taken(path)
-        for name in (LOSS, SAMPLE):  # somebody's own, for there is no run
+            raise _already_a_run(path)
+        for name in (LOSS, SAMPLE):  # the user's own files, because there is no run
             if (path / name).exists():
                 raise CheckpointError(
-                    f"{path} has a file {name}, which the run would write over; choose another folder with --out."
+                    f"{path} has a file {name}, which the run would overwrite; choose another folder with --out."
                 )
 
 
-def _taken(path: Path) -> CheckpointError:
+def _already_a_run(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} already holds a run; choose another folder with --out, or go on with it: --resume {path}."
+        f"{path} already contains a run; choose another folder with --out, or resume it with --resume {path}."
     )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The records of metrics.jsonl, but for a last line that is being written. Raises CheckpointError if it is not
-    there or not such a file."""
+    """Return the records of metrics.jsonl, without a last line that is incomplete.
+
+    Raises CheckpointError if the file is missing or is not a metrics file.
+    """
     path = folder / METRICS
     with reading(path):
         refuse_special(path)
@@ -241,7 +252,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     try:
         records = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a file of metrics: {error}.") from None
+        raise CheckpointError(f"{path} is not a metrics file: {error}.") from None
     if not all(isinstance(record, dict) for record in records):
-        raise CheckpointError(f"{path} is not a file of metrics: a line is no object.")
+        raise CheckpointError(f"{path} is not a metrics file: a line is not an object.")
     return records

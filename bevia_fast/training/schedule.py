@@ -1,4 +1,4 @@
-"""The learning rate over a run: linear warmup, then half a cosine down (Loshchilov & Hutter 2017, eq. 5)."""
+"""The learning rate schedule: linear warmup, then cosine decay (Loshchilov & Hutter 2017, eq. 5)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 
 def learning_rate(step: int, *, steps: int, lr: float, min_lr: float, warmup: int) -> float:
-    """The learning rate of optimiser step `step`, which counts from 1 to `steps`.
+    """Return the learning rate of optimizer step `step`, which counts from 1 to `steps`.
 
-    Rises to `lr` at step `warmup`, and falls to `min_lr` at the last step. A run shorter than its warmup only rises.
+    It rises to `lr` at step `warmup` and falls to `min_lr` at the last step. A run shorter than its warmup only rises.
     """
     if step <= warmup:
         return lr * step / warmup

@@ -1,4 +1,4 @@
-"""Ctrl-C, a polite request to end, a closed terminal: finish the step in hand first."""
+"""Ctrl-C, SIGTERM and a closed terminal: finish the current step before the run ends."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-POLITE = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-HANGUP = getattr(signal, "SIGHUP", None)  # a terminal that is closed often sends it twice, by itself and by its shell
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+HANGUP = getattr(signal, "SIGHUP", None)  # often sent twice for one closed terminal: by the terminal and by its shell
 
 
 @contextlib.contextmanager
-def finish_on_signal(told: Callable[[], None]) -> Iterator[Callable[[], int]]:
-    """Within, the given function returns the number of the first signal that came, 0 before. The second ends at once:
-    Ctrl-C by KeyboardInterrupt, the others by SystemExit, with 128 + the number as the exit code. Only that a terminal
-    was closed says no more the second time.
+def finish_on_signal(interrupted: Callable[[], None]) -> Iterator[Callable[[], int]]:
+    """Inside this context, the given function returns the number of the first signal received, or 0 before that.
 
-    A signal that the caller had ignored, as nohup does, stays ignored.
+    `interrupted` is called when the first signal arrives. A second signal ends the program at once: Ctrl-C with
+    KeyboardInterrupt, the others with SystemExit and exit code 128 + the signal's number. Only a second SIGHUP is
+    ignored. Signals that the caller already ignores, as under nohup, stay ignored. Outside the main thread, which is
+    the only one to receive signals, the function always returns 0.
     """
     first: list[int] = []
 
     def requested() -> int:
         return first[0] if first else 0
 
-    if threading.current_thread() is not threading.main_thread():  # others get no signals
+    if threading.current_thread() is not threading.main_thread():
         yield requested
         return
 
@@ -35,13 +36,13 @@ def finish_on_signal(told: Callable[[], None]) -> Iterator[Callable[[], int]]:
         if first:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         first.append(number)
-        # it may come in the middle of a step, or of printing: nothing may be raised here
+        # The signal may arrive in the middle of a step or of printing, so nothing may be raised here.
         with contextlib.suppress(Exception):
-            told()
+            interrupted()
 
     before = {}
     try:
-        for number in POLITE:
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, handle)
         yield requested

@@ -1,18 +1,19 @@
-"""What changes during a run, and one optimiser step.
+"""One optimizer step: gradient of a batch, clipping, AdamW.
 
-A step is a pure function of (weights, moments, seed, step): batches and dropout masks are looked up by their number.
+A step is a pure function of (weights, moments, seed, step), because batches and dropout masks are drawn by their number
+and not from a generator with a state. So a resumed run repeats the bits of one that was never interrupted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ..config import ModelConfig, TrainConfig
-from ..data.corpus import Batches, Tokens, evaluation_batches
+from ..data.corpus import Batches, Tokens
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
@@ -24,13 +25,13 @@ Array = NDArray[Any]
 
 
 class Trainer:
-    """Everything that changes during a run: weights, their gradients, and AdamW's two moments."""
+    """All state that a step changes: the weights, their gradients, and AdamW's first and second moments."""
 
     def __init__(
         self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Tokens | Array,
         tensors: dict[str, Parameters] | None = None,
     ) -> None:  # fmt: skip
-        """Begins with weights drawn by the seed and moments of 0, or with those of a checkpoint."""
+        """Start with new weights and moments of 0, or with `tensors`: the weights and moments of a checkpoint."""
         self.config, self.backend = config, backend
         self.tensors = tensors or {
             "weights": Parameters.initial(model, config.seed), "first": Parameters(model), "second": Parameters(model),
@@ -41,25 +42,26 @@ class Trainer:
         self.batches = Batches(tokens, model.ctx, config.batch, config.seed)
 
     def microbatches(self, step: int) -> Iterator[tuple[Array, Array, DropoutStream]]:
-        """Tokens, targets and dropout of each batch whose gradients step `step`, counted from 1, adds up."""
+        """Yield (tokens, targets, dropout) for each of the --accumulate batches of step `step`, counted from 1."""
         for index in range((step - 1) * self.config.accumulate, step * self.config.accumulate):
             yield *self.batches[index], DropoutStream(self.config.seed, index)
 
     def backward(self, step: int) -> float:
-        """The mean loss of the step's batches; its gradient is in `gradients` afterwards, which were 0 before."""
+        """Compute the gradient of a step's mean loss into `gradients`, which must be 0 before; return the loss."""
         scale, losses = 1.0 / self.config.accumulate, 0.0
         for tokens, targets, dropout in self.microbatches(step):
             losses += self.model.loss_and_gradients(tokens, targets, self.gradients, scale=scale, dropout=dropout)
         return losses * scale
 
     def norm(self) -> float:
-        """The length of the whole gradient."""
+        """Return the global norm of the gradient."""
         return math.sqrt(self.backend.squared_norm(self.gradients.flat))
 
     def update(self, step: int, loss: float, norm: float | None = None) -> tuple[float, float]:
-        """Clip the gradient and take AdamW's step; returns (norm before clipping, learning rate).
+        """Clip the gradient, update the weights with AdamW, and set the gradient to 0.
 
-        Raises StoppedRun, with the weights as they were, if loss or gradient are not finite.
+        `loss` is the result of `backward`, `norm` that of `norm`, if it is already known. Returns the norm before
+        clipping and the learning rate. Raises StoppedRun, before anything changes, if loss or norm is not finite.
         """
         config = self.config
         norm = self.norm() if norm is None else norm
@@ -80,23 +82,7 @@ class Trainer:
 
 
 def not_finite(loss: float, norm: float) -> str:
-    """Which of the two is a NaN or an infinity, in words; empty if none is."""
+    """Say which of the two is NaN or infinite; return an empty string if neither is."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     return "" if math.isfinite(norm) else f"the gradient's norm is {norm}"
-
-
-def evaluate(
-    model: GPT, tokens: Tokens | Array, batch: int, batches: int = 0, stop: Callable[[], bool] = lambda: False
-) -> float | None:
-    """Mean loss, in nats a character, over all targets of a split, or over `batches` batches spread over it.
-
-    Each character is predicted from those before it in its window of ctx. None if `stop` says so on the way.
-    """
-    total, count = 0.0, 0
-    for inputs, targets in evaluation_batches(tokens, model.config.ctx, batch, batches):
-        if stop():
-            return None
-        total += model.loss(inputs, targets) * targets.size
-        count += targets.size
-    return total / count

@@ -251,12 +251,12 @@ def test_requests_that_cannot_be_met(trained: Path) -> None:
     (trained / "foreign").write_text("no model")
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     for line, words in (
-        ("train --data text.txt --backend numpy --out run", "run already holds a run"),
+        ("train --data text.txt --backend numpy --out run", "run already contains a run"),
         ("train --data text.txt --ctx 8 --dim 65536 --layers 4000", "Training this model needs about"),
         ("generate run --backend numpy --prompt Größe", "'ö' (character 3) and 'ß' (character 4)"),
         ("generate nowhere", "There is no run nowhere."),
-        ("generate foreign", "not a whole safetensors file"),
-        ("parameters foreign", "not a whole safetensors file"),
+        ("generate foreign", "not a complete safetensors file"),
+        ("parameters foreign", "not a complete safetensors file"),
     ):
         done = bevia(*line.split(), folder=trained)
         assert done.returncode == 2, line
