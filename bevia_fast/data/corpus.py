@@ -1,7 +1,7 @@
-"""From a text as numbers to batches of tokens.
+"""From an encoded text to batches of tokens.
 
-Batches are drawn without replacement within an epoch, and are a pure function of (seed, number of the batch): nothing
-is remembered from one to the next, so that a run can be resumed, repeated, or looked at anywhere.
+Batches are drawn without replacement within an epoch. Each is a pure function of (seed, number of the batch): there is
+no state between batches, so a run can be resumed or repeated from any step.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ Array = NDArray[Any]
 
 TRAINING_SHARE = 0.9
 ROUNDS = 4  # of the Feistel network; Luby & Rackoff 1988 prove four enough with ideal round functions
-DRAWN_AHEAD = 1024  # places in the order computed at a time
-EVALUATED = 1 << 18  # characters of the validation split that an evaluation takes, if no number of batches is asked for
-SCANNED = 1 << 20  # characters looked at together
-ROWS_KEPT = 64  # rows looked up in a mapped file before its pages are given back; each may have brought a megabyte
+DRAWN_AHEAD = 1024  # windows whose positions are computed at a time
+EVALUATED = 1 << 18  # characters of the validation split that an evaluation covers by default
+SCANNED = 1 << 20  # characters compared at a time
+ROWS_KEPT = 64  # rows read from a mapped file before its pages are released; each may have loaded a megabyte
 
 # --------------------------------------------------------------------------------------------------------------- splits
 
@@ -34,7 +34,7 @@ class Corpus:
     """A text as tokens, split by position: `training` is the first 90 %, `validation` the rest."""
 
     def __init__(self, text: CodedText, tokenizer: Tokenizer | None = None) -> None:
-        """Without a tokenizer, the vocabulary is that of the text. Raises DataError if it lacks a character."""
+        """Use the given vocabulary, or that of the text. Raises DataError if the text has a character outside of it."""
         self.tokenizer = tokenizer or Tokenizer("".join(sorted(text.characters)))
         ids = self.tokenizer.find(text.characters)
         if (ids < 0).any():
@@ -44,22 +44,25 @@ class Corpus:
         self.validation = Tokens(text.codes[cut:], ids, text.mapping)
 
     def check_length(self, ctx: int) -> None:
-        """Raises DataError unless both splits hold at least one window of ctx tokens and the token after it."""
+        """Raise DataError unless both splits hold at least one window of ctx tokens and the token after it."""
         for name, tokens in (("training", self.training), ("validation", self.validation)):
             if len(tokens) < ctx + 1:
                 total = len(self.training) + len(self.validation)
                 raise DataError(
-                    f"The text is too short: of its {total:,} characters {len(tokens):,} are in the {name} split, "
-                    f"and --ctx {ctx} needs at least {ctx + 1:,} there."
+                    f"The text is too short: its {name} split has {len(tokens):,} of {total:,} characters, and "
+                    f"--ctx {ctx} needs at least {ctx + 1:,}."
                 )
 
 
 class Tokens:
-    """A part of a text, which may be larger than the memory: `tokens[places]` are the token ids at an array of places
-    or a slice, int32. Nothing else is read. Raises StoppedRun if the file they lie in turns out to be damaged."""
+    """The tokens of a part of a text, which may be larger than memory.
+
+    `tokens[places]` returns the token ids (int32) at an array of positions or a slice, and reads nothing else. Raises
+    StoppedRun if the file that holds them is damaged.
+    """
 
     def __init__(self, codes: Array, ids: Array, mapping: mmap.mmap | None = None) -> None:
-        """ids[codes] are the token ids; `mapping` is the file that `codes` (N,) lies in, if it lies in one."""
+        """The token ids are ids[codes]. `mapping` is the mapped file that holds `codes` (N,), if there is one."""
         self._codes, self._ids, self._mapping = codes, ids, mapping
         self._rows = 0
 
@@ -69,24 +72,28 @@ class Tokens:
     def __getitem__(self, places: Array | slice) -> Array:
         try:
             found: Array = self._ids[self._codes[places]]
-        except IndexError:  # a number of no character, where no check of the file looked
-            raise StoppedRun(f"The file of the text's tokens is damaged; remove {cache_folder()} and go on.") from None
+        except IndexError:  # an invalid code, in a part of the file that is not checked
+            raise StoppedRun(
+                f"The cached tokens of the text are damaged; remove {cache_folder()} and resume the run."
+            ) from None
         if self._mapping is not None:
             self._rows += len(found)
             if self._rows >= ROWS_KEPT:
-                self._give_back(self._mapping)
+                self._release(self._mapping)
         return found
 
-    def _give_back(self, mapping: mmap.mmap) -> None:
-        """Have the system no longer count the file's pages as memory of this process, or all of it would be in the
-        end. They stay in its cache as long as nobody needs the room."""
+    def _release(self, mapping: mmap.mmap) -> None:
+        """Release the file's pages, so that they do not add up to the whole file in this process's memory.
+
+        They stay in the page cache as long as the system does not need the space.
+        """
         self._rows = 0
         if hasattr(mapping, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
             mapping.madvise(mmap.MADV_DONTNEED)
 
 
 def _unseen(text: CodedText, ids: Array) -> Iterator[tuple[str, int]]:
-    """The characters of a text that have no id, with their places."""
+    """Yield the characters of a text that have no id, with their positions."""
     for start in range(0, len(text.codes), SCANNED):
         codes = text.codes[start : start + SCANNED]
         for place in np.flatnonzero(ids[codes] < 0).tolist():
@@ -97,17 +104,17 @@ def _unseen(text: CodedText, ids: Array) -> Iterator[tuple[str, int]]:
 
 
 class Batches:
-    """The training batches: `batches[i]` is (tokens, targets), both (batch, ctx) int32; targets are one further on.
+    """The training batches: `batches[i]` is (tokens, targets), both (batch, ctx) int32; a target is the next token.
 
-    An epoch cuts the tokens into windows of ctx that do not overlap, from an offset of its own, and visits each window
-    once in an order of its own.
+    Each epoch cuts the tokens into windows of ctx that do not overlap, starting at its own offset, and visits each
+    window once, in its own order.
     """
 
     def __init__(self, tokens: Tokens | Array, ctx: int, batch: int, seed: int) -> None:
         self.tokens, self.ctx, self.batch, self.seed = tokens, ctx, batch, seed
-        # ctx - 1 tokens are left for the offset, so that over the epochs a window can start anywhere
+        # ctx - 1 tokens are left over for the offset, so that in some epoch a window can start at any token
         self.windows = max(1, (len(tokens) - ctx) // ctx)
-        self.offsets = len(tokens) - self.windows * ctx  # how many offsets there are
+        self.offsets = len(tokens) - self.windows * ctx  # possible offsets: 0 .. offsets - 1
         if self.offsets < 1:
             raise DataError(f"{len(tokens)} tokens are too few for a window of {ctx} and the token after it.")
         self.offsets = min(self.offsets, ctx)
@@ -120,7 +127,7 @@ class Batches:
         return self.tokens[places], self.tokens[places + 1]
 
     def starts(self, first: int, count: int) -> Array:
-        """Where the windows number first .. first + count - 1, counted through all epochs, begin: (count,) int64."""
+        """Return where windows first .. first + count - 1 start, numbered across epochs: (count,) int64."""
         parts = []
         while count:
             block, skip = divmod(first, DRAWN_AHEAD)
@@ -131,7 +138,7 @@ class Batches:
         return np.concatenate(parts)
 
     def _draw(self, first: int) -> Array:
-        """Starts of the DRAWN_AHEAD windows from `first` on. Only saves time: all are pure functions of (seed, n)."""
+        """Return where the DRAWN_AHEAD windows from `first` on start. Drawing many at once only saves time."""
         starts, done = np.empty(DRAWN_AHEAD, np.int64), 0
         while done < DRAWN_AHEAD:
             epoch, place = divmod(first + done, self.windows)
@@ -142,15 +149,16 @@ class Batches:
         return starts
 
     def offset(self, epoch: int) -> int:
-        """Where the first window of an epoch begins."""
+        """Return where the first window of an epoch starts."""
         return mix64(stream_key(self.seed, "batches", epoch, ROUNDS)) % self.offsets
 
 
 def permuted(places: Array, size: int, key: int) -> Array:
-    """Where a permutation of 0 .. size - 1, chosen by `key`, sends `places` (N,): (N,) int64. Takes no memory for it.
+    """Return the images of `places` (N,) under a permutation of 0 .. size - 1 that `key` selects: (N,) int64.
 
-    A Feistel network permutes the numbers of an even count of bits, whatever its round function; one that lands at or
-    above `size` is sent on until it is below (cycle walking, Black & Rogaway 2002).
+    The permutation is not stored. A Feistel network permutes the numbers with an even count of bits, whatever its round
+    function. It is applied again to results that are not below `size`, until they are (cycle walking, Black & Rogaway
+    2002).
     """
     half = max(1, -(-(size - 1).bit_length() // 2))
     half_bits, mask = np.uint64(half), np.uint64((1 << half) - 1)
@@ -161,7 +169,7 @@ def permuted(places: Array, size: int, key: int) -> Array:
         numbers = result[walking]
         left, right = numbers >> half_bits, numbers & mask
         for round_key in keys:
-            mixed: Any = mix64(right + round_key)  # type: ignore[arg-type]  # works on arrays of uint64 as on integers
+            mixed: Any = mix64(right + round_key)  # type: ignore[arg-type]  # it also takes arrays of uint64
             left, right = right, left ^ (mixed & mask)
         result[walking] = (left << half_bits) | right
         walking = walking[result[walking] >= size]
@@ -171,10 +179,10 @@ def permuted(places: Array, size: int, key: int) -> Array:
 def evaluation_batches(
     tokens: Tokens | Array, ctx: int, batch: int, count: int = 0
 ) -> Iterator[tuple[Array, Array]]:
-    """Batches that cover a split: windows of ctx one after the other, and a last shorter one by itself.
+    """Yield batches that cover a split: consecutive windows of ctx, and the shorter rest as a batch of its own.
 
-    Yields (tokens, targets), both (B, T) int32 with B <= batch and T <= ctx; every token but the first is a target
-    once. With `count`, only that many batches of full windows, spread evenly over the split.
+    A batch is (tokens, targets), both (B, T) int32 with B <= batch and T <= ctx. Every token except the first is a
+    target once. With `count`, yields only that many batches of full windows, spread evenly over the split.
     """
     windows, rest = divmod(len(tokens) - 1, ctx)
     chosen = windows
@@ -191,6 +199,6 @@ def evaluation_batches(
 
 
 def usual_evaluation(tokens: Tokens | Array, ctx: int, batch: int) -> int:
-    """How many batches an evaluation takes if nobody says: 0, which is all, or as many as have EVALUATED characters."""
+    """Return how many batches an evaluation covers by default: about EVALUATED characters, or 0 for the whole split."""
     count = max(1, EVALUATED // (ctx * batch))
     return count if len(tokens) > max(EVALUATED, count * ctx * batch) else 0

@@ -1,4 +1,4 @@
-"""A character vocabulary: token i is the i-th code point of the text's alphabet, in code point order."""
+"""A character vocabulary: token i is the i-th character of the alphabet, sorted by code point."""
 
 from __future__ import annotations
 
@@ -13,68 +13,73 @@ from ..errors import DataError, escaped
 Array = NDArray[Any]
 
 CODE_POINTS = 0x110000  # all of Unicode
-SHOWN = 5  # unseen characters that an error names
+SHOWN = 5  # unknown characters that an error lists
 
 
 def code_points(text: str) -> Array:
-    """Text as (N,) uint32 code points. Lone surrogates, which a shell can put into a prompt, pass through."""
+    """Return the code points of a text, (N,) uint32. Lone surrogates, which a shell can pass in a prompt, are kept."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def distinct(points: Array) -> Array:
-    """The code points that occur among `points` (N,), in order: (V,) uint32."""
+    """Return the distinct code points among `points` (N,), sorted: (V,) uint32."""
     seen = np.zeros(CODE_POINTS, np.bool_)
     seen[points] = True
     return np.flatnonzero(seen).astype("<u4")
 
 
 def characters(points: Array) -> str:
-    """The text of code points (N,)."""
+    """Return the text of code points (N,)."""
     return points.astype("<u4", copy=False).tobytes().decode("utf-32-le", "surrogatepass")
 
 
 class Tokenizer:
-    """Text to token ids and back. `alphabet` is a string of distinct characters in code point order."""
+    """Maps text to token ids and back. `alphabet` is a string of distinct characters, sorted by code point."""
 
     def __init__(self, alphabet: str) -> None:
         codes = code_points(alphabet)
         if not codes.size or (codes[1:] <= codes[:-1]).any():
-            raise DataError("An alphabet is one or more distinct characters in code point order.")
+            raise DataError("An alphabet must be one or more distinct characters, sorted by code point.")
         self.alphabet = alphabet
         self._codes = codes
-        self._ids = np.full(int(codes[-1]) + 2, -1, np.int32)  # the last entry stands for everything above
+        self._ids = np.full(int(codes[-1]) + 2, -1, np.int32)  # the last entry stands for all higher code points
         self._ids[codes] = np.arange(codes.size, dtype=np.int32)
 
     @classmethod
     def from_text(cls, text: str) -> Tokenizer:
-        """The vocabulary of all characters that occur in `text`."""
+        """Return the vocabulary of all characters that occur in `text`."""
         return cls(characters(distinct(code_points(text))))
 
     def __len__(self) -> int:
         return len(self.alphabet)
 
     def encode(self, text: str, what: str = "The text") -> Array:
-        """Token ids (len(text),) int32. Raises DataError, calling the text `what`, if a character is not in the
-        alphabet."""
+        """Return the token ids of a text, (len(text),) int32.
+
+        Raises DataError, which calls the text `what`, for characters that are not in the alphabet.
+        """
         ids = self.find(text)
         if (ids < 0).any():
             raise self.unseen(((text[place], place) for place in np.flatnonzero(ids < 0).tolist()), what)
         return ids
 
     def find(self, text: str) -> Array:
-        """Token ids (len(text),) int32, -1 for a character that is not in the alphabet."""
+        """Return token ids (len(text),) int32, with -1 for characters that are not in the alphabet."""
         ids: Array = self._ids[np.minimum(code_points(text), self._ids.size - 1)]
         return ids
 
     def decode(self, ids: Array) -> str:
-        """The text of token ids (N,). Raises IndexError for an id that is not in [0, vocabulary size)."""
+        """Return the text of token ids (N,). Raises IndexError for an id outside [0, vocabulary size)."""
         ids = np.asarray(ids)
         if ids.size and int(ids.min()) < 0:
             raise IndexError(f"token id {int(ids.min())} is negative")
         return characters(self._codes[ids])
 
     def unseen(self, found: Iterable[tuple[str, int]], what: str) -> DataError:
-        """The error for characters that are not in the alphabet, given each with its place, counted from 0."""
+        """Return the error for characters that are not in the alphabet.
+
+        `found` are pairs of a character and its position, counted from 0; the error counts from 1.
+        """
         first: dict[str, int] = {}
         for char, position in found:
             first.setdefault(char, position)
@@ -85,15 +90,15 @@ class Tokenizer:
             named[SHOWN:] = ["others"]
         listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
         return DataError(
-            f"{what} has {listed}, which the model never saw; its alphabet is {self.shown_alphabet()}"
+            f"{what} contains {listed}, which the model does not know; its alphabet is {self.shown_alphabet()}"
         )
 
     def shown_alphabet(self, most: int = 300) -> str:
-        """The alphabet in one line; characters that cannot be seen are escaped, a long one is cut."""
+        """Return the alphabet on one line, at most `most` characters of it, with unprintable characters escaped."""
         shown = escaped(self.alphabet[:most])
         return f"{shown} ... ({len(self)} characters)" if len(self) > most else shown
 
 
 def visible(char: str) -> str:
-    """A character in quotes, as `'é'`; escaped if it cannot be seen, as `'\\n'` or `'\\udc80'`."""
+    """Return a character in quotes, like `'é'`; if it is unprintable, escaped, like `'\\n'` or `'\\udc80'`."""
     return f"'{char}'" if char.isprintable() else ascii(char)

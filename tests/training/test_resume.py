@@ -232,7 +232,7 @@ def test_another_text_is_refused_unless_allowed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"not the one that .* started with; --allow-changed-text"):
         train(stored_config(run.folder))
     text.write_text(TEXT + "ö")
-    with pytest.raises(DataError, match=r"'ö' .* which the model never saw"):
+    with pytest.raises(DataError, match=r"'ö' .* which the model does not know"):
         train(replace(stored_config(run.folder), allow_changed_text=True))
     assert contents(run.folder) == before
     text.write_text(TEXT.replace("cat", "dog"))
