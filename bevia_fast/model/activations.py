@@ -1,4 +1,4 @@
-"""The arrays of a forward and backward pass: what each layer keeps, and what the data passes through.
+"""The arrays of a forward and backward pass: what each layer keeps, and what is computed one chunk of rows at a time.
 
 Only attention looks across the rows of a batch. Everything else works row by row, one chunk of rows at a time: arrays
 that are needed only within a chunk are as large as a chunk, shared by all layers, and still in the cache when they are
@@ -6,11 +6,11 @@ read.
 
 What a layer keeps for the backward pass, in units of N x C numbers, depends on what it costs to recompute:
 
-    kept                                               units   when
-    residual_in, qkv, attended                             5   always, except with recompute
-    residual_mid, preactivation                            5   if ctx < 8 dim (and mlp_sum, 1 more, with post-norm)
-    residual_in                                            1   with recompute
-    normalized rows, activated: 6 units, recomputed        -   always: elementwise work is cheap beside the products
+    kept                                              units   when
+    residual_in, qkv, attended                            5   always, except with recompute
+    residual_mid, preactivation                           5   if ctx < 8 dim (and mlp_sum, 1 more, with post-norm)
+    residual_in                                           1   with recompute
+    normalized rows, activated: 6 units, recomputed       -   always: elementwise work costs little beside the products
 
 Recomputing the second line costs 10 C of the 72 C + 7 T multiplications (times C, forward and backward) of a token in a
 layer: one part in seven if T is small, one in thirteen at T = 8 C, and less beyond.
@@ -31,12 +31,12 @@ from ..kernels.tape import Tapes
 Array = NDArray[Any]
 Empty = Callable[[tuple[int, ...], str], Array]
 
-LONG = 8  # ctx / dim from which attention dominates, so that less is kept
+LONG = 8  # ctx / dim from which attention takes so much of the time that less is kept
 # The most rows of a chunk. For each chunk, weights are packed and their gradients cross memory once, which takes as
 # long as about 40 rows of baby (2 threads, see bench/NOTES.md).
 ROWS, LONG_ROWS = 2048, 1024
-# The head computes logits for as many rows at a time as fit into LOGITS_BYTES, but for at least LEAST_LOGITS rows: for
-# each block, the head's weights and their gradients cross memory once.
+# The head computes the logits of as many rows at a time as fit into LOGITS_BYTES, but of at least LEAST_LOGITS: each
+# time, the head's weights and their gradients cross memory once.
 LOGITS_BYTES, LEAST_LOGITS = 16 << 20, 256
 
 
@@ -47,7 +47,7 @@ class LayerActivations:
     qkv: Array  # (N, 3C)
     lse: Array  # (B, NH, T)
     attended: Array  # (N, C)
-    residual_mid: Array | None  # (N, C): the stream between attention and MLP; with post-norm before its norm
+    residual_mid: Array | None  # (N, C): the stream between attention and MLP; with post-norm, before its norm
     preactivation: Array | None  # (N, 4C)
     mlp_sum: Array | None  # (N, C): with post-norm, the input of the second norm
     residual_out: Array  # (N, C): the next layer's residual_in
@@ -57,30 +57,51 @@ class LayerActivations:
 
 
 class Rows:
-    """A chunk of rows of a layer: views of all arrays that its formulas name, each cut to these n rows."""
+    """A chunk of rows of a layer: all arrays that the layer's formulas name, as views of these n rows.
+
+    An array that the layer does not keep is shared by all layers, and holds the chunk that was computed last.
+    """
 
     def __init__(self, acts: Activations, kept: LayerActivations, chunk: slice) -> None:
         n = chunk.stop - chunk.start
-        self.start = chunk.start  # where the rows begin in the batch
-        # of the layer
-        self.residual_in, self.residual_out = kept.residual_in[chunk], kept.residual_out[chunk]  # (n, C)
-        self.qkv, self.attended = kept.qkv[chunk], kept.attended[chunk]  # (n, 3C), (n, C)
-        # of the layer if it keeps them, else shared by all layers
-        self.mid = acts.mid[:n] if kept.residual_mid is None else kept.residual_mid[chunk]  # (n, C)
-        self.mlp_sum = acts.mlp_sum[:n] if kept.mlp_sum is None else kept.mlp_sum[chunk]  # (n, C)
-        self.preactivation = acts.preactivation[:n] if kept.preactivation is None else kept.preactivation[chunk]
-        # shared by all layers and chunks
+        self.start = chunk.start  # the number of the first row in the batch
+
+        # forward
+        self.residual_in = kept.residual_in[chunk]  # (n, C)
         self.normed, self.mean, self.rstd = acts.normed[:n], acts.mean[:n], acts.rstd[:n]  # (n, C), (n,), (n,)
-        self.activated = acts.activated[:n]  # (n, 4C)
-        # gradients of the batch, and of what passes through a chunk
-        self.dstream, self.dattended, self.dqkv = acts.dstream[chunk], acts.dattended[chunk], acts.dqkv[chunk]
-        self.dnormed, self.dbranch, self.dwide = acts.dnormed[:n], acts.dbranch[:n], acts.dwide[:n]
+        self.qkv = kept.qkv[chunk]  # (n, 3C)
+        self.attended = kept.attended[chunk]  # (n, C)
+        self.mid = acts.mid[:n] if kept.residual_mid is None else kept.residual_mid[chunk]  # (n, C)
+        self.preactivation = acts.preactivation[:n] if kept.preactivation is None else kept.preactivation[chunk]
+        self.activated = acts.activated[:n]  # (n, 4C), as preactivation
+        self.mlp_sum = acts.mlp_sum[:n] if kept.mlp_sum is None else kept.mlp_sum[chunk]  # (n, C) with post-norm
+        self.residual_out = kept.residual_out[chunk]  # (n, C)
+
+        # backward
+        self.dstream = acts.dstream[chunk]  # (n, C): the gradient of residual_out, mid and residual_in, one by one
+        self.dbranch = acts.dbranch[:n]  # (n, C): of a branch, before dropout
+        self.dpreactivation = acts.dwide[:n]  # (n, 4C)
+        self.dattended = acts.dattended[chunk]  # (n, C)
+        self.dqkv = acts.dqkv[chunk]  # (n, 3C)
+        self.dnormed = acts.dnormed[:n]  # (n, C)
+
+
+class HeadRows:
+    """A chunk of rows of the head: all arrays that its formulas name, as views of these n rows."""
+
+    def __init__(self, acts: Activations, targets: Array, chunk: slice) -> None:
+        n = chunk.stop - chunk.start
+        self.residual_out = acts.blocks[-1].residual_out[chunk]  # (n, C)
+        self.normed, self.mean, self.rstd = acts.normed[:n], acts.mean[:n], acts.rstd[:n]  # (n, C), (n,), (n,)
+        self.logits = acts.logits[:n]  # (n, V)
+        self.targets, self.losses = targets[chunk], acts.losses[chunk]  # (n,)
+        self.dnormed, self.dstream = acts.dnormed[:n], acts.dstream[chunk]  # (n, C)
 
 
 class Activations:
     """All arrays of a forward and backward pass over a batch of B x T tokens.
 
-    `empty` makes the arrays; `kernels.memory.outline` makes some that have shapes but take no memory.
+    `empty` makes the arrays; with `kernels.memory.outline` they have shapes but take no memory.
     """
 
     def __init__(
@@ -98,7 +119,7 @@ class Activations:
         self.keeps_rows = not recompute and not long
         post = config.norm == "post"
 
-        # what layers keep; with recompute, all layers share everything but residual_in
+        # what layers keep; with recompute, all layers share everything but residual_in and residual_out
         self.blocks: list[LayerActivations] = []
         self.embedded = stream = rows(C)
         for layer in range(config.layers):
@@ -115,45 +136,51 @@ class Activations:
             block.residual_out = stream
             self.blocks.append(block)
 
-        # what data passes through within a chunk of rows
+        # what is computed one chunk of rows at a time
         count = -(-N // (LONG_ROWS if long else ROWS))
-        most = min(N, -(-N // count // 16) * 16)  # even chunks of whole tiles
+        most = min(N, -(-N // count // 16) * 16)  # chunks of equal size, in whole tiles
         self.chunks = chunks(N, most)
         self.head_chunks = chunks(N, min(most, max(LEAST_LOGITS, LOGITS_BYTES // (V * self.embedded.itemsize))))
         self.normed, self.dnormed, self.dbranch = rows(C, most), rows(C, most), rows(C, most)
         self.mean, self.rstd = empty((most,), config.dtype), empty((most,), config.dtype)
         self.activated, self.dwide = rows(4 * C, most), rows(4 * C, most)
-        remade = 0 if self.keeps_rows else most
-        self.mid, self.preactivation, self.mlp_sum = rows(C, remade), rows(4 * C, remade), rows(C, remade * post)
+        recomputed = 0 if self.keeps_rows else most
+        self.mid, self.preactivation = rows(C, recomputed), rows(4 * C, recomputed)
+        self.mlp_sum = rows(C, recomputed * post)
         self.logits = rows(V, self.head_chunks[0].stop)
         self.losses = empty((N,), config.dtype)
 
-        # gradients of the whole batch, which every layer reuses
+        # gradients of whole batches, shared by all layers
         self.dstream, self.dattended, self.dqkv = rows(C), rows(C), rows(3 * C)
 
-        # the batch, in the same place for all passes
+        # the batch, at the same address in every pass
         self.tokens, self.targets = empty((B, T), "int32"), empty((B, T), "int32")
-        self._rows: dict[tuple[int, int, int], Rows] = {}
 
-    def rows(self, kept: LayerActivations, chunk: slice) -> Rows:
-        """Return the views of a chunk of a layer; they are made once."""
-        key = kept.layer, chunk.start, chunk.stop
-        if key not in self._rows:
-            self._rows[key] = Rows(self, kept, chunk)
-        return self._rows[key]
+    def rows(self, kept: LayerActivations) -> list[Rows]:
+        """Return the chunks of rows of a layer."""
+        return [Rows(self, kept, chunk) for chunk in self.chunks]
+
+    def head_rows(self, targets: Array) -> list[HeadRows]:
+        """Return the chunks of rows of the head, for `targets` (N,)."""
+        return [HeadRows(self, targets, chunk) for chunk in self.head_chunks]
+
+    def sequences(self, array: Array) -> Array:
+        """Return rows (N, width) as sequences (B, T, width), for the kernels that look across rows."""
+        return array.reshape(*self.shape, -1)
 
 
 class Room:
-    """Memory for the activations of one batch after another, allocated once for the largest.
+    """Memory for the activations of one batch after another, whatever their shapes, allocated once for the largest.
 
-    An evaluation, whose last batches are smaller, thus costs no memory. The next two training steps record a new tape.
+    So an evaluation, whose last batches are smaller, costs the training step after it no memory; but two steps pass
+    until a tape replays the step again.
     """
 
     def __init__(self) -> None:
         self._memory = aligned_empty(0, "uint8")
 
     def activations(self, config: ModelConfig, B: int, T: int, *, recompute: bool) -> Activations:
-        """Return the activations of a batch of B x T; those returned before must no longer be used."""
+        """Return the activations of a batch of B x T. Those returned before must not be used any more."""
         sizes: list[int] = []
 
         def measure(shape: tuple[int, ...], dtype: str) -> Array:
@@ -163,7 +190,7 @@ class Room:
 
         Activations(config, B, T, recompute=recompute, empty=measure)
         if sum(sizes) > self._memory.size:
-            self._memory = aligned_empty(0, "uint8")  # free the old memory before allocating the new
+            self._memory = aligned_empty(0, "uint8")  # frees the old memory before more is allocated
             self._memory = aligned_empty(sum(sizes), "uint8")
         starts = itertools.accumulate(sizes, initial=0)
 
@@ -175,5 +202,5 @@ class Room:
 
 
 def chunks(count: int, most: int) -> list[slice]:
-    """Return slices of `most` that cover range(count); the last one may be shorter."""
+    """Return slices of `most` elements that cover 0 .. count - 1; the last one may be shorter."""
     return [slice(start, min(start + most, count)) for start in range(0, count, most)]

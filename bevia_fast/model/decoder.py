@@ -1,4 +1,4 @@
-"""Generation with a key/value cache: only the newest token is computed."""
+"""Generation with a key/value cache: each step computes the newest token only."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from .gpt import GPT
 
 Array = NDArray[Any]
 
-GROUP = 128  # hidden units in a group, about: a few vectors wide, and enough groups to be shared out among threads
+GROUP = 128  # about how many hidden units form a group: a few vectors wide, and enough groups to share among threads
 
 
 class Decoder:
-    """Writes on from a text, with the keys and values of all earlier tokens in a cache.
+    """Continues a text, with the keys and values of all earlier tokens in a cache.
 
-    `keys`, `values`: (2, layers, NH, ctx, HS), of the window that is read and of the next one, which is filled on the
-    way; see `kernels.windows`. So the memory does not grow, however long the text.
+    `keys` and `values` are (2, layers, NH, ctx, HS): those of the current window and of the next one, which fills up
+    meanwhile; see `kernels.windows`. So memory does not grow with the length of the text.
     """
 
     def __init__(self, model: GPT) -> None:
@@ -36,8 +36,10 @@ class Decoder:
         self.weights = _packed(model)
 
     def read(self, tokens: Array) -> Array:
-        """Forget what was, and take in `tokens` (T,) int32, T <= ctx, at once; return the logits (V,) of the next one,
-        in a buffer that is used again."""
+        """Begin a new text with `tokens` (T,) int32, T <= ctx, and return the logits (V,) of the next token.
+
+        The logits are in a buffer that later calls overwrite.
+        """
         config, T = self.model.config, tokens.size
         ahead = stride(config.ctx)  # where the next window begins
         if ahead < T:
@@ -45,28 +47,31 @@ class Decoder:
         x = self._read_window(0, tokens)[-1:]
         final, (mean, rstd) = np.empty_like(x), np.empty((2, 1), x.dtype)
         weights, kernels = self.model.parameters, self.model.backend
-        kernels.layernorm_forward(final, mean, rstd, x, weights["ln_f.weight"], weights.get("ln_f.bias"))
+        kernels.layernorm_forward(final, mean, rstd, x, *weights.ln_f)
         kernels.linear_forward(self.logits[None], final, weights.head.T)
         self.length = T
         return self.logits
 
     def _read_window(self, window: int, tokens: Array) -> Array:
-        """Fill one of the caches from its beginning; returns the last layer's output (T, C)."""
+        """Fill one of the caches from its beginning, and return the last layer's output (T, C)."""
         config, T = self.model.config, tokens.size
         acts = Activations(config, 1, T, recompute=True)
 
-        def keep(kept: LayerActivations) -> None:
+        def copy_keys_and_values(kept: LayerActivations) -> None:
             qkv = kept.qkv.reshape(T, 3, config.heads, config.head_size)
             self.keys[window, kept.layer, :, :T] = qkv[:, 1].swapaxes(0, 1)
             self.values[window, kept.layer, :, :T] = qkv[:, 2].swapaxes(0, 1)
 
-        self.model.forward(acts, tokens.reshape(1, T), None, keep)
+        self.model.forward(acts, tokens.reshape(1, T), copy_keys_and_values)
         stream: Array = acts.blocks[-1].residual_out
         return stream
 
     def write(self, drawn: Array, token: int, config: GenerateConfig, draw: int) -> int:
-        """Take in `token`, and fill `drawn` (D,) int32 with the tokens that follow, with the random numbers from `draw`
-        on; returns how many there are: less than D where the logits of the next one are not finite."""
+        """Append `token` to the text, and fill `drawn` (D,) int32 with the tokens that follow it.
+
+        They are drawn with the random numbers from number `draw` on. Returns the number of tokens drawn: fewer than D
+        if the logits of the next one are not finite.
+        """
         model = self.model.config
         count = self.model.backend.decode_tokens(
             drawn, self.logits, self.keys, self.values, token, self.length, **self.weights,
@@ -78,14 +83,14 @@ class Decoder:
 
 
 def _packed(model: GPT) -> dict[str, Any]:
-    """The weights as `decode_tokens` wants them: all layers in one array, by heads and by groups of hidden units."""
+    """Return the weights for `decode_tokens`: all layers in one array, by heads and by groups of hidden units."""
     config, weights = model.config, model.parameters
     L, C, NH, HS = config.layers, config.dim, config.heads, config.head_size
     G = next(groups for groups in range(max(1, 4 * C // GROUP), 0, -1) if 4 * C % groups == 0)
     M = 4 * C // G
 
     def layers(name: str, split: tuple[int, ...], order: tuple[int, ...], shape: tuple[int, ...]) -> Array | None:
-        """The layers' arrays called `name` (L, *shape), each split into these axes, and those put in this order."""
+        """Return the layers' arrays called `name` as one (L, *shape): each split into axes, and these put in order."""
         if f"h.0.{name}" not in weights:
             return None
         out = aligned_empty((L, *shape), config.dtype)
@@ -112,7 +117,7 @@ def _packed(model: GPT) -> dict[str, Any]:
         "fc_bias": layers("mlp.c_fc.bias", (G, M), (0, 1), (G, M)),
         "mlp_proj_weight": layers("mlp.c_proj.weight", (G, M, C), (0, 1, 2), (G, M, C)),
         "mlp_proj_bias": vectors("mlp.c_proj.bias"),
-        "ln_f_weight": weights["ln_f.weight"],
-        "ln_f_bias": weights.get("ln_f.bias"),
+        "ln_f_weight": weights.ln_f.weight,
+        "ln_f_bias": weights.ln_f.bias,
         "head": weights.head,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,6 @@ from ..kernels.memory import CACHE_LINE, aligned_zeros
 from ..kernels.rng import stream_key
 
 INIT_STD = 0.02  # Radford et al. 2019 (GPT-2)
-LAYER_NAMES = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")  # as in LayerParameters
 
 
 @dataclass(frozen=True)
@@ -66,21 +66,21 @@ def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
 
 
 class Affine(NamedTuple):
-    """The weight and the bias of a linear layer or of a layer normalization, or their gradients."""
+    """Weight and bias of a linear layer or of a layer normalization, or their gradients."""
 
-    weight: NDArray[Any]
-    bias: NDArray[Any] | None  # None with --no-bias
+    weight: NDArray[Any]  # (inputs, outputs), or (C,) of a layer normalization
+    bias: NDArray[Any] | None  # (outputs,), or (C,); None with --no-bias
 
 
 class LayerParameters(NamedTuple):
-    """The parameters of one transformer block, as views."""
+    """The parameters of one block, or their gradients, in the order in which pre-norm uses them."""
 
     ln_1: Affine
-    c_attn: Affine
-    attn_proj: Affine
+    qkv: Affine  # GPT-2: attn.c_attn
+    attn_proj: Affine  # attn.c_proj
     ln_2: Affine
-    c_fc: Affine
-    mlp_proj: Affine
+    fc: Affine  # mlp.c_fc
+    mlp_proj: Affine  # mlp.c_proj
 
 
 class Parameters(Mapping[str, NDArray[Any]]):
@@ -108,11 +108,6 @@ class Parameters(Mapping[str, NDArray[Any]]):
             spec.name: self.flat[start : start + spec.count].reshape(spec.shape)
             for spec, start in zip(self.specs, offsets, strict=True)
         }
-        self.ln_f = self._affine("ln_f")
-        self.layers = [
-            LayerParameters(*(self._affine(f"h.{layer}.{name}") for name in LAYER_NAMES))
-            for layer in range(config.layers)
-        ]
 
     @classmethod
     def initial(cls, config: ModelConfig, seed: int) -> Parameters:
@@ -133,13 +128,27 @@ class Parameters(Mapping[str, NDArray[Any]]):
             view[...] = generator.normal(0.0, std, spec.shape)
         return parameters
 
-    def _affine(self, name: str) -> Affine:
-        return Affine(self[f"{name}.weight"], self.get(f"{name}.bias"))
-
     @property
     def count(self) -> int:
         """The number of trained parameters, without the gaps."""
         return sum(spec.count for spec in self.specs)
+
+    @cached_property
+    def layers(self) -> list[LayerParameters]:
+        """The parameters of each block."""
+        names = ("ln_1", "attn.c_attn", "attn.c_proj", "ln_2", "mlp.c_fc", "mlp.c_proj")
+        return [
+            LayerParameters(*(self._affine(f"h.{layer}.{name}") for name in names))
+            for layer in range(self.config.layers)
+        ]
+
+    @cached_property
+    def ln_f(self) -> Affine:
+        """The parameters of the last layer normalization."""
+        return self._affine("ln_f")
+
+    def _affine(self, name: str) -> Affine:
+        return Affine(self[f"{name}.weight"], self.get(f"{name}.bias"))
 
     @property
     def head(self) -> NDArray[Any]:

@@ -19,7 +19,7 @@ from ..kernels.contract import OPERATIONS, Backend, Cost
 from ..kernels.memory import outline
 from ..model.activations import Activations
 from ..model.dropout import DropoutStream
-from ..model.gpt import GPT
+from ..model.gpt import Pass
 from ..model.parameters import Parameters
 
 Key = tuple[Any, ...]
@@ -121,11 +121,11 @@ def _pass(config: ModelConfig, batch: int, recompute: bool, calls: dict[Key, Cal
 
     def count_calls(chunks: list[slice], head_chunks: list[slice]) -> Counter[Key]:
         counter = CallCounter()
-        model = GPT(config, cast(Backend, counter), weights, recompute=recompute)
         acts.chunks, acts.head_chunks = chunks, head_chunks
-        model.forward(acts, tokens, stream)
-        model.head(acts, tokens.reshape(-1), weights, 1.0)
-        model.backward(acts, tokens, weights, stream)
+        step = Pass(config, cast(Backend, counter), weights, acts, stream)
+        step.forward(tokens)
+        step.head(tokens.reshape(-1), weights, 1.0)
+        step.backward(tokens, weights)
         calls.update(counter.calls)
         return counter.counts
 

@@ -80,7 +80,7 @@ def save_checkpoint(
     run: Path, config: TrainConfig, tokenizer: Tokenizer, progress: Progress, fingerprint: str,
     tensors: dict[str, Parameters],
 ) -> int:  # fmt: skip
-    """Write a checkpoint of step `progress.step` and return its size in bytes.
+    """Write a checkpoint of step `progress.step` atomically, and return its size in bytes.
 
     `fingerprint` identifies the text. Raises CheckpointError; existing files then stay as they are.
     """

@@ -230,7 +230,7 @@ def _refuse_existing(path: Path) -> None:
         for name in (LOSS, SAMPLE):  # the user's own files, because there is no run
             if (path / name).exists():
                 raise CheckpointError(
-                    f"{path} has a file {name}, which the run would overwrite; choose another folder with --out."
+                    f"{path} contains a file {name}, which the run would overwrite; choose another folder with --out."
                 )
 
 

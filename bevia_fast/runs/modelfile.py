@@ -20,7 +20,7 @@ FORMAT_VERSION = 2
 
 
 def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> None:
-    """Write the weights after optimizer step `step`. Raises CheckpointError; an existing file at `path` then stays."""
+    """Write the weights after optimizer step `step`, atomically. Raises CheckpointError; an older file then stays."""
     about = {
         "format_version": FORMAT_VERSION,
         "config": asdict(parameters.config),

@@ -35,7 +35,7 @@ MOST_HEADER = 16 << 20  # bytes; even an alphabet of all of Unicode fits
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], about: dict[str, Any]) -> int:
-    """Write C-contiguous arrays and metadata for JSON; return the file's size in bytes.
+    """Write C-contiguous arrays and metadata for JSON atomically, and return the file's size in bytes.
 
     Raises CheckpointError; an existing file then stays.
     """

@@ -12,11 +12,11 @@ from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import get_backend, tape
 from bevia_fast.kernels.contract import OPERATIONS, Backend, ContractError
 from bevia_fast.kernels.memory import aligned_zeros
-from bevia_fast.kernels.numba_jit._runtime.scratch import scratch
-from bevia_fast.kernels.numba_jit._runtime.threads import set_threads
+from bevia_fast.kernels.numba_jit._scratch import scratch
+from bevia_fast.kernels.numba_jit._threads import set_threads
 from bevia_fast.model import activations
 from bevia_fast.model.dropout import DropoutStream
-from bevia_fast.model.gpt import GPT
+from bevia_fast.model.gpt import GPT, Pass
 from bevia_fast.model.parameters import Parameters
 
 B, T = 3, 8
@@ -112,7 +112,7 @@ def test_a_played_pass_is_not_made_in_the_model(backend: Backend, monkeypatch: p
     cfg = config()
     model, gradients = GPT(cfg, backend, Parameters.initial(cfg, 1)), Parameters(cfg)
     losses = [model.loss_and_gradients(*batch(1), gradients) for _ in range(2)]
-    monkeypatch.setattr(GPT, "forward", None)
+    monkeypatch.setattr(Pass, "forward", None)
     assert [*losses, model.loss_and_gradients(*batch(1), gradients)] == losses[:1] * 3
 
 

@@ -27,7 +27,7 @@ def test_compare(step_results: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "  numba, 1 thread, float32  " in out
     assert "2.00" in out
     assert "another" in out
-    assert "2 measurements stand in one of the files only." in out
+    assert "2 measurements are in only one of the files." in out
 
 
 def test_csv_appends_and_refuses_other_columns(step_results: Path, tmp_path: Path) -> None:

@@ -190,7 +190,7 @@ def test_impossible_folders_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [LOSS, SAMPLE])
 def test_files_of_the_user_are_not_overwritten(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
-    with pytest.raises(CheckpointError, match=f"has a file {name}, which the run would overwrite"):
+    with pytest.raises(CheckpointError, match=f"contains a file {name}, which the run would overwrite"):
         RunFolder(str(tmp_path))
 
 
