@@ -1,4 +1,4 @@
-"""Runs of a very small model, and what has to be equal when two of them are the same."""
+"""Runs of a very small model, and what must be equal if two runs are the same."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = ModelConfig(ctx=8, dim=8, layers=2, heads=2, dropout=0.1)
 
 
 def tiny_config(folder: Path, name: str = "run", **changes: Any) -> TrainConfig:
-    """Options of a run that takes milliseconds; its text is written into `folder`."""
+    """Return the options of a run that takes milliseconds, and write its text into `folder`."""
     text = folder / "text.txt"
     if not text.exists():
         text.write_text(TEXT)
@@ -31,12 +31,15 @@ def tiny_config(folder: Path, name: str = "run", **changes: Any) -> TrainConfig:
 
 
 def digest(checkpoint: Checkpoint) -> str:
-    """Of the bits of weights and moments."""
+    """Return a hash of the bits of weights and moments."""
     return hashlib.sha256(b"".join(checkpoint.tensors[part].flat.tobytes() for part in PARTS)).hexdigest()
 
 
 def result(run: str | Path) -> tuple[int, str, list[Record]]:
-    """All that an interruption must not change: step, bits, metrics. The model file has the checkpoint's weights."""
+    """Return all that an interruption must not change: step, bits and metrics.
+
+    Also checks that the model file has the checkpoint's weights.
+    """
     checkpoint, damaged = newest_good(run)
     assert not damaged
     assert load_model(run)[0].flat.tobytes() == checkpoint.tensors["weights"].flat.tobytes()
@@ -45,7 +48,7 @@ def result(run: str | Path) -> tuple[int, str, list[Record]]:
 
 
 class Acting(Reporter):
-    """Does something after a step, and remembers what it was told."""
+    """Calls a function after a step, and records the notes."""
 
     def __init__(self, step: int = -1, act: Callable[[], object] = lambda: None) -> None:
         self.when, self.act = step, act

@@ -1,7 +1,7 @@
-"""From a text as numbers to batches of tokens.
+"""From an encoded text to batches of tokens.
 
-Batches are drawn without replacement within an epoch and are a pure function of (seed, index of the batch). No state is
-carried from one to the next, so that a run can be resumed, repeated or inspected anywhere.
+Batches are drawn without replacement within an epoch. Each is a pure function of (seed, number of the batch): there is
+no state between batches, so a run can be resumed or repeated from any step.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ Array = NDArray[Any]
 
 TRAINING_SHARE = 0.9
 ROUNDS = 4  # of the Feistel network; Luby & Rackoff 1988 prove four enough with ideal round functions
-DRAWN_AHEAD = 1024  # window starts computed at a time
-EVALUATED = 1 << 18  # characters of the validation split per evaluation, by default
-SCANNED = 1 << 20  # characters scanned at a time
+DRAWN_AHEAD = 1024  # windows whose positions are computed at a time
+EVALUATED = 1 << 18  # characters of the validation split that an evaluation covers by default
+SCANNED = 1 << 20  # characters compared at a time
 ROWS_KEPT = 64  # rows read from a mapped file before its pages are released; each may have loaded a megabyte
 
 # --------------------------------------------------------------------------------------------------------------- splits
@@ -34,7 +34,7 @@ class Corpus:
     """A text as tokens, split by position: `training` is the first 90 %, `validation` the rest."""
 
     def __init__(self, text: CodedText, tokenizer: Tokenizer | None = None) -> None:
-        """Without a tokenizer, use the vocabulary of the text. Raises DataError if the tokenizer lacks a character."""
+        """Use the given vocabulary, or that of the text. Raises DataError if the text has a character outside of it."""
         self.tokenizer = tokenizer or Tokenizer("".join(sorted(text.characters)))
         ids = self.tokenizer.find(text.characters)
         if (ids < 0).any():
@@ -49,20 +49,20 @@ class Corpus:
             if len(tokens) < ctx + 1:
                 total = len(self.training) + len(self.validation)
                 raise DataError(
-                    f"The text is too short: of its {total:,} characters {len(tokens):,} are in the {name} split, "
-                    f"and --ctx {ctx} needs at least {ctx + 1:,} there."
+                    f"The text is too short: its {name} split has {len(tokens):,} of {total:,} characters, and "
+                    f"--ctx {ctx} needs at least {ctx + 1:,}."
                 )
 
 
 class Tokens:
-    """A part of a text, which may be larger than memory.
+    """The tokens of a part of a text, which may be larger than memory.
 
-    `tokens[places]` returns the token ids, int32, at an array of positions or a slice, and reads nothing else. Raises
-    StoppedRun if the token file proves to be damaged.
+    `tokens[places]` returns the token ids (int32) at an array of positions or a slice, and reads nothing else. Raises
+    StoppedRun if the file that holds them is damaged.
     """
 
     def __init__(self, codes: Array, ids: Array, mapping: mmap.mmap | None = None) -> None:
-        """ids[codes] are the token ids; `mapping` is the file that `codes` (N,) is mapped from, if any."""
+        """The token ids are ids[codes]. `mapping` is the mapped file that holds `codes` (N,), if there is one."""
         self._codes, self._ids, self._mapping = codes, ids, mapping
         self._rows = 0
 
@@ -72,8 +72,10 @@ class Tokens:
     def __getitem__(self, places: Array | slice) -> Array:
         try:
             found: Array = self._ids[self._codes[places]]
-        except IndexError:  # an invalid number, in a place that the sampled checksum does not cover
-            raise StoppedRun(f"The token file of the text is damaged; remove {cache_folder()} and resume.") from None
+        except IndexError:  # an invalid code, in a part of the file that is not checked
+            raise StoppedRun(
+                f"The cached tokens of the text are damaged; remove {cache_folder()} and resume the run."
+            ) from None
         if self._mapping is not None:
             self._rows += len(found)
             if self._rows >= ROWS_KEPT:
@@ -81,9 +83,9 @@ class Tokens:
         return found
 
     def _release(self, mapping: mmap.mmap) -> None:
-        """Release the file's pages from this process, or it would hold the whole file in the end.
+        """Release the file's pages, so that they do not add up to the whole file in this process's memory.
 
-        They stay in the system's page cache as long as the memory is not needed.
+        They stay in the page cache as long as the system does not need the space.
         """
         self._rows = 0
         if hasattr(mapping, "madvise") and hasattr(mmap, "MADV_DONTNEED"):
@@ -102,17 +104,17 @@ def _unseen(text: CodedText, ids: Array) -> Iterator[tuple[str, int]]:
 
 
 class Batches:
-    """The training batches: `batches[i]` is (tokens, targets), both (batch, ctx) int32; targets are shifted by one.
+    """The training batches: `batches[i]` is (tokens, targets), both (batch, ctx) int32; a target is the next token.
 
-    Each epoch cuts the tokens into nonoverlapping windows of ctx, starting at an offset of its own, and visits each
-    window once, in an order of its own.
+    Each epoch cuts the tokens into windows of ctx that do not overlap, starting at its own offset, and visits each
+    window once, in its own order.
     """
 
     def __init__(self, tokens: Tokens | Array, ctx: int, batch: int, seed: int) -> None:
         self.tokens, self.ctx, self.batch, self.seed = tokens, ctx, batch, seed
-        # ctx - 1 tokens are reserved for the offset, so that over the epochs a window can start anywhere
+        # ctx - 1 tokens are left over for the offset, so that in some epoch a window can start at any token
         self.windows = max(1, (len(tokens) - ctx) // ctx)
-        self.offsets = len(tokens) - self.windows * ctx  # the number of possible offsets
+        self.offsets = len(tokens) - self.windows * ctx  # possible offsets: 0 .. offsets - 1
         if self.offsets < 1:
             raise DataError(f"{len(tokens)} tokens are too few for a window of {ctx} and the token after it.")
         self.offsets = min(self.offsets, ctx)
@@ -125,7 +127,7 @@ class Batches:
         return self.tokens[places], self.tokens[places + 1]
 
     def starts(self, first: int, count: int) -> Array:
-        """Return where windows first .. first + count - 1, counted over all epochs, begin: (count,) int64."""
+        """Return where windows first .. first + count - 1 start, numbered across epochs: (count,) int64."""
         parts = []
         while count:
             block, skip = divmod(first, DRAWN_AHEAD)
@@ -136,7 +138,7 @@ class Batches:
         return np.concatenate(parts)
 
     def _draw(self, first: int) -> Array:
-        """Return the starts of DRAWN_AHEAD windows from `first` on; each is a pure function of (seed, n)."""
+        """Return where the DRAWN_AHEAD windows from `first` on start. Drawing many at once only saves time."""
         starts, done = np.empty(DRAWN_AHEAD, np.int64), 0
         while done < DRAWN_AHEAD:
             epoch, place = divmod(first + done, self.windows)
@@ -147,15 +149,15 @@ class Batches:
         return starts
 
     def offset(self, epoch: int) -> int:
-        """Return where the first window of an epoch begins."""
+        """Return where the first window of an epoch starts."""
         return mix64(stream_key(self.seed, "batches", epoch, ROUNDS)) % self.offsets
 
 
 def permuted(places: Array, size: int, key: int) -> Array:
-    """Return the images of `places` (N,) under a permutation of range(size) chosen by `key`, (N,) int64.
+    """Return the images of `places` (N,) under a permutation of 0 .. size - 1 that `key` selects: (N,) int64.
 
-    The permutation is not stored. A Feistel network permutes the numbers with an even number of bits, whatever its
-    round function; an image of `size` or more is mapped again until it is smaller (cycle walking, Black & Rogaway
+    The permutation is not stored. A Feistel network permutes the numbers with an even count of bits, whatever its round
+    function. It is applied again to results that are not below `size`, until they are (cycle walking, Black & Rogaway
     2002).
     """
     half = max(1, -(-(size - 1).bit_length() // 2))
@@ -167,7 +169,7 @@ def permuted(places: Array, size: int, key: int) -> Array:
         numbers = result[walking]
         left, right = numbers >> half_bits, numbers & mask
         for round_key in keys:
-            mixed: Any = mix64(right + round_key)  # type: ignore[arg-type]  # works on uint64 arrays as on integers
+            mixed: Any = mix64(right + round_key)  # type: ignore[arg-type]  # it also takes arrays of uint64
             left, right = right, left ^ (mixed & mask)
         result[walking] = (left << half_bits) | right
         walking = walking[result[walking] >= size]
@@ -177,10 +179,10 @@ def permuted(places: Array, size: int, key: int) -> Array:
 def evaluation_batches(
     tokens: Tokens | Array, ctx: int, batch: int, count: int = 0
 ) -> Iterator[tuple[Array, Array]]:
-    """Yield batches that cover a split: consecutive windows of ctx, and a shorter last one by itself.
+    """Yield batches that cover a split: consecutive windows of ctx, and the shorter rest as a batch of its own.
 
-    Each batch is (tokens, targets), both (B, T) int32 with B <= batch and T <= ctx; every token but the first is a
-    target once. With `count`, yield only that many batches of full windows, spread evenly over the split.
+    A batch is (tokens, targets), both (B, T) int32 with B <= batch and T <= ctx. Every token except the first is a
+    target once. With `count`, yields only that many batches of full windows, spread evenly over the split.
     """
     windows, rest = divmod(len(tokens) - 1, ctx)
     chosen = windows
@@ -197,6 +199,6 @@ def evaluation_batches(
 
 
 def usual_evaluation(tokens: Tokens | Array, ctx: int, batch: int) -> int:
-    """Return the default number of batches per evaluation: 0 for all, or as many as hold EVALUATED characters."""
+    """Return how many batches an evaluation covers by default: about EVALUATED characters, or 0 for the whole split."""
     count = max(1, EVALUATED // (ctx * batch))
     return count if len(tokens) > max(EVALUATED, count * ctx * batch) else 0

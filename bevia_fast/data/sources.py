@@ -1,4 +1,4 @@
-"""Reading text from files, folders and standard input in blocks, so that it may be larger than memory."""
+"""Read text from files, folders and standard input, a block at a time, so that it may be larger than memory."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from typing import BinaryIO
 from ..errors import DataError
 from ..files import METRICS, SAMPLE
 
-BLOCK = 1 << 17  # bytes read at a time: intermediate results on the way to tokens then stay in a core's caches
-MARK = "\ufeff"  # the byte order mark, decoded
+BLOCK = 1 << 17  # bytes read at a time: few enough for all arrays of the encoding to stay in a core's cache
+MARK = "\ufeff"  # the byte order mark
 
 
 def text_blocks(paths: Sequence[str], size: int = BLOCK) -> Iterator[str]:
-    """Yield the text of files, folders and standard input ("-") in nonempty blocks of about `size` bytes.
+    """Yield the text of files, folders and standard input ("-") in blocks of about `size` bytes, none of them empty.
 
-    Of a folder, every *.txt at any depth is read, in sorted order, except the samples of runs. The text is unchanged
-    except for a byte order mark; a newline separates two files if the first does not end in one. Without paths, yield
-    the default text. Raises DataError naming the file, and the byte offset where it is not UTF-8.
+    In a folder, every *.txt at any depth is read, in sorted order, except the samples of runs. The text is kept as it
+    is, except that byte order marks are removed, and that a newline is inserted between two files if the first does not
+    end with one. Without paths, yields the default text. Raises DataError for a file that is missing, empty or not
+    UTF-8, with the byte offset.
     """
     if not paths:
         yield default_text()
@@ -43,7 +44,7 @@ def text_blocks(paths: Sequence[str], size: int = BLOCK) -> Iterator[str]:
 
 
 def default_text() -> str:
-    """Return the language reference that comes with Python for help(): about 465,000 characters of English."""
+    """Return the language reference that Python includes for its help(): about 465,000 characters of English."""
     try:
         from pydoc_data.topics import topics
     except ImportError:
@@ -53,24 +54,25 @@ def default_text() -> str:
 
 @dataclass(frozen=True)
 class Source:
-    """Identifies a file and its current contents without reading it.
+    """Identifies a file and its contents without reading it.
 
-    Any change of the contents changes one of the two times, even if a program resets the first.
+    A change of the contents changes `modified` or `changed`, even if a program sets `modified` back.
     """
 
     path: str
     inode: int
     size: int
     modified: int
-    """When the contents last changed, in ns."""
+    """When the contents were last changed, in ns."""
     changed: int
-    """When the file or its metadata last changed, in ns; on Windows, when it was created."""
+    """When anything about the file was last changed, in ns; on Windows, when it was created."""
 
 
 def sources(paths: Sequence[str]) -> list[Source] | None:
-    """Return the files that `text_blocks` reads, in order, or None if one is a stream, which cannot be read twice.
+    """Return the files that `text_blocks` reads, in the same order.
 
-    Raises DataError if there is no such file.
+    Returns None if one of them is a stream, which cannot be read twice. Raises DataError if a file is missing, or if a
+    folder contains no text.
     """
     found = []
     for name in (name for path in paths for name in _files(path)):
@@ -86,18 +88,18 @@ def sources(paths: Sequence[str]) -> list[Source] | None:
 
 
 def _files(path: str) -> list[str]:
-    """Return the names of the files that `path` stands for."""
+    """Return the files that `path` stands for."""
     if path == "-" or not os.path.isdir(path):
         return [path]
     with _reading(path):
         files = sorted(file for file in Path(path).rglob("*.txt") if file.is_file() and not _is_sample(file))
     if not files:
-        raise DataError(f"The folder {path} contains no *.txt file, at any depth.")
+        raise DataError(f"The folder {path} contains no *.txt file at any depth.")
     return [str(file) for file in files]
 
 
 def _is_sample(file: Path) -> bool:
-    """Return whether a run wrote this file, which no run should train on."""
+    """Return whether a run wrote the file; a run must not train on that."""
     return file.name == SAMPLE and (file.parent / METRICS).exists()
 
 
@@ -110,9 +112,9 @@ def _reading(name: str) -> Iterator[None]:
     """Turn an OSError into a DataError of one sentence."""
     try:
         yield
-    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL
+    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL character
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        where = getattr(error, "filename", None) or _named(name)  # the file inside a folder
+        where = getattr(error, "filename", None) or _named(name)  # in a folder, the file
         raise DataError(f"Cannot read {where}: {reason}.") from None
 
 
@@ -124,20 +126,20 @@ def _read(name: str, size: int) -> Iterator[str]:
 
 
 def _decoded(file: BinaryIO, name: str, size: int) -> Iterator[str]:
-    """Yield the text of a file in nonempty blocks."""
-    done, rest = 0, b""  # the number of decoded bytes, and the start of a character that ends in the next block
+    """Yield the text of a file in blocks, none of them empty."""
+    done, rest = 0, b""  # number of bytes decoded; bytes of a character that the next block completes
     while True:
         block = _block(file, name, done + len(rest), size)
         data = rest + block
         try:
             text, used = codecs.utf_8_decode(data, "strict", not block)
         except UnicodeDecodeError as error:
-            _look_for_zero(file, name, done + len(data), size)
+            _refuse_binary(file, name, done + len(data), size)
             offset, value = done + error.start, data[error.start]
             raise DataError(
                 f"{_named(name)} is not UTF-8: byte {offset} is 0x{value:02x} ({error.reason})."
             ) from None
-        if done == 0:  # the first character is complete, or there is none yet
+        if done == 0:  # this is the start of the text, or no character is complete yet
             text = text.removeprefix(MARK)
         done, rest = done + used, data[used:]
         if text:
@@ -155,7 +157,7 @@ def _block(file: BinaryIO, name: str, offset: int, size: int) -> bytes:
     return block
 
 
-def _look_for_zero(file: BinaryIO, name: str, offset: int, size: int) -> None:
-    """Raise DataError if a zero byte follows: "binary file" says more than the first invalid byte."""
+def _refuse_binary(file: BinaryIO, name: str, offset: int, size: int) -> None:
+    """Raise DataError if the rest contains a 0: "binary file" says more than the position of the first wrong byte."""
     while block := _block(file, name, offset, size):
         offset += len(block)

@@ -1,14 +1,13 @@
-"""A text as numbers, in as few bytes as its characters need: a small text in memory, a larger one in a file that is
-mapped into memory and cached for the next run.
+"""Encoded texts: a small one is in memory, a larger one in a file that is mapped into memory and cached for later runs.
 
-The file is written in one pass over the text, so characters are numbered in the order in which they first occur;
-`Corpus` has the table from these numbers to token ids. A cache entry is identified by the path, inode, size and times
-of the source files. Its layout is
+An entry of the cache is found by the path, inode, size and times of the source files, which change when the files do.
+Its parts are
 
-    the numbers | their description in JSON | the length of the JSON, its sha256, MAGIC
+    the numbers | a description in JSON | the length of the description, its SHA-256, MAGIC
 
-It is trusted only if the length, the JSON and the sha256 of SAMPLES evenly spaced pieces of the numbers are as written,
-which detects truncated files and lost disk blocks. For a text below 4 MiB, the pieces cover everything.
+It is used only if the length, the description, and the SHA-256 of SAMPLES pieces of the numbers, spread evenly, are
+those that were written. This detects a file that was truncated, or whose blocks the disk lost. The pieces cover texts
+below 4 MiB completely.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,15 +36,14 @@ from ..files import sync_folder
 from ..kernels.lock import take_lock
 from ..machine import available_bytes, readable
 from ..reporter import Reporter
+from .encoding import encode
 from .sources import Source, sources, text_blocks
-from .tokenizer import CODE_POINTS, characters, code_points, distinct
 
 Array = NDArray[Any]
 
-IN_MEMORY = 16 << 20  # bytes; reading and encoding that many takes a tenth of a second
-KEPT = 16 << 30  # bytes of all cache entries; the least recently used are removed first
-SAMPLES, PIECE = 64, 64 << 10  # the number of pieces, and the bytes of each
-WIDENED = 1 << 20  # numbers rewritten at a time
+IN_MEMORY = 16 << 20  # bytes; texts up to this size are not cached, because encoding them takes a tenth of a second
+KEPT = 16 << 30  # bytes of all entries together; the least recently used ones are removed first
+SAMPLES, PIECE = 64, 64 << 10  # number of pieces, bytes of each
 ENCODING = "Encoding the text"
 
 MAGIC = b"bevia-fast tokens 1\n"
@@ -54,22 +52,23 @@ TAIL = struct.Struct("<Q32s20s")
 
 @dataclass(frozen=True)
 class CodedText:
-    """A text as numbers: its i-th character is characters[codes[i]]."""
+    """An encoded text: its i-th character is characters[codes[i]]."""
 
     codes: Array  # (N,) uint8, uint16 or uint32
-    characters: str  # distinct, in order of first occurrence
+    characters: str  # distinct, in the order of their numbers; see `encode`
     fingerprint: str
-    """The sha256 of the text in UTF-8, which identifies it."""
+    """SHA-256 of the text in UTF-8."""
     path: Path | None = None
-    """The cache entry that `codes` is mapped from."""
+    """The entry of the cache that holds `codes`, if there is one."""
     mapping: mmap.mmap | None = None
+    """The mapped file that holds `codes`, if there is one."""
 
 
 def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedText:
-    """Return the text of `paths` (see `text_blocks`), from the cache if its files are unchanged.
+    """Return the encoded text of `paths` (see `text_blocks`), from the cache if the files have not changed.
 
-    A text that cannot be cached, because it is a stream or the cache folder cannot be written, goes to a temporary file
-    or to memory. Raises DataError if there is no room for it, and whatever `text_blocks` raises.
+    A stream is encoded into a temporary file. If the cache's folder cannot be written, the text stays in memory. Raises
+    DataError if neither has room, and whatever `text_blocks` raises.
     """
     reporter = reporter or Reporter()
     files = sources(paths)
@@ -84,83 +83,41 @@ def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedT
             path = folder / f"{_key(files)}.tokens"
             return _open_entry(path) or _new_entry(path, paths, files, reporter)
         stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed below
-    except BrokenPipeError:  # the reader of the progress went away
+    except BrokenPipeError:  # the reader of the progress closed the pipe; the disk is all right
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        needed = 2 * size  # the array grows while it is built, and a character may need two bytes
+        needed = 2 * size  # twice, because the array grows, and a character may need two bytes
         free = available_bytes()
         if free is not None and needed > free:
             raise DataError(
-                f"There is no room for the tokens of this text: {cache_folder()}: {reason}, and they need "
-                f"{readable(needed)} of memory, of which {readable(free)} are free; the environment variable "
-                f"BEVIA_FAST_CACHE_DIR can name another folder."
+                f"There is no room for the tokens of this text (in {cache_folder()}: {reason}; in memory: "
+                f"{readable(needed)} needed, {readable(free)} free); set BEVIA_FAST_CACHE_DIR to another folder."
             ) from None
-        reporter.note(f"the tokens of the text are kept in memory because {cache_folder()} cannot hold them: {reason}.")
+        reporter.note(f"the tokens of the text stay in memory, because {cache_folder()} cannot hold them: {reason}.")
         return _in_memory(paths, size, reporter)
     with stream:
         try:
-            with reporter.counting(ENCODING, 0) as tell:
-                about = encode(text_blocks(paths), stream, tell)
+            with reporter.counting(ENCODING, 0) as report:
+                about = encode(text_blocks(paths), stream, report)
             stream.flush()
             return _mapped(stream, about)
         except BrokenPipeError:  # as above
             raise
-        except OSError as error:  # the stream cannot be read again
-            raise DataError(f"Cannot write the tokens into {folder}: {error.strerror or error}.") from None
+        except OSError as error:  # the part of the stream that was read is lost
+            raise DataError(f"Cannot write the tokens to {folder}: {error.strerror or error}.") from None
 
 
 def cache_folder() -> Path:
-    """Return the folder of the cache entries; BEVIA_FAST_CACHE_DIR overrides it."""
+    """Return the folder of the cache; the environment variable BEVIA_FAST_CACHE_DIR overrides its parent."""
     return Path(os.environ.get("BEVIA_FAST_CACHE_DIR") or platformdirs.user_cache_dir("bevia-fast")) / "texts"
-
-
-# ------------------------------------------------------------------------------------------------------------ encoding
 
 
 def _in_memory(paths: Sequence[str], size: int, reporter: Reporter) -> CodedText:
     buffer = io.BytesIO()
-    with reporter.counting(ENCODING, size) as tell:
-        about = encode(text_blocks(paths), buffer, tell)
+    with reporter.counting(ENCODING, size) as report:
+        about = encode(text_blocks(paths), buffer, report)
     return CodedText(np.frombuffer(buffer.getbuffer(), about["dtype"]), about["characters"], about["fingerprint"])
-
-
-def encode(blocks: Iterable[str], file: BinaryIO, tell: Callable[[int], None] = lambda done: None) -> dict[str, Any]:
-    """Write the numbers of a text into an empty `file`, and return their description.
-
-    `tell` is called with the number of bytes of UTF-8 that are done.
-    """
-    table = np.full(CODE_POINTS, -1, np.int32)  # from code points to numbers
-    found, dtype, count = "", np.dtype("u1"), 0
-    digest, done = hashlib.sha256(), 0
-    for text in blocks:
-        data = text.encode("utf-8", "surrogatepass")
-        digest.update(data)
-        points = code_points(text)
-        codes = table.take(points)
-        if (codes < 0).any():
-            new = characters(distinct(points[codes < 0]))
-            table[code_points(new)] = np.arange(len(found), len(found) + len(new))
-            found += new
-            codes = table.take(points)
-            needed = np.min_scalar_type(len(found) - 1).newbyteorder("<")
-            if needed != dtype:
-                _widen(file, count, dtype, needed)
-                dtype = needed
-        file.write(codes.astype(dtype).data)
-        count, done = count + codes.size, done + len(data)
-        tell(done)
-    return {"count": count, "dtype": dtype.str, "characters": found, "fingerprint": digest.hexdigest()}
-
-
-def _widen(file: BinaryIO, count: int, old: np.dtype[Any], new: np.dtype[Any]) -> None:
-    """Rewrite the `count` numbers in `file` with more bytes each, from the end so that none is overwritten unread."""
-    for start in reversed(range(0, count, WIDENED)):
-        file.seek(start * old.itemsize)
-        codes = np.frombuffer(file.read(min(WIDENED, count - start) * old.itemsize), old)
-        file.seek(start * new.itemsize)
-        file.write(codes.astype(new).data)
-    file.seek(count * new.itemsize)
 
 
 # -------------------------------------------------------------------------------------------------------------- entries
@@ -171,11 +128,11 @@ def _key(files: list[Source]) -> str:
 
 
 def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: Reporter) -> CodedText:
-    """Encode the text into a new entry, a file that gets its name only when it is complete and on disk."""
+    """Encode the text into a new entry, which gets its name only when it is complete and on disk."""
     size = sum(file.size for file in files)
     _make_room(path.parent, size)
-    with _temporary(path.parent) as (file, temporary), reporter.counting(ENCODING, size) as tell:
-        about = encode(text_blocks(paths), file, tell)
+    with _temporary(path.parent) as (file, temporary), reporter.counting(ENCODING, size) as report:
+        about = encode(text_blocks(paths), file, report)
         if sources(paths) != files:
             raise DataError("The text changed while it was being read; try again.")
         numbers = about["count"] * np.dtype(about["dtype"]).itemsize
@@ -185,7 +142,7 @@ def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: 
         file.write(text + TAIL.pack(len(text), hashlib.sha256(text).digest(), MAGIC))
         file.flush()
         os.fsync(file.fileno())
-        if os.name == "nt":  # cannot rename an open file
+        if os.name == "nt":  # Windows cannot rename an open file
             file.close()
         os.replace(temporary, path)
     sync_folder(path.parent)
@@ -196,7 +153,7 @@ def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: 
 
 
 def _open_entry(path: Path) -> CodedText | None:
-    """Return the text of an entry and mark it as used, or return None if there is no intact entry."""
+    """Return the text of an entry and mark it as used now. Returns None if it is missing or damaged."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, os.SEEK_END)
@@ -206,14 +163,14 @@ def _open_entry(path: Path) -> CodedText | None:
             text = file.read(length)
             if magic != MAGIC or hashlib.sha256(text).digest() != digest:
                 return None
-            about = json.loads(text)  # unchanged since it was written, so its contents are valid
+            about = json.loads(text)  # not validated further, because the hash is right
             numbers = about["count"] * np.dtype(about["dtype"]).itemsize
             if numbers + length + TAIL.size != size or _sample(file, numbers) != about["sample"]:
                 return None
-            with contextlib.suppress(OSError):  # a read-only cache works too
+            with contextlib.suppress(OSError):  # the cache may be read-only
                 os.utime(path)
             return _mapped(file, about, path)
-    except (OSError, ValueError, struct.error):  # absent, or the JSON would start before the file does
+    except (OSError, ValueError, struct.error):  # missing, or too short
         return None
 
 
@@ -226,11 +183,11 @@ def _mapped(file: BinaryIO, about: dict[str, Any], path: Path | None = None) -> 
 
 
 def _sample(file: BinaryIO, size: int) -> str:
-    """Return the sha256 of evenly spaced pieces of the first `size` bytes."""
+    """Return the SHA-256 of SAMPLES pieces, spread evenly over the first `size` bytes."""
     digest = hashlib.sha256()
     step = max(PIECE, -(-size // SAMPLES))
     for start in range(0, size, step):
-        start = start if start + step < size else max(start, size - PIECE)  # the last piece reaches the end
+        start = start if start + step < size else max(start, size - PIECE)  # the last piece ends at the end
         file.seek(start)
         digest.update(file.read(min(PIECE, size - start)))
     return digest.hexdigest()
@@ -241,7 +198,7 @@ def _sample(file: BinaryIO, size: int) -> str:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """Open a new file, locked so that no process takes it for a leftover; remove it afterwards unless renamed."""
+    """Open a new file, locked so that no process takes it for a leftover. It is removed if it was not renamed."""
     while True:
         handle, path = tempfile.mkstemp(".part", ".", folder)
         file = open(handle, "w+b")  # noqa: SIM115  # closed below
@@ -252,7 +209,7 @@ def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, str]]:
         except BaseException:
             file.close()
             raise
-        file.close()  # another process removed it as a leftover before it was locked
+        file.close()  # another process took it for a leftover before it was locked
     try:
         with file:
             yield file, path
@@ -264,12 +221,12 @@ def _temporary(folder: Path) -> Iterator[tuple[BinaryIO, str]]:
 def _lock(handle: int) -> bool:
     try:
         return take_lock(handle)
-    except OSError:  # a file system without locks, where leftovers stay; see _remove_leftovers
+    except OSError:  # a file system without locks; there, `_remove_leftovers` removes nothing
         return True
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the files of killed processes, on which no process holds a lock."""
+    """Remove the temporary files of processes that were killed: those that no process has locked."""
     for path in folder.glob(".*.part"):
         with contextlib.suppress(OSError), open(path, "r+b") as file:
             if take_lock(file.fileno()):
@@ -277,9 +234,9 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _make_room(folder: Path, needed: int) -> None:
-    """Remove the least recently used entries until `needed` more bytes are within KEPT and fit on the disk.
+    """Remove the least recently used entries until `needed` more bytes fit into KEPT and on the disk.
 
-    A process that has an entry open keeps its contents. Raises OSError if the bytes cannot fit.
+    A process that has a removed entry open can still read it. Raises OSError if they do not fit in any case.
     """
     entries = []
     for path in folder.glob("*.tokens"):
@@ -291,8 +248,8 @@ def _make_room(folder: Path, needed: int) -> None:
         for _, size, path in sorted(entries):
             if kept + needed <= KEPT and needed <= free:
                 break
-            with contextlib.suppress(OSError):  # open files cannot be removed on Windows
+            with contextlib.suppress(OSError):  # on Windows, an open file cannot be removed
                 os.unlink(path)
                 free, kept = shutil.disk_usage(folder).free, kept - size
     if needed > free:
-        raise OSError(errno.ENOSPC, f"{readable(needed)} are needed and {readable(free)} are free")
+        raise OSError(errno.ENOSPC, f"{readable(needed)} needed, {readable(free)} free")

@@ -1,4 +1,4 @@
-"""A character vocabulary: token i is the i-th code point of the text's alphabet, in code point order."""
+"""A character vocabulary: token i is the i-th character of the alphabet, sorted by code point."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..errors import DataError, escaped
 Array = NDArray[Any]
 
 CODE_POINTS = 0x110000  # all of Unicode
-SHOWN = 5  # unknown characters that an error names
+SHOWN = 5  # unknown characters that an error lists
 
 
 def code_points(text: str) -> Array:
-    """Return text as code points, (N,) uint32. Lone surrogates, which a shell can put into a prompt, are kept."""
+    """Return the code points of a text, (N,) uint32. Lone surrogates, which a shell can pass in a prompt, are kept."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
 def distinct(points: Array) -> Array:
-    """Return the sorted distinct code points of `points` (N,), as (V,) uint32."""
+    """Return the distinct code points among `points` (N,), sorted: (V,) uint32."""
     seen = np.zeros(CODE_POINTS, np.bool_)
     seen[points] = True
     return np.flatnonzero(seen).astype("<u4")
@@ -34,12 +34,12 @@ def characters(points: Array) -> str:
 
 
 class Tokenizer:
-    """Converts text to token ids and back. `alphabet` is a string of distinct characters in code point order."""
+    """Maps text to token ids and back. `alphabet` is a string of distinct characters, sorted by code point."""
 
     def __init__(self, alphabet: str) -> None:
         codes = code_points(alphabet)
         if not codes.size or (codes[1:] <= codes[:-1]).any():
-            raise DataError("An alphabet must be one or more distinct characters in code point order.")
+            raise DataError("An alphabet must be one or more distinct characters, sorted by code point.")
         self.alphabet = alphabet
         self._codes = codes
         self._ids = np.full(int(codes[-1]) + 2, -1, np.int32)  # the last entry stands for all higher code points
@@ -54,9 +54,9 @@ class Tokenizer:
         return len(self.alphabet)
 
     def encode(self, text: str, what: str = "The text") -> Array:
-        """Return the token ids (len(text),) int32.
+        """Return the token ids of a text, (len(text),) int32.
 
-        Raises DataError, which calls the text `what`, if a character is not in the alphabet.
+        Raises DataError, which calls the text `what`, for characters that are not in the alphabet.
         """
         ids = self.find(text)
         if (ids < 0).any():
@@ -64,19 +64,22 @@ class Tokenizer:
         return ids
 
     def find(self, text: str) -> Array:
-        """Return the token ids (len(text),) int32, with -1 for characters that are not in the alphabet."""
+        """Return token ids (len(text),) int32, with -1 for characters that are not in the alphabet."""
         ids: Array = self._ids[np.minimum(code_points(text), self._ids.size - 1)]
         return ids
 
     def decode(self, ids: Array) -> str:
-        """Return the text of token ids (N,). Raises IndexError for an id that is not in [0, vocabulary size)."""
+        """Return the text of token ids (N,). Raises IndexError for an id outside [0, vocabulary size)."""
         ids = np.asarray(ids)
         if ids.size and int(ids.min()) < 0:
             raise IndexError(f"token id {int(ids.min())} is negative")
         return characters(self._codes[ids])
 
     def unseen(self, found: Iterable[tuple[str, int]], what: str) -> DataError:
-        """Return the error for characters that are not in the alphabet, given with their positions from 0."""
+        """Return the error for characters that are not in the alphabet.
+
+        `found` are pairs of a character and its position, counted from 0; the error counts from 1.
+        """
         first: dict[str, int] = {}
         for char, position in found:
             first.setdefault(char, position)
@@ -87,15 +90,15 @@ class Tokenizer:
             named[SHOWN:] = ["others"]
         listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
         return DataError(
-            f"{what} has {listed}, which the model never saw; its alphabet is {self.shown_alphabet()}"
+            f"{what} contains {listed}, which the model does not know; its alphabet is {self.shown_alphabet()}"
         )
 
     def shown_alphabet(self, most: int = 300) -> str:
-        """Return the alphabet in one line, truncated if it is long, with unprintable characters escaped."""
+        """Return the alphabet on one line, at most `most` characters of it, with unprintable characters escaped."""
         shown = escaped(self.alphabet[:most])
         return f"{shown} ... ({len(self)} characters)" if len(self) > most else shown
 
 
 def visible(char: str) -> str:
-    """Return a character in quotes, such as `'é'`, escaped if it is unprintable, such as `'\\n'` or `'\\udc80'`."""
+    """Return a character in quotes, like `'é'`; if it is unprintable, escaped, like `'\\n'` or `'\\udc80'`."""
     return f"'{char}'" if char.isprintable() else ascii(char)

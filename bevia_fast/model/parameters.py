@@ -1,7 +1,8 @@
-"""The weights of a model: one flat buffer, and named views into it.
+"""The weights of a model: one flat buffer, and named views of it.
 
-Flat, because then clipping, AdamW, saving and comparing are each one pass over one array. Matrices come first and
-vectors last, so that weight decay is a prefix. Names, shapes and layouts are GPT-2's (linear weights: input x output).
+With a flat buffer, clipping, AdamW, saving and comparing are each one pass over one array. Matrices come first and
+vectors last, so that weight decay applies to a prefix. Names, shapes and layouts are GPT-2's (linear weights: input x
+output).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class ParameterSpec:
 
 
 def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
-    """All tensors of a model, matrices first. The order is that of the flat buffer."""
+    """Return all tensors of a model in the order of the flat buffer: matrices, then vectors."""
     C, V, T = config.dim, config.vocab_size, config.ctx
     matrices = [ParameterSpec("wte.weight", (V, C), "normal"), ParameterSpec("wpe.weight", (T, C), "normal")]
     vectors = []
@@ -83,14 +84,15 @@ class LayerParameters(NamedTuple):
 
 
 class Parameters(Mapping[str, NDArray[Any]]):
-    """A flat buffer with named views: weights, or their gradients, or their moments.
+    """Weights, or their gradients, or their moments: a flat buffer with named views.
 
-    `flat` is (P,) of the config's dtype; each tensor starts at a cache line, the gaps between them stay 0.
-    `decayed` is how many leading elements belong to matrices. `parameters["wte.weight"]` is a view of shape (V, C).
+    `flat` is (P,) of the config's dtype. Each tensor starts at a cache line, and the gaps between tensors stay 0. The
+    first `decayed` elements belong to matrices. `parameters["wte.weight"]` is a view of shape (V, C). `layers` and
+    `ln_f` are the same views, grouped for the model.
     """
 
     def __init__(self, config: ModelConfig, *, empty: Callable[[int, Any], NDArray[Any]] = aligned_zeros) -> None:
-        """Filled with 0. `empty` makes the buffer."""
+        """All elements are 0. `empty(size, dtype)` allocates the buffer."""
         self.config = config
         self.specs = parameter_specs(config)
         dtype = np.dtype(config.dtype)
@@ -109,9 +111,12 @@ class Parameters(Mapping[str, NDArray[Any]]):
 
     @classmethod
     def initial(cls, config: ModelConfig, seed: int) -> Parameters:
-        """GPT-2's initialisation: normal with standard deviation 0.02; the projections that write into the residual
-        stream are scaled by 1/sqrt(2 layers), so that its variance does not grow with depth. Drawn in float64 from a
-        stream for each tensor, so that it depends on the seed and the tensor alone."""
+        """Return weights initialized as in GPT-2 (Radford et al. 2019).
+
+        Matrices are normal with standard deviation 0.02. The projections that write to the residual stream are scaled
+        by 1/sqrt(2 layers), so that its variance does not grow with depth. Each tensor is drawn in float64 from its own
+        random stream, so that it depends only on the seed and the tensor.
+        """
         parameters = cls(config)
         for index, spec in enumerate(parameters.specs):
             view = parameters[spec.name]
@@ -125,7 +130,7 @@ class Parameters(Mapping[str, NDArray[Any]]):
 
     @property
     def count(self) -> int:
-        """Numbers to be trained; the gaps are not counted."""
+        """The number of trained parameters, without the gaps."""
         return sum(spec.count for spec in self.specs)
 
     @cached_property
@@ -147,11 +152,11 @@ class Parameters(Mapping[str, NDArray[Any]]):
 
     @property
     def head(self) -> NDArray[Any]:
-        """The output projection (V, C): its own matrix, or the token embedding's."""
+        """The output projection (V, C): a matrix of its own, or with --tie the token embedding."""
         return self["wte.weight" if self.config.tie else "lm_head.weight"]
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The tensor called `name`, or `default` where the model has none (as biases with --no-bias)."""
+        """Return the tensor called `name`, or `default` if the model has none, such as a bias with --no-bias."""
         return self._views.get(name, default)
 
     def __getitem__(self, name: str) -> NDArray[Any]:

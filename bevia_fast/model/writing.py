@@ -1,14 +1,14 @@
-"""Sampling text from a model, one character at a time.
+"""Generate text with a model, one character at a time.
 
-When the context is full, the model continues with its last half as the past. So a text can have any length, and each
-character, except the first few, is sampled given at least ctx/2 characters before it; see `kernels.windows`.
+When the context is full, the model continues with the last half of it. So the text can be of any length, and every
+character except the first few depends on at least ctx/2 characters before it; see `kernels.windows`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,24 +20,22 @@ from ..kernels.rng import stream_key, uniform
 from .decoder import Decoder
 from .gpt import GPT
 
-if TYPE_CHECKING:
-    pass
-
 Array = NDArray[Any]
 
-LARGEST_BLOCK = 512  # the most characters per call; the first call samples one, the next two, four, ...
-BLOCK_SECONDS = 1 / 60  # the target duration of a call, since Ctrl-C waits for its end
+LARGEST_BLOCK = 512  # the most characters per call; the first call draws one, later ones 2, 4, ...
+BLOCK_SECONDS = 1 / 60  # aim for calls no longer than this, because Ctrl-C waits for the current call
 NOT_FINITE = "The model's logits are not finite; its weights are unusable."
 
 
-
-
 def stream(model: GPT, tokenizer: Tokenizer, config: GenerateConfig, *, use_cache: bool = True) -> Iterator[str]:
-    """Yield the characters that follow `config.prompt`, as they are sampled.
+    """Yield the characters that follow `config.prompt`, as they are drawn.
 
-    An empty prompt stands for a newline, or for the first character of the alphabet if it has no newline. Character i
-    is a pure function of the weights, the text before it, and (seed, i). With `use_cache` = False, the model reads its
-    whole window again for each character, which is slow and gives the same text; tests compare the cache with it.
+    An empty prompt stands for a newline, or for the first character of the alphabet if that has no newline. Character i
+    is a pure function of the weights, the text before it, and (seed, i). With `use_cache=False`, the model processes
+    its whole window again for every character. This is slow and gives the same text: tests compare the cache with it.
+
+    Raises DataError, before the first character, for a prompt with characters that are not in the alphabet, and
+    StoppedRun if the logits are not finite.
     """
     text = config.prompt or ("\n" if "\n" in tokenizer.alphabet else tokenizer.alphabet[0])
     tokens = tokenizer.encode(text, "The prompt")[-model.config.ctx :]
@@ -53,7 +51,10 @@ def _characters(
 
 
 def _cached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
-    """Yield the following tokens, computing only the newest one, in blocks that take about one frame of a screen."""
+    """Yield the tokens that follow, with a cache of keys and values.
+
+    Draws a block of tokens per call: as many as take about BLOCK_SECONDS, the time between two frames on a screen.
+    """
     decoder = Decoder(model)
     token = choose(model, decoder.read(tokens), config, 0)
     yield token
@@ -64,7 +65,7 @@ def _cached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
         count = decoder.write(drawn, token, config, done)
         speed = drawn.size / max(time.perf_counter() - start, 1e-9)
         size = max(1, min(2 * size, int(speed * BLOCK_SECONDS), LARGEST_BLOCK))
-        size = 1 << (size.bit_length() - 1)  # a power of 2: the contract remembers each shape that it has checked
+        size = 1 << (size.bit_length() - 1)  # a power of 2, because the contract checks each shape only once
         yield from drawn[:count].tolist()
         if count < drawn.size:
             raise StoppedRun(NOT_FINITE)
@@ -72,7 +73,7 @@ def _cached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
 
 
 def _uncached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
-    """Yield the following tokens, computing the whole window for each; the reference for `_cached`."""
+    """Yield the same tokens, but compute the whole window for each of them: the reference for `_cached`."""
     window, ctx = tokens.tolist(), model.config.ctx
     for number in range(config.length):
         if len(window) > ctx:
@@ -83,7 +84,7 @@ def _uncached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int
 
 
 def choose(model: GPT, logits: Array, config: GenerateConfig, number: int) -> int:
-    """Return token `number` of the text, given its logits (V,). Raises StoppedRun if a logit is not finite."""
+    """Draw token `number` of the text from its logits (V,). Raises StoppedRun if a logit is not finite."""
     token = model.backend.sample_token(
         np.ascontiguousarray(logits), temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
         noise=uniform(stream_key(config.seed, "sampling"), number),

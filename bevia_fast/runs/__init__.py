@@ -1,6 +1,6 @@
-"""What a run leaves on disk, and how it is read again.
+"""What a run writes to disk, and how it is read back.
 
 Begin with `folder`: the files of a run and the lock on them. `tensorfile` is the safetensors format with a checksum,
 `modelfile` a trained model, `checkpoint` everything a run needs to resume; `trained` is the `Run` that Python users
-hold. All of it is validated when it is read. How a run is trained is not known here.
+hold. Everything is validated when it is read. This wing does not know how a run is trained.
 """

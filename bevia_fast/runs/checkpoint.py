@@ -1,7 +1,7 @@
-"""Checkpoints: everything a run needs to resume with the same bits as if it had never stopped.
+"""Checkpoints: everything that a run needs to resume with the same bits as without an interruption.
 
-RUN/checkpoints/step-<step>.safetensors holds the weights and AdamW's two moments; its header holds the step, all
-options, the alphabet, the fingerprint of the text, and the versions of the software.
+RUN/checkpoints/step-<step>.safetensors holds the weights and AdamW's two moments. Its header holds the step, all
+options, the alphabet, the fingerprint of the text, and the versions of the programs that computed it.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from .spikes import Spikes
 from .tensorfile import damaged_header, open_tensors, write_tensors
 
 FORMAT_VERSION = 1
-PARTS = ("weights", "first", "second")  # the names of the moments are those of the AdamW kernel
+PARTS = ("weights", "first", "second")  # "first" and "second" are AdamW's moments
 NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 
-# Options that do not affect the result of a step, or only its rounding. `steps` changes the learning rates of later
-# steps; `data` may have moved, since the text itself is compared.
+# Options that do not affect what a step computes, or only how it is rounded. `steps` affects the learning rate of later
+# steps. `data` may change because a text can be moved; its contents are compared instead.
 MAY_CHANGE = {
     "data", "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
     "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "on_nan", "recompute",
@@ -41,19 +41,19 @@ MAY_CHANGE = {
 
 @dataclass
 class Progress:
-    """The progress of a run, besides its weights and moments."""
+    """The state of a run besides its weights and moments."""
 
     step: int = 0
     skipped: int = 0
-    """Steps that were skipped because their numbers were not finite."""
+    """Steps skipped because their loss or gradient was not finite."""
     spikes: Spikes = field(default_factory=Spikes)
     unfinished: dict[str, Any] | None = None
-    """The line of metrics.jsonl of `step`, until its evaluation is finished."""
+    """The record of `step` for metrics.jsonl, as long as its evaluation is unfinished."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read from a file and validated."""
+    """The validated contents of a checkpoint file."""
 
     path: Path
     config: TrainConfig
@@ -61,17 +61,18 @@ class Checkpoint:
     progress: Progress
     fingerprint: str
     versions: dict[str, str]
-    tensors: dict[str, Parameters]  # by the names of PARTS
+    tensors: dict[str, Parameters]  # keys: PARTS
 
 
-@functools.cache  # looked up on disk, which may fail by the time a checkpoint is written
+@functools.cache  # they are read from the disk, which may fail by the time a checkpoint is written
 def versions() -> dict[str, str]:
-    """Return the versions of the software, since another version of any of it may round differently."""
+    """Return the versions of everything that may round differently in another version."""
     found = {name: importlib.metadata.version(name) for name in ("bevia-fast", "numpy", "numba")}
     return {**found, "python": platform.python_version(), "machine": f"{platform.system()} {platform.machine()}"}
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
+    """Return the file of the checkpoint of a step."""
     return run / CHECKPOINTS / f"step-{step:08d}.safetensors"
 
 
@@ -79,7 +80,10 @@ def save_checkpoint(
     run: Path, config: TrainConfig, tokenizer: Tokenizer, progress: Progress, fingerprint: str,
     tensors: dict[str, Parameters],
 ) -> int:  # fmt: skip
-    """Write a checkpoint of `progress.step`, atomically, and return its size in bytes. Raises CheckpointError."""
+    """Write a checkpoint of step `progress.step` atomically, and return its size in bytes.
+
+    `fingerprint` identifies the text. Raises CheckpointError; existing files then stay as they are.
+    """
     about = {
         "format_version": FORMAT_VERSION,
         "config": asdict(config),
@@ -93,7 +97,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
-    """Read and validate a checkpoint. Raises CheckpointError with one sentence about what is wrong."""
+    """Read and validate a checkpoint. Raises CheckpointError if it is missing, damaged or of another version."""
     with open_tensors(path) as file:
         about = file.about
         try:
@@ -104,9 +108,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
             progress = _read_progress(about["progress"])
             fingerprint, used = about["fingerprint"], about["versions"]
             if type(fingerprint) is not str or not isinstance(used, dict):
-                raise ValueError("fingerprint or versions are missing")
+                raise ValueError("the fingerprint or the versions are invalid")
             if checkpoint_path(Path(), progress.step).name != path.name:
-                raise ValueError(f"it is of step {progress.step}")
+                raise ValueError(f"its step is {progress.step}")
         except (KeyError, TypeError, ValueError, RecursionError, ConfigError, DataError) as error:
             raise damaged_header(path, error) from None
         file.check({name: shape for part in PARTS for name, shape in layout(model, f"{part}.").items()})
@@ -119,7 +123,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _read_progress(found: Any) -> Progress:
-    """Return a Progress from JSON. Raises ValueError for anything else."""
+    """Return a Progress from parsed JSON. Raises KeyError, TypeError or ValueError if it is invalid."""
     found = options_of(Progress, found)
     spikes = options_of(Spikes, found["spikes"])
     counts = found["step"], found["skipped"], spikes["count"]
@@ -138,7 +142,7 @@ def _read_progress(found: Any) -> Progress:
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """Return the steps and files of a run's checkpoints, newest first. Raises CheckpointError without a folder."""
+    """Return (step, file) of a run's checkpoints, newest first. Raises CheckpointError if their folder is missing."""
     folder = run / CHECKPOINTS
     with reading(folder):
         found = [(NAME.fullmatch(path.name), path) for path in folder.iterdir()]
@@ -146,7 +150,7 @@ def checkpoints(run: Path) -> list[tuple[int, Path]]:
 
 
 def candidates(run: str | Path) -> list[Path]:
-    """Return the files that a run could resume from, newest first, without reading them.
+    """Return the checkpoint files of a run, newest first, without reading them.
 
     Raises CheckpointError if there is none.
     """
@@ -164,7 +168,7 @@ def candidates(run: str | Path) -> list[Path]:
 def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
     """Return the newest intact checkpoint of a run, and what is wrong with each newer one.
 
-    Raises CheckpointError if there is none; nothing is changed.
+    Changes nothing on disk. Raises CheckpointError if there is none.
     """
     damaged: list[str] = []
     for path in candidates(run):
@@ -172,7 +176,7 @@ def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
             return load_checkpoint(path), damaged
         except CheckpointError as error:
             damaged.append(str(error))
-    others = f" None of the other {len(damaged) - 1} is intact either." if len(damaged) > 1 else ""
+    others = f" Older checkpoints that cannot be used either: {len(damaged) - 1}." if len(damaged) > 1 else ""
     raise CheckpointError(f"{run} has no intact checkpoint to resume from: {damaged[0]}{others}")
 
 
@@ -180,23 +184,23 @@ def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
 
 
 def stored_config(run: str | Path) -> TrainConfig:
-    """Return the options with which a run resumes by default.
+    """Return the options that resume a run as it was started. Some of them can be changed:
 
         train(replace(stored_config("runs/1"), steps=5000))
 
-    Raises CheckpointError if there is no intact checkpoint.
+    Raises CheckpointError if the run has no intact checkpoint.
     """
     config = newest_good(run)[0].config
     return replace(config, resume=str(run), out="", allow_changed_text=False)
 
 
 def refuse_changes(stored: TrainConfig, wanted: TrainConfig) -> None:
-    """Raise ConfigError, naming the option, if an option differs that a resumed run cannot change."""
+    """Raise ConfigError naming the first option whose change a resumed run does not allow."""
     run = wanted.resume
     if wanted.out and Path(wanted.out).resolve() != Path(run).resolve():
         raise ConfigError(f"--out is {wanted.out}; a resumed run stays in its folder, {run}.")
     model = wanted.model
-    if not model.vocab_size:  # as in options that were not read from a checkpoint
+    if not model.vocab_size:  # the options were not read from a checkpoint
         model = replace(model, vocab_size=stored.model.vocab_size)
     for name, old, new in _options(stored, replace(wanted, model=model)):
         if old != new and name not in MAY_CHANGE:
@@ -208,7 +212,7 @@ def _options(stored: TrainConfig | ModelConfig, wanted: TrainConfig | ModelConfi
     for each in fields(stored):
         old, new = getattr(stored, each.name), getattr(wanted, each.name)
         if is_dataclass(old):
-            yield from _options(old, new)  # type: ignore[arg-type]  # only the model is one
+            yield from _options(old, new)  # type: ignore[arg-type]  # `old` is the ModelConfig
         else:
             yield each.name, old, new
 

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, the lock on it, and its lines of metrics."""
+"""The folder of a run: its files, the lock on it, and its metrics."""
 
 from __future__ import annotations
 
@@ -28,16 +28,17 @@ from ..files import (
 )
 from ..kernels.lock import take_lock
 
-CHECKPOINTS = "checkpoints"  # a folder
+CHECKPOINTS = "checkpoints"  # a subfolder
 RUN_FILES = (MODEL, CONFIG, METRICS, CHECKPOINTS)
 _WRITTEN = "|".join(map(re.escape, (MODEL, CONFIG, LOSS, SAMPLE)))
-LEFTOVER = re.compile(rf"\.({_WRITTEN}|step-\d+\.safetensors)\.\d+\.part")  # see write_atomically
+LEFTOVER = re.compile(rf"\.({_WRITTEN}|step-\d+\.safetensors)\.\d+\.part")  # see `files.write_atomically`
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of a killed training process, once its lock is ours and they are no longer in use.
+    """Remove the temporary files of a training process that was killed.
 
-    Temporary files of other commands, which take no lock, and of other programs stay.
+    The caller must hold the lock on the run's folder, because otherwise the files may still be in use. Files of other
+    commands, which take no lock, and files of the user are not removed.
     """
     with contextlib.suppress(OSError):
         found = [path for path in folder.iterdir() if LEFTOVER.fullmatch(path.name)]
@@ -47,20 +48,23 @@ def remove_leftovers(folder: Path) -> None:
 
 
 class RunFolder:
-    """The folder that a training run writes to, locked meanwhile. Nothing is created before `create`.
+    """The folder that a training run writes to, locked while it does. Nothing is created before `create`.
 
-    The lock is on metrics.jsonl, the only file that is never replaced by another.
+    The lock is on metrics.jsonl, because that file is never replaced by another.
     """
 
     def __init__(self, out: str = "") -> None:
-        """Prepare a new run. Raises CheckpointError if `out` is a file, or contains a run or one of its files."""
+        """Choose the folder of a new run: `out`, or if that is empty, the next free one of runs/1, runs/2, ...
+
+        Raises CheckpointError if `out` is a file, or contains a run or a file that a run would overwrite.
+        """
         self.path = Path(out)
         self._numbered = not out
         self._handle: int | None = None
-        self._end = 0  # bytes of complete lines in metrics.jsonl
+        self._end = 0  # bytes of metrics.jsonl that are complete lines
         self._waiting: list[bytes] = []  # lines that could not be written yet
         if out:
-            _refuse_taken(self.path)
+            _refuse_existing(self.path)
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
@@ -85,7 +89,7 @@ class RunFolder:
             try:
                 file = open(self.path / CONFIG, "x", encoding="utf-8")  # noqa: SIM115  # closed below
             except FileExistsError:
-                raise _taken(self.path) from None
+                raise _already_a_run(self.path) from None
             try:
                 with file:
                     file.write(config_text(config))
@@ -93,7 +97,7 @@ class RunFolder:
                 (self.path / CHECKPOINTS).mkdir(exist_ok=True)
             except BaseException:
                 self.close()
-                for name in (METRICS, CONFIG):  # in this order: no other run may start here until config.json is gone
+                for name in (METRICS, CONFIG):  # config.json last: it keeps other runs out until then
                     with contextlib.suppress(OSError):
                         os.unlink(self.path / name)
                 raise
@@ -108,14 +112,14 @@ class RunFolder:
             self._end = os.fstat(handle).st_size
         except BaseException:
             os.close(handle)
-            if flags & os.O_EXCL:  # created just now
+            if flags & os.O_EXCL:  # just created
                 with contextlib.suppress(OSError):
                     os.unlink(self.path / METRICS)
             raise
         self._handle = handle
 
     def cut_back(self, step: int) -> None:
-        """Remove the lines after `step`, and any incomplete line, from the end of metrics.jsonl."""
+        """Truncate metrics.jsonl before the first line that is after `step`, incomplete or damaged."""
         assert self._handle is not None
         keep = 0
         with writing(self.path / METRICS):
@@ -131,8 +135,8 @@ class RunFolder:
         self._end = keep
 
     def log(self, record: dict[str, Any]) -> None:
-        """Append a line to metrics.jsonl. A line that cannot be written is kept and written with a later one."""
-        # NaN is not valid JSON
+        """Append a line to metrics.jsonl. A line that cannot be written now is written with a later one."""
+        # NaN becomes null, because it is not valid JSON
         record = {name: _finite(value) for name, value in record.items()}
         self._waiting.append(json.dumps(record, allow_nan=False).encode() + b"\n")
         with contextlib.suppress(OSError):
@@ -142,7 +146,7 @@ class RunFolder:
         assert self._handle is not None
         while self._waiting:
             line = self._waiting[0]
-            if os.fstat(self._handle).st_size != self._end:  # part of a line from a failed attempt
+            if os.fstat(self._handle).st_size != self._end:  # part of a line, from a failed attempt
                 os.ftruncate(self._handle, self._end)
             try:
                 write_all(self._handle, line)
@@ -154,15 +158,18 @@ class RunFolder:
             del self._waiting[0]
 
     def sync(self) -> None:
-        """Flush all lines to disk. Raises CheckpointError if that fails; the lines are kept."""
+        """Flush all lines to disk. Raises CheckpointError if that fails; the next call tries again."""
         with writing(self.path / METRICS):
-            self._follow()
+            self._restore_metrics()
             self._write_waiting()
             assert self._handle is not None
             os.fsync(self._handle)
 
-    def _follow(self) -> None:
-        """If the folder was removed and created again, start a new metrics.jsonl with the lines of the old one."""
+    def _restore_metrics(self) -> None:
+        """If metrics.jsonl was removed or replaced, write it again with the lines of the old file, which is still open.
+
+        This happens when the folder is deleted or moved during a run, and created again.
+        """
         assert self._handle is not None
         old, end, path = self._handle, self._end, self.path / METRICS
         if path.exists() and os.path.samestat(os.stat(path), os.fstat(old)):
@@ -170,10 +177,10 @@ class RunFolder:
         self._open(os.O_CREAT | os.O_EXCL)
         try:
             os.lseek(old, 0, os.SEEK_SET)
-            while self._end < end:  # part of a line may follow
+            while self._end < end:  # the rest may be part of a line
                 chunk = os.read(old, min(CHUNK, end - self._end))
                 if not chunk:
-                    raise OSError("the lines written before are gone")
+                    raise OSError("earlier lines are lost")
                 write_all(self._handle, chunk)
                 self._end += len(chunk)
         except BaseException:  # the next attempt starts over
@@ -185,7 +192,7 @@ class RunFolder:
         os.close(old)
 
     def close(self) -> None:
-        """Release the lock."""
+        """Release the lock on the folder."""
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
@@ -213,30 +220,30 @@ def _next_free(parent: Path) -> Path:
     raise AssertionError("unreachable")
 
 
-def _refuse_taken(path: Path) -> None:
+def _refuse_existing(path: Path) -> None:
     refuse_nul(path, "a folder")
     with writing(path):
         if path.exists() and not path.is_dir():
             raise CheckpointError(f"{path} is not a folder; choose another one with --out.")
         if any((path / name).exists() for name in RUN_FILES):
-            raise _taken(path)
-        for name in (LOSS, SAMPLE):  # the user's own files, since there is no run
+            raise _already_a_run(path)
+        for name in (LOSS, SAMPLE):  # the user's own files, because there is no run
             if (path / name).exists():
                 raise CheckpointError(
                     f"{path} contains a file {name}, which the run would overwrite; choose another folder with --out."
                 )
 
 
-def _taken(path: Path) -> CheckpointError:
+def _already_a_run(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} already contains a run; choose another folder with --out, or resume it: --resume {path}."
+        f"{path} already contains a run; choose another folder with --out, or resume it with --resume {path}."
     )
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """Return the records of metrics.jsonl, without a last line that is being written.
+    """Return the records of metrics.jsonl, without a last line that is incomplete.
 
-    Raises CheckpointError if the file does not exist or is not such a file.
+    Raises CheckpointError if the file is missing or is not a metrics file.
     """
     path = folder / METRICS
     with reading(path):
@@ -245,7 +252,7 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     try:
         records = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a file of metrics: {error}.") from None
+        raise CheckpointError(f"{path} is not a metrics file: {error}.") from None
     if not all(isinstance(record, dict) for record in records):
-        raise CheckpointError(f"{path} is not a file of metrics: a line is not an object.")
+        raise CheckpointError(f"{path} is not a metrics file: a line is not an object.")
     return records

@@ -1,6 +1,6 @@
 """A trained model as one file: model.safetensors, with the weights by name, the configuration and the alphabet.
 
-All of it is validated when it is read.
+Everything read from such a file is validated before it is used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FORMAT_VERSION = 2
 
 
 def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> None:
-    """Write the weights after optimizer step `step`, atomically. Raises CheckpointError."""
+    """Write the weights after optimizer step `step`, atomically. Raises CheckpointError; an older file then stays."""
     about = {
         "format_version": FORMAT_VERSION,
         "config": asdict(parameters.config),
@@ -31,10 +31,10 @@ def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: i
 
 
 def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
-    """Return the weights and the vocabulary of a run folder or a model file.
+    """Read the weights and the vocabulary from a run folder or a model file.
 
-    Raises CheckpointError, with one sentence about what is wrong, for a file that is missing, truncated, changed in any
-    bit or from another program, or whose weights do not fit its configuration or are not finite.
+    Raises CheckpointError for a file that is missing, truncated, changed in any bit, or written by another program, and
+    for weights that do not match the file's configuration or are not finite.
     """
     path = model_path(path)
     with open_tensors(path) as file:
@@ -51,7 +51,7 @@ def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
 
 
 def model_path(path: str | Path) -> Path:
-    """Return the model file of a run folder, or the file itself. Raises CheckpointError if there is none."""
+    """Return the model file of a run folder, or `path` if it is a file. Raises CheckpointError if there is none."""
     path = Path(path)
     refuse_nul(path, "a run")
     try:
@@ -67,34 +67,35 @@ def model_path(path: str | Path) -> Path:
 
 
 def layout(config: ModelConfig, prefix: str = "") -> Layout:
-    """Return the names, shapes and dtype of a model's weights."""
+    """Return the names, shapes and dtype of a model's weights; `prefix` is put before each name."""
     return {prefix + spec.name: (spec.shape, config.dtype) for spec in parameter_specs(config)}
 
 
 def check_version(path: Path, about: dict[str, Any], version: int) -> None:
-    """Raise CheckpointError for a file of another format version."""
+    """Raise CheckpointError for a file whose format has another version."""
     if about["format_version"] != version:
         found = shown(repr(about["format_version"]))
-        raise CheckpointError(f"{path} has format version {found}; this program reads {version}.")
+        raise CheckpointError(f"{path} has format version {found}; this program reads version {version}.")
 
 
 def read_model(options: Any, alphabet: Any) -> tuple[ModelConfig, Tokenizer]:
-    """Return configuration and vocabulary from JSON. Raises one of several errors for anything else."""
+    """Return the configuration and the vocabulary from parsed JSON.
+
+    Raises TypeError, ValueError, ConfigError or DataError if they are invalid.
+    """
     if not isinstance(alphabet, str):
         raise ValueError("the alphabet is not text")
     config, tokenizer = ModelConfig(**options_of(ModelConfig, options)), Tokenizer(alphabet)
     if len(tokenizer) != config.vocab_size:
-        raise ValueError(
-            f"its alphabet has {len(tokenizer)} characters, its configuration {config.vocab_size}"
-        )
+        raise ValueError(f"its alphabet has {len(tokenizer)} characters, but its vocab_size is {config.vocab_size}")
     return config, tokenizer
 
 
 def options_of(kind: type, options: Any) -> dict[str, Any]:
-    """Return all fields of a dataclass from JSON. Raises ValueError if one is missing or unknown."""
+    """Return all fields of a dataclass from parsed JSON. Raises ValueError if a field is missing or unknown."""
     if not isinstance(options, dict):
         raise ValueError("the configuration is not an object")
     different = options.keys() ^ {field.name for field in fields(kind)}
     if different:
-        raise ValueError(f"options {', '.join(sorted(different))}")
+        raise ValueError(f"missing or unknown options: {', '.join(sorted(different))}")
     return options

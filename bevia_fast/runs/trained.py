@@ -1,4 +1,4 @@
-"""A trained model, loaded and ready to write."""
+"""A trained model, ready to use."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from .modelfile import load_model, model_path
 
 @dataclass
 class Run:
-    """A run: a model, its vocabulary, and the folder that it is saved in. Returned by `train` and `Run.load`."""
+    """A trained model with its vocabulary and its folder, as `train` returns it and `Run.load` reads it."""
 
     folder: Path
     model: GPT
     tokenizer: Tokenizer
     interrupted: int = 0
-    """The number of the signal that ended training before its last step (2 for Ctrl-C), or 0."""
+    """Number of the signal that ended training before its last step, such as 2 for Ctrl-C; 0 if there was none."""
 
     @classmethod
     def load(cls, path: str | Path, backend: BackendName = "numba", threads: int = 0) -> Run:
-        """Load a run folder or a model file. Raises CheckpointError."""
+        """Read a run folder or a model file. Raises CheckpointError if that fails."""
         parameters, tokenizer = load_model(path)
         model = GPT(parameters.config, open_backend(backend, threads), parameters)
         return cls(model_path(path).parent, model, tokenizer)
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """The records of metrics.jsonl, one per step: step, loss, val_loss, lr, grad_norm, tokens_per_s."""
+        """The records of metrics.jsonl, one per step, with step, loss, val_loss, lr, grad_norm and tokens_per_s."""
         return read_metrics(self.folder)
 
 
 def generate(run: Run | str | Path, prompt: str = "", **options: Any) -> str:
-    """Return a text that starts with `prompt` and continues as sampled from the model of `run`.
+    """Return `prompt` followed by text that the model of `run` writes.
 
-    `run` is a `Run`, or the path of a run folder. Options are the other fields of `GenerateConfig`: length=500,
-    temperature=0.8, top_k=0, top_p=1.0, seed=1337, and for a path also backend="numba", threads=0. Raises DataError for
-    a prompt with characters that the model does not know.
+    `run` is the result of `train`, or the path of a run folder. The options are the other fields of `GenerateConfig`:
+    length=500, temperature=0.8, top_k=0, top_p=1.0, seed=1337, and for a path backend="numba", threads=0.
+    Raises DataError for a prompt with characters that are not in the model's alphabet, and CheckpointError for a path
+    that holds no model.
     """
     config = GenerateConfig(run="", prompt=prompt, **options)
     if isinstance(run, str | Path):

@@ -1,14 +1,14 @@
-"""Compiling everything that training needs before it starts, with two processes if there are two CPUs.
+"""Compile all kernels that training needs before it starts, with two processes where there are two CPUs.
 
-Within one process, Numba compiles one function after another: most of the compiler is Python, and the rest holds a
-lock. So if a function is missing, a second process is started. Both make the calls of a tiny training step, this
-process from its start and the other from its end. Whichever reaches a function first compiles it; the other finds it
-on disk.
+Within one process, Numba compiles one function after another: most of it is Python code, and the rest holds a lock. So
+if a kernel is missing on disk, a second process starts. Both make the calls of a tiny training step, this process from
+the first call on, the second from the last call back. Whichever reaches a function first compiles it, and the other
+finds it on disk. They meet somewhere in the middle.
 
-    python -P -m bevia_fast.training.compiling FOLDER MODELS    the second process: a cache folder, a list of models
+    python -P -m bevia_fast.training.compiling FOLDER MODELS    the second process: a cache folder, models in JSON
 
-The second process is silent. When its standard input ends, because it is no longer needed or its parent is gone, it
-prints the names of the functions that it compiled and exits.
+The second process prints nothing while it works. When its standard input closes, because it is no longer needed or its
+parent has died, it writes the names of the functions that it compiled to standard output and exits.
 """
 
 from __future__ import annotations
@@ -39,11 +39,12 @@ from .step import Trainer
 PATIENCE = 2.0  # seconds that the second process may take to exit
 
 
-def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int], None] | None = None) -> str:
-    """Call every kernel that training needs once, on a small model, so that they are all compiled.
+def warm_up(config: ModelConfig, backend: Backend, report: Callable[[str, int, int], None] | None = None) -> str:
+    """Call every kernel that training needs once, on a small model, so that all of them are compiled.
 
-    `tell` is called for each operation that must be compiled, with its name, its number, and their total. Returns why
-    the compiled code cannot be cached, in a few words, or an empty string.
+    `report` is called with the name, the number, and the total number of operations, for each one that is not on disk.
+    Returns why the compiled code cannot be saved for later processes, in a few words; an empty string if it can be, or
+    if nothing was compiled.
     """
     if backend.name != "numba":
         _use_every_kernel(config, backend)
@@ -53,10 +54,10 @@ def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int
     noted, all_operations = Listener(backend), Listener(get_backend("numpy"))
 
     def compiling(_: str) -> None:
-        if tell is not None:
+        if report is not None:
             if not all_operations.called:
                 _use_every_kernel(config, cast(Backend, all_operations))
-            tell(noted.operations[-1], len(noted.operations), len(all_operations.operations))
+            report(noted.operations[-1], len(noted.operations), len(all_operations.operations))
 
     before = len(kernel_cache.compiled)
     with two_compilers([config], compiling):
@@ -65,16 +66,17 @@ def warm_up(config: ModelConfig, backend: Backend, tell: Callable[[str, int, int
 
 
 def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
-    """Call every kernel once; compiled code depends on dtypes and options but not on sizes."""
+    """Make all calls of a training run, on a tiny model: compiled code depends on dtypes and options, not on sizes."""
     small = replace(
         config, layers=1, heads=1, ctx=min(config.ctx, 8), dim=min(config.dim, 16),
         vocab_size=min(config.vocab_size, 16),
     )  # fmt: skip
-    tokens = np.zeros(DRAWN_AHEAD * small.ctx, np.int32)  # many windows: drawing their order by epochs is slow
+    # A short text would have many epochs in the first block of windows, each with an order of its own to compute.
+    tokens = np.zeros(DRAWN_AHEAD * small.ctx, np.int32)
     trainer = Trainer(TrainConfig(batch=2, steps=1), small, backend, tokens)
     trainer.update(1, trainer.backward(1))
     trainer.model.loss(*trainer.batches[0])
-    # the first character reads the prompt, the second the cache
+    # two characters: the first is computed from the prompt, the second with the cache of keys and values
     list(stream(trainer.model, Tokenizer(_placeholder(small.vocab_size)), GenerateConfig(run="", length=2)))
 
 
@@ -87,12 +89,12 @@ def _placeholder(size: int) -> str:
 
 
 @contextlib.contextmanager
-def two_compilers(configs: list[ModelConfig], tell: Callable[[str], None] = lambda name: None) -> Iterator[None]:
-    """Inside this context, a second process helps to compile functions for training models like these.
+def two_compilers(configs: list[ModelConfig], report: Callable[[str], None] = lambda name: None) -> Iterator[None]:
+    """Inside this context, a second process helps to compile the kernels for training these models.
 
-    It starts when the first function is missing. `tell` is called as in `kernels.numba_jit._runtime.cache.telling`.
-    This process compiles alone if there is no second CPU, if the cache folder is not writable, or if the second process
-    does not start.
+    It starts with the first function that is not on disk; `report` is called as in the kernel cache's `telling`. This
+    process compiles alone if there is no second CPU, if no folder can be written by both, or if the second process does
+    not start.
     """
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
@@ -100,22 +102,23 @@ def two_compilers(configs: list[ModelConfig], tell: Callable[[str], None] = lamb
 
     def missing(name: str) -> None:
         if not second:
-            second.append(_started(configs))
-        tell(name)
+            second.append(_start_second(configs))
+        report(name)
 
     try:
         with kernel_cache.telling(missing):
             yield
     finally:
         if second and second[0] is not None:
-            kernel_cache.compiled += _ended(second[0])
+            kernel_cache.compiled += _stop_second(second[0])
 
 
-def _started(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
+def _start_second(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
+    """Start the second process; return None where it would not help or does not start."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
     from ..kernels.numba_jit._runtime import threads as kernel_threads
 
-    possible = sys.executable and not hasattr(sys, "frozen")  # a frozen program is not an interpreter
+    possible = sys.executable and not hasattr(sys, "frozen")  # the executable of a frozen program is not Python
     if not (possible and kernel_cache.writable() and len(kernel_threads.allowed_cpus()) > 1):
         return None
     models = json.dumps([asdict(config) for config in configs])
@@ -127,10 +130,10 @@ def _started(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
     return None
 
 
-def _ended(process: subprocess.Popen[bytes]) -> list[str]:
-    """End the second process and return the names of the functions that it compiled."""
+def _stop_second(process: subprocess.Popen[bytes]) -> list[str]:
+    """Stop the second process and return the names of the functions that it compiled."""
     try:
-        names = process.communicate(timeout=PATIENCE)[0]  # closes its standard input
+        names = process.communicate(timeout=PATIENCE)[0]  # this closes its standard input
     except subprocess.TimeoutExpired:
         process.kill()
         names = process.communicate()[0]
@@ -138,15 +141,15 @@ def _ended(process: subprocess.Popen[bytes]) -> list[str]:
 
 
 def main(folder: str, models: str) -> None:
-    """Run the second process."""
+    """Run as the second process."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
-    for name in ("SIGINT", "SIGHUP"):  # sent to all processes of a terminal; the parent decides
+    for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to both processes; the parent decides what to do
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 
     def end() -> None:
-        with kernel_cache.saving:  # never released
+        with kernel_cache.saving:  # never released: no file may be half written at the exit
             try:
                 os.write(1, "\n".join(kernel_cache.compiled).encode())
             finally:
@@ -166,7 +169,10 @@ def main(folder: str, models: str) -> None:
 
 
 def _compile(configs: list[ModelConfig]) -> None:
-    """Compile everything that training these models needs, from the end, alternating with the other process."""
+    """Compile everything that training these models needs, from the last call to the first.
+
+    Functions that another process is compiling are tried again later.
+    """
     from ..kernels.numba_jit._runtime import cache as kernel_cache
     from ..kernels.numba_jit._runtime import threads as kernel_threads
 

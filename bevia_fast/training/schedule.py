@@ -1,4 +1,4 @@
-"""The learning rate over a run: linear warmup, then half a cosine down (Loshchilov & Hutter 2017, eq. 5)."""
+"""The learning rate schedule: linear warmup, then cosine decay (Loshchilov & Hutter 2017, eq. 5)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 
 
 def learning_rate(step: int, *, steps: int, lr: float, min_lr: float, warmup: int) -> float:
-    """Return the learning rate of optimizer step `step`, counted from 1 to `steps`.
+    """Return the learning rate of optimizer step `step`, which counts from 1 to `steps`.
 
-    It rises to `lr` at step `warmup` and falls to `min_lr` at the last step. In a run shorter than its warmup it only
-    rises.
+    It rises to `lr` at step `warmup` and falls to `min_lr` at the last step. A run shorter than its warmup only rises.
     """
     if step <= warmup:
         return lr * step / warmup

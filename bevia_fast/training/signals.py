@@ -1,4 +1,4 @@
-"""Ctrl-C, a request to terminate, a closed terminal: finish the current step first."""
+"""Ctrl-C, SIGTERM and a closed terminal: finish the current step before the run ends."""
 
 from __future__ import annotations
 
@@ -8,23 +8,25 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-POLITE = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-HANGUP = getattr(signal, "SIGHUP", None)  # a closing terminal often sends it twice, once through its shell
+STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+HANGUP = getattr(signal, "SIGHUP", None)  # often sent twice for one closed terminal: by the terminal and by its shell
 
 
 @contextlib.contextmanager
-def finish_on_signal(told: Callable[[], None]) -> Iterator[Callable[[], int]]:
-    """Inside this context, the yielded function returns the number of the first signal that arrived, or 0.
+def finish_on_signal(interrupted: Callable[[], None]) -> Iterator[Callable[[], int]]:
+    """Inside this context, the given function returns the number of the first signal received, or 0 before that.
 
-    A second signal stops at once: Ctrl-C raises KeyboardInterrupt, others raise SystemExit with 128 + their number as
-    exit code. A second SIGHUP is ignored. A signal that was ignored before, as with nohup, stays ignored.
+    `interrupted` is called when the first signal arrives. A second signal ends the program at once: Ctrl-C with
+    KeyboardInterrupt, the others with SystemExit and exit code 128 + the signal's number. Only a second SIGHUP is
+    ignored. Signals that the caller already ignores, as under nohup, stay ignored. Outside the main thread, which is
+    the only one to receive signals, the function always returns 0.
     """
     first: list[int] = []
 
     def requested() -> int:
         return first[0] if first else 0
 
-    if threading.current_thread() is not threading.main_thread():  # gets no signals
+    if threading.current_thread() is not threading.main_thread():
         yield requested
         return
 
@@ -34,13 +36,13 @@ def finish_on_signal(told: Callable[[], None]) -> Iterator[Callable[[], int]]:
         if first:
             raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         first.append(number)
-        # a signal may arrive in the middle of a step or of printing, so nothing may be raised here
+        # The signal may arrive in the middle of a step or of printing, so nothing may be raised here.
         with contextlib.suppress(Exception):
-            told()
+            interrupted()
 
     before = {}
     try:
-        for number in POLITE:
+        for number in STOP_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, handle)
         yield requested

@@ -1,18 +1,19 @@
-"""One optimizer step, and the state that it changes.
+"""One optimizer step: gradient of a batch, clipping, AdamW.
 
-A step is a pure function of (weights, moments, seed, step): batches and dropout masks are looked up by index.
+A step is a pure function of (weights, moments, seed, step), because batches and dropout masks are drawn by their number
+and not from a generator with a state. So a resumed run repeats the bits of one that was never interrupted.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ..config import ModelConfig, TrainConfig
-from ..data.corpus import Batches, Tokens, evaluation_batches
+from ..data.corpus import Batches, Tokens
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
@@ -24,13 +25,13 @@ Array = NDArray[Any]
 
 
 class Trainer:
-    """The state of training: the weights, their gradients, and AdamW's two moments."""
+    """All state that a step changes: the weights, their gradients, and AdamW's first and second moments."""
 
     def __init__(
         self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Tokens | Array,
         tensors: dict[str, Parameters] | None = None,
     ) -> None:  # fmt: skip
-        """Start from random weights and zero moments, or from the `tensors` of a checkpoint."""
+        """Start with new weights and moments of 0, or with `tensors`: the weights and moments of a checkpoint."""
         self.config, self.backend = config, backend
         self.tensors = tensors or {
             "weights": Parameters.initial(model, config.seed), "first": Parameters(model), "second": Parameters(model),
@@ -41,12 +42,12 @@ class Trainer:
         self.batches = Batches(tokens, model.ctx, config.batch, config.seed)
 
     def microbatches(self, step: int) -> Iterator[tuple[Array, Array, DropoutStream]]:
-        """Yield tokens, targets and dropout of each micro-batch of step `step`, counted from 1."""
+        """Yield (tokens, targets, dropout) for each of the --accumulate batches of step `step`, counted from 1."""
         for index in range((step - 1) * self.config.accumulate, step * self.config.accumulate):
             yield *self.batches[index], DropoutStream(self.config.seed, index)
 
     def backward(self, step: int) -> float:
-        """Return the mean loss of the step's micro-batches; its gradient is added to `gradients`, which must be 0."""
+        """Compute the gradient of a step's mean loss into `gradients`, which must be 0 before; return the loss."""
         scale, losses = 1.0 / self.config.accumulate, 0.0
         for tokens, targets, dropout in self.microbatches(step):
             losses += self.model.loss_and_gradients(tokens, targets, self.gradients, scale=scale, dropout=dropout)
@@ -57,9 +58,10 @@ class Trainer:
         return math.sqrt(self.backend.squared_norm(self.gradients.flat))
 
     def update(self, step: int, loss: float, norm: float | None = None) -> tuple[float, float]:
-        """Clip the gradient and take AdamW's step; return (norm before clipping, learning rate).
+        """Clip the gradient, update the weights with AdamW, and set the gradient to 0.
 
-        Raises StoppedRun if the loss or the gradient is not finite; the weights are then unchanged.
+        `loss` is the result of `backward`, `norm` that of `norm`, if it is already known. Returns the norm before
+        clipping and the learning rate. Raises StoppedRun, before anything changes, if loss or norm is not finite.
         """
         config = self.config
         norm = self.norm() if norm is None else norm
@@ -80,23 +82,7 @@ class Trainer:
 
 
 def not_finite(loss: float, norm: float) -> str:
-    """Return which of the two is a NaN or an infinity, in words, or an empty string."""
+    """Say which of the two is NaN or infinite; return an empty string if neither is."""
     if not math.isfinite(loss):
         return f"the loss is {loss}"
     return "" if math.isfinite(norm) else f"the gradient's norm is {norm}"
-
-
-def evaluate(
-    model: GPT, tokens: Tokens | Array, batch: int, batches: int = 0, stop: Callable[[], bool] = lambda: False
-) -> float | None:
-    """Return the mean loss in nats per character over a split, or over `batches` batches spread over it.
-
-    Each character is predicted from those before it in its window of ctx. Returns None if `stop` becomes true.
-    """
-    total, count = 0.0, 0
-    for inputs, targets in evaluation_batches(tokens, model.config.ctx, batch, batches):
-        if stop():
-            return None
-        total += model.loss(inputs, targets) * targets.size
-        count += targets.size
-    return total / count

@@ -1,4 +1,4 @@
-"""The same small model, trained step by step by two backends."""
+"""Train the same small model with two backends, step by step, and compare them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ CURVE_TOLERANCE = {"float32": 1e-3, "float64": 1e-8}  # nats, between the losses
 
 
 def check_training(a: Backend, b: Backend, dtype: Literal["float32", "float64"], steps: int = 50) -> Iterator[CheckRow]:
-    """Train a small model with both backends from the same start; compare the first gradients and all losses."""
+    """Train a small model with both backends and compare the gradients of the first step and the losses of all steps.
+
+    Both start from the same weights. Yields one row for the gradients, then one for the losses.
+    """
     model = ModelConfig(ctx=24, dim=36, layers=2, heads=3, dropout=0.1, vocab_size=29, dtype=dtype)
     config = TrainConfig(model=model, batch=5, steps=steps, warmup=10)
     tokens = np.random.default_rng(0).integers(0, model.vocab_size, 4096).astype(np.int32)
-    tokens[1::2] = tokens[::2]  # something to learn: every second token repeats the previous one
+    tokens[1::2] = tokens[::2]  # something to learn: every second token repeats the one before it
     trainers = [Trainer(config, model, backend, tokens) for backend in (a, b)]
     curves: list[list[float]] = [[], []]
     for step in range(1, steps + 1):

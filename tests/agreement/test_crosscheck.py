@@ -21,7 +21,7 @@ from bevia_fast.kernels.contract import OPERATIONS, Backend
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 from bevia_fast.planning.memory import training_memory
-from bevia_fast.training import loop
+from bevia_fast.training import opening
 from bevia_fast.training.step import Trainer
 from bevia_fast.training.twins import CURVE_TOLERANCE, check_training
 
@@ -135,9 +135,9 @@ def test_it_logs_differences_and_stops_a_run_that_goes_wrong(tmp_path: Path, mon
     assert [record["step"] for record in history if "crosscheck" in record] == [2, 4]
     assert all(0 < record["crosscheck"] < 1e-4 for record in history if "crosscheck" in record)
 
-    real = loop.open_backend
+    real = opening.open_backend
     monkeypatch.setattr(
-        loop, "open_backend",
+        opening, "open_backend",
         lambda name, threads=0: broken(linear_backward=forgets_a_term) if name == "numpy" else real(name, threads),
     )  # fmt: skip
     with pytest.raises(StoppedRun, match="Stopped at step 2: the gradient of h"):
@@ -152,7 +152,7 @@ def test_with_recompute_the_other_model_keeps_as_little(tmp_path: Path, monkeypa
             super().__init__(*args, **options)
             made.append(self)
 
-    monkeypatch.setattr(loop, "LiveCrosscheck", Watched)
+    monkeypatch.setattr(opening, "LiveCrosscheck", Watched)
     history = train(tiny_config(tmp_path, steps=2, crosscheck_every=1, recompute=True)).history
     assert [0 < record["crosscheck"] < 1e-4 for record in history[1:]] == [True, True]
     assert [live.model.recompute for live in made] == [True]

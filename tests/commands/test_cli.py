@@ -227,7 +227,7 @@ def test_each_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
         (b"", "bad.txt is empty."),
         (b"good\xff", "bad.txt is not UTF-8: byte 4 is 0xff"),
         (b"\x7fELF\x00", "bad.txt is not text: byte 4 is 0"),
-        (b"far too short for it", "--ctx 16 needs at least 17 there."),
+        (b"far too short for it", "and --ctx 16 needs at least 17."),
     ],
 )
 def test_bad_texts(

@@ -1,4 +1,4 @@
-"""Splitting a text, and drawing batches from it."""
+"""Splitting a text and drawing batches from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from bevia_fast.errors import DataError, StoppedRun
 
 
 def coded(text: str) -> CodedText:
-    """With characters in an order that is not the alphabet's."""
+    """Encode a text with its characters in an order that is not the alphabet's."""
     characters = "".join(sorted(set(text), reverse=True))
     return CodedText(np.array([characters.index(char) for char in text], np.uint8), characters, "")
 
@@ -38,15 +38,17 @@ def test_splits_are_by_position() -> None:
 def test_a_given_alphabet_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = Corpus(coded("acac" * 10), Tokenizer("abc"))
     assert corpus.training[:4].tolist() == [0, 2, 0, 2]
-    for scanned in (1, 3, 100):  # the message is that of Tokenizer.encode
+    for scanned in (1, 3, 100):  # the message is that of `Tokenizer.encode`
         monkeypatch.setattr(module, "SCANNED", scanned)
         with pytest.raises(DataError) as caught:
             Corpus(coded("aébé≠c"), Tokenizer("abc"))
-        assert str(caught.value).startswith("The text has 'é' (character 2) and '≠' (character 5), which the model")
+        assert str(caught.value).startswith(
+            "The text contains 'é' (character 2) and '≠' (character 5), which the model does not know; "
+        )
 
 
-def test_a_mapped_text_gives_its_pages_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing depends on when: the same tokens come out."""
+def test_a_mapped_text_releases_its_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokens are the same, whenever that happens."""
     monkeypatch.setattr(tokenfile, "IN_MEMORY", 0)
     monkeypatch.setattr(tokenfile, "cache_folder", lambda: tmp_path / "texts")
     monkeypatch.setattr(module, "ROWS_KEPT", 3)
@@ -59,22 +61,24 @@ def test_a_mapped_text_gives_its_pages_back(tmp_path: Path, monkeypatch: pytest.
         assert np.array_equal(mapped[index], wanted[index])
 
 
-def test_damage_that_no_check_saw_is_not_a_number_of_another_character() -> None:
+def test_an_undetected_invalid_code_stops_the_run() -> None:
     text = coded("abcd" * 10)
     codes = text.codes.copy()
     codes[7] = 200
     corpus = Corpus(replace(text, codes=codes))
     assert len(corpus.training[:7]) == 7
-    with pytest.raises(StoppedRun, match="tokens is damaged; remove"):
+    message = r"^The cached tokens of the text are damaged; remove .* and resume the run\.$"
+    with pytest.raises(StoppedRun, match=message):
         corpus.training[:8]
 
 
 def test_a_split_shorter_than_a_window_is_refused() -> None:
     corpus = Corpus(coded("abcdefghij" * 10))
     corpus.check_length(9)
-    with pytest.raises(DataError, match="10 are in the validation split, and --ctx 10 needs at least 11"):
+    message = r"its validation split has 10 of 100 characters, and --ctx 10 needs at least 11\.$"
+    with pytest.raises(DataError, match=message):
         corpus.check_length(10)
-    with pytest.raises(DataError, match="training split"):
+    with pytest.raises(DataError, match="its training split has 0 of 1 characters"):
         Corpus(coded("a")).check_length(1)
 
 
@@ -87,7 +91,7 @@ def test_permuted_is_a_bijection(size: int, key: int) -> None:
 
 
 def test_permuted_looks_random() -> None:
-    """Neither order nor a fixed point is more frequent than in a random permutation."""
+    """It is as unordered, and has as few fixed points, as a random permutation."""
     size = 2000
     result = permuted(np.arange(size), size, 12345)
     assert abs(np.corrcoef(np.arange(size), result)[0, 1]) < 0.1
@@ -106,11 +110,11 @@ def test_an_epoch_visits_each_window_once(data: st.DataObject) -> None:
     offset = batches.offset(epoch)
     assert 0 <= offset < ctx
     assert np.array_equal(starts, offset + ctx * np.arange(batches.windows))
-    assert starts[-1] + ctx + 1 <= length  # the last target is there too
-    assert length - batches.windows * ctx < 2 * ctx + 1  # hardly anything is left out
+    assert starts[-1] + ctx + 1 <= length  # the last target exists
+    assert length - batches.windows * ctx < 2 * ctx + 1  # at most two windows are left out
 
 
-def test_targets_are_one_further_on() -> None:
+def test_targets_are_the_next_tokens() -> None:
     tokens = np.arange(1000, dtype=np.int32)
     inputs, targets = Batches(tokens, 16, 5, 0)[7]
     assert inputs.shape == targets.shape == (5, 16)
@@ -128,7 +132,7 @@ def test_batches_are_a_pure_function_of_seed_and_number() -> None:
     assert not np.array_equal(Batches(tokens, 7, 3, 2)[0][0], wanted[0])
 
 
-def test_small_batches_put_together_are_the_large_ones() -> None:
+def test_consecutive_small_batches_make_up_large_ones() -> None:
     tokens = np.arange(3000, dtype=np.int32)
     small, large = Batches(tokens, 8, 2, 5), Batches(tokens, 8, 6, 5)
     for index in range(100):
@@ -168,7 +172,7 @@ def test_a_number_of_evaluation_batches_is_spread_over_the_split() -> None:
 
 @settings(max_examples=100)
 @given(st.integers(1, 20000), st.integers(1, 50), st.integers(1, 50))
-def test_a_usual_evaluation_takes_no_more_than_so_many_characters(length: int, ctx: int, batch: int) -> None:
+def test_the_default_evaluation_is_limited(length: int, ctx: int, batch: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "EVALUATED", 1000)
         tokens = np.zeros(length, np.int32)
@@ -180,4 +184,4 @@ def test_a_usual_evaluation_takes_no_more_than_so_many_characters(length: int, c
         assert seen == count * ctx * batch <= max(1000, ctx * batch)
         assert seen > 500
     else:
-        assert seen == length - 1 < ctx * batch  # not even one batch
+        assert seen == length - 1 < ctx * batch  # shorter than one batch

@@ -1,4 +1,4 @@
-"""Reading text, in blocks of any size."""
+"""Reading text in blocks of any size."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(*paths: str, size: int = BLOCK) -> str:
     return "".join(text_blocks(paths, size))
 
 
-def test_one_file_is_kept_as_it_is(tmp_path: Path) -> None:
+def test_a_file_is_kept_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes("\ufeffein\r\nTäxt\n\n".encode())
     assert read(str(path)) == "ein\r\nTäxt\n\n"
@@ -39,12 +39,12 @@ def test_files_are_joined_in_order_and_folders_sorted(tmp_path: Path) -> None:
     assert read(str(first), str(folder)) == "0\n1\n2\n"
 
 
-def test_what_a_run_wrote_is_not_read(tmp_path: Path) -> None:
+def test_samples_of_runs_are_not_read(tmp_path: Path) -> None:
     for name in ("a.txt", "runs/1/metrics.jsonl", "runs/1/sample.txt", "runs/1/b.txt", "c/sample.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
     assert read(str(tmp_path)) == "a.txt\nc/sample.txt\nruns/1/b.txt"
-    assert read(str(tmp_path / "runs" / "1" / "sample.txt")) == "runs/1/sample.txt"  # asked for by name
+    assert read(str(tmp_path / "runs" / "1" / "sample.txt")) == "runs/1/sample.txt"  # named explicitly
 
 
 def test_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,7 +61,7 @@ def test_the_default_text_is_pythons_reference() -> None:
 
 def test_a_python_without_the_default_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(DataError, match="give a text with --data"):
+    with pytest.raises(DataError, match="name a text with --data"):
         read()
 
 
@@ -87,14 +87,14 @@ def test_bad_files_are_named_with_the_byte(tmp_path: Path, content: bytes, messa
 def test_missing_files_and_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Cannot read .*nothing\.txt: No such file"):
         read(str(tmp_path / "nothing.txt"))
-    with pytest.raises(DataError, match=r"has no \*\.txt file"):
+    with pytest.raises(DataError, match=r"contains no \*\.txt file at any depth\."):
         read(str(tmp_path))
     with pytest.raises(DataError, match="null byte"):
         read("a\0b")
 
 
-def test_a_folder_whose_files_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As below a folder that may be read and not searched."""
+def test_files_that_cannot_be_examined_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example in a folder that may be listed but not searched."""
     (tmp_path / "a.txt").write_text("text")
     stat = os.stat
 
@@ -113,7 +113,7 @@ def test_a_folder_whose_files_cannot_be_looked_at(tmp_path: Path, monkeypatch: p
 
 
 def simply(files: list[bytes]) -> str:
-    """What `text_blocks` does, each file as a whole; an error is its message without the name of the file."""
+    """Do what `text_blocks` does, but with whole files; return an error as its message without the file name."""
     text = ""
     for data in files:
         if 0 in data:
@@ -139,8 +139,8 @@ BROKEN = st.lists(st.sampled_from([b"a", b"\n", b"\0", b"\xef\xbb\xbf", b"\xc3",
 @given(st.lists(st.one_of(UTF8, BROKEN), min_size=1, max_size=4), st.integers(1, 9))
 @example([b"\xff\xfea\0b\0"], 1)
 @example([b"a\xe2\x82"], 2)
-def test_any_blocks_give_what_the_whole_gives(files: list[bytes], size: int) -> None:
-    """Text and errors, with the places of bytes."""
+def test_any_block_size_gives_the_same_text_and_errors(files: list[bytes], size: int) -> None:
+    """Errors include the positions of bytes."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [str(Path(folder) / str(number)) for number in range(len(files))]
         for path, data in zip(paths, files, strict=True):
@@ -173,7 +173,7 @@ def test_a_changed_file_is_another_source(tmp_path: Path) -> None:
     path.write_text("after!")  # of the same size
     os.utime(path, ns=(times[0], times[1] + 10**9))
     seen.append(sources([str(path)]))
-    os.utime(path, ns=times)  # the time is set back
+    os.utime(path, ns=times)  # set the time back
     seen.append(sources([str(path)]))
     os.replace(path, tmp_path / "other.txt")
     path.write_text("after!")
@@ -183,7 +183,7 @@ def test_a_changed_file_is_another_source(tmp_path: Path) -> None:
     assert seen[-1] == sources([str(path)])
 
 
-def test_a_folder_is_its_files_and_a_stream_is_none(tmp_path: Path) -> None:
+def test_a_folder_stands_for_its_files_and_a_stream_has_no_sources(tmp_path: Path) -> None:
     for name in ("b.txt", "a.txt", "c.md"):
         (tmp_path / name).write_text(name)
     assert [Path(source.path).name for source in sources([str(tmp_path)]) or []] == ["a.txt", "b.txt"]

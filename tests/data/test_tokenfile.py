@@ -1,4 +1,4 @@
-"""Texts as numbers, and the cache of them."""
+"""Encoding texts, and the cache of encoded texts."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ from small_runs import Acting, result, tiny_config
 
 from bevia_fast import train
 from bevia_fast.commands.main import main
-from bevia_fast.data import tokenfile
+from bevia_fast.data import encoding, tokenfile
 from bevia_fast.data.corpus import Corpus
+from bevia_fast.data.encoding import encode
 from bevia_fast.data.sources import default_text
-from bevia_fast.data.tokenfile import CodedText, coded_text, encode
+from bevia_fast.data.tokenfile import CodedText, coded_text
 from bevia_fast.errors import DataError
 from bevia_fast.reporter import Reporter
 from bevia_fast.runs.checkpoint import newest_good, stored_config
@@ -47,7 +48,7 @@ def text_of(coded: CodedText) -> str:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache folder for this test, in which every text is kept."""
+    """Return a cache folder for this test, in which texts of any size are cached."""
     folder = tmp_path / "cache" / "texts"
     monkeypatch.setattr(tokenfile, "cache_folder", lambda: folder)
     monkeypatch.setattr(tokenfile, "IN_MEMORY", 0)
@@ -63,7 +64,7 @@ def path(tmp_path: Path) -> str:
 
 @pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Its length is how often a text was encoded."""
+    """Return a list whose length is the number of encoded texts."""
     calls: list[int] = []
 
     def counted(*arguments: Any) -> Any:
@@ -79,14 +80,14 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @settings(max_examples=100)
 @given(st.lists(st.text(st.characters(), min_size=1)), st.booleans())
-def test_numbers_mean_the_characters(blocks: list[str], many: bool) -> None:
-    """However the text is cut; with many characters, numbers that are written already get more bytes."""
+def test_numbers_stand_for_the_characters(blocks: list[str], many: bool) -> None:
+    """However the text is cut into blocks; with many characters, numbers already written are widened."""
     if many:
         blocks = [*blocks, "".join(map(chr, range(200, 600))), "a"]
     file = io.BytesIO()
     done = [0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenfile, "WIDENED", 7)
+        patch.setattr(encoding, "WIDENED", 7)
         about = encode(blocks, file, done.append)
     text = "".join(blocks)
     codes = np.frombuffer(file.getvalue(), about["dtype"])
@@ -137,14 +138,14 @@ def test_a_text_is_encoded_once(cache: Path, path: str, encoded: list[int]) -> N
     assert [entry.suffix for entry in cache.iterdir()] == [".tokens"]
 
 
-def test_a_changed_source_is_noticed(cache: Path, path: str, encoded: list[int]) -> None:
+def test_a_changed_source_is_encoded_again(cache: Path, path: str, encoded: list[int]) -> None:
     coded_text([path])
     times = os.stat(path).st_atime_ns, os.stat(path).st_mtime_ns
     changed = TEXT.replace("cat", "dog")
     Path(path).write_text(changed)
     assert text_of(coded_text([path])) == changed
     Path(path).write_text(TEXT)
-    os.utime(path, ns=times)  # somebody covers his tracks
+    os.utime(path, ns=times)  # set the time back
     assert text_of(coded_text([path])) == TEXT
     assert len(encoded) == 3
     folder = Path(path).parent
@@ -154,22 +155,22 @@ def test_a_changed_source_is_noticed(cache: Path, path: str, encoded: list[int])
     assert text_of(coded_text([str(folder)])) == "more\n" + TEXT + "x"
 
 
-def test_a_text_that_changes_while_it_is_read(cache: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_changes_while_read_is_refused(cache: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def grow(blocks: Iterable[str], *rest: Any) -> Any:
         with open(path, "a") as file:
             file.write("more")
         return encode(blocks, *rest)
 
     monkeypatch.setattr(tokenfile, "encode", grow)
-    with pytest.raises(DataError, match="changed while it was read"):
+    with pytest.raises(DataError, match=r"^The text changed while it was being read; try again\.$"):
         coded_text([path])
     assert list(cache.iterdir()) == []
 
 
 @pytest.mark.parametrize("size", [len(TEXT), 200_000])
-def test_a_damaged_entry_is_made_anew(cache: Path, path: str, encoded: list[int], size: int, monkeypatch: Any) -> None:
-    """Each way in which a file is usually damaged: cut off, emptied, blocks of zeros, another's content."""
-    monkeypatch.setattr(tokenfile, "PIECE", 1000)  # so that the pieces are not all of a text of 200,000 characters
+def test_a_damaged_entry_is_replaced(cache: Path, path: str, encoded: list[int], size: int, monkeypatch: Any) -> None:
+    """The usual kinds of damage: truncated, empty, blocks of zeros, foreign contents."""
+    monkeypatch.setattr(tokenfile, "PIECE", 1000)  # so that the pieces do not cover a text of 200,000 characters
     text = (TEXT * 100)[:size]
     Path(path).write_text(text)
     entry = coded_text([path]).path
@@ -190,7 +191,7 @@ def test_a_damaged_entry_is_made_anew(cache: Path, path: str, encoded: list[int]
     entry.mkdir()  # cannot be replaced
     notes = Acting()
     assert text_of(coded_text([path], notes)) == text
-    assert "kept in memory" in notes.notes[0]
+    assert notes.notes[0].startswith(f"the tokens of the text stay in memory, because {cache} cannot hold them: ")
 
 
 KILLED = """
@@ -210,7 +211,7 @@ KILLED = """
 
 
 def start(folder: Path, path: str, end: str) -> subprocess.Popen[str]:
-    """A process that encodes the text and gets to its middle."""
+    """Start a process that encodes the text and runs `end` in the middle."""
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(KILLED).format(end=end), path], text=True, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, env=os.environ | {"BEVIA_FAST_CACHE_DIR": str(folder)},
@@ -218,7 +219,7 @@ def start(folder: Path, path: str, end: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
-def test_a_process_that_is_killed_leaves_nothing_that_lasts(cache: Path, path: str) -> None:
+def test_leftovers_of_a_killed_process_are_removed(cache: Path, path: str) -> None:
     with start(cache.parent, path, "os.kill(os.getpid(), 9)") as process:
         assert process.wait(60) == -signal.SIGKILL
     assert [entry.suffix for entry in cache.iterdir()] == [".part"]
@@ -226,22 +227,22 @@ def test_a_process_that_is_killed_leaves_nothing_that_lasts(cache: Path, path: s
     assert [entry.suffix for entry in cache.iterdir()] == [".tokens"]
 
 
-def test_two_processes_at_the_same_time(cache: Path, path: str) -> None:
-    """The file that another process is writing is not taken for a leftover, and it comes to its end too."""
+def test_two_processes_can_encode_at_the_same_time(cache: Path, path: str) -> None:
+    """The file that another process is writing is not removed as a leftover, and that process finishes too."""
     with start(cache.parent, path, "print('here', flush=True), sys.stdin.readline()") as process:
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "here\n"
         mine = coded_text([path])
         assert sorted(entry.suffix for entry in cache.iterdir()) == [".part", ".tokens"]
-        process.stdin.write("go on\n")
+        process.stdin.write("continue\n")
         process.stdin.close()
         assert process.wait(60) == 0
     assert [entry.suffix for entry in cache.iterdir()] == [".tokens"]
     assert text_of(mine) == text_of(coded_text([path])) == TEXT
 
 
-def test_many_threads_at_the_same_time(cache: Path, path: str) -> None:
+def test_many_threads_can_encode_at_the_same_time(cache: Path, path: str) -> None:
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.append(text_of(coded_text([path])))) for _ in range(8)]
     for thread in threads:
@@ -252,7 +253,7 @@ def test_many_threads_at_the_same_time(cache: Path, path: str) -> None:
     assert [entry.suffix for entry in cache.iterdir()] == [".tokens"]
 
 
-def test_ctrl_c_leaves_nothing(cache: Path, path: str) -> None:
+def test_ctrl_c_leaves_no_file(cache: Path, path: str) -> None:
     class Impatient(Reporter):
         def counting(self, what: str, total: int) -> Any:
             raise KeyboardInterrupt
@@ -262,21 +263,23 @@ def test_ctrl_c_leaves_nothing(cache: Path, path: str) -> None:
     assert list(cache.iterdir()) == []
 
 
-def test_a_reader_that_goes_away_is_no_fault_of_the_disk(cache: Path, path: str, encoded: list[int]) -> None:
+def test_a_closed_pipe_is_not_mistaken_for_a_disk_error(cache: Path, path: str, encoded: list[int]) -> None:
     class Gone(Reporter):
         def counting(self, what: str, total: int) -> Any:
-            def tell(done: int) -> None:
+            def report(done: int) -> None:
                 raise BrokenPipeError
 
-            return contextlib.nullcontext(tell)
+            return contextlib.nullcontext(report)
 
     with pytest.raises(BrokenPipeError):
         coded_text([path], Gone())
     assert list(cache.iterdir()) == []
-    assert len(encoded) == 1  # and not once more, into memory
+    assert len(encoded) == 1  # and not again, into memory
 
 
-def test_the_least_recently_used_entries_go(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_least_recently_used_entries_are_removed(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     paths = [tmp_path / f"{number}.txt" for number in range(4)]
     for path in paths:
         path.write_text(path.name * 2000)
@@ -284,7 +287,7 @@ def test_the_least_recently_used_entries_go(cache: Path, tmp_path: Path, monkeyp
     for number, entry in enumerate(entries):
         assert entry is not None
         os.utime(entry, ns=(number * 10**9, number * 10**9))
-    opened = coded_text([str(paths[0])])  # now the one most recently used
+    opened = coded_text([str(paths[0])])  # now it is the most recently used one
     monkeypatch.setattr(tokenfile, "KEPT", 32_000)
     coded_text([str(paths[3])])
     assert [entry.exists() for entry in entries if entry] == [True, False, True]
@@ -292,26 +295,27 @@ def test_the_least_recently_used_entries_go(cache: Path, tmp_path: Path, monkeyp
     paths[3].write_text("another")
     last = coded_text([str(paths[3])])
     assert list(cache.iterdir()) == [last.path]
-    assert text_of(opened) == "0.txt" * 2000  # is used on
+    assert text_of(opened) == "0.txt" * 2000  # a removed entry can still be read
 
 
-# ---------------------------------------------------------------------------------------------------------------- room
+# --------------------------------------------------------------------------------------------------------------- space
 
 
-def test_a_cache_that_cannot_be_written(cache: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_writable_cache_texts_stay_in_memory(
+    cache: Path, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache.parent.write_text("a file where a folder should be")
     notes = Acting()
     assert text_of(coded_text([path], notes)) == TEXT
-    note = f"the tokens of the text are kept in memory because {cache} cannot hold them: Not a directory."
-    assert notes.notes == [note]
+    assert notes.notes == [f"the tokens of the text stay in memory, because {cache} cannot hold them: Not a directory."]
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(TEXT.encode())))
     assert text_of(coded_text(["-"], notes)) == TEXT
     monkeypatch.setattr(tokenfile, "available_bytes", lambda: 1000)
-    with pytest.raises(DataError, match=r"no room for the tokens of this text: .*: Not a directory, and of the memory"):
+    with pytest.raises(DataError, match=r"no room for the tokens of this text \(in .*: Not a directory; in memory: "):
         coded_text([path])
 
 
-def test_a_cache_that_can_only_be_read(
+def test_a_read_only_cache_is_used(
     cache: Path, path: str, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coded_text([path])
@@ -329,8 +333,8 @@ def test_a_cache_that_can_only_be_read(
     assert "Read-only" in notes.notes[0]
 
 
-def test_a_disk_without_room(cache: Path, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is written then; entries go if that helps, and only then."""
+def test_a_disk_without_enough_space(cache: Path, path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written; entries are removed only if that helps."""
     old = tmp_path / "old.txt"
     old.write_text(TEXT * 2)
     entry = coded_text([str(old)]).path
@@ -341,14 +345,15 @@ def test_a_disk_without_room(cache: Path, path: str, tmp_path: Path, monkeypatch
     monkeypatch.setattr(tokenfile, "KEPT", len(TEXT))
     free[0] = -20_000
     assert coded_text([path], notes).path is None
-    assert "are needed and" in notes.notes[0]
+    assert " needed, " in notes.notes[0]
+    assert notes.notes[0].endswith(" free.")
     assert list(cache.iterdir()) == [entry]
     free[0] = 1000
     assert text_of(coded_text([path])) == TEXT
     assert not entry.exists()
 
 
-def test_a_disk_that_is_full_on_the_way(cache: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_while_encoding(cache: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(blocks: Iterable[str], file: BinaryIO, *rest: Any) -> Any:
         if not isinstance(file, io.BytesIO):
             file.write(b"some")
@@ -359,7 +364,7 @@ def test_a_disk_that_is_full_on_the_way(cache: Path, path: str, monkeypatch: pyt
     assert text_of(coded_text([path])) == TEXT
     assert list(cache.iterdir()) == []
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(TEXT.encode())))
-    with pytest.raises(DataError, match=r"Cannot write the tokens into .*: No space left"):
+    with pytest.raises(DataError, match=r"Cannot write the tokens to .*: No space left"):
         coded_text(["-"])
 
 
@@ -369,16 +374,17 @@ def test_a_text_too_large_for_disk_and_memory_is_not_read(
     monkeypatch.setattr(tokenfile, "cache_folder", lambda: tmp_path / "cache")
     path = tmp_path / "large.txt"
     with path.open("wb") as file:
-        file.truncate(1 << 42)  # takes no room on the disk
+        file.truncate(1 << 42)  # sparse, so it takes no space on disk
     assert main(["train", "--data", str(path)]) == 2
-    said = capsys.readouterr().err
-    assert "they need 4.0 TiB of memory" in said
-    assert "BEVIA_FAST_CACHE_DIR can name another folder." in said
-    assert said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert "4.0 TiB needed, " in error
+    assert "in memory: 8.0 TiB needed, " in error
+    assert "; set BEVIA_FAST_CACHE_DIR to another folder." in error
+    assert error.count("\n") == 1
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_stream_is_kept_in_no_entry(cache: Path, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_is_not_cached(cache: Path, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"first")))
     coded = coded_text(["-", path])
     assert text_of(coded) == "first\n" + TEXT
@@ -386,8 +392,8 @@ def test_a_stream_is_kept_in_no_entry(cache: Path, tmp_path: Path, path: str, mo
     assert list(cache.iterdir()) == []
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names")
-def test_a_pipe_with_a_name(cache: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_named_pipe_is_read(cache: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_text(TEXT))
@@ -399,7 +405,7 @@ def test_a_pipe_with_a_name(cache: Path, tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- whole runs
 
 
-def test_corpus_of_a_mapped_text(cache: Path, path: str) -> None:
+def test_the_corpus_of_a_mapped_text(cache: Path, path: str) -> None:
     corpus = Corpus(coded_text([path]))
     whole = np.concatenate([corpus.training[:], corpus.validation[:]])
     assert corpus.tokenizer.decode(whole) == TEXT
@@ -408,7 +414,7 @@ def test_corpus_of_a_mapped_text(cache: Path, path: str) -> None:
 def test_a_run_is_the_same_from_memory_and_from_the_cache(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when it is resumed, with a text of another alphabet at the end."""
+    """Also if it is resumed, at the end with another text."""
     config = tiny_config(tmp_path, steps=8)
     results = []
     for name, limit in (("memory", 1 << 24), ("file", 0), ("again", 0)):
@@ -431,7 +437,7 @@ def test_a_large_split_is_evaluated_in_part(tmp_path: Path, monkeypatch: pytest.
     notes = Acting()
     train(tiny_config(tmp_path, eval_batches=0, steps=1), notes)
     assert notes.notes == [
-        "an evaluation takes 32 characters, spread over the validation split; --eval-batches changes that."
+        "each evaluation covers 32 characters, spread over the validation split; --eval-batches changes this."
     ]
     notes = Acting()
     train(tiny_config(tmp_path, "whole", eval_batches=10**6, steps=1), notes)
@@ -464,7 +470,7 @@ LARGE = """
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
 def test_two_gigabytes(tmp_path: Path) -> None:
-    """Encoded in little memory, and found again; batches and evaluations do not bring the file into memory either."""
+    """Encoding takes little memory, and a later run reuses the result; batches and evaluations take little memory."""
     path, cache = tmp_path / "large.txt", tmp_path / "cache"
     lines = default_text().splitlines(keepends=True)
     size, digest = 0, hashlib.sha256()
@@ -483,7 +489,7 @@ def test_two_gigabytes(tmp_path: Path) -> None:
                 size += len(part)
                 if size >= 2_000_000_000:
                     break
-        for attempt in ("encoded", "found"):
+        for attempt in ("encoded", "from the cache"):
             done = subprocess.run(
                 [sys.executable, "-c", textwrap.dedent(LARGE), str(path)], capture_output=True, text=True, check=False,
                 env=os.environ | {"BEVIA_FAST_CACHE_DIR": str(cache)},
@@ -491,7 +497,7 @@ def test_two_gigabytes(tmp_path: Path) -> None:
             assert done.returncode == 0, done.stderr
             count, width, fingerprint, peak, time = done.stdout.split()
             seconds = float(time)
-            print(f"{attempt} in {seconds:.2f} s, {size / seconds / 1e6:,.0f} MB/s, at most {int(peak) >> 10} MiB")
+            print(f"{attempt} in {seconds:.2f} s, {size / seconds / 1e6:,.0f} MB/s, peak {int(peak) >> 10} MiB")
             assert fingerprint == digest.hexdigest()
             assert 0.99 * size < int(count) < size
             assert int(width) == 1

@@ -23,14 +23,14 @@ def test_round_trip(text: str) -> None:
 
 
 @given(any_text)
-def test_ids_are_places_in_the_sorted_alphabet(text: str) -> None:
+def test_ids_are_positions_in_the_sorted_alphabet(text: str) -> None:
     tokenizer = Tokenizer.from_text(text)
     assert tokenizer.alphabet == "".join(sorted(set(text)))
     assert tokenizer.encode(text).tolist() == [tokenizer.alphabet.index(char) for char in text]
 
 
 @given(any_text, any_text)
-def test_unseen_characters_are_named_with_their_place(seen: str, text: str) -> None:
+def test_unknown_characters_are_named_with_their_position(seen: str, text: str) -> None:
     tokenizer = Tokenizer.from_text(seen)
     unseen = [i for i, char in enumerate(text) if char not in seen]
     if not unseen:
@@ -44,11 +44,12 @@ def test_the_message_shows_characters_positions_and_alphabet() -> None:
     with pytest.raises(DataError) as caught:
         Tokenizer.from_text("abc\n").encode("aéb≠é", "The prompt")
     assert str(caught.value) == (
-        "The prompt has 'é' (character 2) and '≠' (character 4), which the model never saw; its alphabet is \\nabc"
+        "The prompt contains 'é' (character 2) and '≠' (character 4), which the model does not know; its alphabet is "
+        "\\nabc"
     )
 
 
-def test_a_long_list_is_cut() -> None:
+def test_a_long_list_is_shortened() -> None:
     with pytest.raises(DataError) as caught:
         Tokenizer.from_text("a").encode("bcdefghij")
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Writing text."""
+"""Generating text."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MODELS: list[dict[str, Any]] = [
     {"activation": "relu", "tie": False},
     {"norm": "post", "activation": "relu", "bias": False},
     {"bias": False, "tie": False, "heads": 1, "layers": 1},
-    {"dim": 100, "heads": 5, "layers": 3},  # hidden units in groups that are no whole vectors
+    {"dim": 100, "heads": 5, "layers": 3},  # the number of hidden units is not a multiple of the vector width
 ]
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -53,7 +53,7 @@ SETTINGS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("options", MODELS, ids=str)
 @pytest.mark.parametrize("ctx", [1, 2, 5, 8])
-def test_the_cache_changes_nothing_also_past_the_context(
+def test_the_cache_changes_nothing_even_past_the_context(
     backend: Backend, options: dict[str, Any], ctx: int, dtype: str
 ) -> None:
     model = model_of(backend, **options, ctx=ctx, dtype=dtype)
@@ -63,14 +63,14 @@ def test_the_cache_changes_nothing_also_past_the_context(
 
 @pytest.mark.parametrize("length", range(1, 25))
 def test_a_prompt_of_any_length(length: int) -> None:
-    """Shorter than the context, as long, longer; so long that it reaches into the next window."""
+    """Shorter than the context, as long, longer, and so long that it reaches into the next window."""
     model = model_of(get_backend("numba"))
     prompt = ("hgfedcba" * 3)[:length]
     assert text_of(model, prompt=prompt) == text_of(model, use_cache=False, prompt=prompt)
 
 
 @pytest.mark.parametrize("tie", [False, True])
-def test_a_prompt_s_last_row_alone_has_the_bits_that_it_has_among_others(tie: bool, dtype: str) -> None:
+def test_the_last_row_of_a_prompt_has_the_same_bits_alone_and_among_others(tie: bool, dtype: str) -> None:
     model = model_of(get_backend("numba"), ctx=24, dim=100, heads=5, tie=tie, dtype=dtype)
     decoder, tokens = Decoder(model), np.arange(24, dtype=np.int32) % len(ALPHABET)
     for T in range(1, 25):
@@ -78,21 +78,21 @@ def test_a_prompt_s_last_row_alone_has_the_bits_that_it_has_among_others(tie: bo
 
 
 def test_both_backends_write_the_same_text() -> None:
-    """Drawn by several threads in the one, and by none in the other."""
+    """One of them draws with several threads, the other without."""
     options: dict[str, Any] = {"ctx": 16, "dim": 64, "heads": 4, "layers": 3}
     numba, numpy = (model_of(get_backend(name), **options) for name in ("numba", "numpy"))
     assert text_of(numba, length=3000) == text_of(numpy, length=3000)
 
 
-def test_weights_that_are_of_no_use_are_refused_when_they_show(backend: Backend) -> None:
+def test_logits_that_are_not_finite_stop_the_text(backend: Backend) -> None:
     model = model_of(backend)
     model.parameters["h.1.mlp.c_proj.bias"][3] = np.nan
-    with pytest.raises(StoppedRun, match="not finite"):
+    with pytest.raises(StoppedRun, match=r"^The model's logits are not finite; its weights are unusable\.$"):
         text_of(model)
     model = model_of(backend, tie=False)
-    model.parameters["wpe.weight"][5:] = np.nan  # not before the sixth
+    model.parameters["wpe.weight"][5:] = np.nan  # first used at the sixth position
     found = []
-    with pytest.raises(StoppedRun, match="not finite"):
+    with pytest.raises(StoppedRun, match=r"^The model's logits are not finite; its weights are unusable\.$"):
         found += stream(model, Tokenizer(ALPHABET), GenerateConfig(run="", temperature=1.0))
     model.parameters["wpe.weight"][5:] = 0.0
     characters = stream(model, Tokenizer(ALPHABET), GenerateConfig(run="", temperature=1.0, length=5))
@@ -100,7 +100,7 @@ def test_weights_that_are_of_no_use_are_refused_when_they_show(backend: Backend)
 
 
 def test_memory_does_not_grow_with_the_text(backend: Backend) -> None:
-    """Over several windows nothing is kept of those before."""
+    """Nothing of earlier windows is kept."""
     model = model_of(backend, ctx=8)
     characters = stream(model, Tokenizer(ALPHABET), GenerateConfig(run="", temperature=1.0, length=8000))
     for _ in range(1000):
@@ -108,7 +108,7 @@ def test_memory_does_not_grow_with_the_text(backend: Backend) -> None:
     tracemalloc.start()
     for _ in range(1000):
         next(characters)
-    gc.collect()  # what other tests left is not kept by this one, whenever it goes
+    gc.collect()  # so that garbage of other tests does not count
     before, _ = tracemalloc.get_traced_memory()
     for _ in range(5000):
         next(characters)
@@ -127,7 +127,7 @@ def test_the_same_seed_writes_the_same_text() -> None:
     assert len(text_of(model, length=500)) == 500
 
 
-def test_greedy_and_its_equivalents() -> None:
+def test_greedy_sampling_and_its_equivalents() -> None:
     model = model_of(get_backend("numpy"))
     greedy = text_of(model, temperature=0.0)
     assert greedy == text_of(model, temperature=0.0, seed=9)
@@ -136,12 +136,12 @@ def test_greedy_and_its_equivalents() -> None:
     assert greedy == text_of(model, temperature=5e-324)
 
 
-def test_an_empty_prompt_is_a_new_line() -> None:
+def test_an_empty_prompt_is_a_newline() -> None:
     model = model_of(get_backend("numpy"))
     assert text_of(model, prompt="") == text_of(model, prompt="\n")
 
 
 def test_bad_prompts_and_bad_numbers_are_refused_at_once() -> None:
     model = model_of(get_backend("numpy"))
-    with pytest.raises(DataError, match="The prompt has 'é'"):
+    with pytest.raises(DataError, match="The prompt contains 'é'"):
         stream(model, Tokenizer(ALPHABET), GenerateConfig(run="", prompt="é"))

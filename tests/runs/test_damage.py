@@ -1,4 +1,4 @@
-"""Checkpoints that something has happened to: each is refused, and the newest whole one is used."""
+"""Damaged checkpoints are refused, and the newest intact one is used."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refused(path: Path, load: Any = load_checkpoint) -> str:
 
 
 def spoiled(whole: bytes) -> list[bytes]:
-    """Cut at every block, one bit turned in many places, blocks lost, doubled and swapped."""
+    """Return damaged copies: truncated at every block, with one bit flipped, with blocks zeroed, missing or doubled."""
     random_numbers = random.Random(3)
     cuts = {*range(0, len(whole), BLOCK), 1, 7, 8, 9, len(whole) - 1}
     found = [whole[:length] for length in cuts]
@@ -74,7 +74,7 @@ def test_any_damage_to_a_model_is_found(finished: Path, tmp_path: Path) -> None:
         refused(path, load_model)
 
 
-def test_the_newest_whole_one_is_used_and_the_damaged_named(tmp_path: Path) -> None:
+def test_the_newest_intact_checkpoint_is_used_and_damaged_ones_are_named(tmp_path: Path) -> None:
     whole = train(tiny_config(tmp_path, "whole"))
     run = train(tiny_config(tmp_path, keep=3))
     (_, newest), (_, second), (third_step, _) = checkpoints(run.folder)
@@ -87,12 +87,12 @@ def test_the_newest_whole_one_is_used_and_the_damaged_named(tmp_path: Path) -> N
     train(stored_config(run.folder), reporter)
     assert newest.name in reporter.notes[0]
     assert "its checksum does not match its contents" in reporter.notes[0]
-    assert "Going on from the checkpoint before it" in reporter.notes[1]
+    assert "Resuming from the checkpoint before it" in reporter.notes[1]
     assert result(run.folder) == result(whole.folder)
 
 
-def test_only_what_is_damaged_is_removed(tmp_path: Path) -> None:
-    """Checkpoints of later steps that cannot be gone on from: what another version wrote may be read by that one."""
+def test_only_damaged_checkpoints_of_later_steps_are_removed(tmp_path: Path) -> None:
+    """A checkpoint of another version stays, because that version can read it."""
     run = train(tiny_config(tmp_path, keep=3)).folder
     newer, cut, turned = (run / "checkpoints" / f"step-000000{step}.safetensors" for step in (20, 19, 18))
     whole = checkpoints(run)[0][1].read_bytes()
@@ -103,30 +103,31 @@ def test_only_what_is_damaged_is_removed(tmp_path: Path) -> None:
     turned.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     train(replace(stored_config(run), steps=12), Acting())
     assert [step for step, _ in checkpoints(run)] == [20, 12, 10, 9]
-    assert problem(newer).endswith("has format version 99; this program reads 1.")
+    assert problem(newer).endswith("has format version 99; this program reads version 1.")
     train(replace(stored_config(run), steps=27))
-    assert [step for step, _ in checkpoints(run)] == [27, 24, 21]  # that step was passed
+    assert [step for step, _ in checkpoints(run)] == [27, 24, 21]  # past step 20, it is an old checkpoint
 
 
-def test_none_is_whole(tmp_path: Path) -> None:
+def test_a_run_without_an_intact_checkpoint_is_refused(tmp_path: Path) -> None:
     run = train(tiny_config(tmp_path)).folder
     for _, path in checkpoints(run):
         path.write_bytes(path.read_bytes()[100:])
     before = {path: path.read_bytes() for path in run.rglob("*.*")}
-    with pytest.raises(CheckpointError, match=r"has no intact checkpoint .*None of the other 1 is intact either\."):
+    message = r"has no intact checkpoint to resume from: .* Older checkpoints that cannot be used either: 1\.$"
+    with pytest.raises(CheckpointError, match=message):
         stored_config(run)
-    with pytest.raises(CheckpointError, match="has no intact checkpoint"):
+    with pytest.raises(CheckpointError, match="has no intact checkpoint to resume from: "):
         train(tiny_config(tmp_path, resume=str(run), out=""))
     assert {path: path.read_bytes() for path in run.rglob("*.*")} == before
 
 
-def test_names_do_not_count(finished: Path, tmp_path: Path) -> None:
-    """A checkpoint is of the step that is in it; other files in the folder are nobody's."""
+def test_the_name_of_a_checkpoint_must_match_its_contents(finished: Path, tmp_path: Path) -> None:
+    """The step is the one in the file; other files in the folder are ignored."""
     _, newest = checkpoints(finished)[0]
     other = tmp_path / "checkpoints" / "step-00000099.safetensors"
     other.parent.mkdir()
     other.write_bytes(newest.read_bytes())
-    assert "it is of step 10" in refused(other)
+    assert "its step is 10" in refused(other)
     for name in ("step-1.part", "step--1.safetensors", "..safetensors", "step-9999999999999999.safetensors", "x"):
         (other.parent / name).write_bytes(b"")
     (other.parent / newest.name).write_bytes(newest.read_bytes())
@@ -138,7 +139,7 @@ def test_names_do_not_count(finished: Path, tmp_path: Path) -> None:
 
 
 def signed(about: Any, whole: bytes) -> bytes:
-    """A checkpoint with other facts, and the checksum that belongs to them."""
+    """Return a checkpoint with other metadata and the matching checksum."""
     size = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + size])
     header["__metadata__"]["bevia-fast"] = json.dumps(about)
@@ -148,7 +149,7 @@ def signed(about: Any, whole: bytes) -> bytes:
 
 
 def problem(path: Path) -> str:
-    """What is wrong with a checkpoint; empty if it is a good one."""
+    """Return what is wrong with a checkpoint; empty if it is valid."""
     try:
         load_checkpoint(path)
     except CheckpointError as error:
@@ -156,14 +157,14 @@ def problem(path: Path) -> str:
     return ""
 
 
-def test_facts_that_are_none(finished: Path, tmp_path: Path) -> None:
-    """Signed, so that only a look at each of them can tell."""
+def test_invalid_metadata_is_refused(finished: Path, tmp_path: Path) -> None:
+    """The checksum is right, so only the validation of each value can find it."""
     newest = checkpoints(finished)[0][1]
     whole, path = newest.read_bytes(), tmp_path / newest.name
     size = int.from_bytes(whole[:8], "little")
     about = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["bevia-fast"])
     path.write_bytes(signed(about, whole))
-    load_checkpoint(path)  # the forgery is a good one
+    load_checkpoint(path)  # `signed` itself is right
     bad: list[Any] = [None, 0, -1, 1.5, "x" * 10_000, [], [[]], {}, {"a": 1}, True, 1 << 70, float("nan"), "\n\x1b[2J"]
     places: list[list[str]] = [[name] for name in about] + [["progress", name] for name in about["progress"]]
     places += [["progress", "spikes", name] for name in about["progress"]["spikes"]]
@@ -181,7 +182,7 @@ def test_facts_that_are_none(finished: Path, tmp_path: Path) -> None:
             tracemalloc.start()
             tried += 1
             error = problem(path)
-            accepted += not error  # as 1.5 for a learning rate: it could have been that
+            accepted += not error  # such as 1.5 for a learning rate, which is valid
             assert "\n" not in error
             assert "\x1b" not in error
             assert tracemalloc.get_traced_memory()[1] < 8 << 20

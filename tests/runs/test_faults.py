@@ -1,4 +1,4 @@
-"""A disk that fails, under the real code that saves: at every call in turn, in every way."""
+"""The code that saves, on a disk that fails: at each system call in turn, in every way."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CAUSES = {"short": "the disk accepts no data", "lying": "the data read back diff
 
 
 class Disk:
-    """Counts the calls to the operating system, and lets one of them, or all from it on, fail."""
+    """Records the calls to the operating system, and makes one of them fail, or it and all later ones."""
 
     def __init__(self, fails_at: int = -1, kind: str = "full", stays: bool = False) -> None:
         self.fails_at, self.kind, self.stays = fails_at, kind, stays
@@ -56,12 +56,12 @@ class Disk:
                 if name != "write":
                     return call(*args, **options)
                 data = bytearray(args[1])
-                if self.kind == "short":  # half of it; the rest is then asked for again
+                if self.kind == "short":  # writes half; the caller then writes the rest
                     return call(args[0], data[: len(data) // 2])
-                data[len(data) // 2] ^= 16  # says that all is well
+                data[len(data) // 2] ^= 16  # reports success
                 return call(args[0], data)
             if name == "close":
-                call(*args, **options)  # it is closed all the same
+                call(*args, **options)  # the file is closed nevertheless
             raise OSError(KINDS[self.kind], os.strerror(KINDS[self.kind]))
 
         return wrapped
@@ -75,7 +75,7 @@ class Disk:
 
 
 class Saved:
-    """A run whose newest checkpoint is of step 6, and weights of step 9 that are to be saved."""
+    """A run whose newest checkpoint is of step 6, and the weights of step 9, to be saved."""
 
     def __init__(self, folder: Path) -> None:
         self.base = folder / "base"
@@ -85,7 +85,7 @@ class Saved:
         self.old, self.new = digest(newest_good(self.base)[0]), digest(self.after)
 
     def saver(self, run: Path, notes: list[str]) -> Saver:
-        """As the training loop has it just before it saves."""
+        """Return the saver as it is in the training loop just before a save."""
         folder = RunFolder.existing(run)
         folder.log({"step": 9})
         checkpoint = self.after
@@ -93,9 +93,9 @@ class Saved:
                      checkpoint.progress, checkpoint.tensors, notes.append)  # fmt: skip
 
     def states(self, run: Path) -> tuple[str, str]:
-        """Which state the newest checkpoint has, and which weights the model file."""
+        """Return whether the newest checkpoint, and the model file, are "old" or "new"."""
         found, damaged = newest_good(run)
-        assert not damaged  # what has its name is whole
+        assert not damaged  # a file with its final name is intact
         model = load_model(run)[0].flat.tobytes()
         weights: dict[str, Parameters] = {"old": newest_good(self.base)[0].tensors[PARTS[0]],
                                           "new": self.after.tensors[PARTS[0]]}  # fmt: skip
@@ -105,7 +105,7 @@ class Saved:
 
 @pytest.mark.parametrize("every", [101, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_call_fails_in_turn(tmp_path: Path, every: int) -> None:
-    """With `every` > 1, only some of the calls; the others are left to the slow test."""
+    """With `every` > 1, only every n-th fault; the slow test covers the others."""
     saved = Saved(tmp_path)
     run, notes = tmp_path / "run", list[str]()
 
@@ -131,7 +131,7 @@ def test_every_call_fails_in_turn(tmp_path: Path, every: int) -> None:
                     continue
                 saver = attempt(Disk(number, kind, stays))
                 tried += 1
-                where = f"{kind} {name} (call {number}, {'from there on' if stays else 'once'})"
+                where = f"{kind} {name} (call {number}, {'and all later ones' if stays else 'once'})"
                 checkpoint, model = saved.states(run)
                 if saver.problem:
                     cause = os.strerror(KINDS[kind]) if kind in KINDS else CAUSES[kind]
@@ -142,22 +142,22 @@ def test_every_call_fails_in_turn(tmp_path: Path, every: int) -> None:
                     assert (checkpoint, model) == ("new", "new"), where
                 for line in read_metrics(run):
                     assert "step" in line, where
-                saver.save()  # the disk is well again
+                saver.save()  # the disk works again
                 assert not saver.problem, where
                 assert saved.states(run) == ("new", "new"), where
                 assert read_metrics(run)[-1] == {"step": 9}, where
                 saver.folder.close()
-                RunFolder.existing(run).close()  # whose first deed is to clean up
+                RunFolder.existing(run).close()  # this removes leftovers
                 assert not list(run.rglob(".*.part")), where
     print(f"{tried} faults")
     assert tried > 2000 / every
 
 
-# ------------------------------------------------------------------------------------------------------- a run goes on
+# ------------------------------------------------------------------------------------------------------ a run continues
 
 
 def failing_saves(monkeypatch: pytest.MonkeyPatch, when: Callable[[], bool]) -> None:
-    """The disk is full whenever `when` says so."""
+    """Make the disk full whenever `when` returns True."""
     fsync = os.fsync
 
     def full(handle: int) -> None:
@@ -181,14 +181,14 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path, monkeypatch: pytest.Mon
     run = train(tiny_config(tmp_path), reporter)
     assert result(run.folder) == result(whole.folder)
     assert [note.split(" is ")[0] for note in reporter.notes] == ["step 3", "step 6", "step 9"]
-    assert "No space left on device. Training goes on" in reporter.notes[0]
-    assert "the disk takes it again" in reporter.notes[2]
+    assert "No space left on device. Training continues; the next save tries again." in reporter.notes[0]
+    assert reporter.notes[2] == "step 9 is saved; writing works again."
 
 
-def test_a_model_that_cannot_be_written_keeps_no_old_checkpoint(
+def test_a_model_that_cannot_be_written_does_not_keep_old_checkpoints(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is saved is told apart from what is not, and the last save still decides how the run ends."""
+    """The message says what was saved and what was not, and the last save still decides how the run ends."""
     real, full = saving.save_model, [True]
 
     def save_model(*args: Any) -> None:
@@ -198,12 +198,12 @@ def test_a_model_that_cannot_be_written_keeps_no_old_checkpoint(
 
     monkeypatch.setattr(saving, "save_model", save_model)
     reporter = Acting()
-    with pytest.raises(StoppedRun, match="at step 10, and the last save failed: Cannot write model"):
+    with pytest.raises(StoppedRun, match="The run reached step 10, but the last save failed: Cannot write model"):
         train(tiny_config(tmp_path), reporter)
     assert [step for step, _ in checkpoints(tmp_path / "run")] == [10, 9]
     assert reporter.notes[1] == (
-        "step 3 is saved, except model.safetensors: Cannot write model.safetensors: No space left on device. "
-        "Training goes on; the next save tries again."
+        "step 3 is saved, except for model.safetensors: Cannot write model.safetensors: No space left on device. "
+        "Training continues; the next save tries again."
     )
     full[0] = False
     whole, run = train(tiny_config(tmp_path, "whole")), train(stored_config(tmp_path / "run"))
@@ -215,7 +215,8 @@ def test_a_last_save_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     full = [False]
     failing_saves(monkeypatch, lambda: full[0])
     reporter = Acting(7, lambda: full.__setitem__(0, True))
-    with pytest.raises(StoppedRun, match=r"at step 10, and the last save failed: Cannot write .*: No space left"):
+    message = r"The run reached step 10, but the last save failed: Cannot write .*: No space left"
+    with pytest.raises(StoppedRun, match=message):
         train(tiny_config(tmp_path), reporter)
     full[0] = False
     assert newest_good(tmp_path / "run")[0].progress.step == 6
@@ -250,8 +251,8 @@ def test_a_disk_that_is_full_from_the_start(tmp_path: Path, monkeypatch: pytest.
     assert reporter.notes[0].startswith("step 0 is not saved")
 
 
-def test_a_real_limit(tmp_path: Path) -> None:
-    """The system itself refuses to let a file grow: exit code 1, one sentence, no traceback."""
+def test_a_file_size_limit_of_the_system(tmp_path: Path) -> None:
+    """The system refuses to let a file grow: exit code 1, one sentence, no traceback."""
     tiny_config(tmp_path)
 
     def limit() -> None:
@@ -264,6 +265,6 @@ def test_a_real_limit(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 1
     assert "step 0 is not saved: Cannot write run/checkpoints/step-00000000.safetensors: File too large." in done.stdout
-    assert done.stderr.startswith("bevia-fast: error: The run is at step 5, and the last save failed:")
+    assert done.stderr.startswith("bevia-fast: error: The run reached step 5, but the last save failed:")
     assert done.stderr.count("\n") == 1
     assert checkpoints(tmp_path / "run") == []

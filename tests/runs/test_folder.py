@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and the folder of a run."""
+"""The folder of a run: its metrics, its lock and its leftovers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from bevia_fast.runs import folder as run_folder
 from bevia_fast.runs.folder import RunFolder, read_metrics
 
 
-def test_metrics_hold_whole_lines_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_metrics_hold_complete_lines_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = RunFolder(str(tmp_path / "run"))
     path = folder.create({})
     folder.log({"step": 1})
@@ -41,7 +41,7 @@ def test_metrics_hold_whole_lines_only(tmp_path: Path, monkeypatch: pytest.Monke
         folder.sync()
     monkeypatch.setattr(os, "ftruncate", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
     room[0] = 3
-    folder.log({"step": 3})  # now even the half line cannot be taken back
+    folder.log({"step": 3})  # now even the partial line cannot be removed
     assert (path / "metrics.jsonl").read_bytes() == b'{"step": 1}\n{"s'
     assert [record["step"] for record in read_metrics(path)] == [1]
     monkeypatch.undo()
@@ -68,7 +68,7 @@ def test_metrics_are_cut_back(tmp_path: Path) -> None:
     folder.close()
 
 
-def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
+def test_the_lock_is_released_when_its_process_exits(tmp_path: Path) -> None:
     first = RunFolder(str(tmp_path / "run"))
     path = first.create({})
     with pytest.raises(CheckpointError, match="Another process is training in"):
@@ -88,7 +88,7 @@ def test_a_lock_goes_with_its_process(tmp_path: Path) -> None:
         RunFolder.existing(path).close()
 
 
-def test_a_folder_that_comes_back_gets_all_lines(tmp_path: Path) -> None:
+def test_a_folder_that_is_created_again_gets_all_lines(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path / "run"))
     path = folder.create({})
     folder.log({"step": 1})
@@ -104,8 +104,8 @@ def test_a_folder_that_comes_back_gets_all_lines(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", ["write", "open", "mkdir"])
-def test_a_run_that_cannot_begin_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
-    """The disk is full at one of the steps; another attempt in the same folder begins anew."""
+def test_a_run_that_cannot_start_leaves_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    """The disk is full at one of the steps; another attempt in the same folder starts over."""
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as patch:
         if call == "write":
@@ -123,7 +123,7 @@ def test_a_run_that_cannot_begin_leaves_no_run(tmp_path: Path, monkeypatch: pyte
     RunFolder(str(tmp_path / "run")).create({"who": 2})
 
 
-def test_leftovers_are_those_of_training_and_one_that_stays_is_no_reason_to_keep_others(tmp_path: Path) -> None:
+def test_only_leftovers_of_training_are_removed_even_if_one_of_them_cannot_be(tmp_path: Path) -> None:
     run = tmp_path / "run"
     folder = RunFolder(str(run))
     folder.create({})
@@ -133,20 +133,20 @@ def test_leftovers_are_those_of_training_and_one_that_stays_is_no_reason_to_keep
     others = [".attention.png.4711.part", ".mine.part", f".{MODEL}.part", "checkpoints/.step-1.part"]
     for name in left + others:
         (run / name).write_text("")
-    (run / f".{MODEL}.1.part").mkdir()  # cannot be removed like a file
+    (run / f".{MODEL}.1.part").mkdir()  # a folder cannot be unlinked
     RunFolder.existing(run).close()
     found = {str(path.relative_to(run)) for path in run.rglob(".*")}
     assert found == {*others, f".{MODEL}.1.part"}
 
 
 @pytest.mark.parametrize("call", ["write", "read", "lseek", "lock"])
-def test_a_folder_that_comes_back_on_a_full_disk_gets_all_lines_later(
+def test_a_folder_that_is_created_again_on_a_full_disk_gets_all_lines_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     folder = RunFolder(str(tmp_path / "run"))
     path = folder.create({})
     folder.log({"step": 1})
-    with monkeypatch.context() as patch:  # a part of a line that cannot be taken back
+    with monkeypatch.context() as patch:  # a partial line that cannot be removed
         write = os.write
         patch.setattr(os, "write", lambda handle, data: write(handle, data[:3]) if len(data) > 3 else full())
         patch.setattr(os, "ftruncate", full)
@@ -176,7 +176,7 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"who": 1}
 
 
-def test_folders_that_cannot_be(tmp_path: Path) -> None:
+def test_impossible_folders_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="is not a folder"):
         RunFolder(str(tmp_path / "file"))
@@ -188,16 +188,16 @@ def test_folders_that_cannot_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [LOSS, SAMPLE])
-def test_files_of_the_users_are_not_written_over(tmp_path: Path, name: str) -> None:
+def test_files_of_the_user_are_not_overwritten(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("mine")
     with pytest.raises(CheckpointError, match=f"contains a file {name}, which the run would overwrite"):
         RunFolder(str(tmp_path))
 
 
-def test_metrics_that_are_none(tmp_path: Path) -> None:
+def test_files_that_are_not_metrics_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Cannot read"):
         read_metrics(tmp_path)
     for content in ("{nonsense\n", "[1]\n", "[" * 9999 + "\n", "\udc80\n"):
         (tmp_path / "metrics.jsonl").write_text(content, "utf-8", "surrogateescape")
-        with pytest.raises(CheckpointError, match="not a file of metrics"):
+        with pytest.raises(CheckpointError, match="is not a metrics file: "):
             read_metrics(tmp_path)

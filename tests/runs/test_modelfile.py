@@ -1,4 +1,4 @@
-"""Saving a model, and reading files that may be anything."""
+"""Saving a model, and reading files that may contain anything."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def about(**changes: Any) -> dict[str, Any]:
 
 
 def saved(path: Path, tensors: dict[str, Any] | None = None, **changes: Any) -> Path:
-    """A model file, with some of it replaced."""
+    """Write a model file with some tensors and metadata replaced."""
     everything = dict(Parameters.initial(CONFIG, 0)) | (tensors or {})
     everything = {name: array for name, array in everything.items() if array is not None}
     write_tensors(path, everything, about(**changes))
@@ -40,7 +40,7 @@ def saved(path: Path, tensors: dict[str, Any] | None = None, **changes: Any) -> 
 
 
 def signed(header: dict[str, Any] | str, data: bytes = b"") -> bytes:
-    """A file with any header at all, and the checksum that belongs to it."""
+    """Return a file with any header and the matching checksum."""
     if isinstance(header, dict):
         entries = header
         header = json.dumps({"__metadata__": {"checksum": "0" * 64}} | entries, separators=(",", ":"))
@@ -62,7 +62,7 @@ def test_round_trip(tmp_path: Path, dtype: Any, tie: bool) -> None:
         assert again.config == config
         assert tokenizer.alphabet == ALPHABET
         assert again.flat.tobytes() == weights.flat.tobytes()
-    assert load_file(path).keys() == set(weights)  # anyone can read it by name
+    assert load_file(path).keys() == set(weights)  # other readers of safetensors can open it
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 
@@ -83,16 +83,16 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
     refused(Path("a\0b"), "NUL")
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"")
-    refused(tmp_path, "not a complete safetensors file")
+    refused(tmp_path, "is not a complete safetensors file.")
     path.write_bytes(b"hello world, this is no model at all")
-    refused(path, "not a complete safetensors file")
+    refused(path, "is not a complete safetensors file.")
     path.write_bytes(save({"weight": np.ones(30)}))
     refused(path, "was not written by bevia-fast")
     path.unlink()
     path.mkdir()
     refused(path, "There is no model in")
     path.rmdir()
-    os.mkfifo(path)  # opening it would wait for a writer
+    os.mkfifo(path)  # opening it would block
     refused(path, "is not a file")
 
 
@@ -110,9 +110,9 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
         ({"config": asdict(CONFIG) | {"dtype": "float16"}}, ["damaged header"]),
         ({"config": asdict(CONFIG) | {"more": 1}}, ["damaged header"]),
         ({"config": asdict(CONFIG) | {"layers": 4096}}, ["missing"]),
-        ({"config": asdict(CONFIG) | {"ctx": 1 << 24, "dim": 1 << 16}}, ["wte.weight", "wanted"]),
-        ({"config": asdict(CONFIG) | {"dtype": "float64"}}, ["is F32", "wanted F64"]),
-        ({"config": asdict(CONFIG) | {"vocab_size": 5}}, ["alphabet has 6 characters"]),
+        ({"config": asdict(CONFIG) | {"ctx": 1 << 24, "dim": 1 << 16}}, ["wte.weight", "expected"]),
+        ({"config": asdict(CONFIG) | {"dtype": "float64"}}, ["is F32", "expected F64"]),
+        ({"config": asdict(CONFIG) | {"vocab_size": 5}}, ["its alphabet has 6 characters, but its vocab_size is 5"]),
         ({"alphabet": "cba"}, ["damaged header"]),
         ({"alphabet": ["a"]}, ["damaged header"]),
         ({"alphabet": ""}, ["damaged header"]),
@@ -122,7 +122,7 @@ def test_damaged_headers(tmp_path: Path, changes: dict[str, Any], words: list[st
     refused(saved(tmp_path / "m.safetensors", **changes), *words)
 
 
-def test_headers_that_are_no_json(tmp_path: Path) -> None:
+def test_headers_that_are_not_json(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     start = '{"__metadata__":{"checksum":"' + "0" * 64 + '"'
     for text in ("", "{", "[" * 100_000, "[]", "3", "null"):
@@ -135,7 +135,7 @@ def test_headers_that_are_no_json(tmp_path: Path) -> None:
 def test_tensors_that_do_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     refused(saved(path, {"ln_f.bias": None}), "ln_f.bias is missing")
-    refused(saved(path, {"evil": np.ones(3)}), "evil is not of this model")
+    refused(saved(path, {"evil": np.ones(3)}), "evil is not part of this model.")
     refused(saved(path, {"ln_f.bias": np.ones(7, np.float32)}), "ln_f.bias is F32 (7,)")
     refused(saved(path, {"ln_f.bias": np.ones(6)}), "ln_f.bias is F64 (6,)")
     bad = np.ones(6, np.float32)
@@ -183,7 +183,7 @@ def test_hostile_headers_take_no_memory(tmp_path: Path, entry: Any, length: int)
     header, data = json.loads(whole[8 : 8 + size]), whole[8 + size :]
     path = tmp_path / "m.safetensors"
     path.write_bytes(signed(json.dumps(header, separators=(",", ":")), data))
-    load_model(path)  # the forgery is a good one
+    load_model(path)  # `signed` itself is right
     path.write_bytes(signed(json.dumps(header | {"ln_f.bias": entry}, separators=(",", ":")), data))
     tracemalloc.start()
     refused(path, "ln_f.bias")
@@ -191,9 +191,9 @@ def test_hostile_headers_take_no_memory(tmp_path: Path, entry: Any, length: int)
     tracemalloc.stop()
     for more in (b"x", b"x" * 8):
         path.write_bytes(signed(json.dumps(header, separators=(",", ":")), data + more))
-        refused(path, "bytes, not")
+        refused(path, "bytes instead of")
     path.write_bytes(signed(json.dumps(header, separators=(",", ":")), data[:-8]))
-    refused(path, "bytes, not")
+    refused(path, "bytes instead of")
 
 
 def test_a_header_of_any_length_takes_no_memory(tmp_path: Path) -> None:
@@ -201,15 +201,15 @@ def test_a_header_of_any_length_takes_no_memory(tmp_path: Path) -> None:
     for length in (1 << 63, (1 << 64) - 1, 1 << 33, 17 << 20):
         with open(path, "wb") as file:
             file.write(length.to_bytes(8, "little") + b'{"__metadata__":{"checksum":"' + b"0" * 64)
-            file.truncate(1 << 34)  # sparse: takes no room
+            file.truncate(1 << 34)  # sparse, so it takes no space
         tracemalloc.start()
         refused(path)
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
         tracemalloc.stop()
 
 
-def test_names_are_only_names(tmp_path: Path) -> None:
+def test_names_of_tensors_are_not_paths(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     for name in ("../../evil", "/etc/passwd", "a\0b", "C:\\evil", "x" * 100_000):
-        assert len(refused(saved(path, {name: np.ones(3)}), "not of this model")) < 500
+        assert len(refused(saved(path, {name: np.ones(3)}), "is not part of this model.")) < 500
     assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]

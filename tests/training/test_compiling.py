@@ -1,4 +1,4 @@
-"""Two processes that compile what training needs: together everything, none twice, and none is left when one ends."""
+"""Two processes compile the kernels: together all of them, none twice, and neither process outlives the other."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
 from bevia_fast.training import compiling
 
-with_two_cpus = pytest.mark.skipif(len(kernel_threads.allowed_cpus()) < 2, reason="only one CPU is open to us")
+with_two_cpus = pytest.mark.skipif(len(kernel_threads.allowed_cpus()) < 2, reason="only one CPU is available")
 
-# This process compiles one function; the second one has to come from the other end and do another.
+# This process compiles one function; the second process must start at the other end and compile another.
 MEET = """
 import json, time
 import numpy as np
@@ -45,15 +45,15 @@ from bevia_fast.training import compiling
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
-end, by_this_process = compiling._ended, []
-compiling._ended = lambda process: (by_this_process.extend(kernel_cache.compiled), end(process))[1]
+stop, by_this_process = compiling._stop_second, []
+compiling._stop_second = lambda process: (by_this_process.extend(kernel_cache.compiled), stop(process))[1]
 compiling.warm_up(ModelConfig(vocab_size=5), get_backend("numba"))
 print(json.dumps([by_this_process, kernel_cache.compiled]))
 """
 
 
 def start(cache: Path, *arguments: str) -> subprocess.Popen[str]:
-    """In a session of its own, as in a terminal: what it starts is in the same group."""
+    """Start Python in a session of its own, as a terminal does: processes that it starts are in the same group."""
     return subprocess.Popen(
         [sys.executable, *arguments], env={**os.environ, "BEVIA_FAST_CACHE_DIR": str(cache)}, text=True, cwd=cache,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
@@ -71,11 +71,11 @@ def wait_for(cache: Path, pattern: str) -> None:
         if list(cache.rglob(pattern)):
             return
         time.sleep(0.05)
-    raise AssertionError(f"{pattern} does not come")
+    raise AssertionError(f"{pattern} does not appear")
 
 
 def assert_nothing_is_left(process: subprocess.Popen[str], cache: Path) -> None:
-    """No process of its group, no half file."""
+    """No process of its group is running, and no file is incomplete."""
     if sys.platform != "win32":
         for _ in range(200):
             try:
@@ -84,12 +84,12 @@ def assert_nothing_is_left(process: subprocess.Popen[str], cache: Path) -> None:
                 break
             time.sleep(0.05)
         else:
-            raise AssertionError("the second process goes on")
+            raise AssertionError("the second process is still running")
     assert not list(cache.rglob("*.tmp.*"))
 
 
 @with_two_cpus
-def test_the_second_process_begins_at_the_other_end_and_ends_when_it_is_not_wanted(tmp_path: Path) -> None:
+def test_the_second_process_starts_at_the_other_end_and_exits_when_it_is_not_needed(tmp_path: Path) -> None:
     process = start(tmp_path, "-c", MEET)
     first, *others = answer(process)
     assert first == "adamw._squared_norm"
@@ -100,7 +100,7 @@ def test_the_second_process_begins_at_the_other_end_and_ends_when_it_is_not_want
 
 @with_two_cpus
 @pytest.mark.slow
-def test_two_compile_everything_and_nothing_twice(tmp_path: Path) -> None:
+def test_two_processes_compile_everything_and_nothing_twice(tmp_path: Path) -> None:
     process = start(tmp_path, "-c", ALL)
     by_the_first, by_both = answer(process)
     assert_nothing_is_left(process, tmp_path)
@@ -110,25 +110,25 @@ def test_two_compile_everything_and_nothing_twice(tmp_path: Path) -> None:
 
 
 @with_two_cpus
-@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent to a group of processes")
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no process groups")
 @pytest.mark.parametrize(
     ("number", "to_group", "code"),
     [(signal.SIGINT, True, 130), (signal.SIGINT, False, 130), (signal.SIGTERM, False, -signal.SIGTERM),
      pytest.param(9, False, -9, id="SIGKILL")],
 )  # fmt: skip
-def test_an_end_while_both_compile(tmp_path: Path, number: int, to_group: bool, code: int) -> None:
+def test_signals_while_both_processes_compile(tmp_path: Path, number: int, to_group: bool, code: int) -> None:
     (tmp_path / "text.txt").write_text(TEXT)
     process = start(tmp_path, "-m", "bevia_fast", "train", "--data", "text.txt", "--ctx", "8", "--out", "run")
     wait_for(tmp_path, "rows._rows_product*.lock")
     (os.killpg if to_group else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (code, "")
-    assert "compiling kernels for this CPU" in out
+    assert "compiling the kernels for this CPU" in out
     assert_nothing_is_left(process, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_where_a_second_process_is_of_no_use_none_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_second_process_is_started_where_it_would_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
     def not_to_be_called(*_: object, **__: object) -> None:
         raise AssertionError("started")
 
@@ -137,25 +137,25 @@ def test_where_a_second_process_is_of_no_use_none_is_started(monkeypatch: pytest
                                (sys, "executable", ""), (sys, "frozen", True)):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(owner, name, value, raising=False)
-            assert compiling._started([]) is None
+            assert compiling._start_second([]) is None
 
 
-def test_a_second_process_that_does_not_start_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiling_works_without_a_second_process_that_does_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert compiling._started([ModelConfig()]) is None
+    assert compiling._start_second([ModelConfig()]) is None
 
 
 def test_a_second_process_that_cannot_share_the_folder_does_nothing() -> None:
-    """As one that finds another version of the package."""
+    """For example because it finds another version of the package."""
     models = json.dumps([asdict(ModelConfig(vocab_size=5))])
     done = subprocess.run([sys.executable, "-P", "-m", "bevia_fast.training.compiling", "elsewhere", models],
                           stdin=subprocess.PIPE, capture_output=True, text=True, timeout=60)  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_second_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_process_that_does_not_exit_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiling, "PATIENCE", 0.2)
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE)  # fmt: skip
-    assert compiling._ended(process) == []
+    assert compiling._stop_second(process) == []
     assert process.returncode != 0

@@ -1,4 +1,4 @@
-"""Numbers that go wrong: named, kept out of the weights, repeatable."""
+"""NaN and infinity in a step: found, named, kept out of the weights, and reproducible."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ def poison(
     patch: pytest.MonkeyPatch, backend: Backend, operation: str, call: int, value: float = math.nan,
     argument: int = 0,
 ) -> list[int]:  # fmt: skip
-    """From its n-th call on in a pass, an operation leaves a NaN in one of its arrays. Set the count back to 0 with
-    the list that is returned."""
+    """Let the n-th call of an operation leave a NaN in one of its arrays.
+
+    Returns a list that holds the number of calls so far; set it to 0 before another pass.
+    """
     kernel, count = getattr(backend, operation), [0]
 
     def spoiling(*args: Any, **options: Any) -> Any:
@@ -84,14 +86,14 @@ def test_the_first_tensor_is_named(
     assert not trainer.gradients.flat.any()
 
 
-def test_with_recompute_the_layer_in_hand_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The arrays of attention are the same for all layers."""
+def test_with_recompute_the_current_layer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All layers share the arrays of attention, so an array alone does not tell the layer."""
     backend = get_backend("numpy")
     config = tiny_config(tmp_path, recompute=True)
     model = replace(config.model, vocab_size=5, layers=4)
     for operation, call, words in (
         ("attention_forward", 3, "attended[1, 7, 7], which is nan after attention_forward at h.2"),
-        ("attention_forward", 5, "attended[1, 7, 7], which is nan after attention_forward at h.2"),  # again
+        ("attention_forward", 5, "attended[1, 7, 7], which is nan after attention_forward at h.2"),  # recomputed
         ("linear_forward", 5, "qkv[15, 23], which is nan after linear_forward with h.1.attn.c_attn.weight"),
         ("attention_backward", 3, "dqkv[1, 7, 23], which is nan after attention_backward at h.1"),
     ):
@@ -103,7 +105,7 @@ def test_with_recompute_the_layer_in_hand_is_named(tmp_path: Path, monkeypatch: 
         assert found == words
 
 
-def test_weights_come_first_and_nothing_is_nothing(tmp_path: Path) -> None:
+def test_weights_are_checked_first_and_finite_values_are_not_reported(tmp_path: Path) -> None:
     config = tiny_config(tmp_path)
     trainer = Trainer(
         config, replace(config.model, vocab_size=5), get_backend("numpy"), np.arange(99, dtype=np.int32) % 5
@@ -115,7 +117,7 @@ def test_weights_come_first_and_nothing_is_nothing(tmp_path: Path) -> None:
 
 
 def broken_step(patch: pytest.MonkeyPatch, wrong: Callable[[int], bool]) -> None:
-    """In some steps, each time they are computed, the head's gradient is not finite."""
+    """Make the gradient of the logits infinite in some steps, whenever they are computed."""
     backend, microbatches = get_backend("numpy"), Trainer.microbatches
     now, kernel = [0], backend.cross_entropy
 
@@ -132,7 +134,7 @@ def broken_step(patch: pytest.MonkeyPatch, wrong: Callable[[int], bool]) -> None
     patch.setattr(backend, "cross_entropy", spoiling)
 
 
-def test_a_run_stops_before_the_update_and_says_how_to_see_it_again(
+def test_a_run_stops_before_the_update_and_says_how_to_see_the_error_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(tiny_config(tmp_path, "whole"))
@@ -144,9 +146,9 @@ def test_a_run_stops_before_the_update_and_says_how_to_see_it_again(
                 train(replace(config, **attempt))  # type: ignore[arg-type]
             message = str(caught.value)
             assert message.startswith("Stopped at step 8: the gradient's norm is ")
-            assert "it begins with logits[0, 0], which is inf after cross_entropy" in message
-            assert f"bevia-fast train --resume {tmp_path / 'run'} --crosscheck-every 1" in message
-            assert ("with the numba backend all is finite" in message) == bool(attempt)
+            assert "the first non-finite value is logits[0, 0], which is inf after cross_entropy" in message
+            assert message.endswith(f": bevia-fast train --resume {tmp_path / 'run'} --crosscheck-every 1")
+            assert ("with the numba backend, all values are finite" in message) == bool(attempt)
             assert newest_good(tmp_path / "run")[0].progress.step == 7
     train(replace(stored_config(tmp_path / "run"), crosscheck_every=0))
     assert result(tmp_path / "run") == result(whole.folder)
@@ -157,7 +159,7 @@ def test_skipping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reporter = Acting()
     whole = train(tiny_config(tmp_path, "whole", on_nan="skip"), reporter)
     assert [note.split(":")[0] for note in reporter.notes] == [
-        "step 3 is skipped, 1 until now", "step 8 is skipped, 2 until now",
+        "step 3 was skipped (1 so far)", "step 8 was skipped (2 so far)",
     ]  # fmt: skip
     lines = read_metrics(whole.folder)
     assert [line["step"] for line in lines] == list(range(11))
@@ -171,24 +173,24 @@ def test_skipping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("live", [True, False])
 def test_skipped_steps_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: bool) -> None:
-    broken_step(monkeypatch, lambda step: step in (3, 8))  # after 8 there is an evaluation
+    broken_step(monkeypatch, lambda step: step in (3, 8))  # step 8 is evaluated
     output = io.StringIO()
     train(tiny_config(tmp_path, on_nan="skip"), ConsoleReporter(Console(file=output, force_terminal=live, width=120)))
     lines = [line for line in output.getvalue().splitlines() if " loss      -  val " in line]
     assert [line.split()[1] for line in lines if "- tokens/s" in line] == ["8"] if live else ["3", "8"]
 
 
-def test_too_many_skipped_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_stops_after_too_many_skipped_steps_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     broken_step(monkeypatch, lambda step: step >= 4)
     with pytest.raises(StoppedRun, match="Stopped at step 14"):
         train(tiny_config(tmp_path, on_nan="skip", steps=100))
 
 
 @pytest.mark.parametrize("evaluation", [False, True])
-def test_an_interruption_gives_no_more_steps_to_skip(
+def test_an_interruption_does_not_reset_the_count_of_skipped_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, evaluation: bool
 ) -> None:
-    """Nor does one of the evaluation after a step that was skipped."""
+    """Whether it comes after a step or during the evaluation of a skipped step."""
     broken_step(monkeypatch, lambda step: step == 2 or step >= 4)
     real, count = loop.evaluate, [0]
 
@@ -210,10 +212,10 @@ def test_an_interruption_gives_no_more_steps_to_skip(
         train(stored_config(config.out))
 
 
-def test_what_is_finite_when_computed_again_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_is_finite_when_recomputed_is_reported_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backward = Trainer.backward
     monkeypatch.setattr(Trainer, "backward", lambda self, step: math.nan if step == 5 else backward(self, step))
-    with pytest.raises(StoppedRun, match="step 5: the loss is nan; computed again, every tensor is finite"):
+    with pytest.raises(StoppedRun, match="step 5: the loss is nan; when recomputed, all values are finite"):
         train(tiny_config(tmp_path))
 
 
@@ -227,8 +229,8 @@ def test_a_spike_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [line["step"] for line in read_metrics(Path(config.out)) if "spike" in line] == [70]
 
 
-def test_a_spike_that_nobody_is_told_of_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reader has gone away; what is saved then has its line."""
+def test_a_spike_is_logged_even_if_it_cannot_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader closed the pipe; the checkpoint that is saved then has its line in the metrics."""
     backward = Trainer.backward
     monkeypatch.setattr(Trainer, "backward", lambda self, step: backward(self, step) + 5.0 * (step == 70))
 
@@ -246,10 +248,10 @@ def test_a_spike_that_nobody_is_told_of_is_logged(tmp_path: Path, monkeypatch: p
     assert [line["step"] for line in read_metrics(Path(config.out))] == list(range(81))
 
 
-def test_usual_losses_are_no_spikes() -> None:
+def test_noisy_losses_are_not_spikes() -> None:
     noise = np.random.default_rng(0)
     spikes = Spikes()
     for step in range(5000):
-        assert spikes.look(1.0 + 3.0 * math.exp(-step / 300) + 0.1 * noise.normal()) is None
-    assert spikes.look(3.0) == pytest.approx(1.0, abs=0.1)
-    assert spikes.look(3.0) is not None  # the first does not hide the second
+        assert spikes.add(1.0 + 3.0 * math.exp(-step / 300) + 0.1 * noise.normal()) is None
+    assert spikes.add(3.0) == pytest.approx(1.0, abs=0.1)
+    assert spikes.add(3.0) is not None  # the first spike does not hide the second

@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop and its single step."""
 
 from __future__ import annotations
 
@@ -27,8 +27,9 @@ from bevia_fast.model.parameters import Parameters
 from bevia_fast.planning.memory import training_memory
 from bevia_fast.reporter import Record, Reporter
 from bevia_fast.runs.modelfile import load_model
+from bevia_fast.training.evaluation import evaluate
 from bevia_fast.training.signals import finish_on_signal
-from bevia_fast.training.step import Trainer, evaluate
+from bevia_fast.training.step import Trainer
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 40
 SMALL = ModelConfig(ctx=16, dim=24, layers=2, heads=2)
@@ -45,7 +46,7 @@ def config(tmp_path: Path) -> TrainConfig:
 
 
 def trainer_of(config: TrainConfig, backend: Backend | None = None, **model: Any) -> Trainer:
-    """A trainer on tokens that are easy to predict."""
+    """Return a trainer on tokens that are easy to predict."""
     shape = replace(config.model, vocab_size=11, **model)
     tokens = (np.arange(2000) % 11).astype(np.int32)
     return Trainer(config, shape, backend or get_backend("numpy"), tokens)
@@ -55,7 +56,7 @@ def trainer_of(config: TrainConfig, backend: Backend | None = None, **model: Any
 
 
 def test_a_step_is_a_pure_function_of_seed_and_step(config: TrainConfig, backend: Backend) -> None:
-    """Bit for bit: steps 3 and 4 do not depend on what was computed before, only on weights and moments."""
+    """Bit for bit: steps 3 and 4 depend on weights and moments, but not on what was computed before."""
     ones = [trainer_of(config, backend, dropout=0.2) for _ in range(2)]
     for step in range(1, 3):
         ones[0].update(step, ones[0].backward(step))
@@ -82,11 +83,11 @@ def test_accumulated_batches_equal_one_large_batch(config: TrainConfig) -> None:
     sizes = [sum(array.nbytes for array in _arrays(each.model._activations)) for each in (small, large)]
     assert sizes[0] < sizes[1]
     assert small.model._activations is not None
-    assert small.model._activations.shape[0] == 2  # the arrays are those of one of the small batches
+    assert small.model._activations.shape[0] == 2  # room for one of the small batches
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.01, 1e6])
-def test_the_gradient_is_clipped_to_the_norm(config: TrainConfig, clip: float) -> None:
+def test_the_gradient_is_clipped_to_the_given_norm(config: TrainConfig, clip: float) -> None:
     given: dict[str, Any] = {}
     numpy = get_backend("numpy")
     names = [name for name in dir(numpy) if not name.startswith("_")]
@@ -101,7 +102,7 @@ def test_the_gradient_is_clipped_to_the_norm(config: TrainConfig, clip: float) -
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_numbers_gone_wrong_stop_before_the_update(config: TrainConfig, bad: float) -> None:
+def test_nan_and_infinity_stop_before_the_update(config: TrainConfig, bad: float) -> None:
     trainer = trainer_of(config)
     loss, before = trainer.backward(1), trainer.weights.flat.copy()
     with pytest.raises(StoppedRun, match="step 1: the loss is"):
@@ -136,7 +137,7 @@ def without_time(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{key: value for key, value in record.items() if key != "tokens_per_s"} for record in records]
 
 
-def test_a_run_leaves_what_it_promises(config: TrainConfig) -> None:
+def test_a_run_writes_the_promised_files(config: TrainConfig) -> None:
     run = train(config)
     assert run.folder == Path(config.out)
     assert sorted(path.name for path in run.folder.iterdir()) == [
@@ -182,14 +183,14 @@ def test_evaluation_and_samples_do_not_change_the_run(config: TrainConfig, tmp_p
     assert np.array_equal(plain.model.parameters.flat, busy.model.parameters.flat)
 
 
-def test_default_folders_are_counted(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_folders_are_numbered(config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "2").mkdir(parents=True)
     short = replace(config, out="", steps=1)
     assert [train(short).folder for _ in range(2)] == [Path("runs/1"), Path("runs/3")]
 
 
-# ------------------------------------------------------------------------------------------------------ what goes wrong
+# ------------------------------------------------------------------------------------------------------------ failures
 
 
 def test_bad_input_writes_nothing(config: TrainConfig, tmp_path: Path) -> None:
@@ -206,7 +207,7 @@ def test_bad_input_writes_nothing(config: TrainConfig, tmp_path: Path) -> None:
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_folder_with_a_run_is_refused_and_kept(config: TrainConfig) -> None:
+def test_a_folder_with_a_run_is_refused_and_left_alone(config: TrainConfig) -> None:
     train(replace(config, steps=1))
     before = {path: path.read_bytes() for path in Path(config.out).rglob("*.*")}
     with pytest.raises(CheckpointError, match="already contains a run"):
@@ -214,8 +215,8 @@ def test_a_folder_with_a_run_is_refused_and_kept(config: TrainConfig) -> None:
     assert {path: path.read_bytes() for path in Path(config.out).rglob("*.*")} == before
 
 
-class Spoiling(Reporter):
-    """Does something after a step."""
+class Acting(Reporter):
+    """Calls a function after a step, and records how the run ended."""
 
     def __init__(self, step: int, act: Any) -> None:
         self.when, self.act, self.ended = step, act, list[tuple[Path | None, int]]()
@@ -233,7 +234,7 @@ def test_a_run_that_diverges_keeps_the_last_good_weights(
 ) -> None:
     backward = Trainer.backward
     monkeypatch.setattr(Trainer, "backward", lambda self, step: math.nan if step == 5 else backward(self, step))
-    reporter = Spoiling(-1, None)
+    reporter = Acting(-1, None)
     with pytest.raises(StoppedRun, match="step 5: the loss is nan"):
         train(config, reporter)
     assert reporter.ended == [(None, 0)]
@@ -243,18 +244,18 @@ def test_a_run_that_diverges_keeps_the_last_good_weights(
     assert (Path(config.out) / "loss.png").exists()
 
 
-def test_a_picture_that_cannot_be_drawn_hides_nothing(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The folder is gone, and with it what is to be drawn; the run ends as it would without a picture."""
+def test_a_plot_that_cannot_be_drawn_hides_no_error(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder is gone, and with it the data of the plot; the run ends as it would without a plot."""
     with pytest.raises(StoppedRun, match="the last save failed"):
-        train(config, Spoiling(4, lambda: shutil.rmtree(config.out)))
+        train(config, Acting(4, lambda: shutil.rmtree(config.out)))
     backward = Trainer.backward
     monkeypatch.setattr(Trainer, "backward", lambda self, step: math.nan if step == 5 else backward(self, step))
     with pytest.raises(StoppedRun, match="step 5: the loss is nan"):
-        train(config, Spoiling(4, lambda: shutil.rmtree(config.out)))
+        train(config, Acting(4, lambda: shutil.rmtree(config.out)))
 
 
 def test_ctrl_c_finishes_the_step_and_saves(config: TrainConfig) -> None:
-    reporter = Spoiling(2, lambda: os.kill(os.getpid(), signal.SIGINT))
+    reporter = Acting(2, lambda: os.kill(os.getpid(), signal.SIGINT))
     run = train(replace(config, steps=1000), reporter)
     assert run.interrupted == signal.SIGINT
     assert reporter.ended == [(run.folder, signal.SIGINT)]
@@ -265,20 +266,20 @@ def test_ctrl_c_finishes_the_step_and_saves(config: TrainConfig) -> None:
 
 
 def test_a_second_ctrl_c_interrupts_at_once() -> None:
-    told: list[int] = []
+    calls: list[int] = []
 
     def twice() -> None:
-        with finish_on_signal(lambda: told.append(1)) as stop:
+        with finish_on_signal(lambda: calls.append(1)) as stop:
             os.kill(os.getpid(), signal.SIGINT)
             assert stop()
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         twice()
-    assert told == [1]
+    assert calls == [1]
 
 
-def test_memory_is_planned_from_what_is_allocated() -> None:
+def test_the_planned_memory_is_what_is_allocated() -> None:
     for options in ({}, {"dtype": "float64"}, {"layers": 1, "heads": 1, "dim": 40}, {"ctx": 256, "vocab_size": 3000}):
         config = ModelConfig(**({"vocab_size": 65} | options))  # type: ignore[arg-type]
         weights, total = Parameters(config).flat.nbytes, 0

@@ -1,4 +1,4 @@
-"""A run that was interrupted and went on ends as the one that never was, down to the last bit."""
+"""A run that was interrupted and resumed ends with the same bits as one that was not interrupted."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_interrupted_after_each_step_in_turn(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
-def test_recompute_changes_no_bit_and_may_be_changed_half_way(tmp_path: Path, backend: str) -> None:
+def test_recompute_changes_no_bit_and_can_be_switched_on_when_resuming(tmp_path: Path, backend: str) -> None:
     line = (
         f"train --data {tiny_config(tmp_path).data[0]} --ctx 8 --dim 8 --layers 3 --heads 2 --batch 2 --dropout 0.1 "
         f"--eval-every 4 --warmup 2 --backend {backend}"
@@ -100,14 +100,14 @@ assert all(each == found[0] for each in found), found
 """
 
 
-def test_any_number_of_threads_before_and_after(tmp_path: Path) -> None:
+def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     environment = os.environ | {"NUMBA_NUM_THREADS": "4", "PYTHONPATH": python_path()}
     command = [sys.executable, "-c", THREADS, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
 
 
-def test_another_cadence_changes_no_number(tmp_path: Path) -> None:
+def test_options_of_saving_and_checking_change_no_result(tmp_path: Path) -> None:
     whole = train(tiny_config(tmp_path, "whole"))
     run = train(tiny_config(tmp_path), Acting(5, interrupt))
     changed = {"save_every": 1, "keep": 4, "sample_every": 2, "crosscheck_every": 3, "on_nan": "skip", "threads": 1}
@@ -117,21 +117,22 @@ def test_another_cadence_changes_no_number(tmp_path: Path) -> None:
     assert json.loads((run.folder / "config.json").read_text())["keep"] == 4
 
 
-def test_a_finished_run_goes_on_with_more_steps(tmp_path: Path) -> None:
+def test_a_finished_run_can_be_resumed_with_more_steps(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, lr=1e-3, min_lr=1e-3)  # so that the learning rates do not depend on the last step
     train(config)
     before = result(config.out)
-    train(stored_config(config.out))  # nothing is left to do
+    train(stored_config(config.out))  # no steps are left
     assert result(config.out) == before
     train(replace(stored_config(config.out), steps=16))
     whole = train(replace(config, out=str(tmp_path / "whole"), steps=16))
     assert result(config.out)[:2] == result(whole.folder)[:2]
-    with pytest.raises(ConfigError, match=r"--steps is 15; .* has done 16 already"):
+    message = rf"^--steps is 15; it must be at least 16, the steps that {config.out} has already done\.$"
+    with pytest.raises(ConfigError, match=message):
         train(replace(stored_config(config.out), steps=15))
 
 
 def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading and verifying a large one takes long."""
+    """Reading and verifying a large checkpoint takes long."""
     config = replace(stored_config(train(tiny_config(tmp_path)).folder), steps=12)
     read, load = list[Path](), checkpoint.load_checkpoint
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path: (read.append(path), load(path))[1])
@@ -139,13 +140,13 @@ def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in read] == ["step-00000010.safetensors"]
 
 
-def test_numba_goes_on_with_what_numpy_began(tmp_path: Path) -> None:
+def test_numba_resumes_a_run_of_numpy(tmp_path: Path) -> None:
     run = train(tiny_config(tmp_path), Acting(5, interrupt))
     train(replace(stored_config(run.folder), backend="numba", crosscheck_every=1))
     assert result(run.folder)[0] == 10
 
 
-# ------------------------------------------------------------------------------------------------------ what is refused
+# ------------------------------------------------------------------------------------------------------------ refusals
 
 
 CHANGES: dict[str, Any] = {
@@ -157,7 +158,7 @@ CHANGES: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run that was interrupted after step 5."""
+    """Return the folder of a run that was interrupted after step 5."""
     config = tiny_config(tmp_path_factory.mktemp("stopped"))
     return train(config, Acting(5, interrupt)).folder
 
@@ -166,7 +167,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     field.name for kind in (TrainConfig, ModelConfig) for field in fields(kind)
     if field.name not in MAY_CHANGE | {"model", "vocab_size"}
 ])  # fmt: skip
-def test_what_may_not_change_is_refused_by_name(
+def test_options_that_may_not_change_are_refused_by_name(
     stopped: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(stopped)
@@ -176,14 +177,14 @@ def test_what_may_not_change_is_refused_by_name(
     assert main(["train", "--resume", str(stopped), *words]) == 2
     error = capsys.readouterr().err
     assert option in error
-    assert "that stays" in error
+    assert "which cannot be changed." in error
     assert error.count("\n") == 1
     config = stored_config(stopped)
     is_model = any(field.name == name for field in fields(ModelConfig))
     changed = replace(config, model=replace(config.model, **{name: value})) if is_model else replace(
         config, **{name: value}
     )
-    with pytest.raises(ConfigError, match=f"{option} is .* that stays"):
+    with pytest.raises(ConfigError, match=rf"{option} is .*, which cannot be changed\."):
         train(changed)
     assert contents(stopped) == before
 
@@ -197,12 +198,12 @@ def test_what_may_not_change_is_refused_by_name(
         (["--resume", "nowhere"], "There is no run nowhere."),
         (["--resume", "a\0b"], "NUL"),
         (["--resume", "RUN", "--out", "other"], "--out is other; a resumed run stays in its folder"),
-        (["--resume", "RUN", "--preset", "baby"], "--preset cannot be given with --resume"),
-        (["--resume", "RUN", "--steps", "4"], "--steps is 4;"),
+        (["--resume", "RUN", "--preset", "baby"], "--preset cannot be combined with --resume"),
+        (["--resume", "RUN", "--steps", "4"], "--steps is 4; it must be at least 5, the steps that "),
         (["--resume", "RUN", "--stepz", "4"], "did you mean --steps?"),
     ],
 )
-def test_resuming_in_the_wrong_way(
+def test_wrong_ways_to_resume(
     stopped: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(stopped)
@@ -213,7 +214,7 @@ def test_resuming_in_the_wrong_way(
     assert contents(stopped) == before
 
 
-def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
+def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
     for make in (lambda: None, lambda: (tmp_path / "checkpoints").mkdir()):
         make()
         with pytest.raises(CheckpointError, match="has no checkpoint to resume from"):
@@ -223,24 +224,24 @@ def test_a_folder_without_checkpoints(tmp_path: Path) -> None:
         stored_config(tmp_path / "file")
 
 
-def test_another_text_is_refused_unless_told(tmp_path: Path) -> None:
+def test_another_text_is_refused_unless_allowed(tmp_path: Path) -> None:
     run = train(tiny_config(tmp_path), Acting(5, interrupt))
     text = tmp_path / "text.txt"
     text.write_text(TEXT.replace("cat", "dog"))
     before = contents(run.folder)
-    with pytest.raises(DataError, match=r"not the one that .* started with"):
+    with pytest.raises(DataError, match=r"not the one that .* started with; --allow-changed-text"):
         train(stored_config(run.folder))
     text.write_text(TEXT + "ö")
-    with pytest.raises(DataError, match=r"'ö' .* which the model never saw"):
+    with pytest.raises(DataError, match=r"'ö' .* which the model does not know"):
         train(replace(stored_config(run.folder), allow_changed_text=True))
     assert contents(run.folder) == before
     text.write_text(TEXT.replace("cat", "dog"))
     train(replace(stored_config(run.folder), allow_changed_text=True), Acting(7, interrupt))
-    train(stored_config(run.folder))  # from here on, this is the text
+    train(stored_config(run.folder))  # the new text needs no option from now on
     assert result(run.folder)[0] == 10
 
 
-def test_a_text_may_move(tmp_path: Path) -> None:
+def test_a_text_can_be_moved(tmp_path: Path) -> None:
     whole = train(tiny_config(tmp_path, "whole"))
     run = train(tiny_config(tmp_path), Acting(5, interrupt))
     (tmp_path / "text.txt").rename(tmp_path / "moved.txt")
@@ -250,7 +251,7 @@ def test_a_text_may_move(tmp_path: Path) -> None:
     assert result(run.folder) == result(whole.folder)
 
 
-def test_a_text_from_standard_input_is_not_waited_for_at_a_terminal(
+def test_a_resumed_run_does_not_wait_for_its_text_at_a_terminal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Stdin:
@@ -261,7 +262,7 @@ def test_a_text_from_standard_input_is_not_waited_for_at_a_terminal(
     run = train(tiny_config(tmp_path, data=["-"]), Acting(5, interrupt))
     before = contents(run.folder)
     monkeypatch.setattr(sys, "stdin", Stdin(True))
-    with pytest.raises(DataError, match="reads its text from standard input, and that is a terminal now"):
+    with pytest.raises(DataError, match="reads its text from standard input, which is a terminal now; pipe"):
         train(stored_config(run.folder))
     assert contents(run.folder) == before
     assert train(replace(stored_config(run.folder), data=[str(tmp_path / "text.txt")], steps=6)).folder == run.folder
@@ -270,7 +271,7 @@ def test_a_text_from_standard_input_is_not_waited_for_at_a_terminal(
     assert result(run.folder)[0] == 10
 
 
-def test_two_runs_on_one_folder(tmp_path: Path) -> None:
+def test_two_processes_cannot_train_in_one_folder(tmp_path: Path) -> None:
     refused: list[str] = []
 
     def second() -> None:
@@ -287,15 +288,15 @@ def test_two_runs_on_one_folder(tmp_path: Path) -> None:
 
 
 def unfinished_saves(run: Path) -> set[Path]:
-    """What is being written, or was when a process died; the names have the process's number."""
+    """Return the temporary files of saves that have not finished; their names contain the process ID."""
     return {path for folder in (run, run / "checkpoints") for path in folder.glob(".*.part")}
 
 
 def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[int, int, int]:
-    """Kill runs at random moments, resume each until it is at its end, compare it with the one that was left alone.
+    """Kill runs at random moments, resume each to its end, and compare it with a run that was left alone.
 
-    A save is so short that a random moment may never meet one: every third kill waits for the file of a save that has
-    begun. Returns how many were killed, how many of those while saving, and how many runs came to their end.
+    A save is so short that a random moment may never hit one, so every third kill waits for the temporary file of a
+    save. Returns the number of kills, the number of kills during a save, and the number of finished runs.
     """
     random_numbers = random.Random(seed)
     options = {"steps": 900, "eval_every": 50, "save_every": 3, "sample_every": 40}
@@ -308,9 +309,9 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[int, int, int]
     while killed < kills:
         run = folder / f"run-{ended}"
         while True:
-            go_on = run.exists() and list((run / "checkpoints").glob("step-*"))
-            command = ["--resume", str(run)] if go_on else ["--out", str(run), *words]
-            if run.exists() and not go_on:  # it was killed before there was anything
+            resumes = run.exists() and list((run / "checkpoints").glob("step-*"))
+            command = ["--resume", str(run)] if resumes else ["--out", str(run), *words]
+            if run.exists() and not resumes:  # killed before the first checkpoint
                 for path in contents(run):
                     path.unlink()
             metrics, log = run / "metrics.jsonl", folder / "output.txt"
@@ -320,7 +321,7 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[int, int, int]
                     [sys.executable, "-m", "bevia_fast", "train", *command], stdout=output, stderr=output
                 )
                 if killed < kills:
-                    if random_numbers.random() < 0.9:  # else it may be killed before it has begun
+                    if random_numbers.random() < 0.9:  # otherwise it may be killed before it starts
                         while process.poll() is None and (
                             not metrics.exists() or metrics.stat().st_mtime_ns == before
                         ):
@@ -348,5 +349,5 @@ def test_kill_9_a_few_times(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_kill_9_at_60_random_moments(tmp_path: Path) -> None:
     killed, saving, ended = kill_and_resume(tmp_path, 60, 2)
-    print(f"{killed} killed, {saving} of them while saving; {ended} runs came to the same bits")
+    print(f"{killed} killed, {saving} of them while saving; {ended} runs ended with the same bits")
     assert saving

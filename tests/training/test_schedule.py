@@ -1,4 +1,4 @@
-"""The learning rate over a run."""
+"""The learning rate schedule."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from bevia_fast.training.schedule import learning_rate
 
 
-def test_landmarks() -> None:
+def test_known_values() -> None:
     def rate(step: int) -> float:
         return learning_rate(step, steps=2000, lr=1e-3, min_lr=1e-4, warmup=100)
 
@@ -21,7 +21,7 @@ def test_landmarks() -> None:
 
 
 @given(st.integers(1, 500), st.integers(0, 600))
-def test_rises_then_falls_within_its_bounds(steps: int, warmup: int) -> None:
+def test_the_rate_rises_then_falls_within_its_bounds(steps: int, warmup: int) -> None:
     rates = [learning_rate(step, steps=steps, lr=1.0, min_lr=0.1, warmup=warmup) for step in range(1, steps + 1)]
     top = min(warmup, steps)
     assert rates[:top] == sorted(rates[:top])

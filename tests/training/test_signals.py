@@ -1,4 +1,4 @@
-"""Ctrl-C and its like, at every kind of moment: the run is saved, can go on, and ends with the same bits."""
+"""Signals such as Ctrl-C at every kind of moment: the run is saved, can be resumed, and ends with the same bits."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS = {"sample_every": 5, "eval_every": 4, "eval_batches": 0}
 
 
 class At:
-    """Sends signals to this process at the moment when a function is called for the n-th time."""
+    """Sends signals to this process when a function is called for the n-th time."""
 
     def __init__(self, patch: pytest.MonkeyPatch, owner: Any, name: str, call: int, signals: list[int]) -> None:
         self.function, self.call, self.signals, self.count = getattr(owner, name), call, signals, 0
@@ -44,7 +44,7 @@ class At:
         patch.setattr(owner, name, calling)
 
 
-# Where a run is when the signal comes: in which function, at which of its calls.
+# Where a run is when the signal arrives: the function, and the number of its call.
 MOMENTS: list[tuple[str, Callable[[], tuple[Any, str]], int]] = [
     ("step", lambda: (Trainer, "backward"), 6),
     ("update", lambda: (Trainer, "update"), 6),
@@ -53,10 +53,10 @@ MOMENTS: list[tuple[str, Callable[[], tuple[Any, str]], int]] = [
     ("last evaluation", lambda: (loop, "evaluate"), 4),
     ("sampling", lambda: (loop, "short_sample"), 1),
     ("saving before the first step", lambda: (os, "fsync"), 2),
-    ("saving: to the disk", lambda: (os, "fsync"), 8),
+    ("saving: flushing to disk", lambda: (os, "fsync"), 8),
     ("saving: reading back", lambda: (os, "read"), 150),
-    ("saving: the new name", lambda: (os, "replace"), 4),
-    ("saving: the old one's end", lambda: (os, "unlink"), 1),
+    ("saving: renaming", lambda: (os, "replace"), 4),
+    ("saving: removing the old checkpoint", lambda: (os, "unlink"), 1),
 ]
 each_moment = pytest.mark.parametrize("moment", MOMENTS, ids=[name for name, _, _ in MOMENTS])
 
@@ -68,7 +68,9 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, list[dict
 
 @each_moment
 @pytest.mark.parametrize("number", NUMBERS, ids=str)
-def test_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any, number: int, whole: Any) -> None:
+def test_a_signal_finishes_the_step_and_saves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any, number: int, whole: Any
+) -> None:
     _, where, call = moment
     with monkeypatch.context() as patch:
         sender = At(patch, *where(), call, [number])
@@ -83,10 +85,10 @@ def test_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any, 
 
 @each_moment
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=SLOW)], ids=str)
-def test_a_second_signal(
+def test_a_second_signal_stops_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: Any, number: int, whole: Any
 ) -> None:
-    """At once: nothing more is saved, and what was saved is whole."""
+    """Nothing more is saved, and earlier saves are intact."""
     name, where, call = moment
     with monkeypatch.context() as patch:
         At(patch, *where(), call, [number, number])
@@ -97,26 +99,26 @@ def test_a_second_signal(
         assert caught.value.code == 143
     assert not list((tmp_path / "run").rglob(".*.part"))
     if name == "saving before the first step":
-        return  # there is nothing to go on from, and nothing was lost
+        return  # there is no checkpoint yet, and nothing is lost
     assert newest_good(tmp_path / "run")[1] == []
     train(stored_config(tmp_path / "run"))
     assert result(tmp_path / "run") == whole
 
 
-def test_a_terminal_may_say_twice_that_it_is_closed() -> None:
+def test_a_second_hangup_is_ignored() -> None:
     with finish_on_signal(lambda: None) as stop:
         for _ in range(2):
             os.kill(os.getpid(), signal.SIGHUP)
         assert stop() == signal.SIGHUP
-        with pytest.raises(SystemExit):  # someone else has no patience
+        with pytest.raises(SystemExit):  # any other second signal counts
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_a_signal_while_the_console_prints_raises_nothing() -> None:
-    def told() -> None:
+    def fail() -> None:
         raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")
 
-    with finish_on_signal(told) as stop:
+    with finish_on_signal(fail) as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop() == signal.SIGINT
 
@@ -132,7 +134,7 @@ def test_ignored_signals_stay_ignored() -> None:
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_reader_that_goes_away_costs_nothing(tmp_path: Path) -> None:
+def test_a_closed_pipe_loses_no_steps(tmp_path: Path) -> None:
     def gone() -> None:
         raise BrokenPipeError
 
@@ -157,6 +159,6 @@ def test_exit_codes(tmp_path: Path, number: int, code: int) -> None:
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (code, "")
-    assert "Finishing this step, then saving" in out
-    assert "Interrupted; saved in run; go on with: bevia-fast train --resume run" in out
+    assert "Finishing this step and saving; press Ctrl-C again to stop at once." in out
+    assert "Interrupted; saved in run. Resume with: bevia-fast train --resume run\n" in out
     assert newest_good(tmp_path / "run")[0].progress.step >= 3

@@ -1,4 +1,4 @@
-"""A long run: memory and open files stay as they are."""
+"""Memory and open files do not grow during a long run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from small_runs import Acting, tiny_config
 from bevia_fast.training.loop import _Session
 
 steps, settled, backend = int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-_Session._draw = lambda self: None  # once, at the end
+_Session._draw = lambda self: None  # drawing takes memory, once, at the end
 page = os.sysconf("SC_PAGE_SIZE")
 
 class Watching(Acting):
@@ -45,7 +45,7 @@ def soak(folder: Path, steps: int, settled: int, backend: str) -> None:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=1200)
     assert done.returncode == 0, done.stderr
     count, spread, growth, open_files = map(int, done.stdout.split())
-    print(f"{backend}: {steps} steps, {spread / 2**20:.2f} MiB between least and most, {growth / 2**20:.2f} MiB growth")
+    print(f"{backend}: {steps} steps, {spread / 2**20:.2f} MiB of range, {growth / 2**20:.2f} MiB growth")
     assert count == (steps - settled) // 100 + 1
     assert spread < 2 << 20
     assert open_files == 1

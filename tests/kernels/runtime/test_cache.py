@@ -266,7 +266,7 @@ def test_a_read_only_install_trains_and_says_that_nothing_is_kept(tmp_path: Path
     assert done.stderr == ""
     notes = [line for line in done.stdout.splitlines() if line.startswith("note")]
     assert len(notes) == 1
-    assert "compiled kernels are not kept for the next time: Permission denied" in notes[0]
+    assert "compiled kernels cannot be saved for later runs: Permission denied" in notes[0]
     assert (runs / "run" / "model.safetensors").exists()
 
 
