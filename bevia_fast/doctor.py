@@ -24,7 +24,7 @@ from .config import DoctorConfig, ModelConfig
 from .kernels import get_backend
 from .kernels.numba_jit._runtime import cache as kernel_cache
 from .kernels.numba_jit._runtime import threads as kernel_threads
-from .kernels.numba_jit._simd.target import TARGET
+from .kernels.numba_jit._runtime.target import TARGET
 from .run import open_backend
 from .timing import EVICT_BYTES
 

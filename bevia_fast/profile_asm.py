@@ -16,8 +16,8 @@ from .bench_kernels import job, letters_for, profile_jobs
 from .bench_tables import WideConsole, make_table
 from .comparison import make_arguments
 from .kernels.numba_jit._runtime.launches import Kernel
+from .kernels.numba_jit._runtime.target import TARGET
 from .kernels.numba_jit._simd import tiles
-from .kernels.numba_jit._simd.target import TARGET
 from .run import open_backend
 
 SHORT_CTX = 64  # enough for the compiler, which does not know the sizes

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from bevia_fast.cases import cases
 from bevia_fast.comparison import Case
 from bevia_fast.kernels import Backend, get_backend
+from bevia_fast.kernels.numba_jit._runtime.target import TARGETS, Target
 from bevia_fast.kernels.numba_jit._simd.attention_plan import BACKWARD_KEYS, BACKWARD_QUERIES, KEYS, QUERIES
-from bevia_fast.kernels.numba_jit._simd.target import TARGETS, Target
 from bevia_fast.kernels.numpy_ref.dropout import dropout_mask
 
 OPERATIONS = ["attention_forward", "attention_backward", "attention_weights"]

@@ -181,7 +181,7 @@ def test_loops_are_read() -> None:
 
 def test_the_product_is_seen_as_it_was_written() -> None:
     """Each tile has an accumulator for each row and vector, so a multiple of so many multiply-adds."""
-    from bevia_fast.kernels.numba_jit._simd.target import TARGET
+    from bevia_fast.kernels.numba_jit._runtime.target import TARGET
     from bevia_fast.profile_asm import product_asm
 
     if not TARGET.fma:
@@ -196,7 +196,7 @@ def test_the_product_is_seen_as_it_was_written() -> None:
 
 
 def test_hot_loops_of_a_kernel() -> None:
-    from bevia_fast.kernels.numba_jit._simd.target import TARGET
+    from bevia_fast.kernels.numba_jit._runtime.target import TARGET
     from bevia_fast.profile_asm import hot_loops
 
     found = list(hot_loops("squared_norm", ProfileKernelConfig(("squared_norm",))))

@@ -8,11 +8,11 @@ from .. import contract
 from ..contract import NORM_EPS, Array, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
+from ._runtime.target import TARGET
 from ._simd.elementwise import zero
 from ._simd.norm_gradient import norm_input_gradient, norm_weight_gradient
 from ._simd.norm_rows import normalize_four, normalize_one
 from ._simd.packing import add_column_sums
-from ._simd.target import TARGET
 from ._simd.views import matrix, row_of
 
 SHORT = 1024  # bytes of a row: of such rows four are taken together

@@ -17,12 +17,12 @@ from .. import contract
 from ..contract import Activation, Array, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
+from ._runtime.target import TARGET
 from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows, multiply_add, multiply_add_streamed
 from ._simd.elementwise import add, copy, gelu, gelu_gradient, relu, relu_gradient, zero
 from ._simd.packing import add_column_sums, pack
 from ._simd.product_plan import ALONE, STREAMED, TOGETHER, plan_product, plan_weight_gradient
-from ._simd.target import TARGET
 from ._simd.tiles import product_address
 from ._simd.views import matrix, nothing_like, panels, repeated, row_of, whole
 

@@ -12,7 +12,7 @@ from numba.core import types
 from numba.extending import intrinsic
 
 from .._runtime.jit import c_function
-from .target import TARGET
+from .._runtime.target import TARGET
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
 from .views import place
