@@ -312,3 +312,6 @@ class _Transposed(AttributeTemplate):
 def _transpose(context, builder, kind, value):
     m = struct(context, builder, kind, value)
     return view_of(context, builder, Matrix(kind.dtype), m.data, m.columns, m.rows, m.column, m.row)
+
+
+lower_builtin(operator.setitem, Row, types.Integer, types.Integer)(_set_element)  # of a row of integers
