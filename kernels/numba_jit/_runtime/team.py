@@ -45,11 +45,13 @@ def join(team, wanted):
     rounds = 0
     if rank == 0:
         while rounds < PATIENCE and atomic_add(team, JOINED, 0) < wanted:
-            rounds = wait(rounds)
+            rounds += 1
+            wait(rounds)
         atomic_add(team, MEMBERS, atomic_add(team, JOINED, CLOSED))
     else:
         while atomic_add(team, MEMBERS, 0) == 0:
-            rounds = wait(rounds)
+            rounds += 1
+            wait(rounds)
     return rank
 
 
@@ -70,19 +72,19 @@ def barrier(team, size, patient=False):
     everyone = arrived - arrived % size + size  # that many arrivals in all, when the last of this time is here
     rounds = 0
     while atomic_load(team, ARRIVED) < everyone:
-        rounds = wait(rounds)
+        rounds += 1
+        wait(rounds)
         if rounds == DELAY and not patient:
             atomic_add(team, DELAYED, 1)
 
 
 @device
 def wait(rounds):
-    """Let some time pass; returns the number of rounds waited."""
-    if rounds < SPINS:
+    """Let some time pass, in round number `rounds` of waiting, counted from 1."""
+    if rounds <= SPINS:
         pause()
     else:
         yield_core()
-    return rounds + 1
 
 
 @device

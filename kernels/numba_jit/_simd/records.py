@@ -11,7 +11,7 @@ itself, and hands it one pointer. Named tuples say what it finds there:
     launch(code, flat(values))
 
     def launch(code, values):  # a kernel
-        call(code, record(values))
+        run(code, record(values))
 
     def function(call):
         call.layer.weight  # a view of the array, as `views.whole` makes it
@@ -122,7 +122,7 @@ def record(typingctx, values):
 
 
 @intrinsic
-def call(typingctx, code, pointer):
+def run(typingctx, code, pointer):
     """Call the machine code at an address with an address as its argument."""
 
     def codegen(context, builder, signature, arguments):
