@@ -21,7 +21,7 @@ from ..config import DoctorConfig, ModelConfig
 from ..kernels import get_backend
 from ..kernels.numba_jit._runtime import cache as kernel_cache
 from ..kernels.numba_jit._runtime import threads as kernel_threads
-from ..kernels.numba_jit._simd.target import TARGET
+from ..kernels.numba_jit._runtime.target import TARGET
 from ..machine import available_bytes, cpu_name, readable
 from ..measuring.competitor import LIMITING_VARIABLES, THREAD_VARIABLES
 from ..measuring.stopwatch import EVICT_BYTES

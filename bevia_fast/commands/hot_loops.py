@@ -12,8 +12,8 @@ import numpy as np
 from ..agreement.comparison import make_arguments
 from ..backends import open_backend
 from ..kernels.numba_jit._runtime.launches import Kernel
+from ..kernels.numba_jit._runtime.target import TARGET
 from ..kernels.numba_jit._simd import tiles
-from ..kernels.numba_jit._simd.target import TARGET
 from ..measuring.assembly import Loop, loops
 from ..measuring.kernel_jobs import job, letters_for, profile_jobs
 from ..measuring.options import ProfileKernelConfig

@@ -1,12 +1,12 @@
-"""Generation: many tokens in one call, with all threads at work on each of them.
+"""Generation with a key/value cache: only the newest token goes through the transformer, many tokens in one call.
 
-A token reads every weight once, and hardly computes: what counts is how fast the weights come. So each thread takes
-some heads and some groups of hidden units and always the same ones, and reads their weights as one stream, as far as
-possible out of its own cache. A token that stands in two windows goes through both at once, for the price of one.
+A token reads every weight once and computes little, so what counts is how fast the weights arrive. Each thread takes
+some heads and some groups of hidden units, always the same ones, and reads their weights as one stream, mostly from its
+own cache. A token that stands in two windows goes through both at once, as two rows, for little more than one costs.
 
-A token takes tens of microseconds: too few to start threads for each part of it. They meet at barriers instead, twice
-a layer; see `_runtime.team`. What every part needs, such as the norms, each thread computes for itself. The shares of
-heads and groups are added in their order by every thread: so the bits do not depend on how many there are.
+A token takes tens of microseconds, too few to start threads for each part of it. They meet at barriers instead, two in
+each layer; see `_runtime.team`. What all of them need, such as the norms, each thread computes for itself. Each of them
+also adds up the branches of all heads and groups, in their order, so no number of threads changes a bit.
 """
 
 from __future__ import annotations
@@ -21,8 +21,20 @@ from numba.core import types
 
 from .. import contract
 from ..contract import NORM_EPS, Activation, Array, Norm, implements
-from ..memory import CACHE_LINE
 from ..windows import stride
+from ._decoding import (
+    PLACES,
+    Call,
+    Layers,
+    Memory,
+    Model,
+    Sampling,
+    branch_of,
+    cache_of,
+    places_of,
+    work_of,
+    work_size,
+)
 from ._runtime.jit import c_function, device, kernel
 from ._runtime.scratch import scratch
 from ._runtime.team import (
@@ -33,29 +45,28 @@ from ._runtime.team import (
     atomic_add,
     atomic_load,
     barrier,
-    calls,
     join,
     members,
     share_of,
 )
 from ._runtime.threads import thread_count
-from ._simd.elementwise import add, gelu, relu, scale
+from ._simd.elementwise import add, copy, gelu, relu, scale
 from ._simd.norm_rows import normalize_one
-from ._simd.reductions import dot, four_dots, maximum
-from ._simd.rows import rows_product, rows_product_address
+from ._simd.records import plain, record, record_address, run, type_of
+from ._simd.reductions import maximum
+from ._simd.rows import dots, rows_product, rows_product_address
 from ._simd.softmax import exp_into
-from ._simd.views import matrix, row_of
-from .dropout import row_hash
+from ._simd.views import block
 from .linear import ACTIVATIONS, GELU
 from .sampling import draw as draw_token
+from .sampling import uniform
 
-WORTH = 2_000_000  # weights to read in a call, at least, for each thread that is started
-ALONE = 8  # calls for which a thread works alone after others had no core of their own: another program is running
-HEAD_ROWS = 16  # of the head's matrix, for which a thread makes the logits at a time
-PLACES = 2  # of a token, at most: so many rows go through the transformer at once
+WORTH = 2_000_000  # weights that a call reads for each thread it starts, at least
+ALONE = 8  # calls that one thread makes alone after another program has taken a core from the team
+HEAD_ROWS = 16  # of the head's matrix: the logits are shared out in such pieces
 INT64, FLOAT64 = np.dtype(np.int64), np.dtype(np.float64)
-_alone = 0  # calls that one thread still makes alone
 DISMISSED, STOPPED = 1, 2  # messages to the team; STOPPED + n: the logits after n tokens are not finite
+_alone = 0  # calls that one thread still makes alone
 
 
 @implements(contract.decode_tokens)
@@ -73,209 +84,218 @@ def decode_tokens(
     global _alone
     contract.check_decoding(len(token_table), token, index)
     (V, C), (L, NH, S, HS), (G, M), dtype = head.shape, keys.shape[1:], mlp_proj_weight.shape[1:3], logits.dtype
-    biases = (ln_1_bias, qkv_bias, attn_proj_bias, ln_2_bias, fc_bias, mlp_proj_bias, ln_f_bias)
-    zeros = np.zeros(L * max(C, 3 * NH * HS, G * M) if any(bias is None for bias in biases) else 0, dtype)
-    count = L * C * (4 * NH * HS + 2 * G * M) + V * C
-    threads = max(1, min(thread_count(), drawn.size * count // WORTH))
+
+    def given(bias: Array | None, *shape: int) -> Array:
+        return _zeros(shape, dtype) if bias is None else bias
+
+    layers = Layers(
+        ln_1_weight, given(ln_1_bias, L, C), qkv_weight, given(qkv_bias, L, NH, 3 * HS),
+        attn_proj_weight, given(attn_proj_bias, L, C),
+        ln_2_weight, given(ln_2_bias, L, C), fc_weight, given(fc_bias, L, G, M),
+        mlp_proj_weight, given(mlp_proj_bias, L, C),
+    )  # fmt: skip
+    model = Model(
+        token_table, position_table, layers, ln_f_weight, given(ln_f_bias, C), head,
+        int(norm == "post"), ACTIVATIONS[activation],
+    )  # fmt: skip
+    sampling = Sampling(float(temperature), int(top_k), float(top_p), np.uint64(key), int(draw))
+
+    weights = L * C * (4 * NH * HS + 2 * G * M) + V * C
+    threads = max(1, min(thread_count(), drawn.size * weights // WORTH))
     if threads > 1 and _alone > 0:
         threads, _alone = 1, _alone - 1
-    lines = 2 * CACHE_LINE // dtype.itemsize  # elements of two cache lines, which some CPUs fetch together
-    own = -(-(PLACES * (2 * C + 4 * HS + M) + S) // lines) * lines
-    state = scratch("team", TEAM_SIZE, INT64)
-    state[:TEAM_SIZE] = 0
-    arrays = (
-        drawn, logits, keys, values, token_table, position_table,
-        *(zeros if array is None else array for array in (
-            ln_1_weight, ln_1_bias, qkv_weight, qkv_bias, attn_proj_weight, attn_proj_bias,
-            ln_2_weight, ln_2_bias, fc_weight, fc_bias, mlp_proj_weight, mlp_proj_bias, ln_f_weight, ln_f_bias,
-        )),
-        head, state, scratch("heap", V, INT64), scratch("weights", V, FLOAT64),
-        scratch("shares", PLACES * (NH + G) * C, dtype), scratch("own", threads * own, dtype),
+    team, rows, size = scratch("team", TEAM_SIZE, INT64), (NH + G) * PLACES, work_size(C, HS, S, M, dtype)
+    team[:TEAM_SIZE] = 0
+    memory = Memory(
+        team, scratch("heap", V, INT64), scratch("weights", V, FLOAT64),
+        scratch("branches", rows * C, dtype)[: rows * C].reshape(rows, C),
+        scratch("work", threads * size, dtype)[: threads * size].reshape(threads, size),
     )  # fmt: skip
-    table = np.array([
-        *(array.ctypes.data for array in arrays), rows_product_address(dtype), own, threads,
-        drawn.size, token, index, L, NH, HS, S, C, G, M, V, stride(S), norm == "post", ACTIVATIONS[activation],
-        _bits(temperature), top_k, _bits(top_p), key - (key >> 63 << 64), draw,
-    ], INT64)  # fmt: skip
-    _launch(_member_address(dtype), table, logits, threads)
-    if state[DELAYED] > 0 or state[MEMBERS] < threads:
+    call = Call(
+        drawn, logits, keys, values, int(token), int(index), stride(S), model, sampling, memory,
+        rows_product_address(dtype), threads,
+    )  # fmt: skip
+    _launch(_member_address(call), plain(call), threads)
+    if team[DELAYED] > 0 or team[MEMBERS] < threads:
         _alone = ALONE
-    message = int(state[MESSAGE])
+    message = int(team[MESSAGE])
     return message - STOPPED if message >= STOPPED else drawn.size
 
 
-def _bits(number: float) -> int:
-    return int(np.float64(number).view(np.int64))
+@functools.lru_cache(32)
+def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Stands for a bias that is not given."""
+    return np.zeros(shape, dtype)
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
-# A parallel loop with so many arrays around it would take Numba longer to compile than all that is done in it. So the
-# loop is handed a table, and what it calls is compiled by itself.
 
-_INTEGERS = types.CPointer(types.int64)
-_signature, _call_member = calls(
-    [types.CPointer(types.int32)] + [None] * 20 + [_INTEGERS, _INTEGERS, types.CPointer(types.float64)] + [None] * 2
-    + [types.int64] * 17 + [types.float64, types.int64, types.float64, types.uint64, types.int64]
-)  # fmt: skip
+_members: dict[np.dtype[Any], int] = {}
+
+
+def _member_address(call: Call) -> int:
+    """The address of the machine code of `_member`, which is compiled once for each dtype."""
+    dtype = call.logits.dtype
+    if dtype not in _members:
+        _members[dtype] = int(c_function(types.void(type_of(call)))(_member).address)
+    return _members[dtype]
 
 
 @kernel()
-def _launch(member, table, example, threads):
+def _launch(member, values, threads):
+    address = record_address(values)
     if threads == 1:
-        _call_member(member, table, example)
+        run(member, address)
     else:
         for _ in numba.prange(threads):
-            _call_member(member, table, example)
+            run(member, address)
 
 
-@functools.cache
-def _member_address(dtype: np.dtype[Any]) -> int:
-    return int(c_function(_signature(numba.from_dtype(dtype)))(_member).address)
-
-
-def _member(
-    drawn, logits, keys, values, token_table, position_table,
-    ln_1_weight, ln_1_bias, qkv_weight, qkv_bias, attn_proj_weight, attn_proj_bias,
-    ln_2_weight, ln_2_bias, fc_weight, fc_bias, mlp_proj_weight, mlp_proj_bias, ln_f_weight, ln_f_bias,
-    head, team, heap, weights, shares, own, multiply, own_size, threads,
-    D, token, index, L, NH, HS, S, C, G, M, V, step, post, activation, temperature, top_k, top_p, key, draw,
-):  # fmt: skip
+def _member(call):
     """What one thread does, for all tokens."""
-    rank = join(team, threads)
+    model, team = call.model, call.memory.team
+    rank = join(team, call.threads)
     if rank < 0:
         return
-    size = members(team)
-    x = rank * own_size  # in `own`: the stream, its normalisation, and what a head or a group works with
-    normed = x + PLACES * C
-    work = normed + PLACES * C
-    for number in range(D):
-        window = max(0, (index + number - S) // step + 1)  # see `kernels.windows`
-        place = index + number - window * step
-        rows = 2 if place >= step else 1
-        for r in range(rows):
-            add(
-                row_of(own, x + r * C, C), row_of(token_table, token * C, C),
-                row_of(position_table, (place - r * step) * C, C),
-            )  # fmt: skip
-        for layer in range(L):
-            inp = x if post else normed
-            if not post:
-                _norm(own, normed, x, rows, C, ln_1_weight, ln_1_bias, layer * C, work)
-            wanted = rows if layer < L - 1 else 1  # what the last layer gives for the next window is of no use
-            first, last = share_of(NH, rank, size)
-            for h in range(first, last):
-                _head(
-                    shares, h * PLACES * C, own, inp, work, keys, values, rows, wanted, window, place, step,
-                    layer * NH + h, L * NH, HS, S, C, qkv_weight, qkv_bias, attn_proj_weight, multiply,
-                )  # fmt: skip
-            rows = wanted
-            barrier(team, size)
-            _add_shares(own, x, rows, C, shares, 0, NH, attn_proj_bias, layer * C)
-            if post:
-                _norm(own, x, x, rows, C, ln_1_weight, ln_1_bias, layer * C, work)
-            else:
-                _norm(own, normed, x, rows, C, ln_2_weight, ln_2_bias, layer * C, work)
-            first, last = share_of(G, rank, size)
-            for g in range(first, last):
-                _group(
-                    shares, (NH + g) * PLACES * C, own, inp, work, rows, (layer * G + g) * M, C, M, activation,
-                    fc_weight, fc_bias, mlp_proj_weight, multiply,
-                )  # fmt: skip
-            barrier(team, size)
-            _add_shares(own, x, rows, C, shares, NH * PLACES * C, G, mlp_proj_bias, layer * C)
-            if post:
-                _norm(own, x, x, rows, C, ln_2_weight, ln_2_bias, layer * C, work)
-        _norm(own, normed, x, 1, C, ln_f_weight, ln_f_bias, 0, work)
+    size, token, (V, C), S = members(team), call.token, (model.head.rows, model.head.columns), model.position_table.rows
+    work = record(work_of(call.memory.work[rank], C, call.keys.columns, S, model.layers.fc_bias.columns))
+    for number in range(call.drawn.size):
+        places = places_of(call.first + number, S, call.stride)
+        _read(token, places, call, work, rank, size)
+
+        # logits = head ln_f(x)
+        normed = _norm(work.normed[:1], work.x[:1], (model.ln_f_weight, model.ln_f_bias), work.statistics)
         first, last = share_of((V + HEAD_ROWS - 1) // HEAD_ROWS, rank, size)
-        v = first * HEAD_ROWS
-        _dots(logits, v, own, normed, head, v * C, min(V, last * HEAD_ROWS) - v, C)
-        barrier(team, size)
+        start, end = first * HEAD_ROWS, last * HEAD_ROWS
+        dots(call.logits[start:end], model.head[start:end], normed[0])
+        barrier(team, size, False)
         if rank == 0:
-            noise = np.float64(row_hash(key, draw + number) >> np.uint64(11)) / np.float64(1 << 53)
-            token = draw_token(logits, V, heap, weights, temperature, top_k, top_p, noise)
-            if token < 0:
-                atomic_add(team, MESSAGE, STOPPED + number - atomic_load(team, MESSAGE))  # which may be DISMISSED
-            else:
-                drawn[number] = token
-                if size > 1 and atomic_load(team, DELAYED) > 0:
-                    atomic_add(team, MESSAGE, DISMISSED)
+            _draw(number, call, size)
         barrier(team, size, True)  # drawing from a large vocabulary takes longer than any delay
         message = atomic_load(team, MESSAGE)
         if message >= STOPPED or (message == DISMISSED and rank > 0):
             return
         if message == DISMISSED:
             size = 1
-        token = drawn[number]
+        token = call.drawn[number]
 
 
 @device
-def _norm(own, out, inp, rows, C, weight, bias, at, work):
-    """Layer normalisation of the rows at `inp`, with the weights of a layer, which begin at `at`; `work` is a place for
-    what is not kept, mean and rstd."""
-    for i in range(inp, inp + rows * C, C):
-        eps = type(own[i])(NORM_EPS)
-        normalize_one(
-            own, out - inp + i, own, work, own, work + 1, own, i, 1, C, weight, at, bias, at, True, eps
-        )
+def _draw(number, call, size):
+    """Draw token `number` of the call; tell the team if it is dismissed or has to stop."""
+    team, heap, weights, how = call.memory.team, call.memory.heap, call.memory.weights, call.sampling
+    noise = uniform(how.key, how.draw + number)
+    token = draw_token(call.logits, heap, weights, how.temperature, how.top_k, how.top_p, noise)
+    if token < 0:
+        atomic_add(team, MESSAGE, STOPPED + number - atomic_load(team, MESSAGE))  # which may be DISMISSED
+    else:
+        call.drawn[number] = token
+        if size > 1 and atomic_load(team, DELAYED) > 0:
+            atomic_add(team, MESSAGE, DISMISSED)
 
 
 @device
-def _add_shares(own, x, rows, C, shares, start, parts, bias, at):
-    """x += bias + the shares of all parts, in their order."""
-    for r in range(rows):
-        stream = row_of(own, x + r * C, C)
-        add(stream, stream, row_of(bias, at, C))
-        for part in range(parts):
-            add(stream, stream, row_of(shares, start + (part * PLACES + r) * C, C))
+def _read(token, places, call, work, rank, size):
+    """Take a token through all layers: x (rows,C) is its stream, a row for each of its places."""
+    model, layers, team, branches = call.model, call.model.layers, call.memory.team, call.memory.branches
+    L, post = layers.ln_1_weight.rows, model.post
+    NH, G = layers.qkv_bias.rows // L, layers.fc_bias.rows // L
+
+    # x = token_table[token] + position_table[place]
+    x = work.x[: places.rows]
+    for r in range(x.rows):
+        add(x[r], model.token_table[token], model.position_table[places.place - r * places.stride])
+    for layer in range(L):
+        ln_1 = layers.ln_1_weight[layer], layers.ln_1_bias[layer]
+        ln_2 = layers.ln_2_weight[layer], layers.ln_2_bias[layer]
+        normed = x if post else _norm(work.normed[: x.rows], x, ln_1, work.statistics)
+        if layer == L - 1:
+            x = x[:1]  # what the last layer adds for the next window is never used
+
+        # x = x + attn_proj_bias + the branches of all heads
+        first, last = share_of(NH, rank, size)
+        for h in range(first, last):
+            _head(branch_of(branches, h, x.rows), normed, layer * NH + h, places, call, work)
+        barrier(team, size, False)
+        _add_branches(x, branches[: NH * PLACES], layers.attn_proj_bias[layer])
+        if post:
+            _norm(x, x, ln_1, work.statistics)
+        normed = x if post else _norm(work.normed[: x.rows], x, ln_2, work.statistics)
+
+        # x = x + mlp_proj_bias + the branches of all groups of hidden units
+        first, last = share_of(G, rank, size)
+        for g in range(first, last):
+            _group(branch_of(branches, NH + g, x.rows), normed, layer * G + g, call, work)
+        barrier(team, size, False)
+        _add_branches(x, branches[NH * PLACES :], layers.mlp_proj_bias[layer])
+        if post:
+            _norm(x, x, ln_2, work.statistics)
 
 
 @device
-def _head(
-    shares, share, own, inp, work, keys, values, rows, wanted, window, place, step, head, heads, HS, S, C,
-    qkv_weight, qkv_bias, attn_proj_weight, multiply,
-):  # fmt: skip
-    """Number `head` of the `heads` of all layers: keys and values of all rows, and what it adds to the first `wanted`
-    of them."""
-    qkv, attended = work, work + PLACES * 3 * HS
-    scores = attended + PLACES * HS
-    rows_product(multiply, own, qkv, 3 * HS, own, inp, C, rows, qkv_weight, head * C * 3 * HS, 3 * HS, C, 3 * HS)
-    for r in range(rows):
-        q, bias, n = qkv + r * 3 * HS, head * 3 * HS, place - r * step + 1
-        cache = ((window + r) % 2 * heads + head) * S * HS
-        newest = cache + (n - 1) * HS
-        add(row_of(keys, newest, HS), row_of(own, q + HS, HS), row_of(qkv_bias, bias + HS, HS))
-        add(row_of(values, newest, HS), row_of(own, q + 2 * HS, HS), row_of(qkv_bias, bias + 2 * HS, HS))
-        if r < wanted:
-            add(row_of(own, q, HS), row_of(own, q, HS), row_of(qkv_bias, bias, HS))
-            _dots(own, scores, own, q, keys, cache, n, HS)
-            real = type(own[scores])
-            seen = row_of(own, scores, n)
-            total = exp_into(seen, seen, real(1.0 / math.sqrt(HS)), maximum(seen))
-            rows_product(multiply, own, attended + r * HS, 0, own, scores, 0, 1, values, cache, HS, n, HS)
-            scale(row_of(own, attended + r * HS, HS), real(1) / total)
-    rows_product(multiply, shares, share, C, own, attended, HS, wanted, attn_proj_weight, head * HS * C, C, HS, C)
+def _head(branch, normed, head, places, call, work):
+    """What a head adds to the stream; `head` counts the heads of all layers."""
+    multiply, layers, real = call.multiply, call.model.layers, normed.dtype.type
+    qkv, attended = work.qkv[: normed.rows], work.attended[: branch.rows]
+    C, HS, S = normed.columns, attended.columns, work.scores.columns
+
+    # qkv = normed qkv_weight + qkv_bias
+    rows_product(multiply, qkv, normed, block(layers.qkv_weight, head, C))
+    for r in range(qkv.rows):
+        add(qkv[r], qkv[r], layers.qkv_bias[head])
+        q, k, v = qkv[r][:HS], qkv[r][HS : 2 * HS], qkv[r][2 * HS :]
+        window, place = places.window + r, places.place - r * places.stride
+        k_cache, v_cache = cache_of(call.keys, window, head, S), cache_of(call.values, window, head, S)
+        copy(k_cache[place], k)
+        copy(v_cache[place], v)
+        if r < attended.rows:
+            k_seen, v_seen = k_cache[: place + 1], v_cache[: place + 1]
+            # scores = q k^T
+            scores = weights = work.scores[:, : place + 1]
+            dots(scores[0], k_seen, q)
+            # weights = exp((scores - largest) / sqrt(HS)), in their place
+            total = exp_into(weights[0], scores[0], real(1.0 / math.sqrt(HS)), maximum(scores[0]))
+            # attended = weights v / total
+            rows_product(multiply, attended[r : r + 1], weights, v_seen)
+            scale(attended[r], real(1) / total)
+
+    # branch = attended attn_proj_weight
+    rows_product(multiply, branch, attended, block(layers.attn_proj_weight, head, HS))
 
 
 @device
-def _group(
-    shares, share, own, inp, work, rows, unit, C, M, activation, fc_weight, fc_bias, mlp_proj_weight, multiply
-):
-    """One group of hidden units, which begins at `unit` in its layer's."""
-    rows_product(multiply, own, work, M, own, inp, C, rows, fc_weight, unit * C, M, C, M)
-    for i in range(work, work + rows * M, M):
-        hidden = row_of(own, i, M)
-        add(hidden, hidden, row_of(fc_bias, unit, M))
-        if activation == GELU:
-            gelu(hidden, hidden)
+def _group(branch, normed, group, call, work):
+    """What a group of hidden units adds to the stream; `group` counts the groups of all layers."""
+    multiply, layers = call.multiply, call.model.layers
+    hidden = work.hidden[: normed.rows]
+
+    # hidden = activation(normed fc_weight + fc_bias)
+    rows_product(multiply, hidden, normed, block(layers.fc_weight, group, normed.columns))
+    for r in range(hidden.rows):
+        add(hidden[r], hidden[r], layers.fc_bias[group])
+        if call.model.activation == GELU:
+            gelu(hidden[r], hidden[r])
         else:
-            relu(hidden, hidden)
-    rows_product(multiply, shares, share, C, own, work, M, rows, mlp_proj_weight, unit * C, C, M, C)
+            relu(hidden[r], hidden[r])
+
+    # branch = hidden mlp_proj_weight
+    rows_product(multiply, branch, hidden, block(layers.mlp_proj_weight, group, hidden.columns))
 
 
 @device
-def _dots(out, o, x, i, rows, r, n, width):
-    """The products of a row of `x` with each of n rows that lie one after the other."""
-    for j in range(0, n - 3, 4):
-        four_dots(row_of(out, o + j, 4), row_of(x, i, width), matrix(rows, r + j * width, 4, width, width))
-    for j in range(n - n % 4, n):
-        out[o + j] = dot(row_of(x, i, width), row_of(rows, r + j * width, width))
+def _add_branches(x, branches, bias):
+    """x = x + bias + each branch, in their order"""
+    for r in range(x.rows):
+        add(x[r], x[r], bias)
+        for first in range(0, branches.rows, PLACES):
+            add(x[r], x[r], branches[first + r])
+
+
+@device
+def _norm(out, x, ln, statistics):
+    """out = layer normalisation of x, row by row; returns out."""
+    weight, bias = ln
+    mean, rstd, eps = statistics[:1], statistics[1:], x.dtype.type(NORM_EPS)
+    for r in range(x.rows):
+        normalize_one(out[r], 0, mean, 0, rstd, 0, x[r], 0, 1, x.columns, weight, 0, bias, 0, True, eps)
+    return out

@@ -12,11 +12,11 @@ import numba
 from .. import contract
 from ..contract import Array, implements
 from ._runtime.jit import device, kernel
+from ._runtime.target import TARGET
 from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows
 from ._simd.elementwise import add, add_and_prefetch
 from ._simd.packing import prefetch
-from ._simd.target import TARGET
 from ._simd.views import whole
 
 CACHED = 1 << 20  # bytes of the largest token table that stays in the cache; rows of a larger one are prefetched

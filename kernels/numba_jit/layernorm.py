@@ -12,10 +12,10 @@ from .. import contract
 from ..contract import NORM_EPS, Array, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
+from ._runtime.target import TARGET
 from ._simd.elementwise import zero
 from ._simd.norm_rows import norm_input_gradient, norm_weight_gradient, normalize_four, normalize_row
 from ._simd.packing import add_column_sums
-from ._simd.target import TARGET
 from ._simd.views import whole
 from .linear import absent
 

@@ -13,13 +13,13 @@ from .. import contract
 from ..contract import Activation, Array, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
+from ._runtime.target import TARGET
 from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows, multiply_add_streamed
 from ._simd.elementwise import add, gelu_gradient, relu_gradient, zero
 from ._simd.packing import add_column_sums
 from ._simd.product_plan import TOGETHER, ProductPlan, WeightGradientPlan, plan_product, plan_weight_gradient
 from ._simd.shares import Product, make_product_share, panels_for
-from ._simd.target import TARGET
 from ._simd.tiles import product_address
 from ._simd.views import matrix, nothing_like, row_of, whole
 from .linear import ACTIVATIONS, GELU, NONE, absent, in_rows, is_transposed, oriented, pack_weight_share

@@ -1,5 +1,8 @@
-"""Drawing a token from logits. The likeliest are taken off a heap one after the other, until the token is found: few
-are needed as a rule, and sorting them all would take longer than anything else for a large vocabulary."""
+"""Drawing a token from logits.
+
+The likeliest tokens are taken off a heap, one after the other, until the drawn one is found. Few are needed as a rule,
+and for a large vocabulary sorting them all would take longer than everything else.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from .. import contract
 from ..contract import Array, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
+from ._simd.views import whole
+from .dropout import row_hash
 
 
 @implements(contract.sample_token)
@@ -22,13 +27,19 @@ def sample_token(logits: Array, *, temperature: float, top_k: int, top_p: float,
 
 @kernel(parallel=False)
 def _draw(logits, heap, weights, temperature, top_k, top_p, noise):
-    return draw(logits, len(logits), heap, weights, temperature, top_k, top_p, noise)
+    return draw(whole(logits), whole(heap), whole(weights), temperature, top_k, top_p, noise)
 
 
 @device
-def draw(logits, V, heap, weights, temperature, top_k, top_p, noise):
-    """A token, or -1; `heap` and `weights` are working memory of V elements each."""
-    best = 0
+def uniform(key, index):
+    """A number in [0, 1) with 53 random bits, as `kernels.rng.uniform` computes it."""
+    return np.float64(row_hash(key, index) >> np.uint64(11)) / np.float64(1 << 53)
+
+
+@device
+def draw(logits, heap, weights, temperature, top_k, top_p, noise):
+    """A token, or -1 if a logit is not finite. `heap` and `weights` have room for as many elements as `logits`."""
+    best, V = 0, logits.size
     for v in range(V):
         if not math.isfinite(logits[v]):
             return -1
@@ -36,13 +47,16 @@ def draw(logits, V, heap, weights, temperature, top_k, top_p, noise):
             best = v
     if temperature == 0:
         return best
+
+    # softmax without its division: what counts is each weight's share of the total.
     largest, total, left = np.float64(logits[best]), 0.0, V
     for v in range(V):
         heap[v] = v
         weights[v] = math.exp((np.float64(logits[v]) - largest) / temperature)
     for start in range(V // 2 - 1, -1, -1):
-        _sink(heap, start, V, logits)
-    # What has been taken off the heap stands behind it, the likeliest at the end.
+        _sink(heap[:V], start, logits)
+
+    # Sums run in the order of `numpy_ref.sampling`. Tokens taken off the heap stand behind it, the likeliest last.
     if 0 < top_k < V:
         while V - left < top_k:
             left = _take(heap, left, logits)
@@ -74,25 +88,25 @@ def draw(logits, V, heap, weights, temperature, top_k, top_p, noise):
 
 @device
 def _before(a, b, logits):
-    """Whether a token is the likelier of two; of equal ones, the first."""
+    """Whether token a is likelier than token b; of equally likely ones the first comes first."""
     return logits[a] > logits[b] or (logits[a] == logits[b] and a < b)
 
 
 @device
 def _take(heap, left, logits):
-    """Move the likeliest of the first `left` tokens behind the others; returns how many are left."""
+    """Move the likeliest of the first `left` tokens behind the others; returns how many remain."""
     left -= 1
     heap[0], heap[left] = heap[left], heap[0]
-    _sink(heap, 0, left, logits)
+    _sink(heap[:left], 0, logits)
     return left
 
 
 @device
-def _sink(heap, start, end, logits):
+def _sink(heap, start, logits):
     """Let the token at `start` sink below those that are likelier."""
     token, child = heap[start], 2 * start + 1
-    while child < end:
-        if child + 1 < end and _before(heap[child + 1], heap[child], logits):
+    while child < heap.size:
+        if child + 1 < heap.size and _before(heap[child + 1], heap[child], logits):
             child += 1
         if _before(token, heap[child], logits):
             break

@@ -12,8 +12,8 @@ from bevia_fast.agreement.cases import cases
 from bevia_fast.agreement.comparison import Case
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import Backend
+from bevia_fast.kernels.numba_jit._runtime.target import TARGETS, Target
 from bevia_fast.kernels.numba_jit._simd.attention_plan import BACKWARD_KEYS, BACKWARD_QUERIES, KEYS, QUERIES
-from bevia_fast.kernels.numba_jit._simd.target import TARGETS, Target
 from bevia_fast.kernels.numpy_ref.dropout import dropout_mask
 
 OPERATIONS = ["attention_forward", "attention_backward", "attention_weights"]

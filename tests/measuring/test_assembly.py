@@ -63,7 +63,7 @@ def test_loops_are_read() -> None:
 def test_the_tiles_of_the_product_are_found_in_its_machine_code() -> None:
     """A tile has one accumulator per row and vector, so its loop has a multiple of that many multiply-adds."""
     from bevia_fast.commands.hot_loops import product_asm
-    from bevia_fast.kernels.numba_jit._simd.target import TARGET
+    from bevia_fast.kernels.numba_jit._runtime.target import TARGET
 
     if not TARGET.fma:
         pytest.skip("this CPU has no fused multiply-add")
@@ -78,7 +78,7 @@ def test_the_tiles_of_the_product_are_found_in_its_machine_code() -> None:
 
 def test_hot_loops_of_a_kernel() -> None:
     from bevia_fast.commands.hot_loops import hot_loops
-    from bevia_fast.kernels.numba_jit._simd.target import TARGET
+    from bevia_fast.kernels.numba_jit._runtime.target import TARGET
 
     found = list(hot_loops("squared_norm", ProfileKernelConfig(("squared_norm",))))
     assert [name for name, _ in found] == ["_squared_norm"]

@@ -37,8 +37,8 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
 
 from ...lock import take_lock
-from .._simd.target import TARGET
 from . import interrupts
+from .target import TARGET
 
 # The options of Numba that affect the generated code.
 OPTIONS = ("OPT", "BOUNDSCHECK", "LOOP_VECTORIZE", "SLP_VECTORIZE", "DEBUGINFO_DEFAULT", "USING_SVML", "CPU_NAME",

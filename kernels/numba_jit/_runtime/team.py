@@ -14,18 +14,15 @@ MESSAGE is a word for the members' own use. `team` is an array of TEAM_SIZE int6
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .._simd.vector import I32, I64
-from .._simd.views import place
 from .jit import device
 
+I32 = ir.IntType(32)
 LINE = 16  # int64 in two cache lines, which some CPUs fetch together: so each cell is alone
 JOINED, MEMBERS, ARRIVED, DELAYED, MESSAGE = (cell * LINE for cell in range(5))
 TEAM_SIZE = 5 * LINE
@@ -48,11 +45,13 @@ def join(team, wanted):
     rounds = 0
     if rank == 0:
         while rounds < PATIENCE and atomic_add(team, JOINED, 0) < wanted:
-            rounds = wait(rounds)
+            rounds += 1
+            wait(rounds)
         atomic_add(team, MEMBERS, atomic_add(team, JOINED, CLOSED))
     else:
         while atomic_add(team, MEMBERS, 0) == 0:
-            rounds = wait(rounds)
+            rounds += 1
+            wait(rounds)
     return rank
 
 
@@ -73,19 +72,19 @@ def barrier(team, size, patient=False):
     everyone = arrived - arrived % size + size  # that many arrivals in all, when the last of this time is here
     rounds = 0
     while atomic_load(team, ARRIVED) < everyone:
-        rounds = wait(rounds)
+        rounds += 1
+        wait(rounds)
         if rounds == DELAY and not patient:
             atomic_add(team, DELAYED, 1)
 
 
 @device
 def wait(rounds):
-    """Let some time pass; returns the number of rounds waited."""
-    if rounds < SPINS:
+    """Let some time pass, in round number `rounds` of waiting, counted from 1."""
+    if rounds <= SPINS:
         pause()
     else:
         yield_core()
-    return rounds + 1
 
 
 @device
@@ -96,24 +95,29 @@ def share_of(parts, rank, size):
 
 
 @intrinsic
-def atomic_add(typingctx, A, index, value):
-    """A[index] += value, seen by all threads in one order; returns what was there before"""
+def atomic_add(typingctx, team, cell, value):
+    """team[cell] += value, in one order for all threads; returns the value before."""
 
     def codegen(context, builder, signature, arguments):
-        at = place(context, builder, A, arguments[0], arguments[1])
+        at = _address_of(context, builder, team, *arguments[:2])
         return builder.atomic_rmw("add", at, arguments[2], "seq_cst")
 
-    return types.int64(A, types.int64, types.int64), codegen
+    return types.int64(team, types.int64, types.int64), codegen
 
 
 @intrinsic
-def atomic_load(typingctx, A, index):
-    """A[index], with all that its writer wrote before"""
+def atomic_load(typingctx, team, cell):
+    """team[cell]; whatever its writer wrote before that can be read afterwards."""
 
     def codegen(context, builder, signature, arguments):
-        return builder.load_atomic(place(context, builder, A, *arguments), "acquire", 8)
+        return builder.load_atomic(_address_of(context, builder, team, *arguments), "acquire", 8)
 
-    return types.int64(A, types.int64), codegen
+    return types.int64(team, types.int64), codegen
+
+
+def _address_of(context, builder, kind, team, cell):
+    """The address of a cell of a team, which is an array or a view of one."""
+    return builder.gep(cgutils.create_struct_proxy(kind)(context, builder, value=team).data, [cell])
 
 
 @intrinsic
@@ -145,38 +149,3 @@ def yield_core(typingctx):
         return context.get_dummy_value()
 
     return types.void(), codegen
-
-
-def calls(kinds: Sequence[types.Type | None]) -> tuple[Callable[[types.Type], Any], Any]:
-    """For machine code with many parameters, of which a parallel loop should not know: it is handed a table of int64.
-
-    `kinds` are the parameters' types; None stands for a pointer to elements of the dtype in question. Returns what
-    makes the code's signature for a dtype, and the intrinsic call(address, table, example): it calls the code at
-    `address` with what stands in `table`, which is numbers, the bits of float64 numbers, and addresses. `example` is
-    any array of the dtype.
-    """
-
-    def signature_of(real: types.Type) -> Any:
-        return types.void(*(types.CPointer(real) if kind is None else kind for kind in kinds))
-
-    @intrinsic
-    def call(typingctx, address, table, example):
-        parameters = signature_of(example.dtype).args
-
-        def codegen(context, builder, signature, arguments):
-            values = []
-            for index, kind in enumerate(parameters):
-                at = place(context, builder, table, arguments[1], ir.Constant(I64, index))
-                value, wanted = builder.load(at), context.get_value_type(kind)
-                if isinstance(kind, types.CPointer):
-                    value = builder.inttoptr(value, wanted)
-                elif kind == types.float64:
-                    value = builder.bitcast(value, wanted)
-                values.append(value)
-            function = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-            builder.call(builder.inttoptr(arguments[0], function.as_pointer()), values)
-            return context.get_dummy_value()
-
-        return types.void(types.int64, table, example), codegen
-
-    return signature_of, call

@@ -12,7 +12,7 @@ from decimal import Decimal, localcontext
 
 from llvmlite import ir
 
-from .target import TARGET
+from .._runtime.target import TARGET
 from .vector import I32, Lanes, Vec
 
 MANTISSA, BIAS = {32: 23, 64: 52}, {32: 127, 64: 1023}  # of the IEEE formats: bits of the fraction, and of exponent 0

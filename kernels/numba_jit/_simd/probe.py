@@ -12,8 +12,8 @@ from numba.extending import intrinsic
 
 from ...memory import CACHE_LINE, aligned_zeros
 from .._runtime.jit import kernel
+from .._runtime.target import TARGET
 from .passes import operands, vector_loop
-from .target import TARGET
 from .vector import I64, Lanes, Vec
 from .views import row_of
 

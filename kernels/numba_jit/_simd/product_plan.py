@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .target import TARGET, panel_vectors
+from .._runtime.target import TARGET, panel_vectors
 
 BLOCK_ROWS = 96  # at most: their part of the left operand stays in the L2 cache while it meets all panels
 BLOCK_SIZE = 131072  # elements of the result, roughly: they should still be in the cache for the activation

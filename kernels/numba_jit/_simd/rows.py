@@ -1,4 +1,4 @@
-"""One or two rows times a matrix, for generation: the matrix is read once, as it lies, and nothing else takes time."""
+"""Products of one or two rows with a matrix, for generation: they take as long as reading the matrix once."""
 
 from __future__ import annotations
 
@@ -11,64 +11,68 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
-from .._runtime.jit import c_function
-from .target import TARGET
+from .._runtime.jit import c_function, device
+from .._runtime.target import TARGET
+from .reductions import dot, four_dots
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
-from .views import place
+from .views import Matrix, struct
 
-PART = 4096  # elements of the matrix that are done with before the next: they fit into the first cache
-ROW_VECTORS = 8  # accumulators of a row: enough to hide the latency of a multiply-add
-BOTH_VECTORS = TARGET.registers // 4  # of each of two rows, beside as many of the matrix: all fit into the registers
+PART = 4096  # elements of a wide B that are used before the next ones: they fit into the first-level cache
+ROW_VECTORS = 8  # accumulators of one row: enough to hide the latency of FMA
+BOTH_VECTORS = TARGET.registers // 4  # accumulators of each of two rows, beside as many vectors of B in registers
 
 
 @intrinsic
-def rows_by_vectors(typingctx, OUT, out, out_row, X, x, x_row, rows, W, w, w_row, K, columns, add):
-    """OUT[out + i out_row + j] = sum of X[x + i x_row + k] * W[w + k w_row + j] over k < K, in this order, for
-    i < rows, which is 1 or 2, and j < columns, at most ROW_VECTORS vectors; added to OUT unless `add` is 0"""
+def multiply_part(typingctx, C, A, B, begun):
+    """C = A B, or C += A B if `begun` is not 0, for one or two rows and at most ROW_VECTORS vectors of columns
+
+    The columns of A lie side by side, as do those of B and C. The sum over k runs in its order.
+    """
 
     def codegen(context, builder, signature, arguments):
-        OUT_, out_, out_row_, X_, x_, x_row_, rows_, W_, w_, w_row_, K_, columns_, add_ = arguments
-        adding = builder.icmp_signed("!=", add_, ir.Constant(I64, 0))
-        lanes = Lanes(builder, X.dtype)
-        matrix = place(context, builder, W, W_, w_)
-        targets, sources = [place(context, builder, OUT, OUT_, out_)], [place(context, builder, X, X_, x_)]
-        targets.append(builder.gep(targets[0], [out_row_]))
-        sources.append(builder.gep(sources[0], [x_row_]))
-        whole = builder.sdiv(columns_, ir.Constant(I64, lanes.count))
+        c, a, b = (
+            struct(context, builder, kind, value) for kind, value in zip(signature.args[:3], arguments[:3], strict=True)
+        )
+        adding = builder.icmp_signed("!=", arguments[3], ir.Constant(I64, 0))
+        lanes = Lanes(builder, C.dtype)
+        targets = [c.data, builder.gep(c.data, [c.row])]
+        sources = [a.data, builder.gep(a.data, [a.row])]
+        whole = builder.sdiv(c.columns, ir.Constant(I64, lanes.count))
         start = builder.mul(whole, ir.Constant(I64, lanes.count))
-        rest = lanes.mask_below(builder.sub(columns_, start))
+        rest = lanes.mask_below(builder.sub(c.columns, start))
 
-        def multiply(number: int, offsets: list[ir.Value], mask: Vec | None) -> None:
-            """`number` rows, by the vectors of columns at `offsets`"""
-            begun: list[list[ir.Value]] = []
-            for target in targets[:number]:
+        def multiply(rows: int, offsets: list[ir.Value], mask: Vec | None) -> None:
+            """The vectors of columns at `offsets`, of one row or two."""
+            before: list[list[ir.Value]] = []
+            for target in targets[:rows]:
                 found = [lanes.load(builder.gep(target, [offset]), mask) for offset in offsets]
-                begun.append([builder.select(adding, vector.value, lanes.vec(0.0).value) for vector in found])
+                before.append([builder.select(adding, vector.value, lanes.vec(0.0).value) for vector in found])
             entry, loop, done = builder.block, builder.append_basic_block("k"), builder.append_basic_block("k.end")
             builder.branch(loop)
             builder.position_at_end(loop)
             k = builder.phi(I64)
-            sums = [[Vec(lanes, builder.phi(lanes.type)) for _ in offsets] for _ in range(number)]
+            sums = [[Vec(lanes, builder.phi(lanes.type)) for _ in offsets] for _ in range(rows)]
             k.add_incoming(ir.Constant(I64, 0), entry)
-            weights = builder.gep(matrix, [builder.mul(k, w_row_)])
-            vectors = [lanes.load(builder.gep(weights, [offset]), mask) for offset in offsets]
+            b_row = builder.gep(b.data, [builder.mul(k, b.row)])
+            vectors = [lanes.load(builder.gep(b_row, [offset]), mask) for offset in offsets]
             k_next = builder.add(k, ir.Constant(I64, 1))
             k.add_incoming(k_next, loop)
-            for source, row_sums, before in zip(sources, sums, begun, strict=False):
+            for source, row_sums, row_before in zip(sources, sums, before, strict=False):
                 element = lanes.broadcast(builder.gep(source, [k]))
                 for i, vector in enumerate(vectors):
                     total = lanes.fma(element, vector, row_sums[i])
-                    row_sums[i].value.add_incoming(before[i], entry)
+                    row_sums[i].value.add_incoming(row_before[i], entry)
                     row_sums[i].value.add_incoming(total.value, loop)
                     row_sums[i] = total
-            builder.cbranch(builder.icmp_signed("<", k_next, K_), loop, done)
+            builder.cbranch(builder.icmp_signed("<", k_next, b.rows), loop, done)
             builder.position_at_end(done)
             for target, row_sums in zip(targets, sums, strict=False):
                 for offset, total in zip(offsets, row_sums, strict=True):
                     lanes.store(total, builder.gep(target, [offset]), mask)
 
-        def all_columns(number: int, most: int) -> None:
+        def all_columns(rows: int, most: int) -> None:
+            """A loop over k of its own for each number of whole vectors, `most` of them at once; then the rest."""
             end = builder.append_basic_block("whole.end")
             choice = builder.switch(whole, end)
             for count in range(1, ROW_VECTORS + 1):
@@ -77,62 +81,57 @@ def rows_by_vectors(typingctx, OUT, out, out_row, X, x, x_row, rows, W, w, w_row
                 builder.position_at_end(block)
                 for first in range(0, count, most):
                     vectors = range(first, min(count, first + most))
-                    multiply(number, [ir.Constant(I64, v * lanes.count) for v in vectors], None)
+                    multiply(rows, [ir.Constant(I64, v * lanes.count) for v in vectors], None)
                 builder.branch(end)
             builder.position_at_end(end)
-            with builder.if_then(builder.icmp_signed("<", start, columns_)):
-                multiply(number, [start], rest)
+            with builder.if_then(builder.icmp_signed("<", start, c.columns)):
+                multiply(rows, [start], rest)
 
-        with builder.if_else(builder.icmp_signed("==", rows_, ir.Constant(I64, 1))) as (one, two):
+        with builder.if_else(builder.icmp_signed("==", c.rows, ir.Constant(I64, 1))) as (one, two):
             with one:
                 all_columns(1, ROW_VECTORS)
             with two:
                 all_columns(2, BOTH_VECTORS)
         return context.get_dummy_value()
 
-    n = types.int64
-    return types.void(OUT, n, n, X, n, n, n, W, n, n, n, n, n), codegen
+    return types.void(C, A, B, types.int64), codegen
 
 
-def rows_signature(pointer: types.Type) -> Any:
-    n = types.int64
-    return types.void(pointer, n, n, pointer, n, n, n, pointer, n, n, n, n)
-
-
-def _rows_product(OUT, out, out_row, X, x, x_row, rows, W, w, w_row, K, columns):
-    """As `rows_by_vectors`, for any number of columns: part of the matrix after part, so that a wide one too is read
-    from memory as one stream."""
-    width = ROW_VECTORS * lanes_of(W)
-    depth = K if columns <= width else max(8, PART // columns)
-    for k in range(0, K, depth):
-        for j in range(0, columns, width):
-            rows_by_vectors(
-                OUT, out + j, out_row, X, x + k, x_row, rows, W, w + k * w_row + j, w_row, min(depth, K - k),
-                min(width, columns - j), k,
-            )  # fmt: skip
+def _rows_product(C, A, B):
+    """C = A B for one or two rows and any number of columns: a wide B is read part by part, as one stream."""
+    width = ROW_VECTORS * lanes_of(B)
+    depth = B.rows if B.columns <= width else max(8, PART // B.columns)
+    for k in range(0, B.rows, depth):
+        for j in range(0, B.columns, width):
+            multiply_part(C[:, j : j + width], A[:, k : k + depth], B[k : k + depth, j : j + width], k)
 
 
 @functools.cache
 def rows_product_address(dtype: np.dtype[Any]) -> int:
-    """Where the machine code of `rows_product` for float32 or float64 stands; compiled once, as `tiles.product`."""
-    return int(c_function(rows_signature(types.CPointer(numba.from_dtype(dtype))))(_rows_product).address)
+    """The address of the machine code of `rows_product`, for float32 or float64; compiled by itself, as
+    `tiles.product` is."""
+    signature = types.void(*[Matrix(numba.from_dtype(dtype))] * 3)
+    return int(c_function(signature)(_rows_product).address)
 
 
 @intrinsic
-def rows_product(typingctx, address, OUT, out, out_row, X, x, x_row, rows, W, w, w_row, K, columns):
-    """OUT[out + i out_row + j] = sum of X[x + i x_row + k] * W[w + k w_row + j] over k < K, in this order, for
-    i < rows, which is 1 or 2, and j < columns. The first argument is `rows_product_address` of the dtype."""
-    n = types.int64
-    signature = types.void(n, OUT, n, n, X, n, n, n, W, n, n, n, n)
+def rows_product(typingctx, address, C, A, B):
+    """C = A B, for one or two rows. `address` is the `rows_product_address` of the dtype."""
 
     def codegen(context, builder, signature, arguments):
-        zero = ir.Constant(I64, 0)
-        values = [
-            value if kind == n else place(context, builder, kind, value, zero)
-            for value, kind in zip(arguments, signature.args, strict=True)
-        ]
-        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values[1:]])
-        builder.call(builder.inttoptr(values[0], kind.as_pointer()), values[1:])
+        code, *matrices = arguments
+        function = ir.FunctionType(ir.VoidType(), [matrix.type for matrix in matrices])
+        builder.call(builder.inttoptr(code, function.as_pointer()), matrices)
         return context.get_dummy_value()
 
-    return signature, codegen
+    return types.void(types.int64, C, A, B), codegen
+
+
+@device
+def dots(out, Y, x):
+    """out = Y x, as the dot products of x with each row of Y"""
+    whole = Y.rows // 4 * 4
+    for j in range(0, whole, 4):
+        four_dots(out[j : j + 4], x, Y[j : j + 4])
+    for j in range(whole, Y.rows):
+        out[j] = dot(x, Y[j])

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from ...memory import CACHE_LINE
 from .._runtime.jit import c_function, device, inlined
-from .target import TARGET
+from .._runtime.target import TARGET
 from .vector import I8, I32, I64, Lanes, Vec
 from .views import Matrix, struct, view_of
 

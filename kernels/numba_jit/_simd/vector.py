@@ -11,7 +11,7 @@ from collections.abc import Callable
 from llvmlite import ir
 from numba.core import cgutils, types
 
-from .target import TARGET
+from .._runtime.target import TARGET
 
 I1, I8, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 32, 64))
 

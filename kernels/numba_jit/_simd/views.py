@@ -318,3 +318,18 @@ class _Transposed(AttributeTemplate):
 def _transpose(context, builder, kind, value):
     m = struct(context, builder, kind, value)
     return view_of(context, builder, Matrix(kind.dtype), m.data, m.columns, m.rows, m.column, m.row)
+
+
+lower_builtin(operator.setitem, Row, types.Integer, types.Integer)(_set_element)  # of a row of integers
+
+
+@intrinsic
+def block(typingctx, m, n, rows):
+    """m[n * rows : (n + 1) * rows], the n-th of the blocks that a matrix is made of."""
+
+    def codegen(context, builder, signature, arguments):
+        view, (_, n_, rows_) = struct(context, builder, m, arguments[0]), arguments
+        data = builder.gep(view.data, [builder.mul(builder.mul(n_, rows_), view.row)])
+        return view_of(context, builder, m, data, rows_, view.columns, view.row, view.column)
+
+    return m(m, types.int64, types.int64), codegen

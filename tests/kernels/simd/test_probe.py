@@ -7,8 +7,8 @@ import re
 import numba
 import pytest
 
+from bevia_fast.kernels.numba_jit._runtime.target import TARGET
 from bevia_fast.kernels.numba_jit._simd.probe import CHAINS, multiply_add_chains
-from bevia_fast.kernels.numba_jit._simd.target import TARGET
 
 
 @pytest.mark.parametrize("real", [numba.float32, numba.float64])

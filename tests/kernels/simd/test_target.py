@@ -5,7 +5,7 @@ from __future__ import annotations
 import llvmlite.binding as llvm
 import pytest
 
-from bevia_fast.kernels.numba_jit._simd import target
+from bevia_fast.kernels.numba_jit._runtime import target
 
 
 @pytest.mark.skipif(not llvm.get_process_triple().startswith("x86_64"), reason="these are CPUs of another kind")

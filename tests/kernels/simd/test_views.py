@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from bevia_fast.kernels.numba_jit._runtime.jit import device, kernel
+from bevia_fast.kernels.numba_jit._runtime.target import TARGET
 from bevia_fast.kernels.numba_jit._simd.packing import pack
-from bevia_fast.kernels.numba_jit._simd.target import TARGET
 from bevia_fast.kernels.numba_jit._simd.views import causal, panel, panels, whole
 
 Array = NDArray[Any]

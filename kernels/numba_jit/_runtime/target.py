@@ -1,7 +1,7 @@
-"""What the CPU that Numba compiles for offers, and the register tiles that suit it.
+"""The instruction set that Numba compiles for, and the register tiles that suit it.
 
-The instruction set is read off the code that LLVM writes for small vector functions, for that is what counts: it
-follows NUMBA_CPU_NAME and NUMBA_CPU_FEATURES.
+It is found by looking at the assembly that LLVM writes for small vector functions, so it follows NUMBA_CPU_NAME and
+NUMBA_CPU_FEATURES.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class Target:
     """An instruction set as the kernels see it.
 
     `tile_rows[nv]` is the height of a register tile nv vectors wide: the accumulators, nv vectors of the right operand
-    and one broadcast of the left have to fit into the registers, with enough accumulators to hide the latency of FMA.
-    `rest_rows[nv]` is the height of those that take the rows that are left, as many as are needed.
+    and one broadcast element of the left one have to fit into the registers, with enough accumulators to hide the
+    latency of FMA. `rest_rows[nv]` is the height of the smaller tiles for the remaining rows.
     """
 
     name: str
     vector_bytes: int
     registers: int  # for vectors
     fma: bool
-    scalef: bool  # instructions for x * 2^n, and for x less the nearest integer
+    scalef: bool  # has instructions for x * 2^n, and for x minus the nearest integer
     tile_rows: dict[int, int]
     rest_rows: dict[int, int]
 
@@ -71,8 +71,8 @@ TARGET = _detect(cpu_target.target_context.codegen()._tm)
 
 @functools.cache
 def panel_vectors(columns: int, itemsize: int) -> int:
-    """How many vectors wide the panels of a right operand with `columns` columns should be: the width that leaves the
-    last panel fullest, the widest of equals."""
+    """The width, in vectors, of the panels of a right operand with `columns` columns: the one that keeps the register
+    tiles fullest, the widest of equals."""
     total = -(-columns // TARGET.lanes(itemsize))
     return max(
         TARGET.tile_rows, key=lambda nv: (TARGET.tile_rows[nv] * nv * _fill(total, nv), nv)
@@ -80,6 +80,6 @@ def panel_vectors(columns: int, itemsize: int) -> int:
 
 
 def _fill(total: int, nv: int) -> float:
-    """Share of the register tile that is of use, over all panels."""
+    """The share of the register tiles that is used, over all panels."""
     panels = -(-total // nv)
     return total / (panels * nv)
