@@ -1,8 +1,8 @@
 """Causal multi-head self-attention (Vaswani et al. 2017, arXiv:1706.03762, eq. 1 and section 3.2.2).
 
-Each position asks a question (its query q), offers an index (its key k) and content (its value v). A position's output
-is the mean of the values so far, weighted by how well their keys answer its query. The channels are cut into NH heads
-of HS channels, each doing so on its own.
+Each position has a query q, a key k and a value v. Its output is a weighted mean of the values up to its own. The
+better a key matches the query, the larger is the weight of its value. The channels are divided among NH heads of HS
+channels, which attend independently.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def merge_heads(heads: Array) -> Array:
 def causal_scores(q: Array, k: Array, first: int = 0) -> Array:
     """(B,NH,R,HS), (B,NH,T,HS) -> (B,NH,R,T): q[i] . k[j] / sqrt(HS) for queries at positions first + i."""
     R, T, HS = q.shape[2], k.shape[2], q.shape[3]
-    # A dot product of HS independent terms of variance 1 has variance HS. Divided by sqrt(HS) it has variance 1 for any
-    # head size; without that, large heads would start with a softmax so sharp that its gradient vanishes.
+    # A dot product of HS independent terms of variance 1 has variance HS; divided by sqrt(HS), it has variance 1.
+    # Without this, the softmax of a large head would be so sharp at the start that its gradient vanishes.
     scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)
-    # A position must not see what comes after it, for that is what it has to predict; exp(-inf) is 0.
+    # A position must not see the tokens after it, because it predicts them. exp(-inf) is 0.
     future = np.arange(T) > first + np.arange(R)[:, None]
     scores[:, :, future] = -np.inf
     return scores
 
 
 def softmax(scores: Array) -> tuple[Array, Array]:
-    """(...,T) -> weights (...,T), and the log of the sum of exponentials (...)"""
-    # exp overflows float32 beyond 88. Numerator and denominator can both be divided by exp(max) without changing the
-    # quotient; then the largest exponent is 0.
+    """(...,T) -> weights (...,T), log-sum-exp (...)"""
+    # exp overflows float32 above 88. Dividing the numerator and the denominator by exp(largest) does not change the
+    # quotient, and makes the largest exponent 0.
     largest = scores.max(axis=-1, keepdims=True)
     exponentials = np.exp(scores - largest)
     total = exponentials.sum(axis=-1, keepdims=True)
@@ -52,7 +52,7 @@ def softmax(scores: Array) -> tuple[Array, Array]:
 
 
 def attention_mask(key: int, shape: tuple[int, ...], rate: float) -> Array:
-    """The dropout mask of all weights, (B,NH,T,T): row (b*NH + h)*T + i, column j."""
+    """The dropout mask of the weights, (B,NH,T,T): weight (b,h,i,j) is in row (b*NH + h)*T + i, column j."""
     B, NH, T, _ = shape
     return dropout_mask(key, B * NH * T, T, rate).reshape(shape)
 
@@ -66,7 +66,7 @@ def attention_forward(
 
     weights, lse[...] = softmax(causal_scores(q, k))  # (B,NH,T,T)
     if dropout_rate != 0:
-        # scaled up, so that a weight's expectation is what it was
+        # scaled up, so that the expectation of each weight stays the same
         weights = weights * attention_mask(dropout_key, weights.shape, dropout_rate) * (1 / (1 - dropout_rate))
 
     out[...] = merge_heads(weights @ v)
@@ -99,9 +99,10 @@ def attention_backward(
     if dropout_rate != 0:
         dweights = dweights * mask * (1 / (1 - dropout_rate))
 
-    # forward: weights = softmax(scores).  The weights of a row sum to 1, so its gradient loses what all of them share:
-    # dscores = weights * (dweights - sum_j weights * dweights). Put in dweights[j] = dout . v[j], and that sum is
-    # dout . (sum_j dropped[j] v[j]) = dout . out: HS products instead of T, and right with dropout as well.
+    # forward: weights = softmax(scores).  The weights of a row sum to 1, so adding a constant to the gradient of a row
+    # changes nothing: dscores = weights * (dweights - row_sum),  row_sum = sum_j weights[j] * dweights[j].
+    # With dweights[j] = dout . v[j] * mask[j] / (1 - dropout_rate), this is dout . sum_j dropped[j] v[j] = dout . out:
+    # HS products instead of T.
     row_sum = (dout_heads * out_heads).sum(axis=-1, keepdims=True)
     dscores = weights * (dweights - row_sum)
 

@@ -1,6 +1,6 @@
 """The linear layer: out = activation(inp @ weight + bias) + residual.
 
-Weights stand as (C, OC), so that a row of activations multiplies them from the left, as in GPT-2's files.
+A weight has the shape (C, OC), as in GPT-2's checkpoints, so that a row of activations multiplies it from the left.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def linear_forward(
     if bias is not None:
         result = result + bias
     if preactivation is not None:
-        preactivation[...] = result  # the derivative of the activation is a function of it
+        preactivation[...] = result  # the gradient of the activation is a function of it
     if activation is not None:
         result = ACTIVATIONS[activation](result)
     if residual is not None:
@@ -38,18 +38,18 @@ def linear_backward(
 ) -> None:  # fmt: skip
     # (N,OC), (N,C), (C,OC) -> dinp (N,C), dweight (C,OC), dbias (OC,)
 
-    # forward: out = inp @ weight + bias.  Each output is a sum of products, so each factor's gradient is the other
-    # factor, summed over everything it was used for: inp[n,c] in all OC outputs of its row, weight[c,oc] in all N rows.
+    # forward: out = inp @ weight + bias.  Each output is a sum of products; the derivative of a product with respect to
+    # one factor is the other. Sum over the outputs that use a factor: the OC of its row for inp, the N rows for weight.
     dinp_result = dout @ weight.T
     dweight += inp.T @ dout
     if dbias is not None:
         dbias += dout.sum(axis=0)
 
-    # forward, in the layer before: inp = activation(preactivation)
+    # forward, the layer before: inp = activation(preactivation)
     if activation is not None and preactivation is not None:
         dinp_result = GRADIENTS[activation](dinp_result, preactivation)
 
-    # forward: the input went also around this layer, out2 = inp + f(inp), so what comes back that way is added
+    # forward: the input also bypasses this layer, inp + f(inp),  so its other gradient is added
     if dresidual is not None:
         dinp_result = dinp_result + dresidual
     dinp[...] = dinp_result
