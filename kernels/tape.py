@@ -1,11 +1,12 @@
 """Tapes: record the kernel calls of a pass once, then replay them without the model's Python code.
 
 Every training step makes the same calls on the same arrays. In a small model, the Python code that finds the arrays and
-plans the work takes as long as part of the work. So the first pass of a kind runs as the model writes it, with the
+plans the work takes a noticeable share of the step. So the first pass of a kind runs as the model writes it, with the
 checks of the contract; during it, working memory grows to its final size. The second pass is recorded. From the third
-on, the recorded calls are replayed. What is recorded depends on the backend. By default it is the operations, without
-their checks. A backend with a function `launches` says which compiled functions its operations call, and with which
-arguments; then these are recorded.
+on, the recorded calls are replayed.
+
+What is recorded depends on the backend. By default it is the operations, without their checks. A backend with a
+function `launches` says which compiled functions its operations call, and with which arguments; then it is these.
 
 Two things differ between passes. The caller checks the token ids of a pass and writes them into the recorded arrays.
 The keys of dropout masks are requested again, and replace the recorded ones among the arguments.
