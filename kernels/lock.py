@@ -1,17 +1,17 @@
-"""A lock on an open file that goes with the process that holds it, however that ends."""
+"""A lock on an open file. The operating system releases it when the process exits, for whatever reason."""
 
 from __future__ import annotations
 
 import os
 import sys
 
-FAR = (1 << 31) - 2  # Windows locks bytes, and nobody else may then read them; no file of lines has this one
+FAR = (1 << 31) - 2  # Windows locks bytes, which others can then not read; our files do not reach this one
 
 
 def take_lock(handle: int) -> bool:
-    """Take the only lock on an open file, until it is closed or the process is gone. False if another has it.
+    """Lock an open file until it is closed or the process exits. Returns False if another process holds the lock.
 
-    Raises OSError where the file system has no locks.
+    Raises OSError if the file system does not support locks.
     """
     if sys.platform == "win32":
         import msvcrt

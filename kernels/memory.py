@@ -1,4 +1,4 @@
-"""Arrays that start at a cache line, or take no memory at all; and what becomes of memory that is let go."""
+"""Arrays aligned to cache lines, arrays without memory, and how the C library reuses freed memory."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ CACHE_LINE = 64  # bytes; also the width of the widest vector register
 
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """A C-contiguous array of unset numbers whose first element is on a cache line.
+    """Return an uninitialised C-contiguous array that starts at a cache line.
 
-    A vector load that crosses a line costs two; NumPy itself aligns to 16 bytes only.
+    A vector load that crosses a cache line takes as long as two. NumPy itself only aligns to 16 bytes.
     """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     nbytes = math.prod(shape) * np.dtype(dtype).itemsize
@@ -26,15 +26,17 @@ def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any
 
 
 def aligned_zeros(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """As `aligned_empty`, filled with zeros."""
+    """Like `aligned_empty`, filled with zeros."""
     array = aligned_empty(shape, dtype)
     array.fill(0)
     return array
 
 
 def outline(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array of this shape, C-contiguous, that takes no memory: it has sizes and views, but no numbers. Reading one
-    would read memory of others; writing raises ValueError."""
+    """Return a C-contiguous array of this shape without memory behind it, for its shape and its views.
+
+    Reading an element would read foreign memory; writing raises ValueError.
+    """
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     element = np.zeros(1, dtype)
     strides = [element.itemsize]
@@ -44,14 +46,14 @@ def outline(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
 
 
 def keep_freed_memory() -> None:
-    """Have the C library of this process keep what is let go, and use it again, up to 1 GiB in a piece.
+    """Make this process's C library keep freed memory for reuse, in blocks of up to 1 GiB.
 
-    Else it gives back what large arrays took, and asks for it anew: the system then hands it out page by page, each
-    cleared. NumPy's kernels make new arrays in every step, and that took up to half of it. Only glibc is told; it then
-    no longer judges by what the program does, so both limits must be set.
+    By default it returns the memory of large arrays to the system, which hands it out again page by page, each cleared.
+    NumPy's kernels allocate new arrays in every step, and this took up to half of its time. Only glibc can be
+    configured. Setting either limit turns off its own adaptation of both, so both are set.
     """
-    trim_threshold, mmap_threshold = -1, -3  # the names that `mallopt` has for them
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt
-        if mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 32 << 20):  # as much as older ones take
+        if mallopt(mmap_threshold, 1 << 30) or mallopt(mmap_threshold, 32 << 20):  # the maximum in older versions
             mallopt(trim_threshold, (1 << 31) - 1)

@@ -1,13 +1,15 @@
-"""A pass of the model, recorded while it runs, and then played: the same calls, without the Python that makes them.
+"""Tapes: record the kernel calls of a pass once, then replay them without the model's Python code.
 
-Every step of a training makes the same calls on the same arrays, and in a small model the functions that find these
-arrays and plan the work take as long as some of the work. So the first pass of a kind is made as it stands in the
-model, with the contract's checks; working memory grows to its size in it. The second is recorded. From the third on,
-what was recorded is called. What a backend has recorded is up to it: by itself it is the operations, without their
-checks; one that has a function `launches` says which functions it calls in them, and with what.
+Every training step makes the same calls on the same arrays. In a small model, the Python code that finds the arrays and
+plans the work takes a noticeable share of the step. So the first pass of a kind runs as the model writes it, with the
+checks of the contract; during it, working memory grows to its final size. The second pass is recorded. From the third
+on, the recorded calls are replayed.
 
-Two things differ from pass to pass. Token ids have to be checked, and written to the arrays that were recorded, by
-whoever asks for the pass. The keys of dropout masks are asked for again: wherever an argument was one.
+What is recorded depends on the backend. By default it is the operations, without their checks. A backend with a
+function `launches` says which compiled functions its operations call, and with which arguments; then it is these.
+
+Two things differ between passes. The caller checks the token ids of a pass and writes them into the recorded arrays.
+The keys of dropout masks are requested again, and replace the recorded ones among the arguments.
 """
 
 from __future__ import annotations
@@ -21,24 +23,24 @@ import numpy as np
 
 from .contract import OPERATIONS, UNCHECKED, Backend
 
-NOT_PLAYED = 2  # passes of a kind that come before: one is made, one recorded
-KINDS = 4  # tapes that are kept: an evaluation's and a training step's, each with and without instruments, say
-MOST_CALLS = 1000  # of a pass that is recorded: one that makes more takes so long that Python's time is nothing
-Place = tuple[Any, ...]  # what a key is asked for with
+NOT_PLAYED = 2  # passes of a kind before the first replay: one runs as written, one is recorded
+KINDS = 4  # tapes to keep, such as those of an evaluation and a training step, with and without instruments
+MOST_CALLS = 1000  # of a recorded pass; in a longer one, Python's share of the time is negligible
+Place = tuple[Any, ...]  # the arguments of `Keys.key`
 
 
 class Keys(Protocol):
-    """Where a pass has the keys of its dropout masks from; each is another number."""
+    """The keys of a pass's dropout masks. No two places have the same key."""
 
     def key(self, *place: Any) -> int: ...
 
 
-Pass = Callable[[Backend, Any], None]  # what calls a backend's operations, with keys from the second argument
+Pass = Callable[[Backend, Any], None]  # calls the operations of a backend, with keys from the second argument
 
 
 @dataclass(slots=True)
 class Launch:
-    """A function and what it is called with."""
+    """A function and its arguments."""
 
     function: Callable[..., Any]
     arguments: list[Any]
@@ -49,14 +51,14 @@ class Tapes:
     """The tapes of passes over the same arrays."""
 
     def __init__(self) -> None:
-        self._tapes: dict[Hashable, Tape] = {}  # the one that was used last at the end
-        self._under: object = None  # the conditions after the last pass
+        self._tapes: dict[Hashable, Tape] = {}  # the most recently used one last
+        self._under: object = None  # the backend's conditions after the last pass
 
     def run(self, backend: Backend, kind: Hashable, make: Pass, keys: Keys | None, *kept: object) -> None:
-        """Make a pass, or what comes to the same.
+        """Run a pass: as written, while recording it, or by replaying it.
 
-        All passes of a kind must make the same calls, but for the keys. `kept` is not touched: objects that must not
-        go, and make room for others at the same address, while a kind is known by their addresses.
+        All passes of a kind must make the same calls, except for the keys. The tape holds references to `kept`, so that
+        objects whose addresses identify a kind are not freed and replaced by others at the same addresses.
         """
         before = _conditions(backend)
         if before != self._under:
@@ -67,26 +69,26 @@ class Tapes:
         self._tapes[kind] = tape
         tape.run(make, keys)
         self._under = _conditions(backend)
-        if self._under != before:  # working memory has grown, as a rule: what was there before can go
+        if self._under != before:  # usually working memory has grown: recorded addresses are out of date
             self._tapes.clear()
             self._tapes[kind] = Tape(backend, *kept, made=True)
 
     def clear(self) -> None:
-        """Let all arrays go."""
+        """Release all arrays."""
         self._tapes.clear()
 
 
 class Tape:
-    """One kind of pass on a backend: made, recorded, played."""
+    """One kind of pass on a backend: run as written, recorded, replayed."""
 
     def __init__(self, backend: Backend, *kept: object, made: bool = False) -> None:
         self.kept, self._backend, self._made = kept, backend, made
-        self.calls: list[list[Launch]] = []  # of each operation; empty until recorded
-        self._keyed: dict[Place, list[tuple[Any, Any]]] = {}  # (list or dict of arguments, place in it) of each key
+        self.calls: list[list[Launch]] = []  # the launches of each operation; empty until recorded
+        self._keyed: dict[Place, list[tuple[Any, Any]]] = {}  # (list or dict, index or name) of each key
         self._play: Callable[[Tape], None] = getattr(backend, "play", Tape.play)
 
     def run(self, make: Pass, keys: Keys | None) -> None:
-        """The next pass."""
+        """Run the next pass."""
         if self.calls:
             self._renew(keys)
             self._play(self)
@@ -97,7 +99,7 @@ class Tape:
             self._made = True
 
     def play(self) -> None:
-        """Call what was recorded."""
+        """Replay the recorded calls."""
         for launches in self.calls:
             for launch in launches:
                 launch.function(*launch.arguments, **launch.options)
@@ -118,10 +120,10 @@ class Tape:
                 for at, value in enumerate(holder) if isinstance(holder, list) else holder.items():
                     if isinstance(value, int | np.uint64) and int(value) in places:
                         keyed.setdefault(places[int(value)], []).append((holder, at))
-        self.calls, self._keyed = calls, keyed  # at last: half a pass is none
+        self.calls, self._keyed = calls, keyed  # last, so that a pass that fails leaves no half recording
 
     def _recording(self, calls: list[list[Launch]]) -> Backend:
-        """The backend, with all calls of its operations noted, but those beyond MOST_CALLS and one."""
+        """Return the backend with operations that note their calls, up to one more than MOST_CALLS."""
         launches = getattr(self._backend, "launches", None)
 
         def recorded(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,7 +145,7 @@ class Tape:
         return cast(Backend, SimpleNamespace(name=self._backend.name, **operations))
 
     def _renew(self, keys: Keys | None) -> None:
-        """Put the keys of this pass in the place of those before."""
+        """Replace the keys in the recorded arguments by those of this pass."""
         for place, holders in self._keyed.items():
             key = cast(Keys, keys).key(*place)
             for holder, at in holders:
@@ -151,6 +153,6 @@ class Tape:
 
 
 def _conditions(backend: Backend) -> object:
-    """What must not have changed since a pass was recorded, if it is to be played."""
+    """Return what must not change between the recording of a pass and its replay."""
     conditions: Callable[[], object] = getattr(backend, "conditions", lambda: 0)
     return conditions()

@@ -52,7 +52,7 @@ def _rows(losses, dlogits, logits, targets, scale, memory):
     one, step = real(1), STEP if rows == ROWS else 1
     largest = total = factor = memory
 
-    # shifted = logits - largest: of the target only, before dlogits, which may be logits, is written
+    # shifted = logits - largest;  that of the target is kept in `losses`, because dlogits may be logits
     for n in range(rows):
         largest[n] = maximum(logits[n])
         losses[n] = logits[n][targets[n]] - largest[n]
@@ -70,7 +70,7 @@ def _rows(losses, dlogits, logits, targets, scale, memory):
         losses[n] = real(math.log(total[n])) - losses[n]
         factor[n] = scale / total[n]
 
-    # dlogits = (exp(shifted) / total - onehot(target)) * scale
+    # dlogits = (exp(shifted) / total - onehot(target)) * scale = exp(shifted) * factor - onehot(target) * scale
     if use_dlogits:
         for i in range(rows):
             n = i * step % ROWS

@@ -67,7 +67,8 @@ def _forward_rows(out, mean, rstd, inp, weight, bias, eps):
     """out, mean and rstd of a group of rows"""
     fours = inp.rows - inp.rows % 4 if inp.columns <= SHORT else 0
 
-    # mean = mean_c(inp);  rstd = 1 / sqrt(mean_c((inp - mean)^2) + eps);  out = (inp - mean) * rstd * weight + bias
+    # mean = mean_c(inp);  variance = mean_c((inp - mean)^2);  rstd = 1 / sqrt(variance + eps)
+    # norm = (inp - mean) * rstd;  out = norm * weight + bias
     for n in range(0, fours, 4):
         four = slice(n, n + 4)
         normalize_four(out[four], mean[four], rstd[four], inp[four], weight, bias, eps)
@@ -97,27 +98,26 @@ def _backward(outputs, inputs, sums, width):
 
 @device
 def _backward_rows(dinp, sums, dout, saved, dresidual):
-    """dinp of a group of rows, and their sums for dweight and dbias"""
+    """dinp of a group of rows, and what they add to dweight and dbias"""
     inp, weight, mean, rstd = saved
-    C, real = inp.columns, inp.dtype.type
-    dweight, dbias = sums[:C], sums[C:]
+    dweight, dbias, C = sums[: inp.columns], sums[inp.columns :], inp.dtype.type(inp.columns)
     zero(sums)
     for n in range(inp.rows):
         statistics = mean[n], rstd[n]
 
         # norm = (inp - mean) * rstd;  dweight += dout * norm;  dbias += dout;  dnorm = dout * weight
-        dnorm, dnorm_norm = norm_weight_gradient(dweight, dbias, dout[n], inp[n], statistics, weight)
+        dnorm_sum, dnorm_norm_sum = norm_weight_gradient(dweight, dbias, dout[n], inp[n], statistics, weight)
 
         # shift = mean_c(dnorm);  scale = mean_c(dnorm * norm)
-        means = dnorm / real(C), dnorm_norm / real(C)
+        shift, scale = dnorm_sum / C, dnorm_norm_sum / C
 
         # dinp = (dnorm - shift - norm * scale) * rstd + dresidual
-        norm_input_gradient(dinp[n], dout[n], inp[n], statistics, weight, means, dresidual[n])
+        norm_input_gradient(dinp[n], dout[n], inp[n], statistics, weight, (shift, scale), dresidual[n])
 
 
 @device
 def _add_groups(first, last, dweight, dbias, sums):
-    """dweight and dbias of some channels: the sums of all groups, in their order"""
+    """dweight and dbias of some channels: the groups are added in their order"""
     dweight, dbias, sums = whole(dweight), whole(dbias), whole(sums)
     C = dweight.size
     add_column_sums(dweight[first:last], sums[:, :C][:, first:last])

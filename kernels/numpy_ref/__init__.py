@@ -1,4 +1,4 @@
-"""The reference backend: each kernel in plain NumPy, one line of code for one line of the formula.
+"""The reference backend: each kernel in plain NumPy, one line of code per line of the formula.
 
 Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `cross_entropy`, `dropout`, `adamw`,
 `decode`, `sampling`.

@@ -1,7 +1,7 @@
 """Activations: ReLU, and GELU in the tanh form of GPT-2.
 
-Exactly, GELU(x) = x Φ(x) with Φ the normal distribution's cumulative function: an input is kept in proportion to how
-many others it exceeds (Hendrycks & Gimpel 2016, arXiv:1606.08415). The tanh form approximates Φ to 3e-4.
+GELU(x) = x Φ(x), where Φ is the cumulative distribution function of the standard normal distribution (Hendrycks &
+Gimpel 2016, arXiv:1606.08415). The tanh form approximates Φ to within 3e-4.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ CUBIC = 0.044715
 
 def relu(x: Array) -> Array:
     """max(x, 0)"""
-    result: Array = np.maximum(x, 0)  # of NaN and 0, np.maximum takes NaN
+    result: Array = np.maximum(x, 0)  # np.maximum returns NaN where either operand is NaN
     return result
 
 
 def relu_gradient(dout: Array, x: Array) -> Array:
-    """dout where x > 0, else 0. At 0 there is no derivative; 0 is the usual choice."""
+    """dout where x > 0, else 0. ReLU has no derivative at 0; 0 is the usual choice."""
     return np.where(x > 0, dout, 0)
 
 
@@ -40,7 +40,7 @@ def gelu_gradient(dout: Array, x: Array) -> Array:
     u = SQRT_2_OVER_PI * (x + CUBIC * (x * x * x))
     du = SQRT_2_OVER_PI * (1 + 3 * CUBIC * (x * x))
     tanh = np.tanh(u)
-    # 1 - tanh^2 is 1/cosh^2; written so, nothing overflows where cosh would
+    # 1 - tanh(u)^2 is the derivative of tanh; the equal 1/cosh(u)^2 would overflow for large u
     result: Array = dout * (0.5 * (1 + tanh) + 0.5 * x * (1 - tanh * tanh) * du)
     return result
 

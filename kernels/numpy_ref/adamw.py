@@ -10,7 +10,7 @@ from ..contract import Array, implements
 
 @implements(contract.squared_norm)
 def squared_norm(gradients: Array) -> float:
-    # (P,) -> a number; in float64, for millions of small squares are added to a large sum
+    # (P,) -> a number, in float64: millions of small squares are added to a large sum
     return float(np.square(gradients, dtype=np.float64).sum())
 
 
@@ -21,21 +21,22 @@ def adamw(
     gradient_scale: float = 1.0,
 ) -> None:  # fmt: skip
     # (P,), (P,), (P,), (P,), all updated in place
-    g = gradients * gradient_scale  # a scale below 1 is how a gradient that is too long gets clipped
+    g = gradients * gradient_scale  # gradient clipping: a scale below 1 shortens a gradient that is too long
 
-    # running means of the gradient and of its square
+    # exponential moving averages of the gradient and of its square
     first_moment[...] = beta1 * first_moment + (1 - beta1) * g
     second_moment[...] = beta2 * second_moment + (1 - beta2) * (g * g)
 
-    # Both started from 0, so early means are too small, by what is left of the start: 1 - beta^step is the share that
-    # real gradients have in them.
+    # Bias correction: both averages start at 0, so early ones are too small. After `step` gradients the weights of the
+    # gradients in an average sum to 1 - beta^step, not to 1.
     m = first_moment / (1 - beta1**step)
     v = second_moment / (1 - beta2**step)
 
-    # mean over root mean square: a step of about 1 wherever the sign is steady, whatever the gradient's size. The decay
-    # is added to the step, not to the gradient, where it would be divided by sqrt(v) with it.
+    # The mean over the root mean square is about 1 or -1 where the gradient keeps its sign, whatever its size; with eps
+    # it is finite where the gradient is 0. Weight decay is added to the update; added to the gradient, as in L2
+    # regularisation, it would be divided by sqrt(v) too.
     update = m / (np.sqrt(v) + eps)
     update[:decayed] += weight_decay * parameters[:decayed]
     parameters -= learning_rate * update
 
-    gradients[...] = 0  # the next backward pass adds to them
+    gradients[...] = 0  # ready for the next backward pass, which adds to them

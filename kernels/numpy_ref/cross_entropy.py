@@ -15,8 +15,8 @@ def cross_entropy(
     # (N,V), (N,) -> losses (N,), dlogits (N,V)
     rows = np.arange(len(targets))
 
-    # softmax(logits) = exp(logits) / sum exp(logits) does not change when a number is taken from all logits of a row;
-    # taking the largest keeps exp from overflowing.
+    # softmax(logits) = exp(logits) / sum exp(logits) does not change if a constant is subtracted from a row of logits.
+    # Subtracting the row maximum keeps exp from overflowing.
     shifted = logits - logits.max(axis=1, keepdims=True)
     exponentials = np.exp(shifted)
     total = exponentials.sum(axis=1)
@@ -25,8 +25,8 @@ def cross_entropy(
     losses[...] = np.log(total) - shifted[rows, targets]
 
     if dlogits is not None:
-        # forward: loss = log sum_v exp(logits[v]) - logits[target];  the derivative by logits[v] of the first term is
-        # exp(logits[v]) / sum = softmax, of the second -1 at the target. Going against it, probability moves there.
+        # forward: loss = log sum_v exp(logits[v]) - logits[target].  The derivative of the first term with respect to
+        # logits[v] is exp(logits[v]) / sum = softmax(logits)[v]; that of the second is -1 at the target, 0 elsewhere.
         gradient = exponentials / total[:, None]
         gradient[rows, targets] -= 1
         dlogits[...] = gradient * scale

@@ -1,4 +1,4 @@
-"""Generation with a key/value cache: only the newest token goes through the transformer."""
+"""Generation with a key/value cache: only the newest token passes through the transformer."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def decode_tokens(
     contract.check_decoding(len(token_table), token, index)
     L, NH, S, HS = keys.shape[1:]
     for number in range(drawn.size):
-        # The place that the next token is drawn from comes last; a place in the next window is filled for later.
+        # The next token is drawn from the place that comes last; a place in the next window is filled for later tokens.
         for window, place in reversed(places_of(index + number, S)):
             k_cache, v_cache = keys[window % 2], values[window % 2]  # (L,NH,S,HS)
             x = token_table[token] + position_table[place]  # (C,)
             for layer in range(L):
                 normed = x if norm == "post" else _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
 
-                # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), and the heads' sum
+                # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), summed over the heads
                 qkv = normed @ qkv_weight[layer] + _of(qkv_bias, layer, 0)
                 q, k, v = qkv.reshape(NH, 3, HS).swapaxes(0, 1)
                 k_cache[layer, :, place], v_cache[layer, :, place] = k, v
@@ -52,7 +52,7 @@ def decode_tokens(
                     x = _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
                 normed = x if norm == "post" else _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
 
-                # groups of hidden units: (C,) @ (G,C,M) -> (G,M);  (G,1,M) @ (G,M,C), and the groups' sum
+                # hidden units: (C,) @ (G,C,M) -> (G,M);  (G,1,M) @ (G,M,C), summed over the groups
                 hidden = ACTIVATIONS[activation](normed @ fc_weight[layer] + _of(fc_bias, layer, 0))
                 branch = (hidden[:, None] @ mlp_proj_weight[layer]).sum(axis=0)[0] + _of(mlp_proj_bias, layer, 0)
                 x = x + branch
@@ -69,7 +69,7 @@ def decode_tokens(
 
 
 def _norm(x: Array, weight: Array, bias: Array | None) -> Array:
-    """Layer normalisation of a single row (C,)."""
+    """Layer normalisation of one row, (C,) -> (C,)."""
     out = np.empty_like(x)
     mean, rstd = np.empty((2, 1), x.dtype)
     layernorm_forward(out[None], mean, rstd, x[None], weight, bias)
@@ -77,5 +77,5 @@ def _norm(x: Array, weight: Array, bias: Array | None) -> Array:
 
 
 def _of(bias: Array | None, layer: int, missing: int | None = None) -> Any:
-    """A layer's part of an array that may be None."""
+    """The bias of a layer, or `missing` if there are no biases."""
     return missing if bias is None else bias[layer]

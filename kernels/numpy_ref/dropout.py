@@ -1,5 +1,5 @@
-"""Dropout (Srivastava et al. 2014): in training each number is set to 0 with probability `rate`, and the others are
-scaled up by 1/(1 - rate), so that the expectation stays what it is without dropout.
+"""Dropout (Srivastava et al. 2014): during training each number is set to 0 with probability `rate`. The others are
+scaled by 1/(1 - rate), so that the expectation stays the same.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from ..rng import GOLDEN32, GOLDEN64, MIX32_A, MIX32_B, keep_threshold, mix64
 
 
 def dropout_mask(key: int, rows: int, columns: int, rate: float) -> Array:
-    """The mask of stream `key`, bool (rows, columns): True is kept, with probability 1 - rate.
+    """The mask of stream `key`, bool (rows, columns): True, with probability 1 - rate, where an element is kept.
 
-    Each element is a hash of (key, row, column) and of nothing else: no state, no order, nothing to store. A row's
-    64-bit hash gives two 32-bit numbers, the start and the middle of a 32-bit hash of the column.
+    Each element is a hash of (key, row, column) alone, so there is no state, no order and nothing to store. A 64-bit
+    hash of the row gives two 32-bit numbers, which enter a 32-bit hash of the column at its start and in its middle.
+    Raises ValueError if the rate is not in [0, 1).
     """
-    # (rows,): arithmetic on unsigned integers wraps around, modulo 2^64 and modulo 2^32
+    # (rows,); unsigned integers wrap around, modulo 2^64 here and modulo 2^32 below
     counter = np.arange(1, rows + 1, dtype=np.uint64) * np.uint64(GOLDEN64) + np.uint64(key)
-    z: Array = cast(Any, mix64)(counter)  # written for one integer; its operators do as well for an array of them
+    z: Array = cast(Any, mix64)(counter)  # declared for one integer; its operators work on arrays too
     low = (z & np.uint64(0xFFFFFFFF)).astype(np.uint32)[:, None]
     high = (z >> np.uint64(32)).astype(np.uint32)[:, None]
 

@@ -11,7 +11,7 @@ from ..contract import Array, implements
 @implements(contract.embedding_forward)
 def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:
     # (B,T), (V,C), (T,C) -> (B,T,C)
-    # Attention does not know the order of what it looks at; the position's vector tells it.
+    # Attention does not depend on the order of its keys; the vector of the position provides it.
     out[...] = token_table[tokens] + position_table
 
 
@@ -20,7 +20,7 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
     # (B,T,C), (B,T) -> dtoken_table (V,C), dposition_table (T,C)
 
     # forward: out[b,t] = token_table[tokens[b,t]] + position_table[t]
-    # A row of a table gets the gradient of every place that it went to; a token that did not occur gets none.
+    # The gradient of a table's row is the sum over all places that used it; a token that does not occur gets none.
     for token in np.unique(tokens):
         dtoken_table[token] += dout[tokens == token].sum(axis=0)
     dposition_table += dout.sum(axis=0)

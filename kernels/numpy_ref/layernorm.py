@@ -1,5 +1,5 @@
 """Layer normalisation (Ba et al. 2016, arXiv:1607.06450): each row is shifted to mean 0 and scaled to variance 1, then
-each channel gets a scale and a shift of its own.
+each channel is scaled and shifted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ def layernorm_forward(
 ) -> None:
     # (N,C), (C,), (C,) -> out (N,C), mean (N,), rstd (N,)
 
-    # Two numbers a row are saved: with them the backward pass has the normalised row again, without storing (N,C).
+    # Two numbers per row are saved. From them the backward pass recomputes norm, so that (N,C) need not be stored.
     mean[...] = inp.mean(axis=1)
     centred = inp - mean[:, None]
-    # The variance is that of the centred row, a second pass: mean(inp^2) - mean^2 would cancel where the mean is large.
+    # The variance takes a second pass, over the centred row: mean(inp^2) - mean^2 would cancel if the mean is large.
     variance = (centred * centred).mean(axis=1)
-    rstd[...] = 1 / np.sqrt(variance + eps)  # eps keeps a constant row, of variance 0, finite
+    rstd[...] = 1 / np.sqrt(variance + eps)  # eps keeps it finite for a constant row, of variance 0
 
     norm = centred * rstd[:, None]
     result = norm * weight
@@ -40,20 +40,20 @@ def layernorm_backward(
     # forward: norm = (inp - mean) * rstd
     norm = (inp - mean[:, None]) * rstd[:, None]
 
-    # forward: out = norm * weight + bias,  the same weight and bias for every row, so their gradients sum over rows
+    # forward: out = norm * weight + bias.  All rows share weight and bias, so their gradients are sums over the rows.
     dweight += (dout * norm).sum(axis=0)
     if dbias is not None:
         dbias += dout.sum(axis=0)
     dnorm = dout * weight
 
-    # forward: norm = (inp - mean) * rstd,  where mean and rstd are functions of the row themselves. A row's mean and
-    # variance are fixed to 0 and 1 whatever inp does, so the gradient can have no part that shifts the row (along 1)
-    # and none that scales it (along norm): both are taken out of dnorm.
+    # forward: norm = (inp - mean) * rstd,  where mean and rstd depend on the row too. Neither a shift of the row nor a
+    # scaling of it changes norm. So dinp must have no part along 1, the direction of a shift, and none along norm, the
+    # direction of a scaling: both are subtracted from dnorm.
     shift = dnorm.mean(axis=1)
     scale = (dnorm * norm).mean(axis=1)
     result = (dnorm - shift[:, None] - norm * scale[:, None]) * rstd[:, None]
 
-    # forward: the input went also around this layer, out2 = inp + f(layernorm(inp))
+    # forward: the input also bypasses this layer, inp + f(layernorm(inp)),  so its other gradient is added
     if dresidual is not None:
         result = result + dresidual
     dinp[...] = result

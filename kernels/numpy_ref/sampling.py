@@ -1,4 +1,4 @@
-"""Drawing a token from logits."""
+"""Sampling: draw a token from the softmax of its logits."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def sample_token(logits: Array, *, temperature: float, top_k: int, top_p: float,
         return int(logits.argmax())
     order = np.argsort(-logits, kind="stable")[: top_k or None]  # likeliest first
 
-    # softmax without its division: what counts is each weight's share of the total.
-    with np.errstate(over="ignore"):  # a tiny temperature sends all but the largest to exp(-inf) = 0
+    # The weights of a softmax, without the division by their total: only each weight's share of it counts.
+    with np.errstate(over="ignore"):  # with a tiny temperature, all but the largest are exp(-inf) = 0
         scores = (logits.astype(np.float64) - float(logits.max())) / temperature
     weights = np.zeros(logits.size)
-    weights[order] = [math.exp(score) for score in scores[order]]  # the same exp as the compiled path, to the last bit
+    weights[order] = [math.exp(score) for score in scores[order]]  # the exp of the compiled path, to the last bit
 
-    # Sums in one order, so that both paths have the same: cumsum adds one by one, where sum would add in pairs.
+    # Both paths add in the same order: cumsum adds one by one, where sum would add pairwise.
     total = np.cumsum(weights)[-1]
     running = np.cumsum(weights[order])
     if top_p < 1:

@@ -32,7 +32,7 @@ def test_gradients_by_finite_differences(backend: Backend, name: str) -> None:
 
 
 def test_gelu_at_known_points(backend: Backend, dtype: str) -> None:
-    """Against the formula in Python's own floats, far out on both sides too: 0 for -x and x for x."""
+    """The formula in Python floats, and its limits: 0 for large negative x, x for large positive x."""
     points = [0.0, -0.0, 1.0, -1.0, 0.5, -3.0, 5.0, -5.0, 12.0, -12.0, 1e-20, 1e4, -1e4]
     inp = np.array([points], dtype)
     out = np.empty_like(inp)
@@ -50,7 +50,7 @@ def test_relu_of_special_numbers(backend: Backend, dtype: str) -> None:
 
 
 def test_gelu_derivative_does_not_overflow(backend: Backend, dtype: str) -> None:
-    """Where cosh would, at |x| of a hundred, the derivative is 1 or 0."""
+    """1/cosh^2 would overflow at |x| = 100, where the derivative is 1 or 0."""
     inp = np.array([[100.0, -100.0, 1000.0, -1000.0]], dtype)
     dinp = np.empty_like(inp)
     backend.gelu_backward(dinp, np.ones_like(inp), inp)

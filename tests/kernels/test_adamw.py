@@ -30,7 +30,7 @@ def test_numba_agrees_with_numpy(case: Case, dtype: str) -> None:
 def test_is_the_textbook_loop(
     name: str, steps: int, size: int, seed: int, share: float, beta1: float, beta2: float, decay: float, scale: float
 ) -> None:
-    """One number at a time, in Python's own floats."""
+    """One number at a time, in Python floats."""
     decayed, rate, eps = round(share * size), 0.01, 1e-8
     start, gradients = normal(seed, size), normal(seed + 1, steps, size)
     expected = []
@@ -53,7 +53,7 @@ def test_is_the_textbook_loop(
 
 
 def test_first_step_has_the_size_of_the_learning_rate(backend: Backend, dtype: str) -> None:
-    """Whatever the gradient's size: bias correction makes m/sqrt(v) its sign."""
+    """For any size of the gradient: after bias correction m/sqrt(v) is its sign."""
     gradients = np.array([1e-3, -5.0, 700.0], dtype)
     weights, moments = np.zeros(3, dtype), np.zeros((2, 3), dtype)
     backend.adamw(weights, gradients, *moments, step=1, decayed=3, **USUAL)
@@ -61,7 +61,7 @@ def test_first_step_has_the_size_of_the_learning_rate(backend: Backend, dtype: s
 
 
 def test_means_begin_with_the_right_share_of_the_gradient(backend: Backend, dtype: str) -> None:
-    """1 - beta is small and not to be had from beta as a float32: that loses its last digits."""
+    """1 - beta is small; computed from beta as a float32 it would lose its last digits."""
     gradients, moments = normal(4, 100, dtype=dtype), np.zeros((2, 100), dtype)
     expected = gradients.astype(np.float64)
     backend.adamw(np.zeros(100, dtype), gradients, *moments, step=1, decayed=0, **USUAL | {"beta2": 0.9999})
@@ -79,7 +79,7 @@ def test_gradients_are_zeroed_and_only_the_first_are_decayed(backend: Backend, d
 
 
 def test_a_small_decay_is_not_rounded_away(backend: Backend) -> None:
-    """As the factor 1 - 1e-6 of the weights, a decay of 1e-6 would be 1.3e-2 of itself too large in float32."""
+    """As a factor 1 - 1e-6 of the weights, rounded to float32, a decay of 1e-6 would be 1.3 % too large."""
     weights, moments = 0.5 + np.abs(normal(1, 100_000, dtype="float32")), np.zeros((2, 100_000), np.float32)
     before = weights.astype(np.float64)
     settings = {**USUAL, "learning_rate": 1e-5}

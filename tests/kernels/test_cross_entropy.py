@@ -40,7 +40,7 @@ def test_equal_logits_cost_log_of_the_vocabulary(backend: Backend, dtype: str) -
 
 
 def test_huge_logits_stay_finite(backend: Backend, dtype: str) -> None:
-    """A certain and right guess costs nothing, a certain and wrong one its logits' distance."""
+    """A confident right guess has loss 0, a confident wrong one the distance between the logits."""
     logits = np.array([[1e4, 0, -1e4], [1e4, 0, -1e4]], dtype)
     losses, dlogits = np.empty(2, dtype), np.empty((2, 3), dtype)
     backend.cross_entropy(losses, dlogits, logits, np.array([0, 2], np.int32))
@@ -51,7 +51,7 @@ def test_huge_logits_stay_finite(backend: Backend, dtype: str) -> None:
 @each_backend
 @given(N=st.integers(1, 20), V=st.integers(1, 70), shift=st.floats(-50, 50), seed=st.integers(0, 999))
 def test_shift_of_all_logits_does_not_matter(name: str, N: int, V: int, shift: float, seed: int) -> None:
-    """Therefore the gradients of a row sum to 0."""
+    """It follows that the gradients of a row sum to 0."""
     logits = 3 * normal(seed, N, V)
     targets = np.random.default_rng(seed).integers(0, V, N).astype(np.int32)
     results = []

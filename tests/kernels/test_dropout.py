@@ -36,7 +36,7 @@ def test_gradients_by_finite_differences(backend: Backend, rate: float) -> None:
 
 
 def scalar_mask(key: int, row: int, column: int, rate: float) -> bool:
-    """The definition in Python's integers."""
+    """The definition, in Python integers."""
     z = mix64((key + GOLDEN64 * (row + 1)) & MASK64)
     h = (column * GOLDEN32 + (z & 0xFFFFFFFF)) & 0xFFFFFFFF
     h ^= h >> 16
@@ -66,7 +66,7 @@ def test_both_backends_drop_what_the_mask_drops(name: str, key: int, rate: float
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.5, 0.9])
 def test_mask_keeps_its_share(rate: float) -> None:
-    """Over all, in every row and in every column, to within 5 standard deviations of independent draws."""
+    """Overall, per row and per column, to within 5 standard deviations of independent draws."""
     rows, columns = 1000, 997
     mask = dropout_mask(stream_key(1, "mlp residual dropout", 3, 2), rows, columns, rate)
     deviation = math.sqrt(rate * (1 - rate))
@@ -76,7 +76,7 @@ def test_mask_keeps_its_share(rate: float) -> None:
 
 
 def correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """In standard deviations of what independent masks show."""
+    """The correlation, in standard deviations of the correlation of independent masks."""
     return float(np.corrcoef(a.ravel(), b.ravel())[0, 1]) * math.sqrt(a.size)
 
 
@@ -112,7 +112,7 @@ def test_rate_0_changes_nothing(backend: Backend, dtype: str) -> None:
 
 
 @pytest.mark.parametrize("rate", [-0.1, 1.0, 1.5, float("nan")])
-def test_a_rate_that_is_none_is_refused(backend: Backend, rate: float) -> None:
+def test_an_invalid_rate_is_refused(backend: Backend, rate: float) -> None:
     inp = np.ones((3, 4))
     for call in (backend.dropout_forward, backend.dropout_backward):
         with pytest.raises(ValueError, match="wanted 0 <= rate < 1"):

@@ -32,7 +32,7 @@ def test_gradients_by_finite_differences(backend: Backend) -> None:
 
 
 def test_one_token_everywhere(backend: Backend, dtype: str) -> None:
-    """All rows go to one row of the table: nothing may be lost where threads meet."""
+    """All rows are added to one row of the table: no addition may be lost between threads."""
     B, T, C = 7, 300, 5
     dtoken_table, dposition_table = np.zeros((3, C), dtype), np.zeros((T, C), dtype)
     tokens = np.full((B, T), 1, np.int32)

@@ -19,7 +19,7 @@ def test_numba_agrees_with_numpy(case: Case, dtype: str) -> None:
 
 @pytest.mark.parametrize("with_bias", [False, True])
 def test_gradients_by_finite_differences(backend: Backend, with_bias: bool) -> None:
-    """Of out = layernorm(inp) + inp, so that dresidual takes part."""
+    """Of out = layernorm(inp) + inp, which covers dresidual."""
     N, C = 4, 7
     inp, weight, dout = normal(1, N, C), normal(2, C), normal(3, N, C)
     bias, dbias = (normal(4, C), np.zeros(C)) if with_bias else (None, None)
@@ -48,11 +48,27 @@ def test_rows_have_mean_0_and_variance_1(backend: Backend, dtype: str) -> None:
 
 
 def test_large_mean_does_not_spoil_the_variance(backend: Backend, dtype: str) -> None:
-    """mean(x^2) - mean(x)^2 would lose everything here."""
+    """mean(x^2) - mean(x)^2 would lose all digits here."""
     inp = 4096 + np.arange(-8, 8).reshape(1, 16).astype(dtype)  # exact in float32
     out, mean, rstd = np.empty_like(inp), np.empty(1, dtype), np.empty(1, dtype)
     backend.layernorm_forward(out, mean, rstd, inp, np.ones(16, dtype), None)
     assert_close("rstd", rstd, np.array([1 / np.sqrt(np.arange(-8, 8).var() + 1e-5)]), 8 * EPS[dtype])
+
+
+@pytest.mark.parametrize("C", [1, 17, 512, 513])
+def test_a_row_has_the_same_bits_in_any_company(backend: Backend, dtype: str, C: int) -> None:
+    """Short rows may be normalised several at a time."""
+    N = 39
+    inp, weight, bias = normal(1, N, C, dtype=dtype), normal(2, C, dtype=dtype), normal(3, C, dtype=dtype)
+    out, mean, rstd = np.empty_like(inp), np.empty(N, dtype), np.empty(N, dtype)
+    backend.layernorm_forward(out, mean, rstd, inp, weight, bias)
+    alone, mean_alone, rstd_alone = np.empty_like(inp), np.empty(N, dtype), np.empty(N, dtype)
+    for n in range(N):
+        row = slice(n, n + 1)
+        backend.layernorm_forward(alone[row], mean_alone[row], rstd_alone[row], inp[row], weight, bias)
+    np.testing.assert_array_equal(out, alone)
+    np.testing.assert_array_equal(mean, mean_alone)
+    np.testing.assert_array_equal(rstd, rstd_alone)
 
 
 @each_backend
