@@ -75,7 +75,7 @@ class Call(NamedTuple):
     keys: Any  # (2,L,NH,S,HS)
     values: Any  # (2,L,NH,S,HS)
     token: int
-    first: int  # position of `token`
+    first_index: int  # of the token in the text
     stride: int  # tokens between the beginnings of two windows
     model: Model
     sampling: Sampling

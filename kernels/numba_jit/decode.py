@@ -160,7 +160,7 @@ def _member(call):
     size, token, (V, C), S = members(team), call.token, (model.head.rows, model.head.columns), model.position_table.rows
     work = record(work_of(call.memory.work[rank], C, call.keys.columns, S, model.layers.fc_bias.columns))
     for number in range(call.drawn.size):
-        places = places_of(call.first + number, S, call.stride)
+        places = places_of(call.first_index + number, S, call.stride)
         _read(token, places, call, work, rank, size)
 
         # logits = head ln_f(x)

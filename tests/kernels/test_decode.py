@@ -7,7 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from helpers import Array, assert_backends_agree, in_a_process
+from helpers import assert_backends_agree, in_a_process
 
 from bevia_fast.agreement.cases import cases
 from bevia_fast.agreement.comparison import Case, make_arguments
@@ -81,10 +81,10 @@ def test_a_nan_after_a_team_was_dismissed(monkeypatch: pytest.MonkeyPatch, first
     """The first member goes on alone, and says rightly how far it came."""
     launch, teams = decode._launch, []
 
-    def delayed(member: int, table: Array, example: Array, threads: int) -> None:
+    def delayed(member: int, values: Any, threads: int) -> None:
         team = scratch("team", TEAM_SIZE, decode.INT64)
         team[DELAYED] = 1  # as if another program had taken a member's core
-        launch(member, table, example, threads)
+        launch(member, values, threads)
         teams.append(int(team[MEMBERS]))
 
     monkeypatch.setattr(decode, "_launch", delayed)
@@ -141,9 +141,9 @@ from test_decode import CALL
 
 found, launch = [], decode._launch
 
-def in_turn(member, table, example, threads):
+def in_turn(member, values, threads):
     for _ in range(4):  # as a layer would that has one thread for all items
-        launch(member, table, example, 1)
+        launch(member, values, 1)
 
 for replacement in (launch, in_turn):
     decode._launch = replacement
