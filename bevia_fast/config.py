@@ -1,7 +1,8 @@
 """Every option, declared once.
 
 The command line is made from these dataclasses: a field's name is the option, its docstring the help text, its default
-the default. Nothing here imports NumPy, so that `bevia-fast --help` answers at once.
+the default. `--help` keeps the line breaks of a field's docstring, so break it only between sentences. Nothing here
+imports NumPy, so that `bevia-fast --help` answers at once.
 """
 
 from __future__ import annotations
@@ -75,13 +76,13 @@ class TrainConfig:
     """How a model is trained. The defaults follow nanoGPT's recipe for a laptop's CPU."""
 
     data: Annotated[Sequence[str], arg(metavar="PATH ...", help_behavior_hint=_NONE)] = ()
-    """Text to train on, in UTF-8: files, folders (every *.txt below them), or - for standard input. Default: the
-    language reference that comes with Python."""
+    """Text to train on, in UTF-8: files, folders (every *.txt below them), or - for standard input.
+    If omitted: the language reference that comes with Python."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=_NONE)] = ""
-    """Folder for the results; must not contain a run. Default: the next free one of runs/1, runs/2, ..."""
+    """Folder for the results; must not contain a run. If omitted: the next free one of runs/1, runs/2, ..."""
     resume: Annotated[str, arg(metavar="RUN", help_behavior_hint=_NONE)] = ""
-    """Resume the run in this folder from its newest intact checkpoint, with its options. Options that do not affect
-    what a step computes can be changed, and so can --steps."""
+    """Resume the run in this folder from its newest intact checkpoint, with its options.
+    Only --steps and the options that do not affect what a step computes can be changed."""
     allow_changed_text: bool = False
     """Resume even if the text differs from the one that the run started with."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -110,8 +111,8 @@ class TrainConfig:
     eval_every: int = 250
     """Steps between evaluations on the validation split, the last tenth of the text."""
     eval_batches: int = 0
-    """Batches per evaluation, spread over the validation split. 0: the whole split, or about 262,144 characters of a
-    longer one."""
+    """Batches per evaluation, spread over the validation split; if the split has fewer, all of it is evaluated.
+    0: the whole split, or about 262,144 characters of a longer one."""
     sample_every: int = 500
     """Steps between short samples. 0: only one, at the end."""
     crosscheck_every: int = 0
@@ -119,15 +120,15 @@ class TrainConfig:
     save_every: int = 250
     """Steps between checkpoints; one is always written at the end. 0: only as --save-seconds says."""
     save_seconds: float = 120.0
-    """Seconds after which a checkpoint is written in any case; longer if the disk is so slow that saving would take
-    more than 4 % of the time. 0: only as --save-every says."""
+    """Seconds after which a checkpoint is written in any case. 0: only as --save-every says.
+    On a slow disk the interval grows, so that saving takes at most 4 % of the time."""
     keep: int = 2
     """Checkpoints to keep; older ones are removed once a new one is complete."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do if the loss or the gradient is not finite: stop, or skip the step and count it."""
     recompute: bool = False
-    """Keep only the input of each layer and recompute the rest in the backward pass (gradient checkpointing): larger
-    contexts fit into memory, a step takes up to a third longer, and the result has the same bits."""
+    """Keep only the input of each layer and recompute the rest in the backward pass (gradient checkpointing).
+    Larger contexts fit into memory, a step takes up to a third longer, and the result has the same bits."""
     ignore_memory: bool = False
     """Start even if less memory is free than the run needs according to `bevia-fast plan`."""
     backend: BackendName = "numba"
@@ -174,7 +175,7 @@ class GenerateConfig:
     run: RunPath
     """Run folder or model.safetensors file."""
     prompt: Annotated[str, arg(metavar="TEXT", help_behavior_hint=_NONE)] = ""
-    """Text to continue. Default: a new line."""
+    """Text to continue. If omitted: a new line."""
     length: int = 500
     """Characters to write; may exceed the context length by far."""
     temperature: float = 0.8
@@ -241,7 +242,7 @@ class AttentionConfig:
     prompt: Annotated[str, arg(metavar="TEXT")]
     """Text to draw the attention of, at most as long as the context."""
     out: Annotated[str, arg(metavar="FILE", help_behavior_hint=_NONE)] = ""
-    """Picture to write. Default: attention.png in the run folder."""
+    """Picture to write. If omitted: attention.png in the run folder."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""
 
@@ -251,7 +252,7 @@ class ParametersConfig:
     """Print the names, shapes and counts of a model's weights."""
 
     run: Positional[Annotated[str, arg(metavar="[RUN]", help_behavior_hint="")]] = ""
-    """Run folder or model.safetensors file. Default: the model that the options describe."""
+    """Run folder or model.safetensors file. If omitted: the model that the options describe."""
     model: ModelConfig = field(default_factory=ModelConfig)
     vocab_size: int = 65
     """Distinct characters of the text; tiny Shakespeare has 65."""
