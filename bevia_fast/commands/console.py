@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shlex
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -210,10 +213,16 @@ class ConsoleReporter(Reporter):
             self.progress = None
         if folder is not None:
             if interrupted:
-                self._say(f"Interrupted; saved in {folder}. Resume with: bevia-fast train --resume {folder}")
+                self._say(f"Interrupted; saved in {folder}. Resume with: {_command('train', '--resume', str(folder))}")
             else:
-                self._say(f"Saved in {folder}. Try: bevia-fast generate {folder} --prompt \"The \"")
+                self._say(f"Saved in {folder}. Try: {_command('generate', str(folder))}")
 
 
 def _number(value: float | None) -> str:
     return "     -" if value is None else f"{value:.4f}"
+
+
+def _command(*words: str) -> str:
+    """Return a command that can be pasted into a shell, whatever characters the name of a folder contains."""
+    words = "bevia-fast", *words
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

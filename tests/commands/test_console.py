@@ -20,7 +20,7 @@ def test_a_run_is_shown(tmp_path: Path, live: bool) -> None:
     output = io.StringIO()
     console = Console(file=output, force_terminal=live, color_system=None, width=120, highlight=False, markup=False)
     config = TrainConfig(
-        data=[str(text)], out=str(tmp_path / "run"), model=ModelConfig(ctx=8, dim=8, layers=1, heads=1), steps=40,
+        data=[str(text)], out=str(tmp_path / "my run"), model=ModelConfig(ctx=8, dim=8, layers=1, heads=1), steps=40,
         batch=2, eval_every=20, sample_every=20, backend="numpy",
     )  # fmt: skip
     train(config, ConsoleReporter(console))
@@ -36,7 +36,8 @@ def test_a_run_is_shown(tmp_path: Path, live: bool) -> None:
     else:
         assert len(lines) == 11
         assert all("tokens/s" in line for line in lines[1:])
-    assert "Saved in" in shown
+    folder = tmp_path / "my run"
+    assert f"Saved in {folder}. Try: bevia-fast generate '{folder}'\n" in shown
 
 
 def test_control_characters_are_written_out() -> None:
