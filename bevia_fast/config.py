@@ -24,7 +24,7 @@ __all__ = [
 
 BackendName = Literal["numba", "numpy"]
 PresetName = Literal["laptop", "seed", "baby", "long"]
-_NONE = "(default: none)"
+NONE = "(default: none)"  # what help shows where the default is empty
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
 
 
@@ -75,12 +75,12 @@ class ModelConfig:
 class TrainConfig:
     """How a model is trained. The defaults follow nanoGPT's recipe for a laptop's CPU."""
 
-    data: Annotated[Sequence[str], arg(metavar="PATH ...", help_behavior_hint=_NONE)] = ()
+    data: Annotated[Sequence[str], arg(metavar="PATH ...", help_behavior_hint=NONE)] = ()
     """Text to train on, in UTF-8: files, folders (every *.txt below them), or - for standard input.
     If omitted: the language reference that comes with Python."""
-    out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=_NONE)] = ""
+    out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
     """Folder for the results; must not contain a run. If omitted: the next free one of runs/1, runs/2, ..."""
-    resume: Annotated[str, arg(metavar="RUN", help_behavior_hint=_NONE)] = ""
+    resume: Annotated[str, arg(metavar="RUN", help_behavior_hint=NONE)] = ""
     """Resume the run in this folder from its newest intact checkpoint, with its options.
     Only --steps and the options that do not affect what a step computes can be changed."""
     allow_changed_text: bool = False
@@ -174,7 +174,7 @@ class GenerateConfig:
 
     run: RunPath
     """Run folder or model.safetensors file."""
-    prompt: Annotated[str, arg(metavar="TEXT", help_behavior_hint=_NONE)] = ""
+    prompt: Annotated[str, arg(metavar="TEXT", help_behavior_hint=NONE)] = ""
     """Text to continue. If omitted: a new line."""
     length: int = 500
     """Characters to write; may exceed the context length by far."""
@@ -241,7 +241,7 @@ class AttentionConfig:
     """Run folder or model.safetensors file."""
     prompt: Annotated[str, arg(metavar="TEXT")]
     """Text to draw the attention of, at most as long as the context."""
-    out: Annotated[str, arg(metavar="FILE", help_behavior_hint=_NONE)] = ""
+    out: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Picture to write. If omitted: attention.png in the run folder."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""

@@ -1,4 +1,4 @@
-"""What all tests share: the backends as a fixture, and hypothesis drawing the same examples in every run."""
+"""Shared fixtures, such as the backends; hypothesis draws the same examples in every run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bevia_fast.kernels import BACKENDS, get_backend
 from bevia_fast.kernels.contract import Backend
 from bevia_fast.training.compiling import two_compilers
 
-os.environ["PYTHONSAFEPATH"] = "1"  # processes that tests start import what the tests import, not what lies around
+os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import the same package as the tests, not one in their current folder
 
 settings.register_profile("repeatable", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")
@@ -22,8 +22,11 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session", autouse=True)
 def no_signal_is_ignored() -> Iterator[None]:
-    """As from a terminal, however the tests were started: nohup and the background of a script ignore signals, their
-    children inherit that, and training leaves alone what is ignored."""
+    """Restore the default signal handlers, as if the tests had been started from a terminal.
+
+    Under nohup or in the background of a script, signals are ignored. Child processes inherit that, and training does
+    not handle a signal that is ignored.
+    """
     usual = {"SIGINT": signal.default_int_handler, "SIGTERM": signal.SIG_DFL, "SIGHUP": signal.SIG_DFL}
     known = [getattr(signal, name) for name in usual if hasattr(signal, name)]
     ignored = [number for number in known if signal.getsignal(number) is signal.SIG_IGN]
@@ -36,7 +39,7 @@ def no_signal_is_ignored() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def compiled_by_two() -> Iterator[None]:
-    """Where the kernels are new, the tests wait for them half as long."""
+    """Compile missing kernels in two processes, which halves the time that the tests wait for them."""
     with two_compilers([ModelConfig(vocab_size=5, dropout=0.1, dtype=dtype) for dtype in ("float32", "float64")]):
         yield
 
@@ -55,6 +58,6 @@ def dtype(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def quick_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing, and waiting for the disk, take longer than all steps of a small run."""
+    """Skip plots and disk flushes, which take longer than all the steps of a small run."""
     monkeypatch.setattr(os, "fsync", lambda handle: None)
     monkeypatch.setattr("bevia_fast.training.loop._Session._draw", lambda self: None)

@@ -1,4 +1,4 @@
-"""Assertions that say which tensor is wrong, where, and by how much; and derivatives by finite differences."""
+"""Assertions that report which tensor is wrong, where and by how much; finite differences; subprocesses."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from bevia_fast.model.parameters import Parameters
 
 Array = NDArray[Any]
 
-# For hypothesis, which makes many calls of one test and so takes no fixture that belongs to a single call.
+# For hypothesis, which rejects function-scoped fixtures because it calls one test many times.
 each_backend = pytest.mark.parametrize("name", list(BACKENDS))
 
-STEP = 1e-5  # the derivative's error is step^2 from the curvature and eps/step from rounding: both near 1e-10
+STEP = 1e-5  # a central difference has a truncation error of STEP^2 and a rounding error of eps/STEP: both near 1e-10
 GRADIENT_TOLERANCE = 1e-6
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 
@@ -32,19 +32,19 @@ EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.
 def assert_close(
     tensor: str, actual: ArrayLike, expected: ArrayLike, tolerance: float, relative_to: float | None = None
 ) -> None:
-    """|actual - expected| <= tolerance * the largest |expected| (or * `relative_to`), everywhere."""
+    """Assert that |actual - expected| <= tolerance * max |expected| (or tolerance * `relative_to`) everywhere."""
     result = difference(tensor, np.asarray(actual), np.asarray(expected), tolerance, relative_to)
     assert result.ok, str(result)
 
 
 def assert_backends_agree(case: Case, dtype: str) -> None:
-    """Numba gives what NumPy gives, within the tolerances of the package, and leaves its inputs alone."""
+    """Assert that Numba and NumPy agree within the package's tolerances, and that Numba does not modify its inputs."""
     wrong = [str(result) for result in compare(case, dtype, "numba", "numpy") if not result.ok]
     assert not wrong, "\n".join(wrong)
 
 
 def assert_is_gradient(name: str, gradient: Array, loss: Callable[[], float], array: Array) -> None:
-    """`gradient` is d loss() / d array, by central differences at every element of `array`, which is left as it was."""
+    """Assert that `gradient` is d loss() / d array, by central differences at every element. Restores `array`."""
     numerical = np.empty(array.shape)
     for index in np.ndindex(array.shape):
         value = array[index]
@@ -58,12 +58,12 @@ def assert_is_gradient(name: str, gradient: Array, loss: Callable[[], float], ar
 
 
 def normal(seed: int, *shape: int, dtype: str = "float64") -> Array:
-    """Normal random numbers of a seed."""
+    """Return an array of standard normal random numbers."""
     return np.random.default_rng(seed).normal(size=shape).astype(dtype)
 
 
 def random_parameters(config: ModelConfig, seed: int = 1) -> Parameters:
-    """Weights large enough that every path through the model matters; the initial ones are nearly 0."""
+    """Return weights so large that every path through the model matters; the initial weights are close to 0."""
     parameters, random = Parameters(config), np.random.default_rng(seed)
     for name, view in parameters.items():
         view[...] = random.normal(1.0 if "ln" in name and "weight" in name else 0.0, 0.5, view.shape)
@@ -71,14 +71,14 @@ def random_parameters(config: ModelConfig, seed: int = 1) -> Parameters:
 
 
 def python_path() -> str:
-    """A PYTHONPATH with which a script of its own process imports what the tests import."""
+    """Return a PYTHONPATH that lets a script in another process import the modules that the tests import."""
     tests = str(Path(__file__).parent)
     own = [entry for entry in sys.path if entry.startswith(tests)]
     return os.pathsep.join([*own, *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 def in_a_process(script: str, argument: object, **variables: str) -> Any:
-    """What a script prints as JSON."""
+    """Run a script in another process and return the JSON that it prints."""
     environment = os.environ | variables | {"PYTHONPATH": python_path()}
     command = [sys.executable, "-c", script, json.dumps(argument)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Options: what is refused, and presets."""
+"""Options: invalid values, and presets."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BAD_GENERATION: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def refused(config: type, options: dict[str, Any]) -> None:
+def assert_rejected(config: type, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         config(**options)
     message = str(caught.value)
@@ -46,21 +46,21 @@ def refused(config: type, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("options", BAD_MODELS, ids=str)
-def test_bad_models_are_refused_in_one_sentence(options: dict[str, Any]) -> None:
-    refused(ModelConfig, options)
+def test_bad_models_are_rejected_in_one_sentence(options: dict[str, Any]) -> None:
+    assert_rejected(ModelConfig, options)
 
 
 @pytest.mark.parametrize("options", BAD_TRAINING, ids=str)
-def test_bad_training_options_are_refused_in_one_sentence(options: dict[str, Any]) -> None:
-    refused(TrainConfig, options)
+def test_bad_training_options_are_rejected_in_one_sentence(options: dict[str, Any]) -> None:
+    assert_rejected(TrainConfig, options)
 
 
 @pytest.mark.parametrize("options", BAD_GENERATION, ids=str)
-def test_bad_generation_options_are_refused_in_one_sentence(options: dict[str, Any]) -> None:
-    refused(lambda **more: GenerateConfig(run="", **more), options)  # type: ignore[arg-type]
+def test_bad_generation_options_are_rejected_in_one_sentence(options: dict[str, Any]) -> None:
+    assert_rejected(lambda **more: GenerateConfig(run="", **more), options)  # type: ignore[arg-type]
 
 
-def test_presets_have_the_sizes_they_are_known_by() -> None:
+def test_preset_sizes() -> None:
     found = {name: preset(name) for name in PRESETS}
     sizes = {
         name: (c.model.ctx, c.model.dim, c.model.layers, c.model.heads, c.batch) for name, c in found.items()
@@ -74,7 +74,7 @@ def test_presets_have_the_sizes_they_are_known_by() -> None:
     assert found["laptop"] == TrainConfig()
 
 
-def test_a_preset_is_changed_by_what_is_given() -> None:
+def test_changes_override_a_preset() -> None:
     config = preset("seed", steps=5, heads=2, dropout=0.1)
     assert (config.steps, config.batch, config.model.dim) == (5, 8, 64)
     assert (config.model.heads, config.model.dropout) == (2, 0.1)
@@ -85,7 +85,7 @@ def test_a_preset_is_changed_by_what_is_given() -> None:
             preset(**{"name": "seed", **bad})  # type: ignore[arg-type]
 
 
-def test_what_is_infinite_is_told_so() -> None:
+def test_infinite_values_are_rejected() -> None:
     for options in ({"lr": math.inf}, {"eps": math.inf}, {"weight_decay": math.inf}, {"save_seconds": math.inf}):
         with pytest.raises(ConfigError, match="is inf; it must be a finite number"):
             TrainConfig(**options)  # type: ignore[arg-type]
@@ -93,19 +93,19 @@ def test_what_is_infinite_is_told_so() -> None:
         GenerateConfig(run="", temperature=math.inf)
 
 
-def test_one_path_may_be_given_by_itself() -> None:
+def test_data_may_be_a_single_path() -> None:
     assert TrainConfig(data="a.txt").data == ("a.txt",)
     assert TrainConfig(data=Path("a.txt")).data == ("a.txt",)  # type: ignore[arg-type]
     assert TrainConfig(data=["a.txt", "b.txt"]).data == ("a.txt", "b.txt")
 
 
-def test_a_configuration_survives_being_written_down() -> None:
+def test_a_configuration_survives_a_round_trip_through_a_dict() -> None:
     config = ModelConfig(ctx=8, dim=6, heads=3, tie=False)
     assert ModelConfig(**asdict(config)) == config
     assert replace(config, ctx=9).ctx == 9
 
 
-def test_the_package_offers_its_names_and_loads_them_late() -> None:
+def test_the_package_loads_its_names_lazily() -> None:
     code = (
         "import sys, bevia_fast\n"
         "assert not {'numpy', 'numba', 'tyro'} & set(sys.modules)\n"

@@ -1,4 +1,4 @@
-"""The pictures, as far as a program can see them."""
+"""The plots, as far as a program can check them."""
 
 from __future__ import annotations
 
@@ -29,15 +29,17 @@ def test_loss_curve_is_labelled(steps: int) -> None:
     (axes,) = figure.axes
     assert axes.get_title()
     assert axes.get_xlabel() == "step"
-    assert "nats" in axes.get_ylabel()
+    assert axes.get_ylabel() == "loss (nats per character)"
     assert len(axes.lines) == (1 if steps == 0 else 2 if steps <= 100 else 3)
     assert pixels(png(figure)).shape == (500, 800, 4)
 
 
-def test_each_layer_and_head_has_its_panel_with_characters_on_both_axes() -> None:
-    text = "a b\n$x$_\t\u4e2d"  # signs of mathematics, and one that the font lacks
+def test_each_layer_and_head_has_a_panel_with_characters_on_both_axes() -> None:
+    text = "a b\n$x$_\t\u4e2d"  # mathtext symbols, and a character that the font lacks
     maps = np.tril(np.ones((3, 2, len(text), len(text))))
     figure = draw_attention(maps / maps.sum(-1, keepdims=True), text)
+    assert figure.get_supxlabel() == "key (attends to)"
+    assert figure.get_supylabel() == "query (attends from)"
     panels = figure.axes[:6]
     assert [panel.get_title() for panel in panels] == [
         f"layer {layer}, head {head}" for layer in (1, 2, 3) for head in (1, 2)

@@ -1,6 +1,6 @@
-"""What a person types and sees: one file for each command, and what they share.
+"""The command line: one module per command, and the modules that they share.
 
-Begin with `main`, which runs a command and turns errors into exit codes; `arguments` makes a configuration of what was
-typed. `console` shows a training run, `progress` a measurement, `tables` results. A command calls the wings below and
-prints what they return; nothing is computed here, and no other wing imports this one.
+Begin with `main`, which runs a command and turns errors into exit codes; `arguments` parses the command line into a
+configuration. `console` shows a training run, `progress` a measurement, `tables` its results. A command calls the wings
+below and prints what they return; it implements no training or measuring itself. No other wing imports this one.
 """

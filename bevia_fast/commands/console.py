@@ -33,6 +33,7 @@ from ..reporter import Record, Reporter
 
 LINES = 10  # lines per run where there is no terminal, approximately
 LINE_EVERY = 10.0  # seconds between lines during a long task
+COMPILING = "compiling the kernels for this CPU; later runs reuse them ..."
 SHOW_AFTER = 1.0  # seconds before the progress of a task is shown
 
 
@@ -70,7 +71,7 @@ class CompileBar:
         self.progress.start()
         self.task = self.progress.add_task("")
         if not console.is_terminal:
-            console.print(Text("compiling the kernels for this CPU; later runs reuse them ..."), soft_wrap=True)
+            console.print(Text(COMPILING), soft_wrap=True)
 
     def show(self, operation: str, number: int, total: int) -> None:
         """Show that `operation`, number `number` of `total`, is being compiled."""

@@ -134,7 +134,7 @@ def advice() -> list[str]:
     """Return suggestions that would make this installation faster."""
     found = []
     if kernel_threads.layer() == "workqueue":
-        found.append("The threading layer is workqueue, the slowest one; install libgomp1, libomp or tbb")
+        found.append("The threading layer is workqueue, the slowest one; install libgomp1, libomp, or tbb with pip.")
     if not TARGET.fma:
         found.append("The kernels are compiled for a CPU without fused multiply-add, which halves the arithmetic peak.")
     limits = [name for name in LIMITING_VARIABLES if name in os.environ]

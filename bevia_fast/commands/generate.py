@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ..config import GenerateConfig
 from ..model.writing import stream
 from ..runs.trained import Run
-from .console import printable
+from .console import COMPILING, printable
 
 
 def run(config: GenerateConfig) -> int:
@@ -40,7 +40,7 @@ def _report_compiling() -> Iterator[None]:
     def say(_: str) -> None:
         nonlocal reported
         if not reported:
-            print("compiling the kernels for this CPU; later runs reuse them ...", file=sys.stderr)
+            print(COMPILING, file=sys.stderr)
         reported = True
 
     with kernel_cache.telling(say):

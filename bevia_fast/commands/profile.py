@@ -80,18 +80,6 @@ def notes(profile: StepProfile) -> list[str]:
     return found
 
 
-
-
-
-
-
-
-
-
-
-
-
-
 def profile_kernels(config: ProfileKernelConfig) -> int:
     from ..measuring.kernel_jobs import profile_jobs
     from ..measuring.kernel_times import measure

@@ -7,13 +7,12 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from ..config import BackendName, ModelConfig, PresetName, check_range, preset
+from ..config import NONE, BackendName, ModelConfig, PresetName, check_range, preset
 from ..errors import ConfigError
 
 PeerName = Literal["torch", "torch-eager", "torch-compile", "torch-bf16"]
 DtypeName = Literal["float32", "float64"]
 OverName = Literal["ctx", "threads", "batch", "dim"]
-NONE = "(default: none)"
 FileName = Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)]
 
 TORCH_PEERS: tuple[PeerName, ...] = ("torch-eager", "torch-compile", "torch-bf16")

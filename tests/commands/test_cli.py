@@ -71,8 +71,8 @@ def test_train_with_numba_from_standard_input(tmp_path: Path, trained: Path) -> 
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)  # the other backend's, from the same seed
 
 
-def test_train_where_only_numbas_own_threads_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There kernels are wrapped in other objects, which the planning of memory has to know as well."""
+def test_train_with_the_workqueue_threading_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With it, kernels are wrapped in other objects, which the memory estimate must recognise too."""
     monkeypatch.setenv("NUMBA_THREADING_LAYER", "workqueue")
     done = bevia("train", "--data", "-", *SIZES, "--steps", "2", "--sample-every", "0", folder=tmp_path, stdin=TEXT)
     assert done.returncode == 0, done.stderr
@@ -137,7 +137,7 @@ def test_help_is_complete(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("line", "most"), [(["--help"], 250), (["train", "--help"], 400)])
 def test_help_is_quick(line: list[str], most: int) -> None:
-    """It takes as long as loading what it needs: the options, and what makes a page of them."""
+    """It imports only the options and the help formatter; imports dominate its run time."""
     code = (
         "import json, sys\nfrom bevia_fast.commands.main import main\n"
         f"code = main({line})\n"
@@ -246,8 +246,8 @@ def test_bad_texts(
     assert list(tmp_path.iterdir()) == before
 
 
-def test_requests_that_cannot_be_met(trained: Path) -> None:
-    """As a process, for these are where a traceback would show."""
+def test_impossible_requests_are_one_sentence(trained: Path) -> None:
+    """Run in a subprocess, where an uncaught exception would print a traceback."""
     (trained / "foreign").write_text("no model")
     before = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
     for line, words in (
@@ -277,7 +277,7 @@ def test_too_little_memory_is_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys
     )
 
 
-def test_an_error_of_the_system_is_a_sentence_with_the_name(
+def test_an_operating_system_error_is_one_sentence_with_the_file_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, message in (
@@ -320,7 +320,7 @@ def test_ctrl_c_saves_and_ends_with_130(trained: Path) -> None:
     assert done.returncode == 0
 
 
-def test_a_reader_that_goes_away(trained: Path) -> None:
+def test_a_reader_that_closes_the_pipe(trained: Path) -> None:
     for command in (["generate", "run", "--length", "100000"], ["train", "--data", "text.txt", *SIZES]):
         process = subprocess.Popen(
             [sys.executable, "-m", "bevia_fast", *command, "--backend", "numpy"], cwd=trained,
@@ -344,6 +344,6 @@ def test_ctrl_c_elsewhere_is_quiet(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert capsys.readouterr().err == ""
 
 
-def test_config_errors_pass_tyro_unharmed() -> None:
+def test_tyro_does_not_reword_config_errors() -> None:
     with pytest.raises(ConfigError, match=r"^--heads is 0; it must be from 1 to 4,096\.$"):
         parse(["parameters", "--heads", "0"])

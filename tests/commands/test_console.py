@@ -1,4 +1,4 @@
-"""What a run shows."""
+"""The output of a training run."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ def test_a_run_is_shown(tmp_path: Path, live: bool) -> None:
     assert f"Saved in {folder}. Try: bevia-fast generate '{folder}'\n" in shown
 
 
-def test_control_characters_are_written_out() -> None:
+def test_control_characters_are_escaped() -> None:
     assert printable("a\x1b[2Jb\n\tc\x00é") == "a\\x1b[2Jb\n\tc\\x00é"
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_it_is_shown_how_far_it_is(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes long; a short thing is not mentioned."""
+def test_long_tasks_show_their_progress(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A short task shows nothing."""
     now = [100.0]
     monkeypatch.setattr("bevia_fast.commands.console.time", SimpleNamespace(monotonic=lambda: now[0]))
     output = io.StringIO()

@@ -1,4 +1,4 @@
-"""The report on machine and installation, as a user sees it, and what it cleans up."""
+"""`bevia-fast doctor`: the report that a user sees, and the cache folders that it removes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def bevia(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]
     )  # fmt: skip
 
 
-def test_the_report_of_a_sound_installation() -> None:
+def test_report_of_a_working_installation() -> None:
     done = bevia("doctor", OPENBLAS_CORETYPE="Haswell")
     assert (done.returncode, done.stderr) == (0, "")
     for words in ("CPU ", "at once", "physical", "available layers: ", "free", "GFLOP/s with 1 thread",
@@ -39,7 +39,7 @@ def test_advice_where_only_workqueue_is_used() -> None:
     done = bevia("doctor", "--no-measure", NUMBA_THREADING_LAYER="workqueue")
     assert done.returncode == 0, done.stderr
     assert "(workqueue)" in done.stdout
-    assert "the slowest" in done.stdout
+    assert "the slowest one; install libgomp1, libomp, or tbb with pip.\n" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_advice_where_only_workqueue_is_used() -> None:
         ({"NUMBA_THREADING_LAYER_PRIORITY": "omp"}, "must hold omp, tbb, workqueue, in any order."),
     ],
 )
-def test_a_layer_that_cannot_be_had_is_one_sentence(variables: dict[str, str], words: str) -> None:
+def test_an_unavailable_layer_is_reported_in_one_sentence(variables: dict[str, str], words: str) -> None:
     done = bevia("doctor", "--no-measure", **variables)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Anything at all, wherever a user can put something: one sentence and exit code 2, or it works."""
+"""Fuzz every user input: a command either works or prints one sentence and exits with code 2."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SIZES = ["--ctx", "4", "--dim", "4", "--layers", "1", "--heads", "1", "--batch",
 MEASURING = {("bench", name): config for name, config in BENCHES.items()} | {
     ("profile", name): config for name, config in {**PROFILES, "attention": ProfileKernelConfig}.items()
 }
-LINES = [*((name,) for name in COMMANDS), *MEASURING]  # what a command begins with
+LINES = [*((name,) for name in COMMANDS), *MEASURING]  # the first words of each command line
 OPTIONS = sorted({
     option for command in (*COMMANDS.values(), *MEASURING.values()) for option in options(command)
 } - {"--a", "--b", "--kernels"})  # fmt: skip
@@ -52,13 +52,13 @@ COUNT = itertools.count(1)
 
 
 def examples(few: int) -> Any:
-    """So many examples in the usual tests; many times more in the slow ones."""
+    """Return hypothesis settings with `few` examples, times BEVIA_FAST_FUZZ in the slow test."""
     many = int(os.environ.get("BEVIA_FAST_FUZZ", "1"))
     return settings(max_examples=few * many, suppress_health_check=list(HealthCheck), deadline=None)
 
 
 def call(*arguments: str, allowed: tuple[int, ...] = (0, 2)) -> tuple[int, str]:
-    """Run a command here; what it says about an error is one line, and no exception comes out."""
+    """Run a command in this process; assert that an error is printed as one line and no exception escapes."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = main(list(arguments))
@@ -220,7 +220,7 @@ def test_any_model_file(content: bytes) -> None:
 
 @pytest.mark.slow
 def test_everything_with_many_more_examples() -> None:
-    """The tests above, ten times as long."""
+    """Run the tests above with ten times as many examples."""
     import subprocess
     import sys
 
