@@ -51,7 +51,7 @@ from ._runtime.team import (
 )
 from ._runtime.threads import thread_count
 from ._simd.elementwise import add, copy, gelu, relu, scale
-from ._simd.norm_rows import normalize_one
+from ._simd.norm_rows import normalize_row
 from ._simd.records import plain, record, record_address, run, type_of
 from ._simd.reductions import maximum
 from ._simd.rows import dots, rows_product, rows_product_address
@@ -164,7 +164,7 @@ def _member(call):
         _read(token, places, call, work, rank, size)
 
         # logits = head ln_f(x)
-        normed = _norm(work.normed[:1], work.x[:1], (model.ln_f_weight, model.ln_f_bias), work.statistics)
+        normed = _norm(work.normed[:1], work.x[:1], (model.ln_f_weight, model.ln_f_bias))
         first, last = share_of((V + HEAD_ROWS - 1) // HEAD_ROWS, rank, size)
         start, end = first * HEAD_ROWS, last * HEAD_ROWS
         dots(call.logits[start:end], model.head[start:end], normed[0])
@@ -208,7 +208,7 @@ def _read(token, places, call, work, rank, size):
     for layer in range(L):
         ln_1 = layers.ln_1_weight[layer], layers.ln_1_bias[layer]
         ln_2 = layers.ln_2_weight[layer], layers.ln_2_bias[layer]
-        normed = x if post else _norm(work.normed[: x.rows], x, ln_1, work.statistics)
+        normed = x if post else _norm(work.normed[: x.rows], x, ln_1)
         if layer == L - 1:
             x = x[:1]  # what the last layer adds for the next window is never used
 
@@ -219,8 +219,8 @@ def _read(token, places, call, work, rank, size):
         barrier(team, size, False)
         _add_branches(x, branches[: NH * PLACES], layers.attn_proj_bias[layer])
         if post:
-            _norm(x, x, ln_1, work.statistics)
-        normed = x if post else _norm(work.normed[: x.rows], x, ln_2, work.statistics)
+            _norm(x, x, ln_1)
+        normed = x if post else _norm(work.normed[: x.rows], x, ln_2)
 
         # x = x + mlp_proj_bias + the branches of all groups of hidden units
         first, last = share_of(G, rank, size)
@@ -229,7 +229,7 @@ def _read(token, places, call, work, rank, size):
         barrier(team, size, False)
         _add_branches(x, branches[NH * PLACES :], layers.mlp_proj_bias[layer])
         if post:
-            _norm(x, x, ln_2, work.statistics)
+            _norm(x, x, ln_2)
 
 
 @device
@@ -292,10 +292,9 @@ def _add_branches(x, branches, bias):
 
 
 @device
-def _norm(out, x, ln, statistics):
+def _norm(out, x, ln):
     """out = layer normalisation of x, row by row; returns out."""
     weight, bias = ln
-    mean, rstd, eps = statistics[:1], statistics[1:], x.dtype.type(NORM_EPS)
     for r in range(x.rows):
-        normalize_one(out[r], 0, mean, 0, rstd, 0, x[r], 0, 1, x.columns, weight, 0, bias, 0, True, eps)
+        normalize_row(out[r], x[r], weight, bias, x.dtype.type(NORM_EPS))
     return out

@@ -9,10 +9,9 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .._runtime.jit import device
 from .passes import Operand, operands, vector_loop
 from .vector import I64, Lanes, Vec
-from .views import Row, row_of, struct
+from .views import Row, struct
 
 CHAINS = 4  # of a sum; the same for one row and for four, so that both give the same bits
 
@@ -178,9 +177,3 @@ def norm_input_gradient(typingctx, dinp, dout, inp, statistics, weight, means, d
 
     pair = types.UniTuple(inp.dtype, 2)
     return types.void(dinp, dout, inp, pair, weight, pair, dresidual), codegen
-
-
-@device
-def normalize_one(OUT, out, MEAN, mean, RSTD, rstd, X, x, rows, n, W, w, B, b, use_b, eps):
-    """What `decode` calls until it takes rows."""
-    normalize_row(row_of(OUT, out, n), row_of(X, x, n), row_of(W, w, n), row_of(B, b, n), eps)
