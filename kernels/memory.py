@@ -14,7 +14,7 @@ CACHE_LINE = 64  # bytes; also the width of the widest vector register
 
 
 def aligned_empty(shape: int | tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """Return an uninitialised C-contiguous array that starts at a cache line.
+    """Return an uninitialized C-contiguous array that starts at a cache line.
 
     A vector load that crosses a cache line takes as long as two. NumPy itself only aligns to 16 bytes.
     """

@@ -16,7 +16,7 @@ from .checks import Activation, Norm
 from .costs import FUNCTION, decoding_flops
 from .declaration import Array, operation
 
-NORM_EPS = 1e-5  # of layer normalisation
+NORM_EPS = 1e-5  # of layer normalization
 
 
 @operation(

@@ -22,7 +22,7 @@ def record(step: int, loss: float | None, val: float | None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 10, 400])
-def test_loss_curve_is_labelled(steps: int) -> None:
+def test_loss_curve_is_labeled(steps: int) -> None:
     records = [record(0, None, 4.6)]
     records += [record(i, 4.0 / i, 4.1 / i if i % 10 == 0 else None) for i in range(1, steps + 1)]
     figure = draw_losses(records)

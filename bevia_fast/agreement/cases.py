@@ -1,6 +1,6 @@
 """Test calls for every kernel, at difficult sizes.
 
-The sizes are ones, primes, and neighbours of multiples of the vector and tile widths. Each is combined with some of the
+The sizes are ones, primes, and neighbors of multiples of the vector and tile widths. Each is combined with some of the
 operation's options: with and without biases, residuals, activations and dropout, transposed weights, results in place.
 """
 

@@ -67,7 +67,7 @@ def _largest_of(name: str) -> Callable[[Arguments], float]:
     return lambda arguments: largest(arguments[name])
 
 
-def _largest_normalised(arguments: Arguments) -> float:
+def _largest_normalized(arguments: Arguments) -> float:
     """inp - mean is rounded by up to eps * |inp|, and rstd * weight scales that error up."""
     return largest(arguments["inp"]) * largest(arguments["rstd"]) * largest(arguments["weight"])
 
@@ -79,7 +79,7 @@ BOUNDS: dict[tuple[str, str], Bound] = {
     # the longest sum belongs to a token that fills the whole batch
     ("embedding_backward", "dtoken_table"): Bound(4, lambda d: d["B"] * d["T"], _largest_of("dout")),
     ("embedding_backward", "dposition_table"): Bound(4, lambda d: d["B"], _largest_of("dout")),
-    ("layernorm_forward", "out"): Bound(4, lambda d: d["C"], _largest_normalised),
+    ("layernorm_forward", "out"): Bound(4, lambda d: d["C"], _largest_normalized),
     ("layernorm_forward", "mean"): Bound(4, lambda d: d["C"], _largest_of("inp")),
     ("layernorm_forward", "rstd"): Bound(4, lambda d: d["C"]),
     # dnorm - mean(dnorm) - norm * mean(dnorm * norm) cancels completely for C = 1 and C = 2

@@ -15,7 +15,7 @@ FAR = 3 * DISTANCE  # labels further away than this get a line to their mark
 
 
 def place_labels(figure: Figure, axes: Any, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Label points, each given as (x, y, text, colour), where the label covers no other label, point or line.
+    """Label points, each given as (x, y, text, color), where the label covers no other label, point or line.
 
     A label that does not fit beside its point is placed further away, with a line to the point; one that fits nowhere
     is left out.
@@ -23,8 +23,8 @@ def place_labels(figure: Figure, axes: Any, points: Sequence[tuple[float, float,
     figure.draw_without_rendering()  # so that positions on the page are known
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     scale = figure.dpi / 72
-    centres = [axes.transData.transform((x, y)) for x, y, _, _ in points]
-    taken = [(cx - 5 * scale, cy - 5 * scale, cx + 5 * scale, cy + 5 * scale) for cx, cy in centres]
+    centers = [axes.transData.transform((x, y)) for x, y, _, _ in points]
+    taken = [(cx - 5 * scale, cy - 5 * scale, cx + 5 * scale, cy + 5 * scale) for cx, cy in centers]
     taken += [_box(text.get_window_extent(renderer)) for text in axes.texts]
     for line in axes.lines:
         if line.get_linestyle() != "None":  # a roof
@@ -33,7 +33,7 @@ def place_labels(figure: Figure, axes: Any, points: Sequence[tuple[float, float,
             taken += [(x - 2, y - 2, x + 2, y + 2) for x, y in along]
     taken.append(_box(axes.get_legend().get_window_extent(renderer)))
     frame = _box(axes.get_window_extent(renderer))
-    for (x, y, text, colour), (cx, cy) in sorted(zip(points, centres, strict=True), key=lambda p: -p[1][1]):
+    for (x, y, text, color), (cx, cy) in sorted(zip(points, centers, strict=True), key=lambda p: -p[1][1]):
         sample = axes.text(0, 0, text, fontsize=LABEL)
         extent = sample.get_window_extent(renderer)
         sample.remove()
@@ -52,10 +52,10 @@ def place_labels(figure: Figure, axes: Any, points: Sequence[tuple[float, float,
             continue  # better no label than one that covers another
         taken += [box, *leader]
         axes.annotate(
-            text, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=LABEL, color=colour,
+            text, (x, y), xytext=(dx, dy), textcoords="offset points", fontsize=LABEL, color=color,
             ha="left" if dx > 0 else "right" if dx < 0 else "center",
             va="bottom" if dy > 0 else "top" if dy < 0 else "center", zorder=4,
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.7} if leader else None,
+            arrowprops={"arrowstyle": "-", "color": color, "linewidth": 0.6, "alpha": 0.7} if leader else None,
         )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from .labels import place_labels
 from .results import KernelResult, StepResult
 from .stopwatch import EVICT_BYTES
 
-# The colours of Okabe & Ito, which are distinct with any colour vision, and a marker for each, for black and white
+# The colors of Okabe & Ito, which are distinct with any color vision, and a marker for each, for black and white
 LOOKS = {
     "numpy": ("#0072B2", "o"), "numba": ("#D55E00", "s"), "torch-eager": ("#009E73", "^"),
     "torch-compile": ("#CC79A7", "D"), "torch-bf16": ("#E69F00", "v"), "numba --recompute": ("#000000", "P"),
@@ -28,12 +28,12 @@ def draw_scaling(results: Sequence[StepResult], over: str) -> Figure:
     figure = Figure(figsize=(10, 4.6), dpi=DPI, layout="constrained")
     times, fractions = figure.subplots(1, 2)
     for name in dict.fromkeys(result.backend for result in results):
-        colour, marker = LOOKS[name]
+        color, marker = LOOKS[name]
         own = sorted((r for r in results if r.backend == name), key=lambda r: int(getattr(r, over)))
         xs = [getattr(r, over) for r in own]
-        times.fill_between(xs, [r.ms_p20 for r in own], [r.ms_p80 for r in own], color=colour, alpha=0.2, linewidth=0)
-        times.plot(xs, [r.ms_median for r in own], color=colour, marker=marker, label=name)
-        fractions.plot(xs, [100 * r.fraction_of_peak for r in own], color=colour, marker=marker, label=name)
+        times.fill_between(xs, [r.ms_p20 for r in own], [r.ms_p80 for r in own], color=color, alpha=0.2, linewidth=0)
+        times.plot(xs, [r.ms_median for r in own], color=color, marker=marker, label=name)
+        fractions.plot(xs, [100 * r.fraction_of_peak for r in own], color=color, marker=marker, label=name)
     values = sorted({int(getattr(r, over)) for r in results})
     for axes in (times, fractions):
         if over != "threads":
@@ -60,12 +60,12 @@ def draw_contexts(results: Sequence[StepResult]) -> Figure:
     figure = Figure(figsize=(10, 4.6), dpi=DPI, layout="constrained")
     memory, times = figure.subplots(1, 2)
     for name in dict.fromkeys(result.backend for result in results):
-        colour, marker = LOOKS[name]
+        color, marker = LOOKS[name]
         own = sorted((r for r in results if r.backend == name), key=lambda r: r.ctx)
         style = "--" if "recompute" in name else "-"
         xs = [r.ctx for r in own]
-        memory.plot(xs, [r.over_bare_mb for r in own], style, color=colour, marker=marker, label=name)
-        times.plot(xs, [1e3 / r.tokens_per_s for r in own], style, color=colour, marker=marker, label=name)
+        memory.plot(xs, [r.over_bare_mb for r in own], style, color=color, marker=marker, label=name)
+        times.plot(xs, [1e3 / r.tokens_per_s for r in own], style, color=color, marker=marker, label=name)
     values = sorted({r.ctx for r in results})
     for axes in (memory, times):
         axes.set_xscale("log", base=2)
@@ -96,7 +96,7 @@ def _plain_ticks(axes: Any) -> None:
 
 
 def draw_roofline(results: Sequence[KernelResult]) -> Figure:
-    """Draw GFLOP/s over arithmetic intensity (Williams et al. 2009): a labelled point per kernel, under measured roofs.
+    """Draw GFLOP/s over arithmetic intensity (Williams et al. 2009): a labeled point per kernel, under measured roofs.
     """
     figure = Figure(figsize=(9.5, 6.2) if len(results) <= 16 else (12.5, 8.5), dpi=DPI, layout="constrained")
     figure.set_canvas(FigureCanvasAgg(figure))
@@ -109,11 +109,11 @@ def draw_roofline(results: Sequence[KernelResult]) -> Figure:
     _roofs(axes, results, left, right)
     points = []
     for name in dict.fromkeys(r.backend for r in results):
-        colour, marker = LOOKS[name]
+        color, marker = LOOKS[name]
         own = [r for r in results if r.backend == name]
         xs, ys = [r.intensity for r in own], [r.gflops for r in own]
-        axes.plot(xs, ys, marker, color=colour, markersize=7, label=name, zorder=3, linestyle="none")
-        points += [(r.intensity, r.gflops, _short(r.kernel), colour) for r in own]
+        axes.plot(xs, ys, marker, color=color, markersize=7, label=name, zorder=3, linestyle="none")
+        points += [(r.intensity, r.gflops, _short(r.kernel), color) for r in own]
     highest = max(*(r.gflops for r in results), *(r.peak_gflops for r in results))
     axes.set_xlim(left, right)
     axes.set_ylim(min(*(r.gflops / 2.5 for r in results), highest / 50), highest * 2.2)

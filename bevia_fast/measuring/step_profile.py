@@ -58,7 +58,7 @@ class StepProfile:
     They are means over the steps near the median, from the 40th to the 60th percentile of the total, because medians of
     the parts would not add up. `durations` belong to `calls`. `gaps` has one more element: Python's time before each
     call and after the last. Together they add up to `whole`. `bounds` are the least times of the calls, from
-    `peak_gflops` and the bandwidths of this run. The ratios compare recorded steps with neighbouring steps without the
+    `peak_gflops` and the bandwidths of this run. The ratios compare recorded steps with neighboring steps without the
     instruments.
     """
 

@@ -12,7 +12,7 @@
 7. The figures reported are the median over the samples of all turns, and the 20th and 80th percentiles. They are never
    the mean, which a single interruption moves, nor the minimum, which nobody gets in practice.
 8. If two times differ only a little, single calls of both take turns. The figure reported is then the median of the
-   ratios of neighbours, with its 95 % confidence interval.
+   ratios of neighbors, with its 95 % confidence interval.
 9. For a function slower than `slow_ns`, a single call is a window of the warm-up, and a turn may be a single call with
    no call before it, since filling the caches takes a small part of such a call. Once it has `repeats` samples and has
    used `seconds`, it skips its remaining turns.
@@ -82,7 +82,7 @@ class Summary:
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """Return the value below which `share` of the sorted values lie, interpolating linearly between neighbours."""
+    """Return the value below which `share` of the sorted values lie, interpolating linearly between neighbors."""
     place = share * (len(ordered) - 1)
     low = int(place)
     high = min(low + 1, len(ordered) - 1)

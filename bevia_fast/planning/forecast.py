@@ -56,7 +56,7 @@ class Forecast:
             self._long_attention()
 
     def seconds(self, rehearsed: Rehearsed) -> float:
-        """Return the expected seconds of one optimiser step."""
+        """Return the expected seconds of one optimizer step."""
         total = rehearsed.launches * self._gap
         for call, count in rehearsed.calls:
             total += count * self._call(call)

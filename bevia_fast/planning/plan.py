@@ -45,7 +45,7 @@ class Plan:
 
     @property
     def tokens(self) -> int:
-        """Tokens per optimiser step."""
+        """Tokens per optimizer step."""
         return self.config.accumulate * self.config.batch * self.config.model.ctx
 
     @property

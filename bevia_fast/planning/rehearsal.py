@@ -88,7 +88,7 @@ class Rehearsed:
 
 
 def rehearse(config: ModelConfig, batch: int, *, recompute: bool = False, accumulate: int = 1) -> Rehearsed:
-    """Rehearse one optimiser step on `accumulate` batches of `batch` sequences. Takes milliseconds, however large the
+    """Rehearse one optimizer step on `accumulate` batches of `batch` sequences. Takes milliseconds, however large the
     model is.
 
     Raises ConfigError for a batch of more than MOST_TOKENS tokens.

@@ -293,7 +293,7 @@ def _add_branches(x, branches, bias):
 
 @device
 def _norm(out, x, ln):
-    """out = layer normalisation of x, row by row; returns out."""
+    """out = layer normalization of x, row by row; returns out."""
     weight, bias = ln
     for r in range(x.rows):
         normalize_row(out[r], x[r], weight, bias, x.dtype.type(NORM_EPS))

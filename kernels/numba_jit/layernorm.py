@@ -1,4 +1,4 @@
-"""Layer normalisation: each row is shifted to mean 0 and scaled to variance 1, then each channel is scaled and shifted.
+"""Layer normalization: each row is shifted to mean 0 and scaled to variance 1, then each channel is scaled and shifted.
 
 The threads share groups of rows. Each group sums its gradients of weight and bias; the groups are then added in their
 order, so no number of threads changes a bit.

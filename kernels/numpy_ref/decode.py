@@ -69,7 +69,7 @@ def decode_tokens(
 
 
 def _norm(x: Array, weight: Array, bias: Array | None) -> Array:
-    """Layer normalisation of one row, (C,) -> (C,)."""
+    """Layer normalization of one row, (C,) -> (C,)."""
     out = np.empty_like(x)
     mean, rstd = np.empty((2, 1), x.dtype)
     layernorm_forward(out[None], mean, rstd, x[None], weight, bias)

@@ -1,4 +1,4 @@
-"""Layer normalisation (Ba et al. 2016, arXiv:1607.06450): each row is shifted to mean 0 and scaled to variance 1, then
+"""Layer normalization (Ba et al. 2016, arXiv:1607.06450): each row is shifted to mean 0 and scaled to variance 1, then
 each channel is scaled and shifted.
 """
 
@@ -18,12 +18,12 @@ def layernorm_forward(
 
     # Two numbers per row are saved. From them the backward pass recomputes norm, so that (N,C) need not be stored.
     mean[...] = inp.mean(axis=1)
-    centred = inp - mean[:, None]
-    # The variance takes a second pass, over the centred row: mean(inp^2) - mean^2 would cancel if the mean is large.
-    variance = (centred * centred).mean(axis=1)
+    centered = inp - mean[:, None]
+    # The variance takes a second pass, over the centered row: mean(inp^2) - mean^2 would cancel if the mean is large.
+    variance = (centered * centered).mean(axis=1)
     rstd[...] = 1 / np.sqrt(variance + eps)  # eps keeps it finite for a constant row, of variance 0
 
-    norm = centred * rstd[:, None]
+    norm = centered * rstd[:, None]
     result = norm * weight
     if bias is not None:
         result = result + bias

@@ -51,7 +51,7 @@ def test_train_writes_a_run_and_says_so_line_by_line(trained: Path) -> None:
     assert {path.name for path in (trained / "run").iterdir()} >= {
         "config.json", "metrics.jsonl", "model.safetensors", "loss.png", "sample.txt",
     }  # fmt: skip
-    assert "\x1b" not in output  # no colours and no moving cursor where nobody watches
+    assert "\x1b" not in output  # no colors and no moving cursor where nobody watches
     steps = [int(line.split()[1]) for line in output.splitlines() if line.startswith("step ")]
     assert steps == [0, *range(2, 21, 2)]
     assert output.count("sample before the first step") + output.count("sample after step ") == 3
@@ -72,7 +72,7 @@ def test_train_with_numba_from_standard_input(tmp_path: Path, trained: Path) -> 
 
 
 def test_train_with_the_workqueue_threading_layer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With it, kernels are wrapped in other objects, which the memory estimate must recognise too."""
+    """With it, kernels are wrapped in other objects, which the memory estimate must recognize too."""
     monkeypatch.setenv("NUMBA_THREADING_LAYER", "workqueue")
     done = bevia("train", "--data", "-", *SIZES, "--steps", "2", "--sample-every", "0", folder=tmp_path, stdin=TEXT)
     assert done.returncode == 0, done.stderr

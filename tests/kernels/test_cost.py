@@ -120,14 +120,14 @@ def test_what_is_no_product_is_counted_exactly(operation: str, all_given: bool) 
     """By how much a call grows with its rows: what is done once a row falls out, and is little."""
     entry = OPERATIONS[operation]
     given = tuple(spec.name for spec in entry.arrays if spec.optional and all_given)
-    found, modelled = [], []
+    found, modeled = [], []
     for width in (16, 48):
         one = job(operation, letters_of(ctx=3, batch=2, heads=1, dim=width, vocab=width) | {"P": width})
         rows = math.prod(one.dims.get(letter, 1) for letter in "BTN")
         found.append(done(Case(operation, one.dims, given, one.options)))
-        modelled.append(entry.cost_of(one.dims, given, "float64", one.options).flops)
-        assert -2 * rows <= found[-1] - modelled[-1] <= (FUNCTION + 4) * rows
-    assert found[1] - found[0] == modelled[1] - modelled[0] > 0
+        modeled.append(entry.cost_of(one.dims, given, "float64", one.options).flops)
+        assert -2 * rows <= found[-1] - modeled[-1] <= (FUNCTION + 4) * rows
+    assert found[1] - found[0] == modeled[1] - modeled[0] > 0
 
 
 @pytest.mark.parametrize("decayed", [0, 7, 20])

@@ -57,7 +57,7 @@ def test_large_mean_does_not_spoil_the_variance(backend: Backend, dtype: str) ->
 
 @pytest.mark.parametrize("C", [1, 17, 512, 513])
 def test_a_row_has_the_same_bits_in_any_company(backend: Backend, dtype: str, C: int) -> None:
-    """Short rows may be normalised several at a time."""
+    """Short rows may be normalized several at a time."""
     N = 39
     inp, weight, bias = normal(1, N, C, dtype=dtype), normal(2, C, dtype=dtype), normal(3, C, dtype=dtype)
     out, mean, rstd = np.empty_like(inp), np.empty(N, dtype), np.empty(N, dtype)

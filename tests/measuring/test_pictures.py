@@ -40,7 +40,7 @@ def test_labels_of_the_roofline_do_not_overlap() -> None:
     assert axes.get_title()
 
 
-def test_roofs_are_labelled_with_the_bytes_of_their_triad() -> None:
+def test_roofs_are_labeled_with_the_bytes_of_their_triad() -> None:
     """At most the bytes that empty all caches; with cold caches always these."""
     for cold, nbytes, label in ((False, 8e6, "8 MB"), (False, 8e9, "268 MB"), (True, 8e6, "268 MB")):
         one = replace(result("adamw", "numba", 1.0, 10.0), bytes=nbytes, cold=cold)
@@ -48,7 +48,7 @@ def test_roofs_are_labelled_with_the_bytes_of_their_triad() -> None:
         assert f"40 GB/s, triad over {label}" in [line.get_label() for line in axes.lines]
 
 
-def test_scaling_curves_are_labelled() -> None:
+def test_scaling_curves_are_labeled() -> None:
     results = [
         StepResult(backend, 2, "float32", ctx, 64, 1, 1, 8, 65, ms * ctx, ms * ctx * 0.9, ms * ctx * 1.2, 1e5, 1e9,
                    10.0, 400.0, 0.025 * ms, 100.0, 1.0)

@@ -68,7 +68,7 @@ def test_the_parts_are_a_whole_step_except_for_reading_the_clock(monkeypatch: py
     assert found.slowdown.median == reads + 1
 
 
-def test_calls_are_labelled_with_the_weights_that_they_use() -> None:
+def test_calls_are_labeled_with_the_weights_that_they_use() -> None:
     step = TrainingStep(StepSize(ctx=8, dim=16, layers=2, heads=2, batch=2, vocab=5), get_backend("numpy"))
     found: dict[str, set[str]] = {}
     for call in RecordedStep(step).calls:

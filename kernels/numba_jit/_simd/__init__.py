@@ -1,4 +1,4 @@
-"""What is only about the CPU: vector registers, views, register tiles, packing, vectorised exponentials.
+"""What is only about the CPU: vector registers, views, register tiles, packing, vectorized exponentials.
 
 Begin with `views`: the matrices and rows in which all kernels are written. `target` says which instructions the CPU has
 and which tiles suit it; `vector` and `exponential` write LLVM vector code as formulas; `passes` runs it along a row.

@@ -1,4 +1,4 @@
-"""The passes over a row that layer normalisation consists of."""
+"""The passes over a row that layer normalization consists of."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _first_rows(context: Any, builder: ir.IRBuilder, kind: Any, value: ir.Value)
 def _normalize(
     out: list[Operand], inp: list[Operand], weight: Operand, bias: Operand, eps: ir.Value
 ) -> tuple[list[ir.Value], list[ir.Value]]:
-    """Normalise some rows, pass by pass; return the means and the rstds."""
+    """Normalize some rows, pass by pass; return the means and the rstds."""
     lanes = weight.lanes
     builder, one = lanes.builder, ir.Constant(lanes.element, 1.0)
     count = builder.sitofp(weight.size, lanes.element)
@@ -100,8 +100,8 @@ def _squares(x: Operand, mean: Vec) -> Vec:
     """The sum of (x - mean)^2 over a row, still spread over the lanes."""
 
     def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-        centred = x.load(offset, mask, mean) - mean
-        return [x.lanes.fma(centred, centred, carried[0])]
+        centered = x.load(offset, mask, mean) - mean
+        return [x.lanes.fma(centered, centered, carried[0])]
 
     return vector_loop(x.lanes, x.size, [x.lanes.vec(0.0)], body, CHAINS)[0]
 

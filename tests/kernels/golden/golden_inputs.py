@@ -18,7 +18,7 @@ MAX_NORM = 1.0
 ADAMW_STEPS = 5
 
 CTX, DIM, LAYERS, MODEL_HEADS, VOCAB, BATCH, BATCHES = 16, 32, 2, 4, 11, 3, 10
-# normalisation, activation, and whether the output projection is the token embedding
+# normalization, activation, and whether the output projection is the token embedding
 MODELS: dict[str, Any] = {"pre-gelu-tied": ("pre", "gelu", True), "post-relu-untied": ("post", "relu", False)}
 
 

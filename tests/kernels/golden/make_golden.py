@@ -79,18 +79,18 @@ def results(inputs: dict[str, Array]) -> dict[str, Array]:
 
     x = leaves("adamw")
     decayed, other = (part.detach().clone().requires_grad_() for part in x["parameters"].tensor_split(2))
-    optimiser = adamw_optimiser([decayed], [other])
+    optimizer = adamw_optimizer([decayed], [other])
     norms = []
     for gradient in x["gradients"].detach():
         decayed.grad, other.grad = (part.clone() for part in gradient.tensor_split(2))
         norms.append(torch.nn.utils.clip_grad_norm_([decayed, other], MAX_NORM))
-        optimiser.step()
+        optimizer.step()
     found |= {"adamw.updated": torch.cat([decayed, other]), "adamw.norms": torch.stack(norms)}
 
     return {name: tensor.detach().numpy() for name, tensor in found.items()}
 
 
-def adamw_optimiser(decayed: list[torch.Tensor], other: list[torch.Tensor]) -> torch.optim.AdamW:
+def adamw_optimizer(decayed: list[torch.Tensor], other: list[torch.Tensor]) -> torch.optim.AdamW:
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": other, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, **ADAMW)
 
@@ -141,14 +141,14 @@ def model_results(inputs: dict[str, Array]) -> dict[str, Array]:
         if tied:
             w["lm_head.weight"] = w["wte.weight"]
         weights = list({id(tensor): tensor for tensor in w.values()}.values())
-        optimiser = adamw_optimiser([x for x in weights if x.ndim == 2], [x for x in weights if x.ndim == 1])
+        optimizer = adamw_optimizer([x for x in weights if x.ndim == 2], [x for x in weights if x.ndim == 1])
         losses, norms = [], []
         for batch in tokens:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = model_loss(w, batch, norm, activation)
             loss.backward()
             norms.append(torch.nn.utils.clip_grad_norm_(weights, MAX_NORM).item())
-            optimiser.step()
+            optimizer.step()
             losses.append(loss.item())
         found[f"model.losses.{variant}"], found[f"model.norms.{variant}"] = np.array(losses), np.array(norms)
     return found

@@ -146,7 +146,7 @@ def test_numba_gives_the_same_bits_in_another_run(with_four_threads: dict[str, l
 def test_numba_gives_the_same_bits_when_compiled_anew(
     with_four_threads: dict[str, list[str]], tmp_path: Path
 ) -> None:
-    """Machine code from the cache and machine code just made are optimised in different ways."""
+    """Machine code from the cache and machine code just made are optimized in different ways."""
     fresh = digests([2], COMPILED_ANEW, BEVIA_FAST_CACHE_DIR=str(tmp_path))
     assert_same(fresh, with_four_threads, "whether the code came from the cache")
     assert_same(digests([2], COMPILED_ANEW, BEVIA_FAST_CACHE_DIR=str(tmp_path)), fresh, "whether the cache is warm")

@@ -24,7 +24,7 @@ MOST = 2.0  # units in the last place, of exp2 and exp; with FMA 1.2
 LOGS = {"float32": (-151, 129), "float64": (-1076, 1025)}  # of results from below the smallest to above the largest
 
 
-def vectorised(formula: Callable[[Lanes], Callable[[Vec], Vec]]) -> Callable[[Array], Array]:
+def vectorized(formula: Callable[[Lanes], Callable[[Vec], Vec]]) -> Callable[[Array], Array]:
     """The function of arrays that a formula of vectors makes."""
 
     compute = elementwise(lambda lanes, x: formula(lanes)(x))
@@ -41,9 +41,9 @@ def vectorised(formula: Callable[[Lanes], Callable[[Vec], Vec]]) -> Callable[[Ar
     return function
 
 
-exp2 = vectorised(lambda lanes: lambda x: exponential.exp2(lanes, x))
-exp = vectorised(exponential.exp_of)
-exp_of_an_eighth = vectorised(lambda lanes: exponential.exp_of(lanes, 0.125))
+exp2 = vectorized(lambda lanes: lambda x: exponential.exp2(lanes, x))
+exp = vectorized(exponential.exp_of)
+exp_of_an_eighth = vectorized(lambda lanes: exponential.exp_of(lanes, 0.125))
 
 
 @kernel(parallel=False)
