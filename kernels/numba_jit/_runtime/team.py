@@ -1,14 +1,14 @@
-"""Threads that work on one thing in turns, with barriers between: for work far too short to start threads for anew.
+"""A team of threads that meet at barriers: for steps of work too short to start threads for each of them.
 
-A parallel loop of as many items as threads makes the team: each item calls `join`. Whether the items really run at the
-same time is up to the threading layer and to the machine, so that is not taken for granted: the first to come waits a
-little for the others and then closes the team. Who comes later has nothing to do. So the loop is right also where its
-items run one after the other, and no member of a team ever waits for a thread that does not run yet.
+A parallel loop with one item per thread forms the team: each item calls `join`. The threading layer and the machine
+decide whether the items really run at the same time, so the team does not rely on it. The first member waits a little
+for the others and then closes the team; a thread that comes later has nothing to do. So the loop is also correct when
+its items run one after the other, and no member ever waits for a thread that has not started.
 
-A member that loses its core to another program holds up the others. They yield theirs while they wait, and it is noted,
-for the first member to dismiss the rest when it comes to a convenient place.
+A member that loses its core to another program holds up the others. They offer their cores while they wait, and note
+the delay, so that the first member can dismiss them at a convenient point.
 
-MESSAGE is a word for the members' own use. `team` is an array of TEAM_SIZE int64, 0 in the beginning.
+`team` is an array of TEAM_SIZE int64 that begin as 0. The cell MESSAGE is for the members' own use.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from numba.extending import intrinsic
 from .jit import device
 
 I32 = ir.IntType(32)
-LINE = 16  # int64 in two cache lines, which some CPUs fetch together: so each cell is alone
+LINE = 16  # int64 in two cache lines, which some CPUs fetch together: no two cells share them
 JOINED, MEMBERS, ARRIVED, DELAYED, MESSAGE = (cell * LINE for cell in range(5))
 TEAM_SIZE = 5 * LINE
-CLOSED = 1 << 32  # added to the number that have joined
-# Rounds of waiting: of about 15 ns up to SPINS; from then on the core is offered to others, and if one wants it, it may
-# be gone for milliseconds each time.
+CLOSED = 1 << 32  # added to the number of threads that have joined
+# In rounds of waiting. A round takes about 15 ns up to SPINS. From then on the thread offers its core to other programs
+# in each round, and may lose it for milliseconds.
 SPINS = 20_000
-PATIENCE = 10_000  # for the others to join: a sleeping thread takes about 50 us to wake up
-DELAY = SPINS + 5  # after which a member is taken to have lost its core
+PATIENCE = 10_000  # for others to join: a sleeping thread takes about 50 us to wake up
+DELAY = SPINS + 5  # a member that is later than this has lost its core
 
 YIELD = "SwitchToThread" if sys.platform == "win32" else "sched_yield"
 
 
 @device
 def join(team, wanted):
-    """The caller's number in the team, from 0, or -1 if it comes too late; `wanted` members are hoped for."""
+    """Join a team that should have `wanted` members; return the caller's number, from 0, or -1 if it is too late."""
     rank = atomic_add(team, JOINED, 1)
     if rank >= CLOSED:
         return -1
@@ -57,19 +57,20 @@ def join(team, wanted):
 
 @device
 def members(team):
-    """How many have joined."""
+    """The number of threads that have joined."""
     return atomic_load(team, MEMBERS)
 
 
 @device
 def barrier(team, size, patient=False):
-    """Wait until all `size` members are here; what they wrote before can be read behind it.
+    """Wait until all `size` members have arrived; whatever they wrote before can be read afterwards.
 
-    A long wait is noted in DELAYED; not if `patient`, where one member has something to do that takes its time."""
+    A long wait is counted in DELAYED, unless `patient`: then one of them is known to take its time.
+    """
     if size == 1:
         return
     arrived = atomic_add(team, ARRIVED, 1)
-    everyone = arrived - arrived % size + size  # that many arrivals in all, when the last of this time is here
+    everyone = arrived - arrived % size + size  # arrivals in total, once the last member is here
     rounds = 0
     while atomic_load(team, ARRIVED) < everyone:
         rounds += 1
@@ -80,7 +81,7 @@ def barrier(team, size, patient=False):
 
 @device
 def wait(rounds):
-    """Let some time pass, in round number `rounds` of waiting, counted from 1."""
+    """Let some time pass, in round number `rounds` of waiting, from 1."""
     if rounds <= SPINS:
         pause()
     else:
@@ -89,8 +90,8 @@ def wait(rounds):
 
 @device
 def share_of(parts, rank, size):
-    """First and last of the parts that a member does: about as many as the others, and always the same ones, so that
-    what it reads for them stays in its own cache."""
+    """The range of parts that a member does: about as many as the others, and the same ones each time, so that what it
+    reads for them stays in its own cache."""
     return parts * rank // size, parts * (rank + 1) // size
 
 
@@ -122,7 +123,7 @@ def _address_of(context, builder, kind, team, cell):
 
 @intrinsic
 def pause(typingctx):
-    """Tell the CPU that this is a loop that waits."""
+    """Tell the CPU that the thread is waiting in a loop."""
 
     def codegen(context, builder, signature, arguments):
         triple = llvm.get_process_triple()
@@ -141,7 +142,7 @@ def pause(typingctx):
 
 @intrinsic
 def yield_core(typingctx):
-    """Let another thread run on this core, if one wants to."""
+    """Let another thread run on this core, if one is ready."""
 
     def codegen(context, builder, signature, arguments):
         function = ir.FunctionType(I32, [])
