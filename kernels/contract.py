@@ -4,6 +4,7 @@
 backend implements all of them under `@implements(contract.<operation>)`, which puts the same checks in front of both.
 
 Laws:
+
 - Kernels write into arrays of the caller. Gradients of parameters (`dweight`, `dbias`, `d*_table`) are **added to**;
   every other output is overwritten.
 - All floating-point arrays of a call have one dtype, float32 or float64, and are C-contiguous. A weight may also be

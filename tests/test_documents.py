@@ -48,7 +48,7 @@ def commands() -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the documents' commands find what they name."""
     folder = tmp_path_factory.mktemp("user")
-    for name in ("text.txt", "README.md", "docs/text.txt"):
+    for name in ("text.txt", "README.md", "CHANGELOG.md"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(TEXT)
     model = ModelConfig(ctx=32, dim=16, layers=1, heads=2)
