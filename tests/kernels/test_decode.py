@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numba
@@ -92,7 +93,8 @@ def test_a_nan_after_a_team_was_dismissed(monkeypatch: pytest.MonkeyPatch, first
     threads = numba.get_num_threads()
     numba.set_num_threads(2)
     try:
-        while len(teams) < 200 and teams[-1:] != [2]:  # the second may come too late
+        while len(teams) < 20_000 and teams[-1:] != [2]:  # the second may come too late while others use its core
+            time.sleep(0.001 * (len(teams) > 200))
             monkeypatch.setattr(decode, "_alone", 0)
             arguments = make_arguments(CALL, "float32")
             arguments["position_table"][first_bad:] = np.nan
