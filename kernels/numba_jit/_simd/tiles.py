@@ -143,7 +143,7 @@ class _Registers:
         for row, new_row in zip(accumulators, new, strict=True):
             for accumulator, value in zip(row, new_row, strict=True):
                 accumulator.value.add_incoming(value.value, loop)
-        builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done)
+        _align(builder, builder.cbranch(builder.icmp_signed("<", k_next, depth), loop, done))
         builder.position_at_end(done)
         return new
 
@@ -178,6 +178,18 @@ class _Registers:
         for i, vectors in enumerate(values):
             for j, value in enumerate(vectors):
                 lanes.store(value, self.address(C, i, j), masks[j])
+
+
+def _align(builder: ir.IRBuilder, branch: ir.Instruction) -> None:
+    """Let the loop that ends in `branch` begin at a cache line of code.
+
+    Anywhere else, what stands before a loop can slow it down: the same instructions took up to 5 % longer.
+    """
+    module = builder.module
+    alignment = module.add_metadata([ir.MetaDataString(module, "llvm.loop.align"), ir.Constant(I32, CACHE_LINE)])
+    loop = module.add_metadata([alignment, alignment])
+    loop.operands = (loop, alignment)  # LLVM knows a loop by a node that refers to itself
+    branch.set_metadata("llvm.loop", loop)
 
 
 def make_column(NV: int) -> Any:
