@@ -6,6 +6,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -312,8 +313,7 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[int, int, int]
             resumes = run.exists() and list((run / "checkpoints").glob("step-*"))
             command = ["--resume", str(run)] if resumes else ["--out", str(run), *words]
             if run.exists() and not resumes:  # killed before the first checkpoint
-                for path in contents(run):
-                    path.unlink()
+                shutil.rmtree(run)
             metrics, log = run / "metrics.jsonl", folder / "output.txt"
             before, leftovers = metrics.stat().st_mtime_ns if metrics.exists() else 0, unfinished_saves(run)
             with open(log, "wb") as output:
