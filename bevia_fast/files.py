@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from .errors import CheckpointError, UserError
 
@@ -16,6 +18,9 @@ MODEL, CONFIG, METRICS, LOSS, SAMPLE = "model.safetensors", "config.json", "metr
 Bytes = bytes | memoryview
 CHUNK = 1 << 20  # bytes read at a time
 BINARY = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_control: Any = None  # of files; its contents differ between systems
+with contextlib.suppress(ImportError):  # Windows has none
+    _control = importlib.import_module("fcntl")
 
 
 @contextlib.contextmanager
@@ -65,7 +70,7 @@ def write_atomically(path: Path, data: Bytes | Iterable[Bytes]) -> None:
             try:
                 for part in parts:
                     write_all(handle, part)
-                os.fsync(handle)
+                flush(handle)
             finally:
                 os.close(handle)
             _verify(temporary, parts)
@@ -75,6 +80,19 @@ def write_atomically(path: Path, data: Bytes | Iterable[Bytes]) -> None:
                 os.unlink(temporary)
             raise
         sync_folder(path.parent)
+
+
+def flush(handle: int) -> None:
+    """Flush an open file to disk.
+
+    On macOS, fsync hands the data to the drive, which may keep it in a cache of its own; F_FULLFSYNC empties that too.
+    """
+    command = getattr(_control, "F_FULLFSYNC", None)
+    if command is not None:
+        with contextlib.suppress(OSError):  # a network drive may not know the command
+            _control.fcntl(handle, command)
+            return
+    os.fsync(handle)
 
 
 def write_all(handle: int, part: Bytes) -> None:
@@ -112,7 +130,7 @@ def sync_folder(folder: Path) -> None:
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        flush(handle)
     finally:
         os.close(handle)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+import pytest
 
 from bevia_fast import files
 
@@ -12,3 +15,39 @@ def test_new_files_have_the_usual_permissions(tmp_path: Path) -> None:
     files.write_atomically(path, b"x")
     (tmp_path / "other").write_bytes(b"x")
     assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_on_macos_the_drives_own_cache_is_flushed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    synced: list[int] = []
+
+    class Control:
+        F_FULLFSYNC = 51
+
+        @staticmethod
+        def fcntl(handle: int, command: int) -> None:
+            asked.append((handle, command))
+
+    monkeypatch.setattr(files, "_control", Control)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    files.write_atomically(tmp_path / "file", b"x")
+    assert [command for _, command in asked] == [51, 51]  # the file and its folder
+    assert not synced
+
+    def refuse(handle: int, command: int) -> None:
+        raise OSError(45, "Operation not supported")
+
+    monkeypatch.setattr(Control, "fcntl", staticmethod(refuse))
+    files.write_atomically(tmp_path / "file", b"x")
+    assert len(synced) == 2
+
+
+def test_windows_has_neither_fcntl_nor_folders_to_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(files, "_control", None)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    monkeypatch.setattr(os, "name", "nt")
+    files.sync_folder(tmp_path)
+    assert not synced
+    files.flush(7)
+    assert synced == [7]

@@ -32,7 +32,7 @@ import platformdirs
 from numpy.typing import NDArray
 
 from ..errors import DataError
-from ..files import sync_folder
+from ..files import flush, sync_folder
 from ..kernels.lock import take_lock
 from ..machine import available_bytes, readable
 from ..reporter import Reporter
@@ -141,7 +141,7 @@ def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: 
         file.seek(numbers)
         file.write(text + TAIL.pack(len(text), hashlib.sha256(text).digest(), MAGIC))
         file.flush()
-        os.fsync(file.fileno())
+        flush(file.fileno())
         if os.name == "nt":  # Windows cannot rename an open file
             file.close()
         os.replace(temporary, path)

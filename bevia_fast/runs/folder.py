@@ -20,6 +20,7 @@ from ..files import (
     METRICS,
     MODEL,
     SAMPLE,
+    flush,
     reading,
     refuse_nul,
     refuse_special,
@@ -131,7 +132,7 @@ class RunFolder:
                     break
                 keep += len(line)
             os.ftruncate(self._handle, keep)
-            os.fsync(self._handle)
+            flush(self._handle)
         self._end = keep
 
     def log(self, record: dict[str, Any]) -> None:
@@ -163,7 +164,7 @@ class RunFolder:
             self._restore_metrics()
             self._write_waiting()
             assert self._handle is not None
-            os.fsync(self._handle)
+            flush(self._handle)
 
     def _restore_metrics(self) -> None:
         """If metrics.jsonl was removed or replaced, write it again with the lines of the old file, which is still open.

@@ -144,7 +144,8 @@ def main(folder: str, models: str) -> None:
     """Run as the second process."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
-    for name in ("SIGINT", "SIGHUP"):  # a terminal sends them to both processes; the parent decides what to do
+    # a terminal sends these to both processes; the parent decides what to do
+    for name in ("SIGINT", "SIGHUP", "SIGBREAK"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
 

@@ -8,8 +8,14 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
-STOP_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# SIGHUP exists on Unix only; SIGBREAK, which is Ctrl-Break, on Windows only
+NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
 HANGUP = getattr(signal, "SIGHUP", None)  # often sent twice for one closed terminal: by the terminal and by its shell
+
+
+def stop_signals() -> list[int]:
+    """Return the numbers of the signals that end a run, as far as the system has them."""
+    return [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 
 
 @contextlib.contextmanager
@@ -42,7 +48,7 @@ def finish_on_signal(interrupted: Callable[[], None]) -> Iterator[Callable[[], i
 
     before = {}
     try:
-        for number in STOP_SIGNALS:
+        for number in stop_signals():
             if signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, handle)
         yield requested
