@@ -41,6 +41,27 @@ def reading(path: Path) -> Iterator[None]:
         raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None
 
 
+def mode(path: str | Path) -> int:
+    """Return the mode of a file or folder, or 0 if there is none. Raises OSError if the system does not say.
+
+    From Python 3.14 on, the tests of `Path` return False for a file that may not be examined.
+    """
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+
+
+def is_folder(path: str | Path) -> bool:
+    """Like `Path.is_dir`; raises OSError if the system does not say."""
+    return stat.S_ISDIR(mode(path))
+
+
+def is_file(path: str | Path) -> bool:
+    """Like `Path.is_file`; raises OSError if the system does not say."""
+    return stat.S_ISREG(mode(path))
+
+
 def refuse_special(path: Path) -> None:
     """Raise CheckpointError for a folder, a pipe (reading would block) or a device (which may have no end)."""
     if not stat.S_ISREG(os.stat(path).st_mode):

@@ -51,3 +51,23 @@ def test_windows_has_neither_fcntl_nor_folders_to_flush(tmp_path: Path, monkeypa
     assert not synced
     files.flush(7)
     assert synced == [7]
+
+
+def test_a_file_that_may_not_be_examined_is_not_taken_for_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_text("x")
+    assert files.is_file(path)
+    assert not files.is_folder(path)
+    assert files.is_folder(tmp_path)
+    assert not files.mode(tmp_path / "nothing")
+    assert not files.mode(path / "below a file")
+
+    def forbidden(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "stat", forbidden)
+    for ask in (files.mode, files.is_file, files.is_folder):
+        with pytest.raises(PermissionError):
+            ask(path)

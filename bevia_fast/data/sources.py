@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import DataError
-from ..files import METRICS, SAMPLE
+from ..files import METRICS, SAMPLE, is_file
 
 BLOCK = 1 << 17  # bytes read at a time: few enough for all arrays of the encoding to stay in a core's cache
 MARK = "\ufeff"  # the byte order mark
@@ -92,7 +92,7 @@ def _files(path: str) -> list[str]:
     if path == "-" or not os.path.isdir(path):
         return [path]
     with _reading(path):
-        files = sorted(file for file in Path(path).rglob("*.txt") if file.is_file() and not _is_sample(file))
+        files = sorted(file for file in Path(path).rglob("*.txt") if is_file(file) and not _is_sample(file))
     if not files:
         raise DataError(f"The folder {path} contains no *.txt file at any depth.")
     return [str(file) for file in files]

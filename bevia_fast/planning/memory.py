@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import sys
+import tracemalloc
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -25,6 +28,10 @@ NUMPY_ARRAYS = {
     "relu_backward": 1, "dropout_forward": 2.1, "dropout_backward": 2.1, "embedding_forward": 2,
     "embedding_backward": 1, "cross_entropy": 4, "adamw": 5, "squared_norm": 2,
 }  # fmt: skip
+# The same where NumPy does not reuse temporary arrays; for adamw also because the gaps in the heap then fit less well.
+NUMPY_ATTENTION_ANEW = {**NUMPY_ATTENTION, ("attention_backward", False): (4, 0, 1.2),
+                        ("attention_backward", True): (5, 1, 3)}  # fmt: skip
+NUMPY_ARRAYS_ANEW = {**NUMPY_ARRAYS, "layernorm_backward": 5.1, "adamw": 6}
 CTX_STEP, MOST_CTX = 64, 1 << 24  # granularity of the search for the largest context; the limit of --ctx
 
 
@@ -91,7 +98,8 @@ def numpy_bytes(call: Call) -> int:
     size = next(value.itemsize for value in given.values() if isinstance(value, np.ndarray) and value.dtype != np.int32)
     rows = dims.get("N", dims.get("B", 0) * dims.get("T", 0))
     if operation in ("attention_forward", "attention_backward"):
-        squares, mask, widths = NUMPY_ATTENTION[operation, given.get("dropout_rate", 0.0) > 0.0]
+        table = NUMPY_ATTENTION if reuses_temporaries() else NUMPY_ATTENTION_ANEW
+        squares, mask, widths = table[operation, given.get("dropout_rate", 0.0) > 0.0]
         return int((squares * size + mask) * dims["B"] * dims["NH"] * dims["T"] ** 2 + widths * rows * dims["C"] * size)
     if operation == "linear_forward":
         return (5 if given.get("activation") == "gelu" else 2) * rows * dims["OC"] * size
@@ -99,7 +107,24 @@ def numpy_bytes(call: Call) -> int:
         arrays = {"gelu": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
         return int((arrays * rows + dims["OC"]) * dims["C"] * size)
     numbers = dims["P"] if "P" in dims else rows * dims.get("C", dims.get("V", 0))
-    return int(NUMPY_ARRAYS[operation] * numbers * size)
+    return int((NUMPY_ARRAYS if reuses_temporaries() else NUMPY_ARRAYS_ANEW)[operation] * numbers * size)
+
+
+@functools.cache
+def reuses_temporaries() -> bool:
+    """Return whether NumPy writes a result into an operand that nothing else refers to.
+
+    It does for large arrays, unless it cannot see who refers to an operand, as with some builds of Python 3.14.
+    """
+    if tracemalloc.is_tracing():  # the peak that it has recorded must not be reset
+        return sys.version_info < (3, 14)
+    numbers = np.zeros(1 << 16)
+    tracemalloc.start(1)
+    try:
+        (numbers + 1.0) * 2.0
+        return tracemalloc.get_traced_memory()[1] < 1.5 * numbers.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def largest_ctx(

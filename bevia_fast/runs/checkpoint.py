@@ -19,7 +19,7 @@ from typing import Any
 from ..config import ModelConfig, TrainConfig, option_name
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError
-from ..files import reading, refuse_nul
+from ..files import is_folder, reading, refuse_nul
 from ..model.parameters import Parameters
 from .folder import CHECKPOINTS
 from .modelfile import check_version, layout, options_of, read_model
@@ -157,9 +157,9 @@ def candidates(run: str | Path) -> list[Path]:
     refuse_nul(run, "a run")
     run = Path(run)
     with reading(run):
-        if not run.is_dir():
+        if not is_folder(run):
             raise CheckpointError(f"There is no run {run}.")
-        found = checkpoints(run) if (run / CHECKPOINTS).is_dir() else []
+        found = checkpoints(run) if is_folder(run / CHECKPOINTS) else []
     if not found:
         raise CheckpointError(f"{run} has no checkpoint to resume from.")
     return [path for _, path in found]

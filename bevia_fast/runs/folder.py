@@ -21,6 +21,8 @@ from ..files import (
     MODEL,
     SAMPLE,
     flush,
+    is_folder,
+    mode,
     reading,
     refuse_nul,
     refuse_special,
@@ -173,8 +175,9 @@ class RunFolder:
         """
         assert self._handle is not None
         old, end, path = self._handle, self._end, self.path / METRICS
-        if path.exists() and os.path.samestat(os.stat(path), os.fstat(old)):
-            return
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(path), os.fstat(old)):
+                return
         self._open(os.O_CREAT | os.O_EXCL)
         try:
             os.lseek(old, 0, os.SEEK_SET)
@@ -224,12 +227,12 @@ def _next_free(parent: Path) -> Path:
 def _refuse_existing(path: Path) -> None:
     refuse_nul(path, "a folder")
     with writing(path):
-        if path.exists() and not path.is_dir():
+        if mode(path) and not is_folder(path):
             raise CheckpointError(f"{path} is not a folder; choose another one with --out.")
-        if any((path / name).exists() for name in RUN_FILES):
+        if any(mode(path / name) for name in RUN_FILES):
             raise _already_a_run(path)
         for name in (LOSS, SAMPLE):  # the user's own files, because there is no run
-            if (path / name).exists():
+            if mode(path / name):
                 raise CheckpointError(
                     f"{path} contains a file {name}, which the run would overwrite; choose another folder with --out."
                 )

@@ -12,7 +12,7 @@ from typing import Any
 from ..config import ModelConfig
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError, shown
-from ..files import MODEL, refuse_nul
+from ..files import MODEL, is_file, is_folder, mode, refuse_nul
 from ..model.parameters import Parameters, parameter_specs
 from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
 
@@ -55,11 +55,11 @@ def model_path(path: str | Path) -> Path:
     path = Path(path)
     refuse_nul(path, "a run")
     try:
-        if path.is_dir():
+        if is_folder(path):
             path = path / MODEL
-            if not path.is_file():
+            if not is_file(path):
                 raise CheckpointError(f"There is no model in {path.parent}: it has no {MODEL}.")
-        elif not path.exists():
+        elif not mode(path):
             raise CheckpointError(f"There is no run {path}.")
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None

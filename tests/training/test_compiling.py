@@ -122,7 +122,8 @@ def test_signals_while_both_processes_compile(tmp_path: Path, number: int, to_gr
     wait_for(tmp_path, "rows._rows_product*.lock")
     (os.killpg if to_group else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, err) == (code, "")
+    # Numba has a semaphore; from Python 3.14 on, Python warns about one that was left behind
+    assert (process.returncode, "" if "leaked semaphore" in err else err) == (code, "")
     assert "compiling the kernels for this CPU" in out
     assert_nothing_is_left(process, tmp_path)
     assert not (tmp_path / "run").exists()
