@@ -23,6 +23,7 @@ MARK = "\ufeff"  # the byte order mark
 GZIP = b"\x1f\x8b"  # no UTF-8 text starts so
 START = 16  # bytes at the beginning of a file that tell what it is
 SAMPLED = 16 << 10  # bytes that a guess of the encoding considers
+SURE = 8  # characters beyond ASCII that make a file certainly UTF-8
 QUOTED = 20  # characters that an error shows
 
 UNPACK = "unpack it, and name its files or their folder with --data"
@@ -129,6 +130,7 @@ def _opened(file: Readable, name: str) -> _Started:
 def _decoded(file: _Started, name: str, encoding: str, size: int) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)()
     wide = _has_zeros(encoding)
+    utf8 = None if wide or encoding.startswith("utf") else _CheckUTF8()
     done, count, tail = 0, 0, b""  # bytes read, characters decoded, the last bytes read
     while True:
         block = file.read(size)
@@ -153,8 +155,28 @@ def _decoded(file: _Started, name: str, encoding: str, size: int) -> Iterator[st
         done, tail = done + len(block), (tail + block)[-START:]
         if text:
             yield text
+        if utf8 is not None:
+            utf8.read(block)
         if not block:
-            return
+            break
+    if utf8 is not None and utf8.found >= SURE:
+        raise DataError(f"{name} is UTF-8, which {_shown(encoding)} misreads; add --encoding utf-8.")
+
+
+class _CheckUTF8:
+    """Counts the characters beyond ASCII as long as all bytes are valid UTF-8, which no other encoding is by chance."""
+
+    def __init__(self) -> None:
+        self._decoder, self._valid, self.found = codecs.getincrementaldecoder("utf-8")(), True, 0
+
+    def read(self, block: bytes) -> None:
+        """Check the next bytes; the last ones are b""."""
+        if self._valid:
+            try:
+                text = self._decoder.decode(block, not block)
+                self.found += len(text) - len(text.encode("ascii", "ignore"))
+            except UnicodeDecodeError:
+                self._valid, self.found = False, 0
 
 
 @dataclass(frozen=True)
@@ -213,7 +235,7 @@ def _undecodable(file: _Started, name: str, encoding: str, bad: _Place, reason: 
     if not found:
         return DataError(f"{error}; if it is in another encoding, name that with --encoding, such as cp1252.")
     skipped = b"" if _has_zeros(found) else bad.neighbor
-    text = codecs.getincrementaldecoder(found)("replace").decode(skipped + sample)[:QUOTED]
+    text = codecs.getincrementaldecoder(found)("replace").decode(skipped + sample).lstrip("\ufffd")[:QUOTED]
     return DataError(f"{error}; in {_shown(found)} it reads '{escaped(text)}': if that is so, add --encoding {found}.")
 
 
