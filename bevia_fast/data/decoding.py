@@ -302,6 +302,8 @@ def remarks_on(characters: str, form: Form) -> Iterator[str]:
         yield f"the text has line ends of {of}, which the model learns to write; --newlines lf makes them plain."
     if "\ufffd" in characters:
         yield "the text contains U+FFFD REPLACEMENT CHARACTER: characters were lost before, in a conversion."
+    if MARK in characters:
+        yield "the text contains U+FEFF, the mark of a file's start, as in files that were joined: they are kept."
     if form.normalize == "keep" and _is_decomposed(characters):
         yield (
             "the text contains letters whose marks are characters of their own (NFD), so a prompt must have them, too; "

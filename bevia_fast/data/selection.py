@@ -22,6 +22,12 @@ PLURALS = {LINKED_FOLDER: "linked folders", SAMPLES: "samples of runs", OTHER: "
            NO_EXTENSION: "files without an extension"}  # fmt: skip
 SHOWN = 6  # kinds of ignored files that a message lists
 
+# Extensions of frequent files that no pattern makes text.
+NOT_TEXT = {
+    "pdf", "zip", "gz", "bz2", "xz", "7z", "rar", "tar", "docx", "doc", "odt", "rtf", "epub", "mobi", "xlsx", "pptx",
+    "png", "jpg", "jpeg", "gif", "svg", "webp", "mp3", "mp4", "wav", "safetensors", "bin", "npy", "pyc", "so",
+}  # fmt: skip
+
 # Text with something else in between, which a model learns to write too.
 MARKED_UP = {
     ".html": "its tags", ".htm": "its tags", ".xml": "its tags", ".csv": "its commas and quotes", ".tsv": "its tabs",
@@ -161,6 +167,6 @@ def _nothing(found: Selection, globs: Sequence[str]) -> str:
         return f"{error} except a link to nothing, {found.dangling[0]}."
     if not found.ignored:
         return f"{error}; it is empty."
-    kinds = [kind for kind, _ in found.ignored.most_common() if kind.startswith("*")]
+    kinds = [kind for kind, _ in found.ignored.most_common() if kind.startswith("*.") and kind[2:] not in NOT_TEXT]
     remedy = f"; --glob '{kinds[0]}' reads those" if kinds else ""
     return f"{error}, only {listed(found.ignored)}{remedy}."

@@ -8,6 +8,7 @@ import lzma
 import sys
 import unicodedata
 import zipfile
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from bevia_fast.data.guessing import likely_encoding
 from bevia_fast.data.sources import TextSource, sources, text_blocks, text_size
 from bevia_fast.data.tokenfile import coded_text
 from bevia_fast.errors import ConfigError, DataError
+from bevia_fast.runs import checkpoint
 
 LANGUAGES = {
     "fr": "Tous les êtres humains naissent libres et égaux en dignité et en droits ; créée déjà à l’été, où ?",
@@ -235,11 +237,12 @@ def test_line_ends_are_kept_and_noted_or_made_plain(tmp_path: Path) -> None:
     assert "".join(plain_newlines(iter(["\r", "\n", "\n\r", "\r", "\na", "\r\n\r"]))) == "\n\n\n\na\n\n"
 
 
-def test_lost_characters_are_noted(tmp_path: Path) -> None:
-    notes = Acting()
-    coded_text(TextSource([write(tmp_path, "caf\ufffd".encode())]), notes)
-    assert len(notes.notes) == 1
-    assert "U+FFFD REPLACEMENT CHARACTER" in notes.notes[0]
+def test_lost_characters_and_marks_within_are_noted(tmp_path: Path) -> None:
+    for text, said in (("caf\ufffd", "U+FFFD REPLACEMENT CHARACTER"), ("\ufeffone\n\ufefftwo", "U+FEFF")):
+        notes = Acting()
+        coded_text(TextSource([write(tmp_path, text.encode())]), notes)
+        assert len(notes.notes) == 1
+        assert said in notes.notes[0]
 
 
 # --------------------------------------------------------------------------------------------------------- normal form
@@ -335,3 +338,26 @@ def test_a_run_resumes_only_with_the_same_text(tmp_path: Path, capsys: pytest.Ca
     assert "The text is not the one" in capsys.readouterr().err
     converted = write(tmp_path, b"one\ntwo\n" * 60, "converted.txt")
     assert main([*resume, "--newlines", "keep", "--data", converted]) == 0
+
+
+def test_a_run_of_an_earlier_version_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its checkpoint has none of the options that say how the text is read."""
+    whole = train(tiny_config(tmp_path, "whole", steps=8))
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            checkpoint, "asdict",
+            lambda of: {name: value for name, value in asdict(of).items() if name not in checkpoint.ADDED},
+        )  # fmt: skip
+        run = train(tiny_config(tmp_path, "run", steps=4))
+    for path in (run.folder / checkpoint.CHECKPOINTS).iterdir():
+        assert b"newlines" not in path.read_bytes()
+    assert checkpoint.stored_config(run.folder).newlines == "keep"
+    assert main(["train", "--resume", str(run.folder), "--steps", "8"]) == 0
+    assert "newlines" in (run.folder / "config.json").read_text("utf-8")
+    assert result(run.folder)[0] == result(whole.folder)[0] == 8
+
+
+def test_what_earlier_versions_did_is_the_default() -> None:
+    defaults = TrainConfig()
+    assert {name: getattr(defaults, name) for name in checkpoint.ADDED} == checkpoint.ADDED
+    assert checkpoint.ADDED.keys() <= checkpoint.MAY_CHANGE

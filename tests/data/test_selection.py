@@ -118,7 +118,14 @@ def test_a_folder_without_text_says_what_it_has(tmp_path: Path) -> None:
     folder = make(tmp_path, "a.md", "b.md", "c.pdf")
     with pytest.raises(DataError, match=r"at any depth, only 2 \*\.md and 1 \*\.pdf; --glob '\*\.md' reads those\."):
         select(folder)
-    with pytest.raises(DataError, match=r"contains no \*\.rst file at any depth, only 2 \*\.md"):
+    (tmp_path / "b.md").unlink()
+    (tmp_path / "d.pdf").touch()  # more frequent, but not text
+    with pytest.raises(DataError, match=r"only 2 \*\.pdf and 1 \*\.md; --glob '\*\.md' reads those\."):
+        select(folder)
+    (tmp_path / "a.md").unlink()
+    with pytest.raises(DataError, match=r"only 2 \*\.pdf\.$"):
+        select(folder)
+    with pytest.raises(DataError, match=r"contains no \*\.rst file at any depth, only 2 \*\.pdf\.$"):
         select(folder, ["*.rst"])
 
 
