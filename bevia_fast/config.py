@@ -26,6 +26,7 @@ __all__ = [
 BackendName = Literal["numba", "numpy"]
 PresetName = Literal["laptop", "seed", "baby", "long"]
 NONE = "(default: none)"  # what help shows where the default is empty
+NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
 
 
@@ -321,7 +322,7 @@ def _encoding_name(name: object) -> str:
     """Return Python's own name of a text encoding, so that its synonyms are equal. Raises ConfigError."""
     try:
         found = codecs.lookup(name)  # type: ignore[arg-type]  # a Python caller may pass anything
-        if "a\n".encode(found.name).decode(found.name) != "a\n":
+        if found.name in NOT_ENCODINGS or "a\n".encode(found.name).decode(found.name) != "a\n":
             raise LookupError
     except (LookupError, TypeError, ValueError, AttributeError):  # ValueError: with a NUL, or UnicodeError
         raise ConfigError(

@@ -152,7 +152,7 @@ def _decoded(file: _Started, name: str, encoding: str, size: int) -> Iterator[st
             count, text = len(text), text.removeprefix(MARK)
         else:
             count += len(text)
-        done, tail = done + len(block), (tail + block)[-START:]
+        done, tail = done + len(block), (tail + block[-START:])[-START:]
         if text:
             yield text
         if utf8 is not None:

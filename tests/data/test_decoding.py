@@ -147,7 +147,8 @@ def test_a_zero_is_no_text_in_utf_16_either(tmp_path: Path) -> None:
         read(write(tmp_path, "ab\0c".encode("utf-16-le")), Form("utf-16-le"))
 
 
-@pytest.mark.parametrize("name", ["klingon", "base64", "rot13", "hex", "undefined", "a\0b", "", "é", 5, None])
+@pytest.mark.parametrize("name", ["klingon", "base64", "rot13", "hex", "undefined", "a\0b", "", "é", 5, None,
+                                  "idna", "punycode", "unicode_escape", "raw-unicode-escape"])  # fmt: skip
 def test_what_is_no_encoding_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=r"^--encoding is .*; it must be a text encoding that Python knows"):
         TrainConfig(encoding=name)

@@ -50,6 +50,7 @@ def test_hidden_files_and_those_of_a_macs_zip_are_not_read(tmp_path: Path) -> No
     assert select(folder).described() == f"1 file of {folder}; ignored: 6 hidden (see --glob)"
     assert chosen(folder, "*") == ["a.txt"]
     assert chosen(folder, ".*.txt") == ["._a.txt", ".hidden.txt"]  # as in a shell
+    assert chosen(folder, ".*.txt", "*.txt") == ["._a.txt", ".hidden.txt", "a.txt"]
     assert chosen(folder, ".git/*") == [".git/c.txt"]
     assert chosen(folder, ".*/*.txt") == [".git/c.txt", "x/.y/d.txt"]
 
@@ -141,6 +142,8 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", forbidden)
     with pytest.raises(DataError, match=r"Cannot read .*closed: Permission denied\."):
         select(folder)
+    (tmp_path / "closed").rename(tmp_path / ".closed")  # such as the trash of another user
+    assert chosen(folder) == ["a.txt"]
 
 
 def test_files_that_are_named_are_read_whatever_they_are_called(tmp_path: Path) -> None:
