@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import DataError
-from ..files import METRICS, SAMPLE
+from ..files import METRICS, SAMPLE, mode
 
 USUAL = ("*.txt", "*.txt.gz")  # what is read in a folder without --glob
 ARCHIVED = "__MACOSX"  # what a Mac's zip adds for every file
@@ -76,7 +76,7 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # ValueError: the name contains a NUL character
-        reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        reason = getattr(error, "strerror", None) or str(error)
         where = getattr(error, "filename", None) or named(name)  # in a folder, the file
         raise DataError(f"Cannot read {where}: {reason}.") from None
 
@@ -123,14 +123,13 @@ def _is_taken(path: str, file: Path, found: Selection, patterns: list[list[str]]
         found.ignored[HIDDEN if hidden else _kind(file)] += 1
         return False
     with reading(path):
-        try:
-            mode = os.stat(file).st_mode
-        except FileNotFoundError:
-            found.dangling.append(str(file))
-            return False
-    if not stat.S_ISREG(mode):
+        about = mode(file)
+        is_sample = file.name == SAMPLE and mode(file.parent / METRICS) != 0
+    if not about:
+        found.dangling.append(str(file))
+    elif not stat.S_ISREG(about):
         found.ignored[OTHER] += 1
-    elif file.name == SAMPLE and (file.parent / METRICS).exists():  # a run must not train on what a run wrote
+    elif is_sample:  # a run must not train on what a run wrote
         found.ignored[SAMPLES] += 1
     else:
         return True

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_runs import Acting
 
-from bevia_fast.data.selection import select
+from bevia_fast.data.selection import reading, select
 from bevia_fast.data.sources import TextSource, text_blocks
 from bevia_fast.data.tokenfile import coded_text
 from bevia_fast.errors import DataError
@@ -144,6 +144,11 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path, monkeypatch: py
         select(folder)
     (tmp_path / "closed").rename(tmp_path / ".closed")  # such as the trash of another user
     assert chosen(folder) == ["a.txt"]
+
+
+def test_a_disk_error_without_a_number_is_one_sentence() -> None:
+    with pytest.raises(DataError, match=r"^Cannot read a\.txt: it is broken\.$"), reading("a.txt"):
+        raise OSError("it is broken")
 
 
 def test_files_that_are_named_are_read_whatever_they_are_called(tmp_path: Path) -> None:
