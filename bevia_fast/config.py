@@ -7,6 +7,7 @@ imports NumPy, so that `bevia-fast --help` answers at once.
 
 from __future__ import annotations
 
+import codecs
 import math
 import os
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ __all__ = [
 BackendName = Literal["numba", "numpy"]
 PresetName = Literal["laptop", "seed", "baby", "long"]
 NONE = "(default: none)"  # what help shows where the default is empty
+NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
 
 
@@ -76,8 +78,16 @@ class TrainConfig:
     """How a model is trained. The defaults follow nanoGPT's recipe for a laptop's CPU."""
 
     data: Annotated[Sequence[str], arg(metavar="PATH ...", help_behavior_hint=NONE)] = ()
-    """Text to train on, in UTF-8: files, folders (every *.txt below them), or - for standard input.
+    """Text to train on: files (also compressed with gzip), folders, or - for standard input.
     If omitted: the language reference that comes with Python."""
+    glob: Annotated[Sequence[str], arg(metavar="PATTERN ...", help_behavior_hint="(default: '*.txt' '*.txt.gz')")] = ()
+    """Files to read in the folders of --data, at any depth and whatever the case of letters, such as '*.md'."""
+    encoding: Annotated[str, arg(metavar="NAME")] = "utf-8"
+    """Encoding of the text, such as cp1252, gb18030 or utf-16: any that Python knows."""
+    newlines: Literal["keep", "lf"] = "keep"
+    """What to make of the line ends of Windows and old Macs: keep them, or replace them with line feeds."""
+    normalize: Literal["keep", "nfc"] = "keep"
+    """Unicode normal form: keep the text, or compose letters and their marks into one character each (NFC)."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
     """Folder for the results; must not contain a run. If omitted: the next free one of runs/1, runs/2, ..."""
     resume: Annotated[str, arg(metavar="RUN", help_behavior_hint=NONE)] = ""
@@ -142,6 +152,10 @@ class TrainConfig:
         if isinstance(self.data, str | os.PathLike):  # an easy mistake, since a string is a sequence of strings
             object.__setattr__(self, "data", (self.data,))
         object.__setattr__(self, "data", tuple(str(path) for path in self.data))
+        if isinstance(self.glob, str):
+            object.__setattr__(self, "glob", (self.glob,))
+        object.__setattr__(self, "glob", tuple(str(pattern) for pattern in self.glob))
+        object.__setattr__(self, "encoding", _encoding_name(self.encoding))
         for name in ("out", "resume"):
             object.__setattr__(self, name, str(getattr(self, name)))
         _check_types(self)
@@ -302,6 +316,20 @@ def check_range(config: object, name: str, least: int, most: int) -> None:
     value = getattr(config, name)
     if not least <= value <= most:
         raise ConfigError(f"{option_name(name)} is {value:,}; it must be from {least:,} to {most:,}.")
+
+
+def _encoding_name(name: object) -> str:
+    """Return Python's own name of a text encoding, so that its synonyms are equal. Raises ConfigError."""
+    try:
+        found = codecs.lookup(name)  # type: ignore[arg-type]  # a Python caller may pass anything
+        if found.name in NOT_ENCODINGS or "a\n".encode(found.name).decode(found.name) != "a\n":
+            raise LookupError
+    except (LookupError, TypeError, ValueError, AttributeError):  # ValueError: with a NUL, or UnicodeError
+        raise ConfigError(
+            f"--encoding is {name!r}; it must be a text encoding that Python knows, such as utf-8, utf-16, cp1252 or "
+            "gb18030."
+        ) from None
+    return found.name
 
 
 def _check_types(config: Any) -> None:

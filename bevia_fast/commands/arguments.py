@@ -29,6 +29,7 @@ from ..config import (
     preset,
 )
 from ..errors import UserError
+from .repeats import join_repeats
 
 PROG = "bevia-fast"
 
@@ -52,6 +53,19 @@ class PlanCommand(TrainCommand):
 
 
 @dataclass(frozen=True)
+class GenerateCommand(GenerateConfig):
+    """Write text with a trained model, character by character."""
+
+    out: Annotated[str, arg(metavar="FILE")] = "-"
+    """Write the text to this file, in UTF-8. -: standard output."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.out:
+            raise UserError("--out needs the name of a file, or - for standard output.")
+
+
+@dataclass(frozen=True)
 class BenchCommand:
     """Compare the speed of the backends: training steps, kernels, growing sizes."""
 
@@ -64,7 +78,7 @@ class ProfileCommand:
 COMMANDS: dict[str, type] = {
     "train": TrainCommand,
     "plan": PlanCommand,
-    "generate": GenerateConfig,
+    "generate": GenerateCommand,
     "check": CheckConfig,
     "bench": BenchCommand,
     "profile": ProfileCommand,
@@ -81,7 +95,7 @@ def parse(arguments: list[str]) -> Any:
 
         print(f"{PROG} {__version__}")
         raise SystemExit(0)
-    arguments = arguments or ["--help"]
+    arguments = join_repeats(arguments) or ["--help"]
     name = arguments[0]
     if not name.startswith("-") and name not in COMMANDS:
         raise UserError(f"There is no command {name!r}{_meant(name, COMMANDS)}; there are {', '.join(COMMANDS)}.")
@@ -100,6 +114,8 @@ def parse(arguments: list[str]) -> Any:
     if isinstance(config, TrainCommand):
         if "--data" in arguments and not config.config.data:
             raise UserError("--data names no file; omit it to train on the default text.")
+        if "--glob" in arguments and not config.config.glob:
+            raise UserError("--glob names no pattern, such as '*.md'.")
         return config if isinstance(config, PlanCommand) else config.config
     return config
 

@@ -7,27 +7,40 @@ import sys
 import time
 from collections.abc import Iterator
 
-from ..config import GenerateConfig
+from ..errors import escaped
+from ..files import check_writable, write_text
 from ..model.writing import stream
 from ..runs.trained import Run
+from .arguments import GenerateCommand
 from .console import COMPILING, printable
 
 
-def run(config: GenerateConfig) -> int:
-    """Print the text while it is sampled; return the exit code."""
+def run(config: GenerateCommand) -> int:
+    """Print the text while it is sampled, or write it to a file; return the exit code."""
+    out = "" if config.out == "-" else config.out
+    check_writable(out)
     trained = Run.load(config.run, config.backend, config.threads)
-    show = printable if sys.stdout.isatty() else str
     characters = stream(trained.model, trained.tokenizer, config)
-    sys.stdout.write(show(config.prompt))
-    shown = 0.0
     with _report_compiling() if config.backend == "numba" else contextlib.nullcontext():
-        for character in characters:
-            sys.stdout.write(show(character))
-            if time.monotonic() - shown > 1 / 60:  # nobody sees more frames, and each flush takes microseconds
-                sys.stdout.flush()
-                shown = time.monotonic()
-    sys.stdout.write("\n")
+        if out:
+            write_text(out, "".join([config.prompt, *characters, "\n"]))
+        else:
+            _print(config.prompt, characters)
+    if out:
+        print(f"Saved in {escaped(out)}.")
     return 0
+
+
+def _print(prompt: str, characters: Iterator[str]) -> None:
+    show = printable if sys.stdout.isatty() else str
+    sys.stdout.write(show(prompt))
+    shown = 0.0
+    for character in characters:
+        sys.stdout.write(show(character))
+        if time.monotonic() - shown > 1 / 60:  # nobody sees more frames, and each flush takes microseconds
+            sys.stdout.flush()
+            shown = time.monotonic()
+    sys.stdout.write("\n")
 
 
 @contextlib.contextmanager

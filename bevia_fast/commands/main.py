@@ -16,12 +16,11 @@ from ..config import (
     AttentionConfig,
     CheckConfig,
     DoctorConfig,
-    GenerateConfig,
     ParametersConfig,
     TrainConfig,
 )
 from ..errors import StoppedRun, UserError
-from .arguments import PROG, PlanCommand, parse
+from .arguments import PROG, GenerateCommand, PlanCommand, parse
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that lacks a character must not stop us
+            set_encoding(stream)
     try:
         code = run(parse(arguments))
         sys.stdout.flush()
@@ -53,6 +52,15 @@ def main(arguments: list[str] | None = None) -> int:
         return request.code if isinstance(request.code, int) else 0
 
 
+def set_encoding(stream: io.TextIOWrapper) -> None:
+    """Let a stream write any text: to a terminal what it can show, and elsewhere UTF-8, whatever the locale is."""
+    if stream.isatty():
+        stream.reconfigure(errors="replace")  # a terminal that lacks a character must not stop us
+    else:
+        # Names of files may have bytes that are not UTF-8. Windows would make \r\n of each \n, also of that of a \r\n.
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+
+
 def _fail(message: object, code: int) -> int:
     sys.stdout.flush()
     print(f"{PROG}: error: {message}", file=sys.stderr)
@@ -74,7 +82,7 @@ def run(config: Any) -> int:
 _MODULES: dict[type, str] = {
     TrainConfig: "train",
     PlanCommand: "plan",
-    GenerateConfig: "generate",
+    GenerateCommand: "generate",
     CheckConfig: "check",
     DoctorConfig: "doctor",
     AttentionConfig: "attention",

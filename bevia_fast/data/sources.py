@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import os
 import stat
@@ -10,37 +9,52 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
+from ..config import TrainConfig
 from ..errors import DataError
-from ..files import METRICS, SAMPLE, is_file
+from ..reporter import Reporter
+from .decoding import GZIP, Form, decoded
+from .selection import MARKED_UP, named, reading, select
 
 BLOCK = 1 << 17  # bytes read at a time: few enough for all arrays of the encoding to stay in a core's cache
-MARK = "\ufeff"  # the byte order mark
+PLAIN = Form()  # UTF-8, as it is
 
 
-def text_blocks(paths: Sequence[str], size: int = BLOCK) -> Iterator[str]:
+@dataclass(frozen=True)
+class TextSource:
+    """Where a text comes from, and how it is read: the options `data`, `glob`, `encoding`, `newlines`, `normalize`."""
+
+    paths: Sequence[str] = ()
+    globs: Sequence[str] = ()
+    form: Form = PLAIN
+
+
+def text_blocks(source: TextSource, size: int = BLOCK) -> Iterator[str]:
     """Yield the text of files, folders and standard input ("-") in blocks of about `size` bytes, none of them empty.
 
-    In a folder, every *.txt at any depth is read, in sorted order, except the samples of runs. The text is kept as it
-    is, except that byte order marks are removed, and that a newline is inserted between two files if the first does not
-    end with one. Without paths, yields the default text. Raises DataError for a file that is missing, empty or not
-    UTF-8, with the byte offset.
+    The text is kept as it is, unless the source's form says otherwise, except that byte order marks are removed, and
+    that a newline is inserted between two files if the first does not end with one. Without paths, yields the default
+    text. Raises DataError for a file that is missing, empty or not text in the encoding, with the byte offset.
     """
-    if not paths:
+    if not source.paths:
         yield default_text()
         return
     last = "\n"  # the previous character
-    for path in paths:
+    for path in source.paths:
         empty = True
-        for name in _files(path):
-            for number, text in enumerate(_read(name, size)):
+        for name in select(path, source.globs).files:
+            for number, text in enumerate(_read(name, source.form, size)):
                 if number == 0 and last != "\n":
                     yield "\n"
                 yield text
                 last, empty = text[-1], False
         if empty:
-            raise DataError(f"{_named(path)} is empty.")
+            raise DataError(f"{named(path)} is empty.")
+
+
+def text_source(config: TrainConfig) -> TextSource:
+    """Return the text that the options of a run name."""
+    return TextSource(config.data, config.glob, Form(config.encoding, config.newlines, config.normalize))
 
 
 def default_text() -> str:
@@ -68,17 +82,17 @@ class Source:
     """When anything about the file was last changed, in ns; on Windows, when it was created."""
 
 
-def sources(paths: Sequence[str]) -> list[Source] | None:
+def sources(source: TextSource) -> list[Source] | None:
     """Return the files that `text_blocks` reads, in the same order.
 
     Returns None if one of them is a stream, which cannot be read twice. Raises DataError if a file is missing, or if a
     folder contains no text.
     """
     found = []
-    for name in (name for path in paths for name in _files(path)):
+    for name in (name for path in source.paths for name in select(path, source.globs).files):
         if name == "-":
             return None
-        with _reading(name):
+        with reading(name):
             about = os.stat(name)
             if not stat.S_ISREG(about.st_mode):
                 return None
@@ -87,77 +101,55 @@ def sources(paths: Sequence[str]) -> list[Source] | None:
     return found
 
 
-def _files(path: str) -> list[str]:
-    """Return the files that `path` stands for."""
-    if path == "-" or not os.path.isdir(path):
-        return [path]
-    with _reading(path):
-        files = sorted(file for file in Path(path).rglob("*.txt") if is_file(file) and not _is_sample(file))
-    if not files:
-        raise DataError(f"The folder {path} contains no *.txt file at any depth.")
-    return [str(file) for file in files]
+def text_size(files: Sequence[Source]) -> int:
+    """Return about how many bytes of text these files hold, without reading them.
+
+    A file that is compressed with gzip ends with the size of its contents, modulo 4 GiB.
+    """
+    return sum(max(file.size, _uncompressed(file)) for file in files)
 
 
-def _is_sample(file: Path) -> bool:
-    """Return whether a run wrote the file; a run must not train on that."""
-    return file.name == SAMPLE and (file.parent / METRICS).exists()
+def _uncompressed(file: Source) -> int:
+    if not file.path.lower().endswith(".gz") or file.size < 18:  # the least that gzip writes
+        return 0
+    with reading(file.path), open(file.path, "rb") as opened:
+        if opened.read(len(GZIP)) != GZIP:
+            return 0
+        opened.seek(-4, os.SEEK_END)
+        return int.from_bytes(opened.read(4), "little")
 
 
-def _named(path: str) -> str:
-    return "Standard input" if path == "-" else path
+def tell_files(source: TextSource, reporter: Reporter) -> None:
+    """Report which files of folders are read and which are not, without reading them."""
+    selections = [select(path, source.globs) for path in source.paths]
+    for found in selections:
+        if found.is_folder:
+            reporter.fact("files", found.described())
+        for link in found.dangling:
+            reporter.note(f"{link} is a link to nothing, so it is not read.")
+        for name in found.files:
+            what = MARKED_UP.get(Path(name.lower().removesuffix(".gz")).suffix)
+            if what:
+                reporter.note(f"{name} is read as it is, including {what}.")
+                break  # one file of a folder is enough
+    if source.globs and not any(found.is_folder for found in selections):
+        reporter.note("--glob has no effect, because --data names no folder.")
 
 
-@contextlib.contextmanager
-def _reading(name: str) -> Iterator[None]:
-    """Turn an OSError into a DataError of one sentence."""
-    try:
-        yield
-    except (OSError, ValueError) as error:  # ValueError: the name contains a NUL character
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        where = getattr(error, "filename", None) or _named(name)  # in a folder, the file
-        raise DataError(f"Cannot read {where}: {reason}.") from None
-
-
-def _read(name: str, size: int) -> Iterator[str]:
+def _read(name: str, form: Form, size: int) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
-        with _reading(name):
-            file = sys.stdin.buffer if name == "-" else stack.enter_context(open(name, "rb"))
-        yield from _decoded(file, name, size)
-
-
-def _decoded(file: BinaryIO, name: str, size: int) -> Iterator[str]:
-    """Yield the text of a file in blocks, none of them empty."""
-    done, rest = 0, b""  # number of bytes decoded; bytes of a character that the next block completes
-    while True:
-        block = _block(file, name, done + len(rest), size)
-        data = rest + block
-        try:
-            text, used = codecs.utf_8_decode(data, "strict", not block)
-        except UnicodeDecodeError as error:
-            _refuse_binary(file, name, done + len(data), size)
-            offset, value = done + error.start, data[error.start]
-            raise DataError(
-                f"{_named(name)} is not UTF-8: byte {offset} is 0x{value:02x} ({error.reason})."
-            ) from None
-        if done == 0:  # this is the start of the text, or no character is complete yet
-            text = text.removeprefix(MARK)
-        done, rest = done + used, data[used:]
-        if text:
+        if name == "-":
+            if sys.stdin is None:
+                raise DataError("There is no standard input to read.")
+            file = sys.stdin.buffer
+        else:
+            with reading(name):
+                file = stack.enter_context(open(name, "rb"))
+        with reading(name):
+            blocks = decoded(file, named(name), form, size)
+        while True:
+            with reading(name):
+                text = next(blocks, None)
+            if text is None:
+                return
             yield text
-        if not block:
-            return
-
-
-def _block(file: BinaryIO, name: str, offset: int, size: int) -> bytes:
-    with _reading(name):
-        block = file.read(size)
-    zero = block.find(0)
-    if zero >= 0:
-        raise DataError(f"{_named(name)} is not text: byte {offset + zero} is 0, as in a binary or UTF-16 file.")
-    return block
-
-
-def _refuse_binary(file: BinaryIO, name: str, offset: int, size: int) -> None:
-    """Raise DataError if the rest contains a 0: "binary file" says more than the position of the first wrong byte."""
-    while block := _block(file, name, offset, size):
-        offset += len(block)

@@ -1,7 +1,7 @@
 """Encoded texts: a small one is in memory, a larger one in a file that is mapped into memory and cached for later runs.
 
-An entry of the cache is found by the path, inode, size and times of the source files, which change when the files do.
-Its parts are
+An entry of the cache is found by the path, inode, size and times of the source files, which change when the files do,
+and by the options with which they are read. Its parts are
 
     the numbers | a description in JSON | the length of the description, its SHA-256, MAGIC
 
@@ -22,7 +22,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -36,8 +36,9 @@ from ..files import flush, sync_folder
 from ..kernels.lock import take_lock
 from ..machine import available_bytes, readable
 from ..reporter import Reporter
+from .decoding import Form, remarks_on
 from .encoding import encode
-from .sources import Source, sources, text_blocks
+from .sources import PLAIN, Source, TextSource, sources, tell_files, text_blocks, text_size
 
 Array = NDArray[Any]
 
@@ -64,24 +65,34 @@ class CodedText:
     """The mapped file that holds `codes`, if there is one."""
 
 
-def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedText:
-    """Return the encoded text of `paths` (see `text_blocks`), from the cache if the files have not changed.
+def coded_text(source: TextSource, reporter: Reporter | None = None) -> CodedText:
+    """Return the encoded text of `source` (see `text_blocks`), from the cache if the files have not changed.
+
+    Notes tell what a user may not expect: files of a folder that are not read, the line ends of Windows.
 
     A stream is encoded into a temporary file. If the cache's folder cannot be written, the text stays in memory. Raises
     DataError if neither has room, and whatever `text_blocks` raises.
     """
     reporter = reporter or Reporter()
-    files = sources(paths)
-    size = sum(file.size for file in files) if files is not None else 0
-    if not paths or (files is not None and size <= IN_MEMORY):
-        return _in_memory(paths, size, reporter)
+    tell_files(source, reporter)
+    text = _coded(source, reporter)
+    for remark in remarks_on(text.characters, source.form):
+        reporter.note(remark)
+    return text
+
+
+def _coded(source: TextSource, reporter: Reporter) -> CodedText:
+    files = sources(source)
+    size = text_size(files) if files is not None else 0
+    if not source.paths or (files is not None and size <= IN_MEMORY):
+        return _in_memory(source, size, reporter)
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
         if files is not None:
-            path = folder / f"{_key(files)}.tokens"
-            return _open_entry(path) or _new_entry(path, paths, files, reporter)
+            path = folder / f"{_key(files, source.form)}.tokens"
+            return _open_entry(path) or _new_entry(path, source, files, reporter)
         stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed below
     except BrokenPipeError:  # the reader of the progress closed the pipe; the disk is all right
         raise
@@ -95,11 +106,11 @@ def coded_text(paths: Sequence[str], reporter: Reporter | None = None) -> CodedT
                 f"{readable(needed)} needed, {readable(free)} free); set BEVIA_FAST_CACHE_DIR to another folder."
             ) from None
         reporter.note(f"the tokens of the text stay in memory, because {cache_folder()} cannot hold them: {reason}.")
-        return _in_memory(paths, size, reporter)
+        return _in_memory(source, size, reporter)
     with stream:
         try:
             with reporter.counting(ENCODING, 0) as report:
-                about = encode(text_blocks(paths), stream, report)
+                about = encode(text_blocks(source), stream, report)
             stream.flush()
             return _mapped(stream, about)
         except BrokenPipeError:  # as above
@@ -113,27 +124,30 @@ def cache_folder() -> Path:
     return Path(os.environ.get("BEVIA_FAST_CACHE_DIR") or platformdirs.user_cache_dir("bevia-fast")) / "texts"
 
 
-def _in_memory(paths: Sequence[str], size: int, reporter: Reporter) -> CodedText:
+def _in_memory(source: TextSource, size: int, reporter: Reporter) -> CodedText:
     buffer = io.BytesIO()
     with reporter.counting(ENCODING, size) as report:
-        about = encode(text_blocks(paths), buffer, report)
+        about = encode(text_blocks(source), buffer, report)
     return CodedText(np.frombuffer(buffer.getbuffer(), about["dtype"]), about["characters"], about["fingerprint"])
 
 
 # -------------------------------------------------------------------------------------------------------------- entries
 
 
-def _key(files: list[Source]) -> str:
-    return hashlib.sha256(json.dumps([asdict(file) for file in files]).encode()).hexdigest()[:32]
+def _key(files: list[Source], form: Form) -> str:
+    about: list[object] = [asdict(file) for file in files]
+    if form != PLAIN:  # the entries of earlier versions, which had no other, are still found
+        about.append(asdict(form))
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
-def _new_entry(path: Path, paths: Sequence[str], files: list[Source], reporter: Reporter) -> CodedText:
+def _new_entry(path: Path, source: TextSource, files: list[Source], reporter: Reporter) -> CodedText:
     """Encode the text into a new entry, which gets its name only when it is complete and on disk."""
-    size = sum(file.size for file in files)
+    size = text_size(files)
     _make_room(path.parent, size)
     with _temporary(path.parent) as (file, temporary), reporter.counting(ENCODING, size) as report:
-        about = encode(text_blocks(paths), file, report)
-        if sources(paths) != files:
+        about = encode(text_blocks(source), file, report)
+        if sources(source) != files:
             raise DataError("The text changed while it was being read; try again.")
         numbers = about["count"] * np.dtype(about["dtype"]).itemsize
         about["sample"] = _sample(file, numbers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from typing import Any
 
@@ -90,15 +91,53 @@ class Tokenizer:
             named[SHOWN:] = ["others"]
         listed = " and ".join([", ".join(named[:-1]), named[-1]] if len(named) > 1 else named)
         return DataError(
-            f"{what} contains {listed}, which the model does not know; its alphabet is {self.shown_alphabet()}"
+            f"{what} contains {listed}, which the model does not know; {self._form_of(first)}its alphabet is "
+            f"{self.shown_alphabet()}"
         )
 
+    def _form_of(self, unknown: Iterable[str]) -> str:
+        """Return what the Unicode normal form of the model's text has to do with unknown characters."""
+        for char in unknown:
+            parts = unicodedata.normalize("NFD", char)
+            if len(parts) > 1 and (self.find(parts) >= 0).all():
+                written = " and ".join(visible(part) for part in parts)
+                return (
+                    f"its text is in normal form D (NFD), where {visible(char)} is written as {written} (train with "
+                    "--normalize nfc to compose them); "
+                )
+            joins = is_mark(char) or "\u1100" <= char <= "\u11ff"  # the letters that make up a Hangul syllable
+            if joins and any(char in unicodedata.normalize("NFD", known) for known in self.alphabet):
+                return "its text is in normal form C (NFC), where letters and their marks are one character; "
+        return ""
+
     def shown_alphabet(self, most: int = 300) -> str:
-        """Return the alphabet on one line, at most `most` characters of it, with unprintable characters escaped."""
-        shown = escaped(self.alphabet[:most])
+        """Return the alphabet on one line, at most `most` characters of it.
+
+        Unprintable characters are escaped, and combining marks stand on a dotted circle.
+        """
+        shown = "".join(
+            f"◌{char}" if is_mark(char) else ascii(char)[1:-1] if char in BLANK else escaped(char)
+            for char in self.alphabet[:most]
+        )
         return f"{shown} ... ({len(self)} characters)" if len(self) > most else shown
 
 
+# Characters that count as printable, and show nothing.
+BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0" + "".join(map(chr, range(0xFE00, 0xFE10)))
+
+
+def is_mark(char: str) -> bool:
+    """Return whether a character is drawn onto the one before it, such as a combining accent."""
+    return unicodedata.category(char).startswith("M") and char not in BLANK
+
+
 def visible(char: str) -> str:
-    """Return a character in quotes, like `'é'`; if it is unprintable, escaped, like `'\\n'` or `'\\udc80'`."""
-    return f"'{char}'" if char.isprintable() else ascii(char)
+    """Return a character so that one sees which it is.
+
+    That is in quotes, like `'é'`. What shows nothing or is drawn onto its neighbor is named, like
+    `U+0301 COMBINING ACUTE ACCENT`; what has no name is escaped, like `'\\n'` or `'\\udc80'`.
+    """
+    if char.isprintable() and not is_mark(char) and char not in BLANK:
+        return f"'{char}'"
+    name = unicodedata.name(char, "")
+    return f"U+{ord(char):04X} {name}" if name else ascii(char)

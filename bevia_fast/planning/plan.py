@@ -8,6 +8,7 @@ from typing import Any
 from ..backends import describe_backend, open_backend
 from ..config import ModelConfig, TrainConfig
 from ..data.corpus import TRAINING_SHARE
+from ..data.sources import text_source
 from ..data.tokenfile import coded_text
 from ..machine import available_bytes, resident_bytes
 from ..model.parameters import parameter_specs
@@ -72,7 +73,7 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
         progress.stage("Reading the checkpoint")
         refuse_changes(newest_good(config.resume)[0].config, config)
     progress.stage("Reading the text")
-    text = coded_text(config.data)
+    text = coded_text(text_source(config))
     model = replace(config.model, vocab_size=len(text.characters))
     available = available_bytes()
     progress.stage("Loading the kernels")

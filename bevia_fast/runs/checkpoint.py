@@ -31,12 +31,16 @@ PARTS = ("weights", "first", "second")  # "first" and "second" are AdamW's momen
 NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 
 # Options that do not affect what a step computes, or only how it is rounded. `steps` affects the learning rate of later
-# steps. `data` may change because a text can be moved; its contents are compared instead.
+# steps. `data`, and how it is read, may change because a text can be moved or converted; its characters are compared.
 MAY_CHANGE = {
-    "data", "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
+    "data", "glob", "encoding", "newlines", "normalize",
+    "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
     "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "on_nan", "recompute",
     "ignore_memory",
 }  # fmt: skip
+
+# Options that were added later, with what earlier versions did. Their runs can be resumed.
+ADDED: dict[str, Any] = {"glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep"}
 
 
 @dataclass
@@ -102,7 +106,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         about = file.about
         try:
             check_version(path, about, FORMAT_VERSION)
-            options = options_of(TrainConfig, about["config"])
+            options = options_of(TrainConfig, {**ADDED, **about["config"]})
             model, tokenizer = read_model(options["model"], about["alphabet"])
             config = TrainConfig(**{**options, "model": model})
             progress = _read_progress(about["progress"])

@@ -13,6 +13,7 @@ from ..agreement.crosscheck import LiveCrosscheck
 from ..backends import cache_folder, describe_backend, open_backend
 from ..config import BackendName, TrainConfig
 from ..data.corpus import Corpus
+from ..data.sources import text_source
 from ..data.tokenfile import CodedText, coded_text
 from ..errors import ConfigError, DataError
 from ..files import CONFIG, write_atomically
@@ -94,7 +95,7 @@ def _read_text(config: TrainConfig, resumed: Checkpoint | None, reporter: Report
             f"{config.resume} reads its text from standard input, which is a terminal now; pipe the text in again, or "
             "name it with --data."
         )
-    text = coded_text(config.data, reporter)
+    text = coded_text(text_source(config), reporter)
     if resumed is not None and text.fingerprint != resumed.fingerprint and not config.allow_changed_text:
         raise DataError(
             f"The text is not the one that {config.resume} started with; --allow-changed-text resumes with this one."

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from bevia_fast.commands.arguments import COMMANDS, options, parse
+from bevia_fast.commands.arguments import COMMANDS, GenerateCommand, options, parse
 from bevia_fast.commands.main import main
-from bevia_fast.config import GenerateConfig, ModelConfig, TrainConfig
+from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.errors import ConfigError
 
 TEXT = "the cat sat on the mat, and the dog sat on the log.\n" * 40
@@ -148,7 +148,7 @@ def test_help_is_quick(line: list[str], most: int) -> None:
     print(f"{len(modules)} modules")
     assert status == 0
     own = {name.partition(".")[2] for name in modules if name.partition(".")[0] == "bevia_fast"}
-    assert own == {"", "commands", "commands.arguments", "commands.main", "config", "errors"}
+    assert own == {"", "commands", "commands.arguments", "commands.main", "commands.repeats", "config", "errors"}
     assert not {"numpy", "numba", "llvmlite", "matplotlib", "rich"} & set(modules)
     assert len(modules) < most  # 166 and 284, of Python and tyro
 
@@ -166,7 +166,7 @@ def test_options_reach_the_configuration() -> None:
     assert parse(["train", "--steps", "5", "--preset=baby"]).model.dim == 384
     for line in ("train --out long", "train --data seed", "train --preset laptop --out baby"):  # names of presets too
         assert parse(line.split()).model == ModelConfig()
-    assert parse(["generate", "runs/1", "--prompt=--x", "--top-p", "0.5"]) == GenerateConfig(
+    assert parse(["generate", "runs/1", "--prompt=--x", "--top-p", "0.5"]) == GenerateCommand(
         "runs/1", prompt="--x", top_p=0.5
     )
     assert parse(["train"]) == TrainConfig()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import itertools
 import json
@@ -11,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
+from encodings.aliases import aliases
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,25 @@ def test_any_text(content: bytes) -> None:
             if code == 0:
                 call("generate", str(Path(folder) / f"run-{place.name}"), "--length", "3", "--backend", "numpy",
                      allowed=(0, 2))  # fmt: skip
+
+
+@examples(60)
+@given(
+    content=st.one_of(
+        st.binary(max_size=200), st.text(min_size=60, max_size=200).map(lambda text: text.encode("utf-16", "replace")),
+        st.text("é中\r\n\u0301", min_size=60, max_size=200).map(lambda text: gzip.compress(text.encode("gb18030"))),
+    ),
+    encoding=st.sampled_from(sorted({*aliases.values(), "utf-8-sig", "cp1252", "klingon"})),
+    glob=st.text("*?[]!/.atx-", max_size=8), newlines=st.sampled_from(["keep", "lf"]),
+    normalize=st.sampled_from(["keep", "nfc"]),
+)  # fmt: skip
+def test_any_way_to_read_a_text(content: bytes, encoding: str, glob: str, newlines: str, normalize: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "text.txt"
+        path.write_bytes(content)
+        for number, place in enumerate((path, Path(folder))):
+            call("train", "--data", str(place), "--out", str(Path(folder) / f"run-{number}"), "--encoding", encoding,
+                 f"--glob={glob}", "--newlines", newlines, "--normalize", normalize, *SIZES)  # fmt: skip
 
 
 STEP = StepResult("numba", 2, "float32", 64, 128, 4, 4, 12, 65, 1.0, 0.9, 1.1, 1e5, 1e9, 9.0, 90.0, 0.1, 99.0, 1.0)

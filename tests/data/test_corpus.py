@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bevia_fast.data import corpus as module
 from bevia_fast.data import tokenfile
 from bevia_fast.data.corpus import Batches, Corpus, evaluation_batches, permuted, usual_evaluation
+from bevia_fast.data.sources import TextSource
 from bevia_fast.data.tokenfile import CodedText, coded_text
 from bevia_fast.data.tokenizer import Tokenizer
 from bevia_fast.errors import DataError, StoppedRun
@@ -54,7 +55,7 @@ def test_a_mapped_text_releases_its_pages(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "ROWS_KEPT", 3)
     text = "to be or not to be\n" * 2000
     (tmp_path / "text.txt").write_text(text)
-    corpus = Corpus(coded_text([str(tmp_path / "text.txt")]))
+    corpus = Corpus(coded_text(TextSource([str(tmp_path / "text.txt")])))
     plain = corpus.tokenizer.encode(text)[: len(corpus.training)]
     mapped, wanted = Batches(corpus.training, 8, 2, 1), Batches(plain, 8, 2, 1)
     for index in range(200):

@@ -32,7 +32,7 @@ from bevia_fast.commands.main import main
 from bevia_fast.data import encoding, tokenfile
 from bevia_fast.data.corpus import Corpus
 from bevia_fast.data.encoding import encode
-from bevia_fast.data.sources import default_text
+from bevia_fast.data.sources import TextSource, default_text
 from bevia_fast.data.tokenfile import CodedText, coded_text
 from bevia_fast.errors import DataError
 from bevia_fast.reporter import Reporter
@@ -118,8 +118,8 @@ def test_small_texts_and_the_default_one_leave_no_file(
     tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tokenfile, "cache_folder", lambda: tmp_path / "cache")
-    assert text_of(coded_text([path])) == TEXT
-    assert text_of(coded_text([])) == default_text()
+    assert text_of(coded_text(TextSource([path]))) == TEXT
+    assert text_of(coded_text(TextSource([]))) == default_text()
     assert not (tmp_path / "cache").exists()
 
 
@@ -128,7 +128,7 @@ def test_small_texts_and_the_default_one_leave_no_file(
 
 def test_a_text_is_encoded_once(cache: Path, path: str, encoded: list[int]) -> None:
     for _ in range(3):
-        coded = coded_text([path])
+        coded = coded_text(TextSource([path]))
         assert text_of(coded) == TEXT
         assert coded.fingerprint == hashlib.sha256(TEXT.encode()).hexdigest()
         assert coded.path is not None
@@ -139,20 +139,20 @@ def test_a_text_is_encoded_once(cache: Path, path: str, encoded: list[int]) -> N
 
 
 def test_a_changed_source_is_encoded_again(cache: Path, path: str, encoded: list[int]) -> None:
-    coded_text([path])
+    coded_text(TextSource([path]))
     times = os.stat(path).st_atime_ns, os.stat(path).st_mtime_ns
     changed = TEXT.replace("cat", "dog")
     Path(path).write_text(changed)
-    assert text_of(coded_text([path])) == changed
+    assert text_of(coded_text(TextSource([path]))) == changed
     Path(path).write_text(TEXT)
     os.utime(path, ns=times)  # set the time back
-    assert text_of(coded_text([path])) == TEXT
+    assert text_of(coded_text(TextSource([path]))) == TEXT
     assert len(encoded) == 3
     folder = Path(path).parent
     (folder / "more.txt").write_text("more")
-    assert text_of(coded_text([str(folder)])) == "more\n" + TEXT
+    assert text_of(coded_text(TextSource([str(folder)]))) == "more\n" + TEXT
     (folder / "x.txt").write_text("x")
-    assert text_of(coded_text([str(folder)])) == "more\n" + TEXT + "x"
+    assert text_of(coded_text(TextSource([str(folder)]))) == "more\n" + TEXT + "x"
 
 
 def test_a_text_that_changes_while_read_is_refused(cache: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_a_text_that_changes_while_read_is_refused(cache: Path, path: str, monke
 
     monkeypatch.setattr(tokenfile, "encode", grow)
     with pytest.raises(DataError, match=r"^The text changed while it was being read; try again\.$"):
-        coded_text([path])
+        coded_text(TextSource([path]))
     assert list(cache.iterdir()) == []
 
 
@@ -173,7 +173,7 @@ def test_a_damaged_entry_is_replaced(cache: Path, path: str, encoded: list[int],
     monkeypatch.setattr(tokenfile, "PIECE", 1000)  # so that the pieces do not cover a text of 200,000 characters
     text = (TEXT * 100)[:size]
     Path(path).write_text(text)
-    entry = coded_text([path]).path
+    entry = coded_text(TextSource([path])).path
     assert entry is not None
     whole, made = entry.read_bytes(), 1
     damages = [b"", b"x", whole[:-1], whole[: len(whole) // 2], whole + b"\0", bytes(len(whole)), whole[::-1]]
@@ -183,21 +183,21 @@ def test_a_damaged_entry_is_replaced(cache: Path, path: str, encoded: list[int],
     damages += [whole[:-place] + bytes([whole[-place] ^ 1]) + whole[len(whole) - place + 1 :] for place in range(1, 70)]
     for damaged in damages:
         entry.write_bytes(damaged)
-        assert text_of(coded_text([path])) == text
+        assert text_of(coded_text(TextSource([path]))) == text
         made += 1
         assert len(encoded) == made
         assert entry.read_bytes() == whole
     entry.unlink()
     entry.mkdir()  # cannot be replaced
     notes = Acting()
-    assert text_of(coded_text([path], notes)) == text
+    assert text_of(coded_text(TextSource([path]), notes)) == text
     assert notes.notes[0].startswith(f"the tokens of the text stay in memory, because {cache} cannot hold them: ")
 
 
 KILLED = """
     import os, sys
     from bevia_fast.data import tokenfile
-    from bevia_fast.data.sources import text_blocks
+    from bevia_fast.data.sources import TextSource, text_blocks
     encode = tokenfile.encode
     def blocks(texts):
         for number, text in enumerate(texts):
@@ -205,8 +205,8 @@ KILLED = """
                 {end}
             yield text
     tokenfile.IN_MEMORY = 0
-    tokenfile.text_blocks = lambda paths: blocks(text_blocks(paths, 1000))
-    tokenfile.coded_text([sys.argv[1]])
+    tokenfile.text_blocks = lambda source: blocks(text_blocks(source, 1000))
+    tokenfile.coded_text(TextSource([sys.argv[1]]))
 """
 
 
@@ -223,7 +223,7 @@ def test_leftovers_of_a_killed_process_are_removed(cache: Path, path: str) -> No
     with start(cache.parent, path, "os.kill(os.getpid(), 9)") as process:
         assert process.wait(60) == -signal.SIGKILL
     assert [entry.suffix for entry in cache.iterdir()] == [".part"]
-    assert text_of(coded_text([path])) == TEXT
+    assert text_of(coded_text(TextSource([path]))) == TEXT
     assert [entry.suffix for entry in cache.iterdir()] == [".tokens"]
 
 
@@ -233,18 +233,18 @@ def test_two_processes_can_encode_at_the_same_time(cache: Path, path: str) -> No
         assert process.stdout is not None
         assert process.stdin is not None
         assert process.stdout.readline() == "here\n"
-        mine = coded_text([path])
+        mine = coded_text(TextSource([path]))
         assert sorted(entry.suffix for entry in cache.iterdir()) == [".part", ".tokens"]
         process.stdin.write("continue\n")
         process.stdin.close()
         assert process.wait(60) == 0
     assert [entry.suffix for entry in cache.iterdir()] == [".tokens"]
-    assert text_of(mine) == text_of(coded_text([path])) == TEXT
+    assert text_of(mine) == text_of(coded_text(TextSource([path]))) == TEXT
 
 
 def test_many_threads_can_encode_at_the_same_time(cache: Path, path: str) -> None:
     found: list[str] = []
-    threads = [threading.Thread(target=lambda: found.append(text_of(coded_text([path])))) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(text_of(coded_text(TextSource([path]))))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -259,7 +259,7 @@ def test_ctrl_c_leaves_no_file(cache: Path, path: str) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        coded_text([path], Impatient())
+        coded_text(TextSource([path]), Impatient())
     assert list(cache.iterdir()) == []
 
 
@@ -272,7 +272,7 @@ def test_a_closed_pipe_is_not_mistaken_for_a_disk_error(cache: Path, path: str, 
             return contextlib.nullcontext(report)
 
     with pytest.raises(BrokenPipeError):
-        coded_text([path], Gone())
+        coded_text(TextSource([path]), Gone())
     assert list(cache.iterdir()) == []
     assert len(encoded) == 1  # and not again, into memory
 
@@ -283,17 +283,17 @@ def test_the_least_recently_used_entries_are_removed(
     paths = [tmp_path / f"{number}.txt" for number in range(4)]
     for path in paths:
         path.write_text(path.name * 2000)
-    entries = [coded_text([str(path)]).path for path in paths[:3]]
+    entries = [coded_text(TextSource([str(path)])).path for path in paths[:3]]
     for number, entry in enumerate(entries):
         assert entry is not None
         os.utime(entry, ns=(number * 10**9, number * 10**9))
-    opened = coded_text([str(paths[0])])  # now it is the most recently used one
+    opened = coded_text(TextSource([str(paths[0])]))  # now it is the most recently used one
     monkeypatch.setattr(tokenfile, "KEPT", 32_000)
-    coded_text([str(paths[3])])
+    coded_text(TextSource([str(paths[3])]))
     assert [entry.exists() for entry in entries if entry] == [True, False, True]
     monkeypatch.setattr(tokenfile, "KEPT", 0)
     paths[3].write_text("another")
-    last = coded_text([str(paths[3])])
+    last = coded_text(TextSource([str(paths[3])]))
     assert list(cache.iterdir()) == [last.path]
     assert text_of(opened) == "0.txt" * 2000  # a removed entry can still be read
 
@@ -306,30 +306,30 @@ def test_without_a_writable_cache_texts_stay_in_memory(
 ) -> None:
     cache.parent.write_text("a file where a folder should be")
     notes = Acting()
-    assert text_of(coded_text([path], notes)) == TEXT
+    assert text_of(coded_text(TextSource([path]), notes)) == TEXT
     assert notes.notes == [f"the tokens of the text stay in memory, because {cache} cannot hold them: Not a directory."]
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(TEXT.encode())))
-    assert text_of(coded_text(["-"], notes)) == TEXT
+    assert text_of(coded_text(TextSource(["-"]), notes)) == TEXT
     monkeypatch.setattr(tokenfile, "available_bytes", lambda: 1000)
     with pytest.raises(DataError, match=r"no room for the tokens of this text \(in .*: Not a directory; in memory: "):
-        coded_text([path])
+        coded_text(TextSource([path]))
 
 
 def test_a_read_only_cache_is_used(
     cache: Path, path: str, tmp_path: Path, encoded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coded_text([path])
+    coded_text(TextSource([path]))
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
     monkeypatch.setattr(os, "utime", refuse)
-    assert coded_text([path]).path is not None
+    assert coded_text(TextSource([path])).path is not None
     assert len(encoded) == 1
     other, notes = tmp_path / "other.txt", Acting()
     other.write_text(TEXT)
-    assert text_of(coded_text([str(other)], notes)) == TEXT
+    assert text_of(coded_text(TextSource([str(other)]), notes)) == TEXT
     assert "Read-only" in notes.notes[0]
 
 
@@ -337,19 +337,19 @@ def test_a_disk_without_enough_space(cache: Path, path: str, tmp_path: Path, mon
     """Nothing is written; entries are removed only if that helps."""
     old = tmp_path / "old.txt"
     old.write_text(TEXT * 2)
-    entry = coded_text([str(old)]).path
+    entry = coded_text(TextSource([str(old)])).path
     assert entry is not None
     free = [100]
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: Usage(0, 0, free[0] if entry.exists() else free[0] + 7000))
     notes = Acting()
     monkeypatch.setattr(tokenfile, "KEPT", len(TEXT))
     free[0] = -20_000
-    assert coded_text([path], notes).path is None
+    assert coded_text(TextSource([path]), notes).path is None
     assert " needed, " in notes.notes[0]
     assert notes.notes[0].endswith(" free.")
     assert list(cache.iterdir()) == [entry]
     free[0] = 1000
-    assert text_of(coded_text([path])) == TEXT
+    assert text_of(coded_text(TextSource([path]))) == TEXT
     assert not entry.exists()
 
 
@@ -361,11 +361,11 @@ def test_a_disk_that_fills_up_while_encoding(cache: Path, path: str, monkeypatch
         return encode(blocks, file, *rest)
 
     monkeypatch.setattr(tokenfile, "encode", full)
-    assert text_of(coded_text([path])) == TEXT
+    assert text_of(coded_text(TextSource([path]))) == TEXT
     assert list(cache.iterdir()) == []
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(TEXT.encode())))
     with pytest.raises(DataError, match=r"Cannot write the tokens to .*: No space left"):
-        coded_text(["-"])
+        coded_text(TextSource(["-"]))
 
 
 def test_a_text_too_large_for_disk_and_memory_is_not_read(
@@ -386,7 +386,7 @@ def test_a_text_too_large_for_disk_and_memory_is_not_read(
 
 def test_a_stream_is_not_cached(cache: Path, tmp_path: Path, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"first")))
-    coded = coded_text(["-", path])
+    coded = coded_text(TextSource(["-", path]))
     assert text_of(coded) == "first\n" + TEXT
     assert coded.mapping is not None
     assert list(cache.iterdir()) == []
@@ -398,7 +398,7 @@ def test_a_named_pipe_is_read(cache: Path, tmp_path: Path) -> None:
     os.mkfifo(pipe)
     writer = threading.Thread(target=lambda: pipe.write_text(TEXT))
     writer.start()
-    assert text_of(coded_text([str(pipe)])) == TEXT
+    assert text_of(coded_text(TextSource([str(pipe)]))) == TEXT
     writer.join()
 
 
@@ -406,7 +406,7 @@ def test_a_named_pipe_is_read(cache: Path, tmp_path: Path) -> None:
 
 
 def test_the_corpus_of_a_mapped_text(cache: Path, path: str) -> None:
-    corpus = Corpus(coded_text([path]))
+    corpus = Corpus(coded_text(TextSource([path])))
     whole = np.concatenate([corpus.training[:], corpus.validation[:]])
     assert corpus.tokenizer.decode(whole) == TEXT
     assert whole.dtype == np.int32
@@ -450,10 +450,11 @@ LARGE = """
     import re, sys, time
     import numpy as np
     from bevia_fast.data.corpus import Batches, Corpus, evaluation_batches
+    from bevia_fast.data.sources import TextSource
     from bevia_fast.data.tokenfile import coded_text
 
     began = time.perf_counter()
-    text = coded_text([sys.argv[1]])
+    text = coded_text(TextSource([sys.argv[1]]))
     seconds = time.perf_counter() - began
     corpus = Corpus(text)
     batches = Batches(corpus.training, 64, 16, 1)
