@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
-
 from ..errors import UserError
 from ..errors import shown as printable
 from ..files import check_writable
@@ -21,13 +19,12 @@ from ..measuring.results import KernelResult, StepReport, StepResult, check_resu
 from ..measuring.stopwatch import Rules
 from .progress import progress
 from .tables import (
-    WideConsole,
+    FittedConsole,
     context_table,
     machine,
-    print_lines,
+    pair_table,
     save,
     show_and_save,
-    show_pairs,
     step_table,
     write_picture,
 )
@@ -39,7 +36,7 @@ def bench_step(config: BenchStepConfig) -> int:
     check_results_files(config.json, config.csv, StepResult)
     with progress() as shown:
         report = bench_steps(config, shown)
-    console, first = WideConsole(), report.results[0]
+    console, first = FittedConsole(), report.results[0]
     title = (f"A training step: ctx {first.ctx}, dim {first.dim}, layers {first.layers}, heads {first.heads}, "
              f"batch {first.batch}, vocab {first.vocab}")  # fmt: skip
     console.show(step_table(title, report.results))
@@ -47,11 +44,11 @@ def bench_step(config: BenchStepConfig) -> int:
     return 0
 
 
-def print_and_save(console: Console, config: Any, report: StepReport, note: str = "") -> None:
+def print_and_save(console: FittedConsole, config: Any, report: StepReport, note: str = "") -> None:
     """Print the notes under a table of steps, and save the results."""
     reached = f"Peak: the vector units of this machine reached {peaks(report.results)} in this run."
     notes = dict.fromkeys(report.notes)  # several sizes may have the same note
-    print_lines(console, [f"{report.checked}.", *notes, *filter(None, [note]), reached, machine(report.results)])
+    console.say(f"{report.checked}.", *notes, *filter(None, [note]), reached, machine(report.results))
     save(config, report.results)
 
 
@@ -64,7 +61,7 @@ def bench_scaling(config: BenchScalingConfig) -> int:
     check_writable(config.out)
     with progress() as shown:
         report = measure(config, shown)
-    console = WideConsole()
+    console = FittedConsole()
     console.show(step_table(f"A training step over {config.over}", report.results, config.over))
     print_and_save(console, config, report)
     write_picture(console, config.out, png(draw_scaling(report.results, config.over)))
@@ -80,7 +77,7 @@ def bench_contexts(config: BenchContextsConfig) -> int:
     check_writable(config.out)
     with progress() as shown:
         report = measure(config, shown)
-    console = WideConsole()
+    console = FittedConsole()
     console.show(context_table(report.results))
     note = "MB: the peak memory of the process, less what it had before the model was built."
     print_and_save(console, config, report, note)
@@ -93,13 +90,13 @@ def bench_compare(config: BenchCompareConfig) -> int:
     found, rest = pairs(a, b)
     if not found:
         raise UserError(f"{config.a} and {config.b} have no measurement in common.")
-    console = WideConsole()
-    show_pairs(console, found)
+    console = FittedConsole()
+    console.show(pair_table(found))
     for name, path, results in (("a", config.a, a), ("b", config.b, b)):
         cpus = dict.fromkeys(printable(f"{r['cpu']} ({r.get('date', '')})") for r in results)
-        print_lines(console, [f"{name}: {path}, {', '.join(cpus)}"])
+        console.say(f"{name}: {path}, {', '.join(cpus)}")
     if rest:
-        console.print(f"{rest} measurement{'s are' if rest > 1 else ' is'} in only one of the files.")
+        console.say(f"{rest} measurement{'s are' if rest > 1 else ' is'} in only one of the files.")
     return 0
 
 
@@ -111,7 +108,7 @@ def bench_kernels(config: BenchKernelsConfig) -> int:
     rules = Rules(turns=config.turns, seconds=config.seconds, cold=config.cold)
     with progress() as shown:
         results = measure(bench_jobs(config), config.backend, config.threads, config.dtype, rules, shown)
-    show_and_save(WideConsole(), config, results)
+    show_and_save(FittedConsole(), config, results)
     return 0
 
 

@@ -18,7 +18,7 @@ from ..measuring.assembly import Loop, loops
 from ..measuring.kernel_jobs import job, letters_for, profile_jobs
 from ..measuring.options import ProfileKernelConfig
 from .progress import progress
-from .tables import WideConsole, make_table
+from .tables import FittedConsole, make_table
 
 SHORT_CTX = 64  # compiled code does not depend on the size
 SHOWN = 80  # lines of a loop
@@ -28,7 +28,7 @@ LEGEND = (
 )
 
 
-def show_asm(config: ProfileKernelConfig, console: WideConsole) -> int:
+def show_asm(config: ProfileKernelConfig, console: FittedConsole) -> int:
     """Compile the requested kernels, find their hot loops and print them; return the exit code."""
     listings: list[tuple[str, Loop]] = []
     rows, without = [], []
@@ -47,11 +47,11 @@ def show_asm(config: ProfileKernelConfig, console: WideConsole) -> int:
         f"The hot loops of the numba backend, {config.dtype}; compiled for {TARGET.name}",
         ["kernel", "function", "set"],
         ["bits", "FMAs", "arithmetic", "loads", "stores", "spills", "all"], rows,
+        ["all", "set", "arithmetic", "stores", "loads", "spills", "bits"],
     ))  # fmt: skip
-    console.print(LEGEND, soft_wrap=True)
+    console.say(LEGEND)
     for operation in without:
-        console.print(f"{operation} has no such loop: its arithmetic is compiled separately and called by address.",
-                      soft_wrap=True)  # fmt: skip
+        console.say(f"{operation} has no such loop: its arithmetic is compiled separately and called by address.")
     seen = set()
     for title, loop in listings:
         if loop.lines in seen:

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..errors import counted
 from ..plots import DPI
 from .labels import place_labels
 from .results import KernelResult, StepResult
@@ -123,7 +124,7 @@ def draw_roofline(results: Sequence[KernelResult]) -> Figure:
         axis.set_major_formatter(lambda value, _: f"{value:,g}")
         axis.set_minor_formatter(lambda value, _: "")
     first = results[0]
-    threads = f"{first.threads} thread{'s' if first.threads != 1 else ''}"
+    threads = counted(first.threads, "thread")
     axes.set_title(f"Kernels under measured roofs: {first.dtype}, {threads}, caches {'cold' if first.cold else 'warm'}"
                    f"\n{first.cpu}", fontsize=11)  # fmt: skip
     axes.legend(loc="lower right")

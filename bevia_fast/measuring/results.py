@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, shown
+from ..errors import UserError, counted, shown
 from ..files import check_writable, reading, refuse_special, write_text
 
 
@@ -118,7 +118,7 @@ def highest_peaks(results: Sequence[Result]) -> dict[int, float]:
 def peaks(results: Sequence[Result]) -> str:
     """Return the highest peak for each number of threads, in words."""
     found = highest_peaks(results)
-    return ", ".join(f"{peak:.0f} GFLOP/s with {n} thread{'s' * (n > 1)}" for n, peak in found.items())
+    return ", ".join(f"{peak:.0f} GFLOP/s with {counted(n, 'thread')}" for n, peak in found.items())
 
 
 def write_json(path: str, figures: Mapping[str, Any]) -> None:
@@ -248,8 +248,8 @@ def pairs(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[list[Pair],
 
 def describe(result: Mapping[str, Any]) -> tuple[str, str]:
     """Return in words what was measured, and which backend, threads and dtype computed it."""
-    threads = f"{result['threads']} thread{'s' if result['threads'] != 1 else ''}"
-    who = f"{result['backend']}, {threads}, {result['dtype']}"
+    threads = result["threads"]
+    who = f"{result['backend']}, {threads} {'thread' if threads == 1 else 'threads'}, {result['dtype']}"
     if "kernel" in result:
         return f"{result['kernel']}  {result['size']}", who + (", cold" if result.get("cold") else "")
     size = ", ".join(f"{name} {result.get(name)}" for name in ("ctx", "dim", "layers", "heads", "batch", "vocab"))
