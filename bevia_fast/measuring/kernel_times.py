@@ -66,7 +66,7 @@ def measure(
                 first[key] = answer["first_call_s"]
             times = interleaved(competitors, rules, progress).times
             for roof in roofs.values():
-                roof.measure(one.cost(dtype).bytes)
+                roof.measure(one.cost(dtype).working_set)
             for (name, count), summary in times.items():
                 facts = competitors[name, count].ask("facts")
                 measured.append(Timing(one, name, count, summary, first[name, count], facts))
@@ -76,7 +76,8 @@ def measure(
 
 def _result(timing: Timing, dtype: str, roofs: Roofs, cold: bool) -> KernelResult:
     one, times, facts = timing.job, timing.times, timing.facts
-    cost, bandwidth = one.cost(dtype), roofs.gbytes_per_s(one.cost(dtype).bytes)
+    cost = one.cost(dtype)
+    bandwidth = roofs.gbytes_per_s(cost.working_set)
     gflops, fed = cost.flops / times.median, cost.intensity * bandwidth
     roof = min(roofs.gflops, fed)
     return KernelResult(
@@ -86,5 +87,6 @@ def _result(timing: Timing, dtype: str, roofs: Roofs, cold: bool) -> KernelResul
         gbytes_per_s=cost.bytes / times.median, peak_gflops=roofs.gflops, peak_gbytes_per_s=bandwidth,
         roof_gflops=roof, fraction_of_peak=gflops / roofs.gflops, fraction_of_roof=gflops / roof,
         bound="compute" if fed >= roofs.gflops else "memory", first_call_s=timing.first_s, cold=cold,
-        peak_rss_mb=facts["peak_rss_mb"], versions=facts["versions"], cpu=cpu_name(), date=today(),
+        triad_bytes=float(roofs.triad_bytes(cost.working_set)), peak_rss_mb=facts["peak_rss_mb"],
+        versions=facts["versions"], cpu=cpu_name(), date=today(),
     )  # fmt: skip

@@ -55,8 +55,8 @@ class KernelResult:
 
     Times are in milliseconds, `first_call_s` in seconds and including compilation. `flops` and `bytes` follow the
     contract's cost model. `roof_gflops` is the lower of the peak of the vector units and the rate that the cache or
-    memory holding this many bytes can feed, both as the highest values measured in the same run. `peak_rss_mb` is the
-    peak memory of the process since it made the arguments.
+    memory holding its arrays can feed, both as the highest values measured in the same run, the latter with a triad
+    over arrays of `triad_bytes`. `peak_rss_mb` is the peak memory of the process since it made the arguments.
     """
 
     kernel: str
@@ -82,6 +82,7 @@ class KernelResult:
     first_call_s: float
     peak_rss_mb: float = 0.0
     cold: bool = False
+    triad_bytes: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     cpu: str = ""
     date: str = ""
