@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from ..errors import UserError
 from ..errors import shown as printable
-from ..files import check_writable
 from ..measuring.options import (
     BenchCompareConfig,
     BenchContextsConfig,
@@ -15,18 +15,29 @@ from ..measuring.options import (
     BenchScalingConfig,
     BenchStepConfig,
 )
-from ..measuring.results import KernelResult, StepReport, StepResult, check_results_files, pairs, peaks, read_json
+from ..measuring.results import (
+    KernelResult,
+    StepReport,
+    StepResult,
+    check_results_files,
+    extras,
+    pairs,
+    peaks,
+    read_json,
+)
 from ..measuring.stopwatch import Rules
 from .progress import progress
 from .tables import (
     FittedConsole,
+    console_beside,
     context_table,
+    default_picture,
+    draw,
     machine,
     pair_table,
     save,
     show_and_save,
     step_table,
-    write_picture,
 )
 
 
@@ -36,9 +47,9 @@ def bench_step(config: BenchStepConfig) -> int:
     check_results_files(config.json, config.csv, StepResult)
     with progress() as shown:
         report = bench_steps(config, shown)
-    console, first = FittedConsole(), report.results[0]
+    console, first = console_beside(config.json, config.csv), report.results[0]
     title = (f"A training step: ctx {first.ctx}, dim {first.dim}, layers {first.layers}, heads {first.heads}, "
-             f"batch {first.batch}, vocab {first.vocab}")  # fmt: skip
+             f"batch {first.batch}, vocab {first.vocab}{extras(asdict(first))}")  # fmt: skip
     console.show(step_table(title, report.results))
     print_and_save(console, config, report)
     return 0
@@ -53,35 +64,31 @@ def print_and_save(console: FittedConsole, config: Any, report: StepReport, note
 
 
 def bench_scaling(config: BenchScalingConfig) -> int:
-    from ..measuring.pictures import draw_scaling
     from ..measuring.step_times import bench_scaling as measure
-    from ..plots import png
 
-    check_results_files(config.json, config.csv, StepResult)
-    check_writable(config.out)
+    out = config.out or default_picture(config.run, "scaling.png")
+    check_results_files(config.json, config.csv, StepResult, config.out)
     with progress() as shown:
         report = measure(config, shown)
-    console = FittedConsole()
+    console = console_beside(config.json, config.csv, out)
     console.show(step_table(f"A training step over {config.over}", report.results, config.over))
     print_and_save(console, config, report)
-    write_picture(console, config.out, png(draw_scaling(report.results, config.over)))
+    draw(console, out, lambda: _pictures().draw_scaling(report.results, config.over, config.run))
     return 0
 
 
 def bench_contexts(config: BenchContextsConfig) -> int:
     from ..measuring.context_growth import bench_contexts as measure
-    from ..measuring.pictures import draw_contexts
-    from ..plots import png
 
-    check_results_files(config.json, config.csv, StepResult)
-    check_writable(config.out)
+    out = config.out or default_picture("", "contexts.png")
+    check_results_files(config.json, config.csv, StepResult, config.out)
     with progress() as shown:
         report = measure(config, shown)
-    console = FittedConsole()
+    console = console_beside(config.json, config.csv, out)
     console.show(context_table(report.results))
     note = "MB: the peak memory of the process, less what it had before the model was built."
     print_and_save(console, config, report, note)
-    write_picture(console, config.out, png(draw_contexts(report.results)))
+    draw(console, out, lambda: _pictures().draw_contexts(report.results))
     return 130 if report.interrupted else 0
 
 
@@ -108,8 +115,15 @@ def bench_kernels(config: BenchKernelsConfig) -> int:
     rules = Rules(turns=config.turns, seconds=config.seconds, cold=config.cold)
     with progress() as shown:
         results = measure(bench_jobs(config), config.backend, config.threads, config.dtype, rules, shown)
-    show_and_save(FittedConsole(), config, results)
+    show_and_save(console_beside(config.json, config.csv), config, results)
     return 0
+
+
+def _pictures() -> Any:
+    """Return the module that draws; it imports matplotlib, which can fail."""
+    from ..measuring import pictures
+
+    return pictures
 
 
 _RUNS: dict[type, Callable[[Any], int]] = {

@@ -6,8 +6,10 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
-from ..config import GenerateConfig
+from ..config import STANDARD, GenerateConfig
+from ..files import read_standard_input
 from ..model.writing import stream
 from ..runs.trained import Run
 from .console import COMPILING, printable
@@ -15,6 +17,8 @@ from .console import COMPILING, printable
 
 def run(config: GenerateConfig) -> int:
     """Print the text while it is sampled; return the exit code."""
+    if config.prompt == STANDARD:
+        config = replace(config, prompt=read_standard_input("The prompt"))
     trained = Run.load(config.run, config.backend, config.threads)
     show = printable if sys.stdout.isatty() else str
     characters = stream(trained.model, trained.tokenizer, config)

@@ -14,7 +14,7 @@ from ..measuring.results import write_json
 from ..planning.plan import Plan, Way, make_plan
 from .arguments import PlanCommand
 from .progress import progress
-from .tables import FittedConsole, make_table, number
+from .tables import console_beside, make_table, number
 
 PARTS = (
     ("weights", "weights"), ("gradients", "gradients"), ("moments", "AdamW's two moments"),
@@ -28,7 +28,7 @@ def show_plan(config: TrainConfig, json: str = "") -> int:
     check_writable(json)
     with progress() as shown:
         plan = make_plan(config, shown)
-    console = FittedConsole()
+    console = console_beside(json)
     console.facts(facts(plan))
     console.show(make_table("", ["memory"], HEADS, memory_rows(plan)))
     console.show(make_table("", ["per step"], HEADS, step_rows(plan)))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, counted, shown
+from ..config import STANDARD, picture_format
+from ..errors import counted, shown
+from ..files import RUNS, write_atomically, write_to_standard_output, writing
 from ..measuring.options import BenchKernelsConfig, ProfileKernelConfig
 from ..measuring.results import KernelResult, Pair, Result, StepResult, append_csv, append_json, peaks
 from .console import PlainConsole
@@ -41,7 +43,7 @@ class FittedConsole(PlainConsole):
     def say(self, *lines: str, indent: str = "") -> None:
         """Print sentences, each on lines of its own; lines that continue one begin with `indent`."""
         for line in lines:
-            for part in wrapped(line, self.room, indent):
+            for part in wrapped(line, self.room, indent) or [""]:
                 self.print(part, soft_wrap=True)
 
     def facts(self, rows: Sequence[tuple[str, str]]) -> None:
@@ -184,11 +186,43 @@ def save(config: Any, results: Sequence[Result]) -> None:
 
 def write_picture(console: FittedConsole, path: str, data: bytes) -> None:
     """Write a picture and print its path. Raises UserError if it cannot be written."""
-    try:
-        Path(path).write_bytes(data)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from None
+    if path == STANDARD:
+        write_to_standard_output(data)
+        return
+    target = Path(os.path.realpath(path))  # keep a symbolic link
+    if target.is_file() or not target.exists():
+        write_atomically(target, data)
+    else:  # a pipe, a device
+        with writing(target):
+            target.write_bytes(data)
     console.say(path)
+
+
+def default_picture(run: str, name: str) -> str:
+    """Return where a picture is written that has no name: into the folder of the run that is measured, or, if it is no
+    run that is measured, into the folder of all runs."""
+    folder = Path(run or RUNS)
+    return str((folder.parent if folder.is_file() else folder) / name)
+
+
+def draw(console: FittedConsole, path: str, figure: Callable[[], Any]) -> None:
+    """Draw and write a picture that illustrates results. One that fails is a note, because the results are there."""
+    try:
+        from ..canvas import rendered
+
+        if path != STANDARD:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(console, path, rendered(figure(), picture_format(path)))
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+        console.say(f"note: there is no picture {path}: {shown(reason).rstrip('.')}.")
+
+
+def console_beside(*paths: str) -> FittedConsole:
+    """Return the console for words beside files: standard error, if one of the files is standard output."""
+    return FittedConsole(stderr=STANDARD in paths)
 
 
 def show_and_save(
