@@ -14,7 +14,7 @@ from ..measuring.results import write_json
 from ..planning.plan import Plan, Way, make_plan
 from .arguments import PlanCommand
 from .progress import progress
-from .tables import console_beside, make_table, number
+from .tables import console_beside, duration, make_table, number
 
 PARTS = (
     ("weights", "weights"), ("gradients", "gradients"), ("moments", "AdamW's two moments"),
@@ -49,7 +49,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("model", f"{plan.parameters:,} parameters: {counted(model.layers, 'layer')} of "
                   f"{counted(model.dim, 'channel')} and {counted(model.heads, 'head')}, context {model.ctx:,}, "
                   f"{model.dtype}"),
-        ("step", f"{plan.tokens:,} tokens: {batches}{config.batch} sequences of {model.ctx:,}; "
+        ("step", f"{plan.tokens:,} tokens: {batches}{counted(config.batch, 'sequence')} of {model.ctx:,}; "
                  f"{counted(config.steps, 'step')}"),
         ("kernels", plan.kernels),
     ]  # fmt: skip
@@ -76,13 +76,13 @@ def step_rows(plan: Plan) -> list[list[str]]:
 
     return [
         row("GFLOP in matrix products", lambda way: number(way.flops / 1e9)),
-        row("expected ms", lambda way: number(way.ms)),
+        row("expected time", lambda way: duration(way.ms)),
         row("expected tokens/s", lambda way: f"{plan.tokens / way.ms * 1e3:,.0f}"),
-        row(f"all {plan.config.steps:,} steps", lambda way: duration(way, plan.config.steps)),
+        row(f"all {plan.config.steps:,} steps", lambda way: clock(way, plan.config.steps)),
     ]
 
 
-def duration(way: Way, steps: int) -> str:
+def clock(way: Way, steps: int) -> str:
     seconds = way.ms / 1e3 * steps
     return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 

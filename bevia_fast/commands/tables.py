@@ -24,11 +24,19 @@ def make_table(
     return Sheet(title, left, right, {"": rows}, droppable, sentences)
 
 
+LEAST_WIDTH = 20  # characters
+
+
 class FittedConsole(PlainConsole):
     """A console that fits tables and sentences to the terminal, and never breaks a word or a number.
 
     Where the output goes to a file or a pipe, nothing is left out and no line is broken, unless COLUMNS gives a width.
     """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr)
+        if self.width < LEAST_WIDTH:  # some terminals say 0
+            self.width = LEAST_WIDTH
 
     @property
     def room(self) -> int | None:

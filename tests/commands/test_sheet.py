@@ -11,7 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn
 
+from bevia_fast.agreement.comparison import Comparison
+from bevia_fast.agreement.sweep import CheckRow
 from bevia_fast.commands import console, doctor, progress
+from bevia_fast.commands.check import check_table
 from bevia_fast.commands.main import main
 from bevia_fast.commands.sheet import Sheet, wrapped
 from bevia_fast.commands.tables import (
@@ -50,8 +53,10 @@ def sheets() -> list[Sheet]:
         [["layernorm_backward", "attn.c_attn", "24", "12.3 ms", "45%"], ["Python between kernels", "", "", "1 ms", ""]],
         ["of bound", "calls"], ["kernel"],
     )  # fmt: skip
+    worst = Comparison("case", "out", 1.234e-7, 9.5e-7, (), 0.0, 0.0)
+    checks = check_table([CheckRow("attention_backward", "float64", 44, worst)])
     return [
-        step_table("A training step: ctx 64, dim 128, layers 4, heads 4, batch 12, vocab 65", STEPS),
+        checks, step_table("A training step: ctx 64, dim 128, layers 4, heads 4, batch 12, vocab 65", STEPS),
         step_table("A training step over ctx", STEPS, "ctx"), context_table(STEPS), pair_table([PAIR]),
         kernel_table("Kernels, float32, caches warm", [KERNEL, replace(KERNEL, backend="numba")]), profile,
     ]  # fmt: skip
@@ -106,6 +111,19 @@ def test_sentences_break_between_words() -> None:
         assert " ".join(line.strip() for line in lines) == sentence
         assert all(len(line) <= width or " " not in line.strip() for line in lines)
     assert wrapped(sentence, None) == [sentence]
+
+
+def test_a_terminal_without_a_width_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for columns in ("0", "1"):
+        monkeypatch.setenv("COLUMNS", columns)
+        console = FittedConsole()
+        console.show(step_table("Steps", STEPS))
+        console.say("a few words that go on", "", "and on")
+        out = capsys.readouterr().out
+        assert "51.2 s" in out
+        assert "\n\nand on\n" in out
 
 
 @pytest.mark.parametrize("columns", ["", "40"])
