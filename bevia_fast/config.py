@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tyro.conf import Positional, Suppress, arg
 
-from .errors import ConfigError
+from .errors import ConfigError, escaped
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "GenerateConfig", "ModelConfig",
@@ -189,7 +189,7 @@ class GenerateConfig:
     run: RunPath
     """Run folder or model.safetensors file."""
     prompt: Annotated[str, arg(metavar="TEXT", help_behavior_hint=NONE)] = ""
-    """Text to continue. If omitted: a new line."""
+    """Text to continue; - reads it from standard input. If omitted: a new line."""
     length: int = 500
     """Characters to write; may exceed the context length by far."""
     temperature: float = 0.8
@@ -249,16 +249,23 @@ class DoctorConfig:
 
 @dataclass(frozen=True)
 class AttentionConfig:
-    """Draw the attention weights of each layer and head, as one picture."""
+    """Draw the attention weights of layers and heads, as one picture."""
 
     run: RunPath
     """Run folder or model.safetensors file."""
     prompt: Annotated[str, arg(metavar="TEXT")]
-    """Text to draw the attention of, at most as long as the context."""
+    """Text to draw the attention of, at most as long as the context; - reads it from standard input."""
+    layer: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="(default: all)")] = ()
+    """Layers to draw, counted from 0 as in the names of the weights: h.0 is layer 0."""
+    head: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="(default: all)")] = ()
+    """Heads to draw, counted from 0."""
     out: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
-    """Picture to write. If omitted: attention.png in the run folder."""
+    """Picture to write; its name ends in .png, .svg or .pdf. If omitted: attention.png in the run folder."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""
+
+    def __post_init__(self) -> None:
+        picture_format(self.out)
 
 
 @dataclass(frozen=True)
@@ -309,6 +316,25 @@ def preset(name: PresetName, **changes: Any) -> TrainConfig:
 def option_name(name: str) -> str:
     """Return the name of a field's command-line option."""
     return "--" + name.replace("_", "-")
+
+
+PICTURE_FORMATS = ("png", "svg", "pdf")
+STANDARD = "-"  # the name that stands for standard output or input wherever a file is named
+
+
+def picture_format(path: str) -> str:
+    """Return the format of a picture, which is what its name ends in: png, svg or pdf. Standard output gets a png.
+
+    Raises ConfigError for another ending.
+    """
+    kind = os.path.splitext(path)[1][1:].lower() if path != STANDARD else "png"
+    if path and kind not in PICTURE_FORMATS:
+        ends = f"ends in .{escaped(kind)}" if kind else "has no ending"
+        raise ConfigError(
+            f"The name of the picture {escaped(path)} {ends}; pictures are written as "
+            f"{', '.join(f'.{name}' for name in PICTURE_FORMATS[:-1])} or .{PICTURE_FORMATS[-1]}."
+        )
+    return kind
 
 
 def check_range(config: object, name: str, least: int, most: int) -> None:

@@ -14,6 +14,11 @@ def shown(value: object, most: int = 200) -> str:
     return text if len(text) <= most else text[:most] + "..."
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun in the singular or plural, such as "1 layer" or "4 layers"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 class UserError(Exception):
     """A request that cannot be carried out; nothing was written. The command line exits with code 2.
 

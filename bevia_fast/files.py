@@ -6,12 +6,15 @@ import contextlib
 import importlib
 import os
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .config import STANDARD
 from .errors import CheckpointError, UserError
 
+RUNS = "runs"  # the folder of the runs that have no name of their own
 # The names of a run's files. They are known here because a folder of text is read without its sample.txt.
 MODEL, CONFIG, METRICS, LOSS, SAMPLE = "model.safetensors", "config.json", "metrics.jsonl", "loss.png", "sample.txt"
 
@@ -157,8 +160,12 @@ def sync_folder(folder: Path) -> None:
 
 
 def check_writable(*paths: str) -> None:
-    """Raise UserError if one of the files could not be written later."""
+    """Raise UserError if one of the files could not be written later, or if two of them are standard output."""
+    if paths.count(STANDARD) > 1:
+        raise UserError("Only one file can be -, which stands for standard output.")
     for path in filter(None, paths):
+        if path == STANDARD:
+            continue
         if "\0" in path:
             raise UserError("The name of a file cannot contain a NUL character.")
         folder = Path(path).parent
@@ -171,10 +178,45 @@ def check_writable(*paths: str) -> None:
 
 
 def write_text(path: str, text: str) -> None:
-    """Write a text file atomically; a pipe or a terminal, which cannot be replaced, is written to directly."""
+    """Write a text file atomically; a pipe or a terminal, which cannot be replaced, is written to directly. A path of -
+    is standard output."""
+    if path == STANDARD:
+        write_to_standard_output(text.encode())
+        return
     target = Path(os.path.realpath(path))  # keep a symbolic link
     if target.is_file() or not target.exists():
         write_atomically(target, text.encode())
         return
     with writing(target):
         target.write_text(text, "utf-8")
+
+
+def write_to_standard_output(data: bytes) -> None:
+    """Write bytes to standard output. Raises UserError if it is closed, BrokenPipeError if nobody reads it."""
+    if sys.stdout is None:
+        raise UserError("Cannot write to standard output: it is closed.")
+    sys.stdout.flush()
+    try:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"Cannot write to standard output: {error.strerror or error}.") from None
+
+
+def read_standard_input(what: str) -> str:
+    """Return the text on standard input, without the newline at its end, which echo and editors add.
+
+    `what` begins the error message. Raises UserError if standard input is closed or not UTF-8.
+    """
+    if sys.stdin is None:
+        raise UserError(f"{what} cannot be read from standard input: it is closed.")
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{what} on standard input is not UTF-8: byte {error.start} is "
+                        f"0x{error.object[error.start]:02x}.") from None  # fmt: skip
+    except OSError as error:
+        raise UserError(f"{what} cannot be read from standard input: {error.strerror or error}.") from None
+    return text.removesuffix("\n").removesuffix("\r")

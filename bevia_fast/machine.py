@@ -64,12 +64,13 @@ def refuse_too_large(needed: int, what: str) -> None:
 
 
 def readable(count: float) -> str:
-    """Return a number of bytes in readable form, such as "1.5 GiB"."""
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if count < 1024:
+    """Return a number of bytes in readable form, such as "1.5 GB". A kB is 1,000 bytes, an MB 10^6 and a GB 10^9, in
+    all that this program prints."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if count < (1000 if unit == "bytes" else 999.95):
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:,.1f} PiB"
+        count /= 1000
+    return f"{count:,.1f} PB"
 
 
 CPUINFO = Path("/proc/cpuinfo")

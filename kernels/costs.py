@@ -19,10 +19,16 @@ FUNCTION = 8
 
 @dataclass(frozen=True)
 class Cost:
-    """The least work of a call."""
+    """The least work of a call. `held`: the bytes of its arrays, each counted once; 0 means as many as `bytes`."""
 
     flops: float
     bytes: float
+    held: float = 0.0
+
+    @property
+    def working_set(self) -> float:
+        """The bytes that a cache must have to hold the arrays."""
+        return self.held or self.bytes
 
     @property
     def intensity(self) -> float:

@@ -165,7 +165,7 @@ class Operation:
 
         `given` names the optional arrays that are not None; `options` holds the numbers among the arguments.
         """
-        itemsize, nbytes = np.dtype(dtype).itemsize, 0
+        itemsize, nbytes, held = np.dtype(dtype).itemsize, 0, 0
         for spec in self.arrays:
             if spec.optional and spec.name not in given:
                 continue
@@ -174,9 +174,10 @@ class Operation:
                 shape = (min(shape[0], letters["B"] * letters["T"]), *shape[1:])
             size = math.prod(shape) * (4 if spec.below else itemsize)
             nbytes += size * (2 if spec.name in self.twice else 1)
+            held += size
         numbers = {name: value for name, value in options.items() if isinstance(value, int)}
         present = {spec.name: int(spec.name in given) for spec in self.arrays if spec.optional}
-        return Cost(float(self.flops({**numbers, **present, **letters})), float(nbytes))
+        return Cost(float(self.flops({**numbers, **present, **letters})), float(nbytes), float(held))
 
 
 OPERATIONS: dict[str, Operation] = {}  # complete once `kernels.operations` is imported

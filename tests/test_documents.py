@@ -88,7 +88,8 @@ FILE = re.compile(r"(?<![\w./<-])((?:[\w.-]+/)*[\w.-]+\.(?:py|md|png|cfg|toml|ym
 SUFFIX = re.compile(r"\.(py|md|png|cfg|toml|yml|json|jsonl|txt|safetensors)$")
 FOLDER = re.compile(r"(?<![\w./<-])((?:bevia_fast|kernels|tests|bench|docs|\.ci)/(?:[\w.-]+/)*)(?![\w<*-])")
 DOTTED = re.compile(r"`((?:bevia_fast|kernels|[a-z_]+)(?:\.\w+)+)`")
-MADE = {"loss.png", "attention.png", "roofline.png", "scaling.png", "k.png", "train.py"}  # by users and programs
+# by users and programs
+MADE = {"loss.png", "attention.png", "roofline.png", "scaling.png", "k.png", "train.py", "mine.py", "FILE.py"}
 EXISTING = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
 
 

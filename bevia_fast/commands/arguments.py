@@ -49,7 +49,7 @@ class PlanCommand(TrainCommand):
     context that fits."""
 
     json: Annotated[str, arg(metavar="FILE", help_behavior_hint="(default: none)")] = ""
-    """Write the plan to this file, as one JSON object."""
+    """Write the plan to this file, as one JSON object; - is standard output."""
 
 
 @dataclass(frozen=True)
@@ -129,13 +129,23 @@ def _parse_measuring(name: str, arguments: list[str]) -> Any:
     if first in kinds or name == "profile":
         kind = kinds.get(first, configs.ProfileKernelConfig)
         asked, rest = (f"{prog} {first}", arguments[1:]) if first in kinds else (prog, arguments)
+        _refuse_unknown(rest, kind, asked)  # before the value of an unknown option is taken for a run
         config = _fill(kind, asked, rest, asked, kind)
-        configs.refuse_empty(rest, config)
+        configs.refuse_unclear(rest, config)
         return config
     if not first.startswith("-"):
         raise UserError(f"There is no command {prog} {first}{_meant(first, kinds)}; there are {', '.join(kinds)}.")
     choices = tuple(Annotated[config, subcommand(key)] for key, config in kinds.items())
     return _fill(_union(choices), prog, arguments, prog, BenchCommand, BenchCommand.__doc__ or "")
+
+
+def _refuse_unknown(arguments: list[str], kind: type, asked: str) -> None:
+    """Raise UserError for an option that the command `asked`, with the fields of `kind`, does not have."""
+    known = options(kind) - {"--run", "--kernels", "--a", "--b"}  # these are given without their names
+    for argument in arguments:
+        name = argument.split("=")[0].replace("_", "-")
+        if name.startswith("--") and not {name, name.replace("--no-", "--", 1)} & {*known, "--help"}:
+            raise UserError(f"There is no option {argument!r}{_meant(argument, sorted(known))}; see {asked} --help.")
 
 
 def _fill(

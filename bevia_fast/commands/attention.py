@@ -1,26 +1,35 @@
-"""`bevia-fast attention`: the attention weights of each layer and head of a trained model for a prompt."""
+"""`bevia-fast attention`: the attention weights of layers and heads of a trained model for a prompt."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Sequence
+from datetime import date
 
-from ..config import AttentionConfig
+from ..config import STANDARD, AttentionConfig, picture_format
 from ..errors import DataError
-from ..files import write_atomically
+from ..files import check_writable, read_standard_input
 from ..machine import refuse_too_large
 from ..planning.memory import map_bytes
-from ..plots import MOST_CHARACTERS, draw_attention, png
+from ..runs.modelfile import model_path
 from ..runs.trained import Run
+from .tables import console_beside, write_picture
 
 PICTURE = "attention.png"
 
 
-def write_attention(run: Run, prompt: str, out: Path | None = None) -> Path:
-    """Draw the attention weights of `prompt` into `out`, by default into the run's folder; return the picture's path.
+def attention_picture(
+    run: Run, prompt: str, kind: str = "png", layers: Sequence[int] = (), heads: Sequence[int] = (),
+    day: date | None = None,
+) -> bytes:  # fmt: skip
+    """Return a picture of the attention weights of `prompt`, as the bytes of a file in the format `kind`.
 
-    Raises DataError if the prompt is empty, exceeds the context or what a picture can show, or contains characters that
-    the model does not know.
+    `day`: the date of the run. `layers` and `heads` are those to draw, counted from 0; by default all. Raises DataError
+    if there is no such layer or head, or if the prompt is empty, exceeds the context or what a picture can show, or
+    contains characters that the model does not know.
     """
+    from ..canvas import rendered
+    from ..plots import MOST_CHARACTERS, about, draw_attention
+
     ctx = run.model.config.ctx
     if not prompt:
         raise DataError("The prompt is empty; it needs at least one character.")
@@ -30,14 +39,17 @@ def write_attention(run: Run, prompt: str, out: Path | None = None) -> Path:
         raise DataError(f"The prompt has {len(prompt):,} characters; {limit}.")
     tokens = run.tokenizer.encode(prompt, "The prompt")
     refuse_too_large(map_bytes(run.model.config, len(prompt)), "Drawing this")
-    path = out if out is not None else run.folder / PICTURE
-    write_atomically(path, png(draw_attention(run.model.attention_maps(tokens), prompt)))
-    return path
+    subtitle = about(run.folder, run.model.config, day)
+    return rendered(draw_attention(run.model.attention_maps(tokens), prompt, subtitle, layers, heads), kind)
 
 
 def run(config: AttentionConfig) -> int:
     """Draw the picture and print its path; return the exit code."""
+    check_writable(config.out)
     trained = Run.load(config.run, config.backend)
-    path = write_attention(trained, config.prompt, Path(config.out) if config.out else None)
-    print(path)
+    prompt = read_standard_input("The prompt") if config.prompt == STANDARD else config.prompt
+    path = config.out or str(trained.folder / PICTURE)
+    day = date.fromtimestamp(model_path(config.run).stat().st_mtime)
+    picture = attention_picture(trained, prompt, picture_format(path), config.layer, config.head, day)
+    write_picture(console_beside(path), path, picture)
     return 0

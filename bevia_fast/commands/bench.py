@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
-
-from rich.console import Console
 
 from ..errors import UserError
 from ..errors import shown as printable
-from ..files import check_writable
 from ..measuring.options import (
     BenchCompareConfig,
     BenchContextsConfig,
@@ -17,19 +15,29 @@ from ..measuring.options import (
     BenchScalingConfig,
     BenchStepConfig,
 )
-from ..measuring.results import KernelResult, StepReport, StepResult, check_results_files, pairs, peaks, read_json
+from ..measuring.results import (
+    KernelResult,
+    StepReport,
+    StepResult,
+    check_results_files,
+    extras,
+    pairs,
+    peaks,
+    read_json,
+)
 from ..measuring.stopwatch import Rules
 from .progress import progress
 from .tables import (
-    WideConsole,
+    FittedConsole,
+    console_beside,
     context_table,
+    default_picture,
+    draw,
     machine,
-    print_lines,
+    pair_table,
     save,
     show_and_save,
-    show_pairs,
     step_table,
-    write_picture,
 )
 
 
@@ -39,52 +47,48 @@ def bench_step(config: BenchStepConfig) -> int:
     check_results_files(config.json, config.csv, StepResult)
     with progress() as shown:
         report = bench_steps(config, shown)
-    console, first = WideConsole(), report.results[0]
+    console, first = console_beside(config.json, config.csv), report.results[0]
     title = (f"A training step: ctx {first.ctx}, dim {first.dim}, layers {first.layers}, heads {first.heads}, "
-             f"batch {first.batch}, vocab {first.vocab}")  # fmt: skip
+             f"batch {first.batch}, vocab {first.vocab}{extras(asdict(first))}")  # fmt: skip
     console.show(step_table(title, report.results))
     print_and_save(console, config, report)
     return 0
 
 
-def print_and_save(console: Console, config: Any, report: StepReport, note: str = "") -> None:
+def print_and_save(console: FittedConsole, config: Any, report: StepReport, note: str = "") -> None:
     """Print the notes under a table of steps, and save the results."""
     reached = f"Peak: the vector units of this machine reached {peaks(report.results)} in this run."
     notes = dict.fromkeys(report.notes)  # several sizes may have the same note
-    print_lines(console, [f"{report.checked}.", *notes, *filter(None, [note]), reached, machine(report.results)])
+    console.say(f"{report.checked}.", *notes, *filter(None, [note]), reached, machine(report.results))
     save(config, report.results)
 
 
 def bench_scaling(config: BenchScalingConfig) -> int:
-    from ..measuring.pictures import draw_scaling
     from ..measuring.step_times import bench_scaling as measure
-    from ..plots import png
 
-    check_results_files(config.json, config.csv, StepResult)
-    check_writable(config.out)
+    out = config.out or default_picture(config.run, "scaling.png")
+    check_results_files(config.json, config.csv, StepResult, config.out)
     with progress() as shown:
         report = measure(config, shown)
-    console = WideConsole()
+    console = console_beside(config.json, config.csv, out)
     console.show(step_table(f"A training step over {config.over}", report.results, config.over))
     print_and_save(console, config, report)
-    write_picture(console, config.out, png(draw_scaling(report.results, config.over)))
+    draw(console, out, lambda: _pictures().draw_scaling(report.results, config.over, config.run))
     return 0
 
 
 def bench_contexts(config: BenchContextsConfig) -> int:
     from ..measuring.context_growth import bench_contexts as measure
-    from ..measuring.pictures import draw_contexts
-    from ..plots import png
 
-    check_results_files(config.json, config.csv, StepResult)
-    check_writable(config.out)
+    out = config.out or default_picture("", "contexts.png")
+    check_results_files(config.json, config.csv, StepResult, config.out)
     with progress() as shown:
         report = measure(config, shown)
-    console = WideConsole()
+    console = console_beside(config.json, config.csv, out)
     console.show(context_table(report.results))
     note = "MB: the peak memory of the process, less what it had before the model was built."
     print_and_save(console, config, report, note)
-    write_picture(console, config.out, png(draw_contexts(report.results)))
+    draw(console, out, lambda: _pictures().draw_contexts(report.results))
     return 130 if report.interrupted else 0
 
 
@@ -93,13 +97,13 @@ def bench_compare(config: BenchCompareConfig) -> int:
     found, rest = pairs(a, b)
     if not found:
         raise UserError(f"{config.a} and {config.b} have no measurement in common.")
-    console = WideConsole()
-    show_pairs(console, found)
+    console = FittedConsole()
+    console.show(pair_table(found))
     for name, path, results in (("a", config.a, a), ("b", config.b, b)):
         cpus = dict.fromkeys(printable(f"{r['cpu']} ({r.get('date', '')})") for r in results)
-        print_lines(console, [f"{name}: {path}, {', '.join(cpus)}"])
+        console.say(f"{name}: {path}, {', '.join(cpus)}")
     if rest:
-        console.print(f"{rest} measurement{'s are' if rest > 1 else ' is'} in only one of the files.")
+        console.say(f"{rest} measurement{'s are' if rest > 1 else ' is'} in only one of the files.")
     return 0
 
 
@@ -111,8 +115,15 @@ def bench_kernels(config: BenchKernelsConfig) -> int:
     rules = Rules(turns=config.turns, seconds=config.seconds, cold=config.cold)
     with progress() as shown:
         results = measure(bench_jobs(config), config.backend, config.threads, config.dtype, rules, shown)
-    show_and_save(WideConsole(), config, results)
+    show_and_save(console_beside(config.json, config.csv), config, results)
     return 0
+
+
+def _pictures() -> Any:
+    """Return the module that draws; it imports matplotlib, which can fail."""
+    from ..measuring import pictures
+
+    return pictures
 
 
 _RUNS: dict[type, Callable[[Any], int]] = {

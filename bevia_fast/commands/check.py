@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Table
 
 from ..agreement.sweep import DTYPES, CheckRow, check_kernels
 from ..backends import describe_backend, open_backend
@@ -12,14 +10,15 @@ from ..config import CheckConfig, ModelConfig
 from ..kernels.contract import OPERATIONS
 from ..training.compiling import two_compilers
 from ..training.twins import check_training
-from .console import PlainConsole
+from .sheet import Sheet
+from .tables import FittedConsole, make_table
 
 
 def run(config: CheckConfig) -> int:
     """Compare the backends on all cases and in training; return the exit code."""
-    console = PlainConsole()
+    console = FittedConsole()
     numba, numpy = open_backend("numba", config.threads), open_backend("numpy")
-    console.print(f"{describe_backend(numba)}  compared with  {describe_backend(numpy)}")
+    console.say(f"{describe_backend(numba)}  compared with  {describe_backend(numpy)}")
     rows = []
     bar = Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
@@ -35,7 +34,7 @@ def run(config: CheckConfig) -> int:
             for row in check_training(numba, numpy, dtype, 10 if config.quick else 50):
                 rows.append(row)
                 progress.update(task, advance=1)
-    _print_check(console, rows)
+    console.show(check_table(rows))
     failed = [row for row in rows if not row.ok]
     if failed:
         console.print(f"{len(failed)} of {len(rows)} checks failed:")
@@ -46,15 +45,14 @@ def run(config: CheckConfig) -> int:
     return 0
 
 
-def _print_check(console: Console, rows: list[CheckRow]) -> None:
-    table = Table(title="Largest error of each kernel, relative to the largest element")
-    for name in ("what", "dtype"):
-        table.add_column(name)
-    for name in ("compared", "error", "tolerance", "share"):
-        table.add_column(name, justify="right")
-    table.add_column("")
-    for row in rows:
-        worst = row.worst
-        table.add_row(row.what, row.dtype, str(row.count), f"{worst.error:.1e}", f"{worst.tolerance:.1e}",
-                      f"{row.share:.1%}", "ok" if row.ok else "FAILED")  # fmt: skip
-    console.print(table)
+def check_table(rows: list[CheckRow]) -> Sheet:
+    """Return the table of errors."""
+    cells = [
+        [row.what, row.dtype, str(row.count), f"{row.worst.error:.1e}", f"{row.worst.tolerance:.1e}",
+         f"{row.share:.1%}", "ok" if row.ok else "FAILED"]
+        for row in rows
+    ]  # fmt: skip
+    return make_table(
+        "Largest error of each kernel, relative to the largest element", ["what", "dtype"],
+        ["compared", "error", "tolerance", "share", ""], cells, ["compared", "share", "tolerance", "error"],
+    )  # fmt: skip

@@ -17,23 +17,26 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
-    SpinnerColumn,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.rule import Rule
+from rich.table import Column
 from rich.text import Text
+from rich.theme import Theme
 
 from ..config import TrainConfig
-from ..errors import escaped
+from ..errors import counted, escaped
 from ..machine import readable
 from ..reporter import Record, Reporter
 
 LINES = 10  # lines per run where there is no terminal, approximately
 LINE_EVERY = 10.0  # seconds between lines during a long task
 COMPILING = "compiling the kernels for this CPU; later runs reuse them ..."
+NARROW, ROOMY = 60, 80  # characters: a narrower terminal has no bar; a roomy one has all figures
 SHOW_AFTER = 1.0  # seconds before the progress of a task is shown
 
 
@@ -42,11 +45,19 @@ def printable(text: str) -> str:
     return escaped(text, "\n\t")
 
 
+# rich's own colors include yellow, which nobody can read on a light background, and greys close to one or the other
+READABLE = Theme({
+    "progress.elapsed": "none", "progress.remaining": "none", "progress.percentage": "none", "bar.back": "bright_black",
+    "progress.download": "none", "progress.filesize": "none", "progress.filesize.total": "none",
+    "progress.data.speed": "none", "progress.spinner": "none",
+})  # fmt: skip
+
+
 class PlainConsole(Console):
     """A console that prints text as it is, and leaves a broken pipe to the command line."""
 
-    def __init__(self) -> None:
-        super().__init__(highlight=False, markup=False)
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(highlight=False, markup=False, stderr=stderr, theme=READABLE)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -63,10 +74,13 @@ class CompileBar:
 
         self.started, self.count, self.seconds = time.perf_counter(), 0, 0.0
         self._compiled, self._before = kernel_cache.compiled, len(kernel_cache.compiled)
+        bar = [BarColumn(bar_width=20)] if console.width >= ROOMY else []
         self.progress = Progress(
-            SpinnerColumn(), TextColumn("compiling"), BarColumn(bar_width=20), MofNCompleteColumn(),
-            TextColumn("{task.description}"), TimeElapsedColumn(),
-            console=console, transient=True, disable=not console.is_terminal,
+            TextColumn("compiling", table_column=Column(no_wrap=True)), *bar,
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            TimeElapsedColumn(table_column=Column(no_wrap=True)),
+            expand=True, console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self.progress.start()
         self.task = self.progress.add_task("")
@@ -114,7 +128,7 @@ class ConsoleReporter(Reporter):
         if self.compiler is not None:
             self.compiler.stop()
             count, seconds = self.compiler.count, f"{self.compiler.seconds:.1f} s"
-            self.fact("compiled", f"{count} kernels for this CPU in {seconds}" if count
+            self.fact("compiled", f"{counted(count, 'kernel')} for this CPU in {seconds}" if count
                                   else f"by another process; waited {seconds}")  # fmt: skip
             self.compiler = None
 
@@ -140,9 +154,11 @@ class ConsoleReporter(Reporter):
             yield tell
 
     def _bar_of_bytes(self, what: str, total: int) -> Progress:
+        words = TextColumn(what, table_column=Column(no_wrap=True, overflow="ellipsis"))
+        roomy: list[ProgressColumn] = [BarColumn(bar_width=None), TransferSpeedColumn(), TimeRemainingColumn()]
         bar = Progress(
-            TextColumn(what), BarColumn(bar_width=None), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-            console=self.console, transient=True,
+            words, DownloadColumn(), *(roomy if self.console.width >= ROOMY else roomy[2:]), console=self.console,
+            transient=True,
         )  # fmt: skip
         bar.add_task("", total=total or None)
         return bar
@@ -151,11 +167,8 @@ class ConsoleReporter(Reporter):
         self.started = time.perf_counter()
         if self.live:
             self.progress = Progress(
-                TextColumn("step"), MofNCompleteColumn(), BarColumn(bar_width=None),
-                TextColumn("loss {task.fields[loss]}  val {task.fields[val]}  {task.fields[speed]} tokens/s"),
-                TimeRemainingColumn(compact=True), TextColumn("left"),
-                console=self.console, transient=True, refresh_per_second=8,
-            )  # fmt: skip
+                *_step_columns(self.console.width), console=self.console, transient=True, refresh_per_second=8
+            )
             self.progress.start()
             self.progress.add_task("", total=self.steps, loss="-", val="-", speed="-")
 
@@ -191,9 +204,9 @@ class ConsoleReporter(Reporter):
     def sample(self, step: int, text: str) -> None:
         console = self.progress.console if self.progress else self.console
         title = f"sample after step {step:,}" if step else "sample before the first step"
-        console.print(Rule(title, align="left", style="dim", characters="-"))
+        console.print(Rule(title, align="left", style="none", characters="-"))
         console.print(Text(printable(text)), soft_wrap=True)
-        console.print(Rule(style="dim", characters="-"))
+        console.print(Rule(style="none", characters="-"))
 
     def interrupted(self) -> None:
         self._say("Finishing this step and saving; press Ctrl-C again to stop at once.")
@@ -217,6 +230,24 @@ class ConsoleReporter(Reporter):
                 self._say(f"Interrupted; saved in {folder}. Resume with: {_command('train', '--resume', str(folder))}")
             else:
                 self._say(f"Saved in {folder}. Try: {_command('generate', str(folder))}")
+
+
+def _step_columns(width: int) -> list[ProgressColumn]:
+    """Return what the bar of a run shows on a terminal with so many columns: all of it, or what matters most."""
+    def whole() -> Column:
+        return Column(no_wrap=True)  # so that the bar is what gives way
+
+    count, bar = MofNCompleteColumn(table_column=whole()), BarColumn(bar_width=None)
+    figures = "loss {task.fields[loss]}"
+    if width >= NARROW:
+        figures += "  val {task.fields[val]}"
+    if width >= ROOMY:
+        figures += "  {task.fields[speed]} tokens/s"
+    return [
+        TextColumn("step", table_column=whole()), count, *([bar] if width >= NARROW else []),
+        TextColumn(figures, table_column=whole()), TimeRemainingColumn(compact=True, table_column=whole()),
+        TextColumn("left", table_column=whole()),
+    ]  # fmt: skip
 
 
 def _number(value: float | None) -> str:

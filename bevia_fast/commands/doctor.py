@@ -18,6 +18,7 @@ import numpy as np
 from .. import __version__
 from ..backends import open_backend
 from ..config import DoctorConfig, ModelConfig
+from ..errors import StoppedRun, counted
 from ..kernels import get_backend
 from ..kernels.numba_jit._runtime import cache as kernel_cache
 from ..kernels.numba_jit._runtime import threads as kernel_threads
@@ -69,7 +70,7 @@ def measured(stage: Callable[[str], None]) -> Rows:
     peaks = {count: f"{peak_flops(count) / 1e9:.0f} GFLOP/s" for count in counts}
     stage("Measuring the memory bandwidth")
     rates = {count: f"{triad_bandwidth(count, EVICT_BYTES) / 1e9:.1f} GB/s" for count in counts}
-    return [(name, ", ".join(f"{value} with {count} thread{'s' * (count > 1)}" for count, value in found.items()))
+    return [(name, ", ".join(f"{value} with {counted(count, 'thread')}" for count, value in found.items()))
             for name, found in (("peak, float32", peaks), ("bandwidth", rates))]  # fmt: skip
 
 
@@ -88,7 +89,7 @@ class Folder:
 
     def describe(self) -> str:
         files = self.files()
-        return f"{len(files)} kernels, {readable(sum(file.st_size for file in files))}"
+        return f"{counted(len(files), 'kernel')}, {readable(sum(file.st_size for file in files))}"
 
 
 def others() -> list[Folder]:
@@ -111,7 +112,7 @@ def cache(clean: bool) -> Rows:
             for folder in old:
                 shutil.rmtree(folder.path, ignore_errors=True)
             left = len(others())
-            rows.append(("", f"removed {len(old) - left} folders of other versions, {size}"
+            rows.append(("", f"removed {counted(len(old) - left, 'folder')} of other versions, {size}"
                              + (f"; cannot remove {left}" if left else "")))  # fmt: skip
         else:
             rows.append(("", f"{len(old)} of other versions, {size}; --clean removes them"))
@@ -145,12 +146,9 @@ def advice() -> list[str]:
 
 def run(config: DoctorConfig) -> int:
     """Print the report and return the exit code. Raises StoppedRun if the kernels do not work."""
-    from rich.table import Table
-
-    from ..errors import StoppedRun
     from .console import CompileBar
     from .progress import progress
-    from .tables import WideConsole
+    from .tables import FittedConsole
 
     open_backend("numba", config.threads)
     rows = machine()
@@ -158,7 +156,7 @@ def run(config: DoctorConfig) -> int:
         with progress() as shown:
             rows += measured(shown.stage)
     rows += software()
-    console, bar = WideConsole(), None
+    console, bar = FittedConsole(), None
 
     def tell(operation: str, number: int, total: int) -> None:
         nonlocal bar
@@ -171,14 +169,12 @@ def run(config: DoctorConfig) -> int:
     rows += cache(config.clean)
     if not problem:
         wanted = "float32 and float64" if config.float64 else "float32"
-        rows.append(("kernels", f"compiled {bar.count} for {wanted} in {bar.seconds:.1f} s" if bar and bar.count
-                                else f"all kernels for {wanted} were already compiled"))  # fmt: skip
-    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        table.add_row(*row)
-    console.show(table)
-    for line in advice():
-        console.print(line, soft_wrap=True)
+        compiled = f"all kernels for {wanted} were already compiled"
+        if bar and bar.count:
+            compiled = f"compiled {counted(bar.count, 'kernel')} for {wanted} in {bar.seconds:.1f} s"
+        rows.append(("kernels", compiled))
+    console.facts(rows)
+    console.say(*advice())
     if problem:
         raise StoppedRun(problem)
     return 0

@@ -6,9 +6,11 @@ import contextlib
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
+from ..config import STANDARD
 from ..errors import escaped
-from ..files import check_writable, write_text
+from ..files import check_writable, read_standard_input, write_text
 from ..model.writing import stream
 from ..runs.trained import Run
 from .arguments import GenerateCommand
@@ -19,6 +21,8 @@ def run(config: GenerateCommand) -> int:
     """Print the text while it is sampled, or write it to a file; return the exit code."""
     out = "" if config.out == "-" else config.out
     check_writable(out)
+    if config.prompt == STANDARD:
+        config = replace(config, prompt=read_standard_input("The prompt"))
     trained = Run.load(config.run, config.backend, config.threads)
     characters = stream(trained.model, trained.tokenizer, config)
     with _report_compiling() if config.backend == "numba" else contextlib.nullcontext():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -11,14 +11,15 @@ import numpy as np
 
 from ..agreement.comparison import make_arguments
 from ..backends import open_backend
+from ..errors import UserError, counted
 from ..kernels.numba_jit._runtime.launches import Kernel
 from ..kernels.numba_jit._runtime.target import TARGET
 from ..kernels.numba_jit._simd import tiles
 from ..measuring.assembly import Loop, loops
-from ..measuring.kernel_jobs import job, letters_for, profile_jobs
+from ..measuring.kernel_jobs import Job, job, letters_for, profile_jobs
 from ..measuring.options import ProfileKernelConfig
 from .progress import progress
-from .tables import WideConsole, make_table
+from .tables import FittedConsole, make_table
 
 SHORT_CTX = 64  # compiled code does not depend on the size
 SHOWN = 80  # lines of a loop
@@ -28,41 +29,59 @@ LEGEND = (
 )
 
 
-def show_asm(config: ProfileKernelConfig, console: WideConsole) -> int:
+def show_asm(config: ProfileKernelConfig, console: FittedConsole) -> int:
     """Compile the requested kernels, find their hot loops and print them; return the exit code."""
-    listings: list[tuple[str, Loop]] = []
-    rows, without = [], []
+    found: dict[str, list[tuple[str, Loop]]] = {}
+    jobs = profile_jobs(config)
     with progress() as shown:
-        for one in profile_jobs(config):
-            shown.stage(f"Compiling {one.operation}")
-            found = list(hot_loops(one.operation, config))
-            if not found:
-                without.append(one.operation)
-            for name, loop in found:
-                rows.append([one.operation, name, loop.instruction_set, str(loop.vector_bits or "-"), str(loop.fmas),
-                             str(loop.arithmetic), str(loop.loads), str(loop.stores), str(loop.spills),
-                             str(loop.instructions)])  # fmt: skip
-                listings.append((f"{one.operation}: {name}", loop))
+        for one in jobs:
+            name = one.own.label if one.own else one.operation
+            shown.stage(f"Compiling {name}")
+            pairs = own_loops(one, config) if one.own else hot_loops(one.operation, config)
+            found[name] = sorted(pairs, key=lambda pair: _work(pair[1]), reverse=True)
+    rows = [
+        [kernel, function, loop.instruction_set, str(loop.vector_bits or "-"), str(loop.fmas), str(loop.arithmetic),
+         str(loop.loads), str(loop.stores), str(loop.spills), str(loop.instructions)]
+        for kernel, named in found.items() for function, loop in named
+    ]  # fmt: skip
     console.show(make_table(
         f"The hot loops of the numba backend, {config.dtype}; compiled for {TARGET.name}",
         ["kernel", "function", "set"],
         ["bits", "FMAs", "arithmetic", "loads", "stores", "spills", "all"], rows,
+        ["all", "set", "arithmetic", "stores", "loads", "spills", "bits"], ["function"],
     ))  # fmt: skip
-    console.print(LEGEND, soft_wrap=True)
-    for operation in without:
-        console.print(f"{operation} has no such loop: its arithmetic is compiled separately and called by address.",
-                      soft_wrap=True)  # fmt: skip
-    seen = set()
-    for title, loop in listings:
-        if loop.lines in seen:
-            continue
-        seen.add(loop.lines)
-        console.print(f"\n{title}", soft_wrap=True)
+    console.say(LEGEND)
+    for kernel, named in found.items():
+        if not named:
+            why = "its arithmetic is compiled separately and called by address"
+            if any(one.own and one.own.label == kernel for one in jobs):
+                why = "few of its instructions compute"
+            console.say(f"{kernel} has no such loop: {why}.")
+    listed, left_out = listings(found, config.all_loops)
+    for title, loop in listed:
+        console.say("", title)
         for line in loop.lines[:SHOWN]:
             console.print(f"    {line}", soft_wrap=True)
         if len(loop.lines) > SHOWN:
-            console.print(f"    ... and {len(loop.lines) - SHOWN} more lines", soft_wrap=True)
+            console.say(f"    ... and {counted(len(loop.lines) - SHOWN, 'more line')}")
+    if left_out:
+        console.say("", f"{counted(left_out, 'other loop')} not shown; --all-loops shows them.")
     return 0
+
+
+def listings(
+    found: Mapping[str, Sequence[tuple[str, Loop]]], all_loops: bool
+) -> tuple[list[tuple[str, Loop]], int]:
+    """Return (title, loop) of the loops to print, and how many others there are. Each is printed once, even if several
+    kernels share it; `found` has those of a kernel in order, the one that computes the most first."""
+    unique: dict[tuple[str, ...], tuple[str, Loop]] = {}
+    first: set[tuple[str, ...]] = set()
+    for kernel, named in found.items():
+        for number, (function, loop) in enumerate(named):
+            unique.setdefault(loop.lines, (f"{kernel}: {function}", loop))
+            first |= {loop.lines} if number == 0 else set()
+    listed = [pair for lines, pair in unique.items() if all_loops or lines in first]
+    return listed, len(unique) - len(listed)
 
 
 def hot_loops(operation: str, config: ProfileKernelConfig) -> Iterator[tuple[str, Loop]]:
@@ -71,19 +90,12 @@ def hot_loops(operation: str, config: ProfileKernelConfig) -> Iterator[tuple[str
     The matrix product has one loop per tile.
     """
     backend = open_backend("numba", config.threads)
-    letters = letters_for(config) | {"T": SHORT_CTX, "B": 1, "N": SHORT_CTX, "S": SHORT_CTX, "R": SHORT_CTX, "P": 4096}
-    one = job(operation, letters)
     function = getattr(backend, operation)
-    function(**make_arguments(one.case, config.dtype))
+    function(**_short_arguments(operation, config))
     used = _names(function.__wrapped__)
     for name, value in used.items():
-        if isinstance(value, Kernel):
-            texts = _compiled_anew(value)
-            found = [loop for text in texts for loop in loops(text)]
-            if found:
-                best = max(found, key=_work)
-                if 8 * (best.fmas + best.arithmetic) >= best.instructions:  # other loops call functions or copy
-                    yield name, best
+        if isinstance(value, Kernel) and (best := _hottest(value)):
+            yield name, best
     if "product_address" in used:
         found = [loop for loop in loops(product_asm(config.dtype)) if loop.fmas]
         most = max((loop.fmas for loop in found), default=0)
@@ -91,8 +103,36 @@ def hot_loops(operation: str, config: ProfileKernelConfig) -> Iterator[tuple[str
             yield f"product, tile {number + 1}", loop
 
 
-def _work(loop: Loop) -> tuple[int, int]:
-    return loop.fmas + loop.arithmetic, loop.vector_bits
+def own_loops(one: Job, config: ProfileKernelConfig) -> Iterator[tuple[str, Loop]]:
+    """Yield (function, its hottest loop) of a kernel of the user's. Raises UserError if Numba does not compile it."""
+    assert one.own is not None
+    open_backend("numba", config.threads)
+    function = one.own.load()
+    if not hasattr(function, "py_func"):
+        raise UserError(f"{one.own.label} is not compiled by Numba, so --asm cannot show its machine code.")
+    try:
+        function(**_short_arguments(one.operation, config))
+    except Exception as error:  # it is the user's
+        raise UserError(f"{one.own.label}: {type(error).__name__}: {' '.join(str(error).split())[:300]}.") from error
+    if best := _hottest(function):
+        yield one.own.function, best
+
+
+def _short_arguments(operation: str, config: ProfileKernelConfig) -> dict[str, Any]:
+    letters = letters_for(config) | {"T": SHORT_CTX, "B": 1, "N": SHORT_CTX, "S": SHORT_CTX, "R": SHORT_CTX, "P": 4096}
+    return make_arguments(job(operation, letters).case, config.dtype)
+
+
+def _hottest(dispatcher: Any) -> Loop | None:
+    """Return the loop of a compiled function that computes the most; None if it only calls functions or copies."""
+    found = [loop for text in _compiled_anew(dispatcher) for loop in loops(text)]
+    best = max(found, key=_work, default=None)
+    return best if best and 8 * (best.fmas + best.arithmetic) >= best.instructions else None
+
+
+def _work(loop: Loop) -> tuple[int, int, int]:
+    """Return what decides which loop matters: first of all its multiply-adds."""
+    return loop.fmas, loop.arithmetic, loop.vector_bits
 
 
 def product_asm(dtype: str) -> str:

@@ -7,13 +7,14 @@ from datetime import timedelta
 
 from ..config import TrainConfig
 from ..data.corpus import TRAINING_SHARE
+from ..errors import counted
 from ..files import check_writable
 from ..machine import readable
 from ..measuring.results import write_json
 from ..planning.plan import Plan, Way, make_plan
 from .arguments import PlanCommand
 from .progress import progress
-from .tables import WideConsole, make_table, number
+from .tables import console_beside, duration, make_table, number
 
 PARTS = (
     ("weights", "weights"), ("gradients", "gradients"), ("moments", "AdamW's two moments"),
@@ -27,13 +28,11 @@ def show_plan(config: TrainConfig, json: str = "") -> int:
     check_writable(json)
     with progress() as shown:
         plan = make_plan(config, shown)
-    console = WideConsole()
-    for name, value in facts(plan):
-        console.print(f"{name:<9}{value}", soft_wrap=True)
+    console = console_beside(json)
+    console.facts(facts(plan))
     console.show(make_table("", ["memory"], HEADS, memory_rows(plan)))
     console.show(make_table("", ["per step"], HEADS, step_rows(plan)))
-    for line in notes(plan):
-        console.print(line, soft_wrap=True)
+    console.say(*notes(plan))
     if json:
         write_json(json, plan.as_object())
     return 0
@@ -47,9 +46,11 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     batches = f"{config.accumulate} x " if config.accumulate > 1 else ""
     return [
         ("text", f"{plan.characters:,} characters, {plan.vocabulary:,} distinct; seen {number(plan.epochs)} times"),
-        ("model", f"{plan.parameters:,} parameters: {model.layers} layers of {model.dim} channels and {model.heads} "
-                  f"heads, context {model.ctx:,}, {model.dtype}"),
-        ("step", f"{plan.tokens:,} tokens: {batches}{config.batch} sequences of {model.ctx:,}; {config.steps:,} steps"),
+        ("model", f"{plan.parameters:,} parameters: {counted(model.layers, 'layer')} of "
+                  f"{counted(model.dim, 'channel')} and {counted(model.heads, 'head')}, context {model.ctx:,}, "
+                  f"{model.dtype}"),
+        ("step", f"{plan.tokens:,} tokens: {batches}{counted(config.batch, 'sequence')} of {model.ctx:,}; "
+                 f"{counted(config.steps, 'step')}"),
         ("kernels", plan.kernels),
     ]  # fmt: skip
 
@@ -75,13 +76,13 @@ def step_rows(plan: Plan) -> list[list[str]]:
 
     return [
         row("GFLOP in matrix products", lambda way: number(way.flops / 1e9)),
-        row("expected ms", lambda way: number(way.ms)),
+        row("expected time", lambda way: duration(way.ms)),
         row("expected tokens/s", lambda way: f"{plan.tokens / way.ms * 1e3:,.0f}"),
-        row(f"all {plan.config.steps:,} steps", lambda way: duration(way, plan.config.steps)),
+        row(f"all {plan.config.steps:,} steps", lambda way: clock(way, plan.config.steps)),
     ]
 
 
-def duration(way: Way, steps: int) -> str:
+def clock(way: Way, steps: int) -> str:
     seconds = way.ms / 1e3 * steps
     return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ..errors import UserError
-from ..files import check_writable
+from ..config import STANDARD
+from ..files import check_writable, write_text
 from ..measuring.options import ProfileKernelConfig, ProfileStepConfig
-from ..measuring.results import KernelResult, check_results_files, write_json
+from ..measuring.results import KernelResult, check_results_files, extras, write_json
 from ..measuring.roofline import Bound
 from ..measuring.step_profile import NARROW, StepProfile
 from ..measuring.step_profile import profile_step as take_apart
@@ -16,7 +16,16 @@ from ..measuring.step_summary import as_object, by_kernel, by_place
 from ..measuring.stopwatch import Rules
 from ..measuring.trace import trace_events
 from .progress import progress
-from .tables import WideConsole, make_table, number, show_and_save, write_picture
+from .tables import (
+    FittedConsole,
+    console_beside,
+    default_picture,
+    draw,
+    duration,
+    make_table,
+    number,
+    show_and_save,
+)
 
 
 def profile_step(config: ProfileStepConfig) -> int:
@@ -24,38 +33,38 @@ def profile_step(config: ProfileStepConfig) -> int:
     check_writable(config.trace, config.json)
     with progress() as shown:
         profile = take_apart(config, shown)
-    console, size = WideConsole(), profile.size
+    console, size = console_beside(config.trace, config.json), profile.size
     title = (f"A training step by kernel: ctx {size.ctx}, dim {size.dim}, layers {size.layers}, heads {size.heads}, "
-             f"batch {size.batch}, vocab {size.vocab}, {size.dtype}; {profile.kernels}")  # fmt: skip
+             f"batch {size.batch}, vocab {size.vocab}{extras(as_object(profile))}, {size.dtype}; "
+             f"{profile.kernels}")  # fmt: skip
     rows = []
     for row in by_kernel(profile):
         figures = [
-            str(row["launches"]), *map(number, (row["gflops"], row["gbytes_per_s"], row["bound_ms"])), row["bound"],
-            f"{row['of_bound']:.0%}",
+            str(row["launches"]), *map(number, (row["gflops"], row["gbytes_per_s"])), duration(row["bound_ms"]),
+            row["bound"], f"{row['of_bound']:.0%}",
         ] if row["launches"] else [""] * 6  # fmt: skip
-        rows.append([row["kernel"], row["weight"], figures[0], number(row["ms"]), f"{row['share']:.1%}", *figures[1:]])
+        rows.append([row["kernel"], row["weight"], figures[0], duration(row["ms"]), f"{row['share']:.1%}",
+                     *figures[1:]])  # fmt: skip
     bound = Bound.sum(profile.bounds).ns
-    rows.append(["total", "", str(len(profile.calls)), number(profile.whole / 1e6), "100.0%", "", "",
-                 number(bound / 1e6), "", f"{bound / profile.whole:.0%}"])  # fmt: skip
-    columns = ["launches", "ms", "share", "GFLOP/s", "GB/s", "bound ms", "by", "of bound"]
-    console.show(make_table(title, ["kernel", "weight"], columns, rows))
+    rows.append(["total", "", str(len(profile.calls)), duration(profile.whole / 1e6), "100.0%", "", "",
+                 duration(bound / 1e6), "", f"{bound / profile.whole:.0%}"])  # fmt: skip
+    columns = ["calls", "time", "share", "GFLOP/s", "GB/s", "bound", "by", "of bound"]
+    droppable = ["GB/s", "by", "bound", "GFLOP/s", "calls", "of bound", "share", "weight"]
+    console.show(make_table(title, ["kernel", "weight"], columns, rows, droppable, ["kernel"]))
     rows = [
-        [row["place"], *(number(row[phase]) if row[phase] else "" for phase in ("forward", "backward")),
-         number(row["ms"]), f"{row['share']:.1%}"]
+        [row["place"], *(duration(row[phase]) if row[phase] else "" for phase in ("forward", "backward")),
+         duration(row["ms"]), f"{row['share']:.1%}"]
         for row in by_place(profile)
     ]  # fmt: skip
-    console.show(make_table("By layer", ["layer"], ["forward ms", "backward ms", "ms", "share"], rows))
-    for line in notes(profile):
-        console.print(line, soft_wrap=True)
+    console.show(make_table("By layer", ["layer"], ["forward", "backward", "time", "share"], rows,
+                            ["backward", "forward"]))  # fmt: skip
+    console.say(*notes(profile))
     if config.json:
         write_json(config.json, as_object(profile))
     if config.trace:
-        try:
-            with open(config.trace, "w", encoding="utf-8") as file:
-                json.dump(trace_events(profile), file)
-        except OSError as error:
-            raise UserError(f"Cannot write {config.trace}: {error.strerror}.") from None
-        console.print(f"{config.trace}: open it at https://ui.perfetto.dev or https://speedscope.app", soft_wrap=True)
+        write_text(config.trace, json.dumps(trace_events(profile)) + "\n")
+        where = "The trace" if config.trace == STANDARD else config.trace
+        console.say(f"{where}: open it at https://ui.perfetto.dev or https://speedscope.app")
     return 0
 
 
@@ -66,14 +75,14 @@ def notes(profile: StepProfile) -> list[str]:
     found = [
         "Bound: the least time that the calls can take: their arithmetic at the "
         f"{profile.peak_gflops:.0f} GFLOP/s that the vector units reached in this run, or their bytes at the rate of a "
-        "triad over as many bytes, in cache or in memory, whichever is longer.",
-        f"{profile.steps} steps were measured, each next to one without instruments: {number(noted)} and "
-        f"{number(plain)} ms. Intervals are at 95 %.",
+        "triad over arrays as large as theirs, in cache or in memory, whichever is longer.",
+        f"{profile.steps} steps were measured, each next to one without instruments: {duration(noted)} and "
+        f"{duration(plain)}. Intervals are at 95 %.",
         f"The parts add up to {profile.covered.median:.2%} of the same steps timed as a whole, and to "
         f"{coverage.median:.1%} of the steps without instruments ({coverage.low:.1%} to {coverage.high:.1%}).",
         f"Measuring slows a step by {slowdown.median - 1:+.1%} ({slowdown.low - 1:+.1%} to {slowdown.high - 1:+.1%}); "
         f"the instruments alone cost {profile.instruments:.2%} of a step.",
-        f"The first step, including compilation, took {profile.first_s:.1f} s and is excluded.",
+        f"The first step, including compilation, took {duration(1e3 * profile.first_s)} and is excluded.",
     ]
     if slowdown.width > NARROW:
         found.append("The machine was too busy for narrower intervals; measure when it is idle or with more --seconds.")
@@ -83,24 +92,28 @@ def notes(profile: StepProfile) -> list[str]:
 def profile_kernels(config: ProfileKernelConfig) -> int:
     from ..measuring.kernel_jobs import profile_jobs
     from ..measuring.kernel_times import measure
-    from ..measuring.pictures import draw_roofline
-    from ..plots import png
 
-    console = WideConsole()
     if config.asm:
         from .hot_loops import show_asm
 
-        return show_asm(config, console)
+        return show_asm(config, FittedConsole())
+    out = config.out or default_picture("", "roofline.png")
     jobs = profile_jobs(config)
-    check_results_files(config.json, "", KernelResult)
-    check_writable(config.out)
+    check_results_files(config.json, "", KernelResult, config.out)
     rules = Rules(seconds=config.seconds, cold=config.cold)
     threads = [config.threads] if config.threads else []
     with progress() as shown:
         results = measure(jobs, config.backend, threads, config.dtype, rules, shown)
+    console = console_beside(config.json, out)
     show_and_save(console, config, results)
-    write_picture(console, config.out, png(draw_roofline(results)))
+    draw(console, out, lambda: _roofline(results))
     return 0
+
+
+def _roofline(results: list[KernelResult]) -> Any:
+    from ..measuring.pictures import draw_roofline  # imports matplotlib, which can fail
+
+    return draw_roofline(results)
 
 
 def profile_list() -> int:
@@ -111,9 +124,9 @@ def profile_list() -> int:
     for family, names in families().items():
         for name in names:
             rows.append([family, name, OPERATIONS[name].doc.splitlines()[0].strip(), *formula_cost(OPERATIONS[name])])
-    console = WideConsole()
+    console = FittedConsole()
     console.show(make_table("Kernels; flops and bytes are for the laptop preset", ["name", "operation", "formula"],
-                            ["flops", "bytes"], rows))  # fmt: skip
+                            ["flops", "bytes"], rows, ["name", "bytes", "flops"], ["formula"]))  # fmt: skip
     return 0
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
-from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    ProgressColumn,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.progress import Progress as Bar
+from rich.table import Column
 
 from ..reporter import Progress
+from .console import NARROW, PlainConsole
 
 
 class ShownProgress(Progress):
@@ -42,9 +49,16 @@ class ShownProgress(Progress):
 @contextmanager
 def progress() -> Iterator[ShownProgress]:
     """Show a bar during a long task; show nothing if standard error is not a terminal."""
-    console = Console(file=sys.stderr)
-    with Bar(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(bar_width=20), TimeElapsedColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
+    console = PlainConsole(stderr=True)
+    with Bar(*columns(console.width), console=console, transient=True, disable=not console.is_terminal,
+             expand=True) as bar:  # fmt: skip
         yield ShownProgress(bar)
+
+
+def columns(width: int) -> list[ProgressColumn]:
+    """Return what a bar consists of on a terminal with so many columns. Words give way before figures; a narrow
+    terminal shows a percentage instead of a bar."""
+    words = TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis"))
+    if width < NARROW:
+        return [words, TaskProgressColumn(), TimeElapsedColumn()]
+    return [SpinnerColumn(style="none"), words, BarColumn(bar_width=20), TimeElapsedColumn()]

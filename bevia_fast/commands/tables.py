@@ -2,44 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
-from ..errors import UserError, shown
+from ..config import STANDARD, picture_format
+from ..errors import counted, shown
+from ..files import RUNS, write_atomically, write_to_standard_output, writing
 from ..measuring.options import BenchKernelsConfig, ProfileKernelConfig
 from ..measuring.results import KernelResult, Pair, Result, StepResult, append_csv, append_json, peaks
 from .console import PlainConsole
+from .sheet import Sheet, wrapped
 
 
-def make_table(title: str, left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Return a table with `left` columns of text, then `right` columns of numbers."""
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for name in left:
-        table.add_column(name, no_wrap=True)
-    for name in right:
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    return table
+def make_table(
+    title: str, left: Sequence[str], right: Sequence[str], rows: Sequence[Sequence[str]], droppable: Sequence[str] = (),
+    sentences: Sequence[str] = (),
+) -> Sheet:  # fmt: skip
+    """Return a table with `left` columns of text, then `right` columns of numbers; see `Sheet` for the rest."""
+    return Sheet(title, left, right, {"": rows}, droppable, sentences)
 
 
-class WideConsole(PlainConsole):
-    """A console that never truncates or folds a table: lines may be longer than the terminal is wide."""
+LEAST_WIDTH = 20  # characters
 
-    def show(self, table: Table) -> None:
-        if table.title is not None:
-            self.print(table.title, style="italic", soft_wrap=True)  # rich would fold it at the width of the table
-            table.title = None
-        before = self.width
-        self.width = 1000
-        self.width = max(before, self.measure(table).maximum)
-        self.print(table)
-        self.width = before
+
+class FittedConsole(PlainConsole):
+    """A console that fits tables and sentences to the terminal, and never breaks a word or a number.
+
+    Where the output goes to a file or a pipe, nothing is left out and no line is broken, unless COLUMNS gives a width.
+    """
+
+    def __init__(self, stderr: bool = False) -> None:
+        super().__init__(stderr)
+        if self.width < LEAST_WIDTH:  # some terminals say 0
+            self.width = LEAST_WIDTH
+
+    @property
+    def room(self) -> int | None:
+        """The characters of a line; None if there is no limit."""
+        return self.width if self.is_terminal or os.environ.get("COLUMNS", "").isdigit() else None
+
+    def show(self, sheet: Sheet) -> None:
+        """Print a table."""
+        for style, line in sheet.lines(self.room):
+            self.print(line, style=style, soft_wrap=True)
+
+    def say(self, *lines: str, indent: str = "") -> None:
+        """Print sentences, each on lines of its own; lines that continue one begin with `indent`."""
+        for line in lines:
+            for part in wrapped(line, self.room, indent) or [""]:
+                self.print(part, soft_wrap=True)
+
+    def facts(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Print facts, each as a name and a value; a name of "" continues the fact before it."""
+        width = max(len(name) for name, _ in rows) + 2
+        for name, value in rows:
+            self.say(f"{name:<{width}}{value}", indent=" " * width)
 
 
 def machine(results: Sequence[Result]) -> str:
@@ -50,81 +69,66 @@ def machine(results: Sequence[Result]) -> str:
     return f"{results[0].cpu}; " + ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
-def step_table(title: str, results: Sequence[StepResult], varying: str = "") -> Table:
+def step_table(title: str, results: Sequence[StepResult], varying: str = "") -> Sheet:
     """Return a table of training steps; `varying` names the size in which they differ."""
+    varied = [varying] if varying and varying != "threads" else []
     fastest: dict[Any, float] = {}
     for result in results:
         value = getattr(result, varying) if varying else None
         fastest[value] = min(fastest.get(value, result.ms_median), result.ms_median)
     rows = []
     for result in results:
-        value = getattr(result, varying) if varying else None
+        least = fastest[getattr(result, varying) if varying else None]
         rows.append([
-            *([f"{value}"] if varying and varying != "threads" else []), result.backend, str(result.threads),
-            number(result.ms_median), f"{number(result.ms_p20)} - {number(result.ms_p80)}",
+            *(f"{getattr(result, name):,}" for name in varied), result.backend, str(result.threads),
+            duration(result.ms_median), span(result.ms_p20, result.ms_p80), compared(result.ms_median, least),
             f"{result.tokens_per_s:,.0f}", f"{result.gflops:.1f}", f"{result.fraction_of_peak:.1%}",
-            f"{result.ms_median / fastest[value]:.2f}", f"{result.peak_rss_mb:,.0f}", f"{result.first_step_s:.1f}",
+            f"{result.peak_rss_mb:,.0f}", duration(1e3 * result.first_step_s),
         ])  # fmt: skip
-    left = [*([varying] if varying and varying != "threads" else []), "backend"]
-    return make_table(
-        title, left,
-        ["threads", "ms/step", "p20 - p80", "tokens/s", "GFLOP/s", "of peak", "x fastest", "MB", "first step s"], rows,
-    )  # fmt: skip
+    columns = ["threads", "time/step", "p20 - p80", "compared", "tokens/s", "GFLOP/s", "of peak", "MB", "first step"]
+    droppable = ["first step", "GFLOP/s", "p20 - p80", "MB", "of peak", "tokens/s", "threads", "compared"]
+    return make_table(title, [*varied, "backend"], columns, rows, droppable, ["backend"])
 
 
-def context_table(results: Sequence[StepResult]) -> Table:
+def compared(ms: float, least: float) -> str:
+    """Return how much longer something takes than the fastest, in words."""
+    return "fastest" if ms <= least else f"{number(ms / least)}x as long"
+
+
+def context_table(results: Sequence[StepResult]) -> Sheet:
     """Return a table of training steps over the context length, with the memory of each."""
     first, rows = results[0], []
     for result in results:
         rows.append([
-            result.backend, f"{result.ctx:,}", number(result.ms_median),
-            f"{number(result.ms_p20)} - {number(result.ms_p80)}", number(1e3 / result.tokens_per_s),
-            f"{result.tokens_per_s:,.0f}", f"{result.fraction_of_peak:.1%}", number(result.over_bare_mb),
-            number(result.peak_rss_mb),
+            result.backend, f"{result.ctx:,}", duration(result.ms_median), span(result.ms_p20, result.ms_p80),
+            duration(1e3 / result.tokens_per_s), f"{result.tokens_per_s:,.0f}", f"{result.fraction_of_peak:.1%}",
+            number(result.over_bare_mb), number(result.peak_rss_mb),
         ])  # fmt: skip
     title = (f"A training step over the context length: dim {first.dim}, layers {first.layers}, heads {first.heads}, "
-             f"batch {first.batch}, {first.threads} threads, {first.dtype}")  # fmt: skip
-    columns = ["ctx", "ms/step", "p20 - p80", "ms/token", "tokens/s", "of peak", "MB", "MB of process"]
-    return make_table(title, ["backend"], columns, rows)
+             f"batch {first.batch}, {counted(first.threads, 'thread')}, {first.dtype}")  # fmt: skip
+    columns = ["ctx", "time/step", "p20 - p80", "time/token", "tokens/s", "of peak", "MB", "MB of process"]
+    droppable = ["MB of process", "p20 - p80", "of peak", "tokens/s", "time/token"]
+    return make_table(title, ["backend"], columns, rows, droppable, ["backend"])
 
 
-KERNEL_COLUMNS = ("", "threads", "ms", "p20 - p80", "GFLOP/s", "GB/s", "of peak", "of roof", "bound by", "memory MB",
-                  "first s")  # fmt: skip
+KERNEL_COLUMNS = ("threads", "time", "p20 - p80", "GFLOP/s", "GB/s", "of peak", "of roof", "bound by", "MB",
+                  "first call")  # fmt: skip
+KERNELS_DROP = ("first call", "MB", "p20 - p80", "of peak", "threads", "GB/s", "bound by", "GFLOP/s")
 
 
-def show_kernels(console: Console, title: str, results: Sequence[KernelResult]) -> None:
-    """Print a block for each kernel and size, with a line per backend."""
+def kernel_table(title: str, results: Sequence[KernelResult]) -> Sheet:
+    """Return a table with a block for each kernel and size, with a line per backend."""
     blocks: dict[str, list[list[str]]] = {}
     for result in results:
         heading = (f"{result.kernel}  {result.size}: {number(result.flops / 1e6)} MFLOP, "
                    f"{number(result.bytes / 1e6)} MB, {number(result.intensity)} FLOP/byte")  # fmt: skip
         blocks.setdefault(heading, []).append([
-            f"  {result.backend}", str(result.threads), number(result.ms_median),
-            f"{number(result.ms_p20)} - {number(result.ms_p80)}", number(result.gflops), number(result.gbytes_per_s),
+            f"  {result.backend}", str(result.threads), duration(result.ms_median),
+            span(result.ms_p20, result.ms_p80), number(result.gflops), number(result.gbytes_per_s),
             f"{result.fraction_of_peak:.1%}", f"{result.fraction_of_roof:.0%}", result.bound,
-            number(result.peak_rss_mb), f"{result.first_call_s:.1f}",
+            number(result.peak_rss_mb), duration(1e3 * result.first_call_s),
         ])  # fmt: skip
-    show_blocks(console, title, KERNEL_COLUMNS, blocks)
-
-
-def show_blocks(
-    console: Console, title: str, columns: Sequence[str], blocks: Mapping[str, Sequence[Sequence[str]]]
-) -> None:
-    """Print a table in which each block of rows has a heading above it."""
-    rows = [columns, *(row for block in blocks.values() for row in block)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        return "  ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)])
-
-    console.print(title, style="italic", soft_wrap=True)
-    console.print(line(columns), style="bold", soft_wrap=True)
-    for heading, block in blocks.items():
-        console.print(heading, style="cyan", soft_wrap=True)
-        for cells in block:
-            console.print(line(cells), soft_wrap=True)
-    console.print()
+    return Sheet(title, [""], KERNEL_COLUMNS, blocks, KERNELS_DROP)
 
 
 def kernel_notes(results: Sequence[KernelResult]) -> list[str]:
@@ -132,36 +136,52 @@ def kernel_notes(results: Sequence[KernelResult]) -> list[str]:
     return [
         f"Peak: {peaks(results)}, the most that the vector units reached in this run. Roof: the peak, or what the "
         "memory or cache that holds the kernel's arrays can feed, measured in the same run.",
-        "Memory: the peak of the process. First s: the first call, which includes compilation and is excluded.",
+        "MB: the peak memory of the process. First call: includes compilation and is excluded from the times.",
     ]
 
 
-def show_pairs(console: Console, found: Sequence[Pair]) -> None:
+def pair_table(found: Sequence[Pair]) -> Sheet:
+    """Return a table that compares two files of results."""
     blocks: dict[str, list[list[str]]] = {}
     for pair in found:
         blocks.setdefault(shown(pair.what), []).append([
-            f"  {shown(pair.who)}", number(pair.a["ms_median"]), number(pair.b["ms_median"]), f"{pair.ratio:.2f}",
+            f"  {shown(pair.who)}", duration(pair.a["ms_median"]), duration(pair.b["ms_median"]), f"{pair.ratio:.2f}",
             f"{pair.a['fraction_of_peak']:.1%}", f"{pair.b['fraction_of_peak']:.1%}",
         ])  # fmt: skip
-    columns = ("", "a ms", "b ms", "a/b", "a of its peak", "b of its peak")
-    show_blocks(console, "Two files of results; b is faster where a/b is above 1", columns, blocks)
+    columns = ("a", "b", "a/b", "a of its peak", "b of its peak")
+    title = "Two files of results; b is faster where a/b is above 1"
+    return Sheet(title, [""], columns, blocks, ("b of its peak", "a of its peak"))
 
 
 def number(value: float) -> str:
     """Return a number with three significant digits: 0.0123, 1.23, 12.3, 1,230."""
-    if value >= 100:
+    if value >= 99.95:
         return f"{value:,.0f}"
-    if value >= 10:
+    if value >= 9.995:
         return f"{value:.1f}"
-    if value >= 1:
+    if value >= 0.9995:
         return f"{value:.2f}"
     return f"{value:.3g}"
 
 
-def print_lines(console: Console, lines: Iterable[str]) -> None:
-    """Print lines without folding them, however narrow the terminal is."""
-    for line in lines:
-        console.print(line, soft_wrap=True)
+UNITS = ((1e-6, "ns"), (1e-3, "µs"), (1.0, "ms"), (1e3, "s"))
+
+
+def _unit(ms: float) -> tuple[float, str]:
+    """Return the unit in which so many milliseconds are below a thousand."""
+    return next((unit for unit in UNITS if ms < 999.5 * unit[0]), UNITS[-1])
+
+
+def duration(ms: float) -> str:
+    """Return a time in the unit that suits it: 850 ns, 12.3 µs, 1.23 ms, 51.2 s."""
+    size, unit = _unit(ms)
+    return f"{number(ms / size)} {unit}"
+
+
+def span(low: float, high: float) -> str:
+    """Return two times in milliseconds as a range, in one unit."""
+    size, unit = _unit(high)
+    return f"{number(low / size)} - {number(high / size)} {unit}"
 
 
 def save(config: Any, results: Sequence[Result]) -> None:
@@ -172,19 +192,51 @@ def save(config: Any, results: Sequence[Result]) -> None:
         append_csv(config.csv, results)
 
 
-def write_picture(console: Console, path: str, data: bytes) -> None:
+def write_picture(console: FittedConsole, path: str, data: bytes) -> None:
     """Write a picture and print its path. Raises UserError if it cannot be written."""
+    if path == STANDARD:
+        write_to_standard_output(data)
+        return
+    target = Path(os.path.realpath(path))  # keep a symbolic link
+    if target.is_file() or not target.exists():
+        write_atomically(target, data)
+    else:  # a pipe, a device
+        with writing(target):
+            target.write_bytes(data)
+    console.say(path)
+
+
+def default_picture(run: str, name: str) -> str:
+    """Return where a picture is written that has no name: into the folder of the run that is measured, or, if it is no
+    run that is measured, into the folder of all runs."""
+    folder = Path(run or RUNS)
+    return str((folder.parent if folder.is_file() else folder) / name)
+
+
+def draw(console: FittedConsole, path: str, figure: Callable[[], Any]) -> None:
+    """Draw and write a picture that illustrates results. One that fails is a note, because the results are there."""
     try:
-        Path(path).write_bytes(data)
-    except OSError as error:
-        raise UserError(f"Cannot write {path}: {error.strerror}.") from None
-    print_lines(console, [path])
+        from ..canvas import rendered
+
+        if path != STANDARD:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(console, path, rendered(figure(), picture_format(path)))
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
+        console.say(f"note: there is no picture {path}: {shown(reason).rstrip('.')}.")
+
+
+def console_beside(*paths: str) -> FittedConsole:
+    """Return the console for words beside files: standard error, if one of the files is standard output."""
+    return FittedConsole(stderr=STANDARD in paths)
 
 
 def show_and_save(
-    console: Console, config: BenchKernelsConfig | ProfileKernelConfig, results: Sequence[KernelResult]
+    console: FittedConsole, config: BenchKernelsConfig | ProfileKernelConfig, results: Sequence[KernelResult]
 ) -> None:
     """Show kernels as a table, and save them to the requested files."""
-    show_kernels(console, f"Kernels, {config.dtype}, caches {'cold' if config.cold else 'warm'}", results)
-    print_lines(console, [*kernel_notes(results), machine(results)])
+    console.show(kernel_table(f"Kernels, {config.dtype}, caches {'cold' if config.cold else 'warm'}", results))
+    console.say(*kernel_notes(results), machine(results))
     save(config, results)

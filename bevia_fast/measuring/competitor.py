@@ -45,12 +45,13 @@ class CompetitorError(UserError):
 
 
 class Competitor(AbstractContextManager["Competitor"]):
-    """A child process that times one thing: `name` is numpy, numba, torch-eager, ... or peak."""
+    """A child process that times one thing: `name` is numpy, numba, torch-eager, ..., peak, or own for a kernel of
+    the user's."""
 
     def __init__(self, name: str, threads: int, python: str = "") -> None:
         self.name, self.threads = name, threads
         environment = {key: value for key, value in os.environ.items() if key not in LIMITING_VARIABLES}
-        if name == "numpy" or name.startswith("torch"):
+        if name in ("numpy", "own") or name.startswith("torch"):
             environment.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
         foreign = [python, "-c", BOOTSTRAP, str(Path(__file__).parents[1] / "__init__.py")]
         own = [sys.executable, "-P", "-m", "bevia_fast.measuring.worker"]

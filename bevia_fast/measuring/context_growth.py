@@ -163,5 +163,7 @@ def _measure(key: Key, size: StepSize, config: BenchContextsConfig) -> Point:
         found = one.ask("context", **models, recompute=key[0] == RECOMPUTE, rules=as_request(rules))
         versions = one.ask("facts")["versions"]
     peak, bare = found["peak"] / 1e6, found["bare"] / 1e6
-    facts = {"peak_rss_mb": peak, "over_bare_mb": peak - bare, "versions": versions}
+    facts = {
+        "peak_rss_mb": peak, "over_bare_mb": peak - bare, "versions": versions, "recompute": key[0] == RECOMPUTE,
+    }  # fmt: skip
     return Point(key, size, Summary.of(found["samples"]), found["first_step_s"], facts)

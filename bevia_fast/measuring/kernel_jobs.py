@@ -6,13 +6,15 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..agreement.comparison import Case
 from ..errors import ConfigError
 from ..kernels.contract import OPERATIONS, Cost, Operation
-from .options import BenchKernelsConfig, ProfileKernelConfig
+from .option_groups import is_own
+from .options import SMALL, BenchKernelsConfig, ProfileKernelConfig
+from .own_kernel import OwnKernel, own_kernel
 
 _USUAL_ADAMW = {
     # decays so close to 1 that no moment becomes denormal over thousands of calls; both are exact in float32
@@ -29,7 +31,7 @@ GIVEN: dict[str, tuple[str, ...]] = {
 DROPOUT = {"rate": 0.1, "key": 1}
 _USUAL_SAMPLING = {"temperature": 0.8, "top_k": 0, "top_p": 1.0}
 SCALES: dict[str, dict[str, int]] = {
-    "small": {"ctx": 64, "batch": 12, "heads": 4, "dim": 128, "vocab": 65},  # the laptop preset
+    "small": SMALL,
     "medium": {"ctx": 256, "batch": 8, "heads": 6, "dim": 384, "vocab": 65},  # the baby preset, half a batch
     "large": {"ctx": 1024, "batch": 2, "heads": 12, "dim": 768, "vocab": 4096},
 }
@@ -43,6 +45,7 @@ class Job:
     dims: Mapping[str, int]
     given: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    own: OwnKernel | None = None  # a kernel of the user's to time beside the backends
 
     @property
     def size(self) -> str:
@@ -65,7 +68,7 @@ class Job:
             math.prod(spec.shape(self.dims)) * (4 if spec.below else itemsize)
             for spec in OPERATIONS[self.operation].arrays if not spec.optional or spec.name in self.given
         )  # fmt: skip
-        total = (4 + len(backends)) * arrays
+        total = (4 + len(backends) + (self.own is not None)) * arrays
         if self.operation in ("attention_forward", "attention_backward"):  # NumPy's arrays of T x T
             squares = 6 * self.dims["B"] * self.dims["NH"] * self.dims["T"] ** 2 * itemsize
             total += (1 + list(backends).count("numpy")) * squares
@@ -140,12 +143,16 @@ def letters_for(config: ProfileKernelConfig) -> dict[str, int]:
 def profile_jobs(config: ProfileKernelConfig) -> list[Job]:
     """Return the calls that `profile KERNEL ...` measures."""
     letters = letters_for(config)
-    return [job(operation, letters) for operation in chosen(config.kernels)]
+    own = [own_kernel(name, config.like) for name in config.kernels if is_own(name)]
+    jobs = [replace(job(one.operation, letters), own=one) for one in own]
+    return jobs + [job(operation, letters) for operation in chosen([n for n in config.kernels if not is_own(n)])]
 
 
 def bench_jobs(config: BenchKernelsConfig) -> list[Job]:
     """Return the calls that `bench kernels` measures: each kernel at each scale."""
-    scales = [letters_of(**scale) for scale in SCALES.values()][: 1 if config.quick else None]
+    sizes = config.sizes()
+    wanted = [sizes] if sizes else list(SCALES.values())[: 1 if config.quick else None]
+    scales = [letters_of(**scale) for scale in wanted]
     jobs = []
     for operation in chosen(config.only or ("all",)):
         jobs += [job(operation, letters) for letters in scales]

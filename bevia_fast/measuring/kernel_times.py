@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..backends import default_threads
@@ -13,6 +13,7 @@ from ..machine import cpu_name, refuse_too_large
 from ..reporter import Progress
 from .competitor import Competitor, as_request
 from .kernel_jobs import Job
+from .own_kernel import PROCESS
 from .results import KernelResult, today
 from .roofline import Roofs
 from .stopwatch import Rules, Summary
@@ -53,6 +54,9 @@ def measure(
             for count in counts
             for name in dict.fromkeys(backends)
         }
+        helpers = {
+            count: processes.enter_context(Competitor(PROCESS, count)) for count in counts if any(j.own for j in jobs)
+        }
         for number, one in enumerate(jobs):
             progress.part(number, len(jobs), f"{number + 1} of {len(jobs)}, {one.operation} {one.size}")
             request = {"operation": one.operation, "dims": dict(one.dims), "given": list(one.given),
@@ -60,23 +64,44 @@ def measure(
             verdict = probes[counts[0]].ask("agree", **request)
             if not verdict["ok"]:
                 raise StoppedRun(f"The backends disagree, so nothing was timed: {verdict['worst']}.")
+            entered = competitors | _own(one, helpers, request)
             first = {}
-            for key, competitor in competitors.items():
-                answer = competitor.ask("kernel", rules=as_request(rules), **request)
+            for key, competitor in entered.items():
+                own = {"own": asdict(one.own)} if one.own and competitor in helpers.values() else {}
+                answer = competitor.ask("kernel", rules=as_request(rules), **own, **request)
                 first[key] = answer["first_call_s"]
-            times = interleaved(competitors, rules, progress).times
+            times = interleaved(entered, rules, progress).times
             for roof in roofs.values():
-                roof.measure(one.cost(dtype).bytes)
+                roof.measure(one.cost(dtype).working_set)
             for (name, count), summary in times.items():
-                facts = competitors[name, count].ask("facts")
+                facts = entered[name, count].ask("facts")
                 measured.append(Timing(one, name, count, summary, first[name, count], facts))
         # only now are the roofs known: they are the highest of the run
         return [_result(timing, dtype, roofs[timing.threads], rules.cold) for timing in measured]
 
 
+def _own(
+    one: Job, helpers: Mapping[int, Competitor], request: dict[str, Any]
+) -> dict[tuple[str, int], Competitor]:
+    """Return the processes that run the user's kernel of a job, if it has one, after comparing it with NumPy's.
+
+    Raises StoppedRun if it differs.
+    """
+    found: dict[tuple[str, int], Competitor] = {}
+    for count, helper in helpers.items() if one.own else ():
+        assert one.own is not None
+        helper.name = one.own.label
+        verdict = helper.ask("agree", own=asdict(one.own), **request)
+        if not verdict["ok"]:
+            raise StoppedRun(f"{one.own.label} differs from numpy, so nothing was timed: {verdict['worst']}.")
+        found[one.own.label, count] = helper
+    return found
+
+
 def _result(timing: Timing, dtype: str, roofs: Roofs, cold: bool) -> KernelResult:
     one, times, facts = timing.job, timing.times, timing.facts
-    cost, bandwidth = one.cost(dtype), roofs.gbytes_per_s(one.cost(dtype).bytes)
+    cost = one.cost(dtype)
+    bandwidth = roofs.gbytes_per_s(cost.working_set)
     gflops, fed = cost.flops / times.median, cost.intensity * bandwidth
     roof = min(roofs.gflops, fed)
     return KernelResult(
@@ -86,5 +111,6 @@ def _result(timing: Timing, dtype: str, roofs: Roofs, cold: bool) -> KernelResul
         gbytes_per_s=cost.bytes / times.median, peak_gflops=roofs.gflops, peak_gbytes_per_s=bandwidth,
         roof_gflops=roof, fraction_of_peak=gflops / roofs.gflops, fraction_of_roof=gflops / roof,
         bound="compute" if fed >= roofs.gflops else "memory", first_call_s=timing.first_s, cold=cold,
-        peak_rss_mb=facts["peak_rss_mb"], versions=facts["versions"], cpu=cpu_name(), date=today(),
+        triad_bytes=float(roofs.triad_bytes(cost.working_set)), peak_rss_mb=facts["peak_rss_mb"],
+        versions=facts["versions"], cpu=cpu_name(), date=today(),
     )  # fmt: skip

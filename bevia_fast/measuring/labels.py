@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from ..canvas import Figure
 
 Box = tuple[float, float, float, float]  # left, bottom, right, top on the page
 LABEL = 8.5  # font size of a label, in points
@@ -31,7 +32,6 @@ def place_labels(figure: Figure, axes: Any, points: Sequence[tuple[float, float,
             (x0, y0), (x1, y1) = axes.transData.transform(line.get_xydata())
             along = np.linspace((x0, y0), (x1, y1), 200)
             taken += [(x - 2, y - 2, x + 2, y + 2) for x, y in along]
-    taken.append(_box(axes.get_legend().get_window_extent(renderer)))
     frame = _box(axes.get_window_extent(renderer))
     for (x, y, text, color), (cx, cy) in sorted(zip(points, centers, strict=True), key=lambda p: -p[1][1]):
         sample = axes.text(0, 0, text, fontsize=LABEL)

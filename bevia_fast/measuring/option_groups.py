@@ -5,27 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
-from tyro.conf import arg
+from tyro.conf import Positional, arg
 
-from ..config import NONE, BackendName, ModelConfig, PresetName, check_range, preset
+from ..config import NONE, BackendName, ModelConfig, PresetName, TrainConfig, check_range, preset
 from ..errors import ConfigError
 
 PeerName = Literal["torch", "torch-eager", "torch-compile", "torch-bf16"]
 DtypeName = Literal["float32", "float64"]
 OverName = Literal["ctx", "threads", "batch", "dim"]
 FileName = Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)]
+PictureName = Annotated[str, arg(metavar="FILE", help_behavior_hint="")]
 
 TORCH_PEERS: tuple[PeerName, ...] = ("torch-eager", "torch-compile", "torch-bf16")
 
 
+def _default(text: str) -> Any:
+    return arg(help_behavior_hint=f"(default: {text}, or the run's)")
+
+
 @dataclass(frozen=True)
 class SizeOptions:
-    """The sizes of a model and a batch. A size of 0 is taken from the preset."""
+    """The sizes of a model and a batch: those of a run or of a preset, and changes to them."""
 
+    run: Positional[Annotated[str, arg(metavar="[RUN]", help_behavior_hint="")]] = ""
+    """Run folder or model.safetensors file whose model and batch to measure; the options change them."""
     preset: PresetName = "laptop"
-    """Preset for the sizes that are not given."""
+    """Preset for the sizes that are not given, where no run is named."""
     ctx: int = 0
-    """Context length in tokens. 0: from the preset, like the four sizes below."""
+    """Context length in tokens. 0: from the run or the preset, like the four sizes below."""
     dim: int = 0
     """Channels of the residual stream."""
     layers: int = 0
@@ -34,27 +41,52 @@ class SizeOptions:
     """Attention heads; dim must be divisible by it."""
     batch: int = 0
     """Sequences per batch."""
-    vocab: int = 65
+    vocab: Annotated[int, _default("65")] = 0
     """Vocabulary size."""
-    dtype: DtypeName = "float32"
+    dropout: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0, or the run's)")] = None
+    """Dropout probability."""
+    accumulate: Annotated[int, _default("1")] = 0
+    """Batches per step, whose gradients are added."""
+    recompute: bool = False
+    """Keep only the input of each layer and recompute the rest, as the run does if it was trained so."""
+    dtype: Annotated[
+        DtypeName | None, arg(metavar="{float32,float64}", help_behavior_hint="(default: float32, or the run's)")
+    ] = None
     """Floating-point type of weights and activations."""
 
     def check_sizes(self) -> None:
-        """Raise ConfigError if there is no model with these sizes."""
-        self.model()
-        check_range(self, "batch", 0, 1 << 20)
-        check_range(self, "vocab", 1, 1 << 21)
+        """Raise ConfigError if there is no model with these sizes, CheckpointError if there is no such run."""
+        self.step()
+        check_range(self, "vocab", 0, 1 << 21)
+
+    def step(self) -> TrainConfig:
+        """Return the options of training that decide about a step, with the values of the run or the preset for what is
+        not given."""
+        for name, most in (("ctx", 1 << 24), ("dim", 1 << 24), ("layers", 1 << 24), ("heads", 1 << 24),
+                           ("batch", 1 << 20), ("accumulate", 1 << 20)):  # fmt: skip
+            check_range(self, name, 0, most)
+        if self.run:
+            from .run_sizes import run_config
+
+            base = run_config(self.run)
+        else:
+            base = preset(self.preset, vocab_size=65)
+        model: dict[str, Any] = {name: value for name in ("ctx", "dim", "layers", "heads")
+                                 if (value := getattr(self, name))}  # fmt: skip
+        model |= {"vocab_size": self.vocab} if self.vocab else {}
+        model |= {name: value for name in ("dropout", "dtype") if (value := getattr(self, name)) is not None}
+        step = {name: value for name in ("batch", "accumulate") if (value := getattr(self, name))}
+        return replace(
+            base, model=replace(base.model, **model), **step, recompute=base.recompute or self.recompute
+        )
 
     def model(self) -> ModelConfig:
-        """Return the configuration of the model, with the preset's values for sizes of 0."""
-        for name in ("ctx", "dim", "layers", "heads"):
-            check_range(self, name, 0, 1 << 24)
-        changes = {name: value for name in ("ctx", "dim", "layers", "heads") if (value := getattr(self, name))}
-        return replace(preset(self.preset).model, vocab_size=self.vocab, dtype=self.dtype, **changes)
+        """Return the configuration of the model."""
+        return self.step().model
 
     def sequences(self) -> int:
         """Return the number of sequences per batch."""
-        return self.batch or preset(self.preset).batch
+        return self.step().batch
 
 
 @dataclass(frozen=True)
@@ -68,9 +100,9 @@ class TimingOptions:
     seconds: float = 3.0
     """Minimum time to measure each competitor, in seconds."""
     json: FileName = ""
-    """Append the results to the JSON list in this file, one object per result."""
+    """Append the results to the JSON list in this file, one object per result; - is standard output."""
     csv: FileName = ""
-    """Append the results to this CSV file, one row per result."""
+    """Append the results to this CSV file, one row per result; - is standard output."""
 
     def check_timing(self) -> None:
         """Raise ConfigError for options that cannot be measured."""
@@ -109,6 +141,11 @@ class PeerOptions:
         for name in self.peer:
             found += TORCH_PEERS if name == "torch" else (name,)
         return list(dict.fromkeys(found))
+
+
+def is_own(name: str) -> bool:
+    """Return whether a word on the command line names a kernel of the user's: FILE.py:FUNCTION."""
+    return ".py:" in name
 
 
 def check_seconds(config: Any) -> None:

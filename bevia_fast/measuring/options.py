@@ -8,18 +8,22 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional, arg
 
-from ..config import BackendName, ModelConfig, check_range
+from ..config import STANDARD, BackendName, ModelConfig, check_range, picture_format
 from ..errors import ConfigError
 from .option_groups import (
     DtypeName,
     FileName,
     OverName,
     PeerOptions,
+    PictureName,
     SizeOptions,
     TimingOptions,
     TurnOptions,
     check_seconds,
+    is_own,
 )
+
+SMALL = {"ctx": 64, "batch": 12, "heads": 4, "dim": 128, "vocab": 65}  # the laptop preset
 
 
 @dataclass(frozen=True)
@@ -33,8 +37,21 @@ class BenchStepConfig(SizeOptions, TurnOptions, PeerOptions):
 
 @dataclass(frozen=True)
 class BenchKernelsConfig(TurnOptions):
-    """Time every kernel, forward and backward, at a small, a medium and a large size."""
+    """Time every kernel, forward and backward, at a small, a medium and a large size, or at the size of a run or of the
+    options."""
 
+    run: Positional[Annotated[str, arg(metavar="[RUN]", help_behavior_hint="")]] = ""
+    """Run folder or model.safetensors file whose sizes to take; the options change them."""
+    ctx: int = 0
+    """Context length. 0: from the run; if no size is given, the three sizes; otherwise 64, and so below."""
+    batch: int = 0
+    """Sequences per batch. 0: likewise, 12."""
+    heads: int = 0
+    """Attention heads. 0: likewise, 4."""
+    dim: int = 0
+    """Channels; must be divisible by heads. 0: likewise, 128."""
+    vocab: int = 0
+    """Vocabulary size. 0: likewise, 65."""
     only: Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint="(default: all)")] = ()
     """Time only these kernels; `bevia-fast profile list` names them."""
     dtype: DtypeName = "float32"
@@ -48,6 +65,25 @@ class BenchKernelsConfig(TurnOptions):
 
     def __post_init__(self) -> None:
         self.check_timing()
+        for name in ("ctx", "batch", "heads", "dim", "vocab"):
+            check_range(self, name, 0, 1 << 24)
+        sizes = self.sizes()
+        if sizes and sizes["dim"] % sizes["heads"]:
+            raise ConfigError(f"--dim {sizes['dim']} is not divisible by --heads {sizes['heads']}.")
+        if sizes and self.quick:
+            raise ConfigError("--quick chooses the small one of the three sizes; omit it where a size is given.")
+
+    def sizes(self) -> dict[str, int]:
+        """Return the one size to measure; an empty dictionary stands for the three sizes."""
+        given = {name: value for name in ("ctx", "batch", "heads", "dim", "vocab") if (value := getattr(self, name))}
+        if self.run:
+            from .run_sizes import run_config
+
+            base = run_config(self.run)
+            model = base.model
+            return {"ctx": model.ctx, "batch": base.batch, "heads": model.heads, "dim": model.dim,
+                    "vocab": model.vocab_size} | given  # fmt: skip
+        return SMALL | given if given else {}
 
 
 @dataclass(frozen=True)
@@ -61,10 +97,12 @@ class BenchScalingConfig(SizeOptions, TurnOptions, PeerOptions):
         arg(metavar="INT ...", help_behavior_hint="(default: four, each twice the last; threads: 1 to physical cores)"),
     ] = ()
     """Values of that size."""
-    out: Annotated[str, arg(metavar="FILE")] = "scaling.png"
-    """PNG file to write."""
+    out: PictureName = ""
+    """Picture to write; its name ends in .png, .svg or .pdf. If omitted: scaling.png in the folder of the run, or in
+    runs."""
 
     def __post_init__(self) -> None:
+        picture_format(self.out)
         self.check_sizes()
         self.check_timing()
         if self.over == "threads" and self.threads:
@@ -107,10 +145,11 @@ class BenchContextsConfig(TimingOptions, PeerOptions):
     """Longest time that a step may take, in seconds; longer contexts are left out."""
     seconds: float = 2.0
     """Minimum time to measure each point, in seconds. At least three steps are timed, or one of more than 10 s."""
-    out: Annotated[str, arg(metavar="FILE")] = "contexts.png"
-    """PNG file to write."""
+    out: PictureName = ""
+    """Picture to write; its name ends in .png, .svg or .pdf. If omitted: contexts.png in the folder runs."""
 
     def __post_init__(self) -> None:
+        picture_format(self.out)
         check_range(self, "batch", 1, 1 << 20)
         check_range(self, "vocab", 1, 1 << 21)
         self.check_timing()
@@ -146,6 +185,8 @@ class BenchCompareConfig:
     """The results to compare with it."""
 
     def __post_init__(self) -> None:
+        if self.a == self.b == STANDARD:
+            raise ConfigError("Only one file can be -, which stands for standard input.")
         if not self.a or not self.b:
             raise ConfigError("Name two results files, as in: bevia-fast bench compare a.json b.json")
 
@@ -153,10 +194,13 @@ class BenchCompareConfig:
 @dataclass(frozen=True)
 class ProfileKernelConfig:
     """Compare single kernels with the limits of this machine. `bevia-fast profile list` lists the kernels,
-    `bevia-fast profile all` measures all of them, and `bevia-fast profile step` breaks down a training step."""
+    `bevia-fast profile all` measures all of them, and `bevia-fast profile step` breaks down a training step.
+    `bevia-fast profile mine.py:fast_gelu --like gelu_forward` measures a kernel of your own."""
 
     kernels: Positional[Annotated[tuple[str, ...], arg(metavar="KERNEL ...", help_behavior_hint="(required)")]]
-    """Kernels to measure: attention for both directions, attention_forward for one."""
+    """Kernels to measure: attention for both directions, attention_forward for one, FILE.py:FUNCTION for your own."""
+    like: Annotated[str, arg(metavar="KERNEL", help_behavior_hint="(default: the one with its name)")] = ""
+    """What your own kernel computes. It is called with the same arguments as this kernel, by name, and checked."""
     ctx: int = 1024
     """Context length: positions per sequence."""
     batch: int = 1
@@ -185,14 +229,21 @@ class ProfileKernelConfig:
     """Empty the caches before each call."""
     asm: bool = False
     """Show the hot loop of the machine code: instruction set, vector width, FMAs, loads, spills."""
-    out: Annotated[str, arg(metavar="FILE")] = "roofline.png"
-    """PNG file to write."""
+    all_loops: bool = False
+    """With --asm, show the machine code of every hot loop and not only of that with the most FMAs of each kernel."""
+    out: PictureName = ""
+    """Picture to write; its name ends in .png, .svg or .pdf. If omitted: roofline.png in the folder runs."""
     json: FileName = ""
-    """Append the results to the JSON list in this file, one object per result."""
+    """Append the results to the JSON list in this file, one object per result; - is standard output."""
 
     def __post_init__(self) -> None:
+        picture_format(self.out)
         if self.asm and "numba" not in self.backend:
             raise ConfigError("--asm shows the machine code of numba; add numba to --backend.")
+        if self.all_loops and not self.asm:
+            raise ConfigError("--all-loops needs --asm.")
+        if self.like and not any(is_own(name) for name in self.kernels):
+            raise ConfigError("--like says what your own kernel computes, and none is named; name it FILE.py:FUNCTION.")
         if not self.kernels:
             raise ConfigError("Name a kernel, such as attention; bevia-fast profile list lists them all.")
         most = 1 << 24
@@ -225,9 +276,9 @@ class ProfileStepConfig(SizeOptions):
     seconds: float = 4.0
     """Minimum time to measure, in seconds; half of it without the instruments, to measure their overhead."""
     trace: FileName = ""
-    """Write the last steps to this file in Trace Event format, for Perfetto or speedscope."""
+    """Write the last steps to this file in Trace Event format, for Perfetto or speedscope; - is standard output."""
     json: FileName = ""
-    """Write the figures to this file as one JSON object."""
+    """Write the figures to this file as one JSON object; - is standard output."""
 
     def __post_init__(self) -> None:
         self.check_sizes()
@@ -250,8 +301,11 @@ BENCHES: dict[str, type] = {
 PROFILES: dict[str, type] = {"step": ProfileStepConfig, "list": ProfileListConfig}  # other words are kernels
 
 
-def refuse_empty(arguments: Sequence[str], config: object) -> None:
-    """Raise ConfigError for an option that takes any number of values but was given none."""
+def refuse_unclear(arguments: Sequence[str], config: object) -> None:
+    """Raise ConfigError for an option that takes any number of values but was given none, or for a preset beside a run,
+    which has its own sizes."""
+    if getattr(config, "run", "") and any(word.split("=")[0] == "--preset" for word in arguments):
+        raise ConfigError("--preset cannot be combined with a run, which has its own sizes; name either.")
     for argument, following in zip(arguments, [*arguments, "--"][1:], strict=True):
         if following.startswith("--") and getattr(config, argument[2:].replace("-", "_"), None) == ():
             raise ConfigError(f"{argument} needs at least one value.")

@@ -59,6 +59,7 @@ class Agreement:
         """`free`: bytes that NumPy's kernels may take."""
         self.size, self.folder, self.report, self.progress = size, folder, report, progress
         self.keys = list(keys)  # the competitors that are left
+        self.recompute = False  # whether all of ours recompute; RECOMPUTE always does
         self.shape = checked_shape(size, free)
         arrays: dict[str, Any] = dict(Parameters.initial(size.model, 0))
         np.savez(folder / "weights.npz", **arrays)
@@ -80,7 +81,8 @@ class Agreement:
         try:
             answer = competitor.ask(
                 "step", size=asdict(self.size), weights=str(self.folder / "weights.npz"), gradients=str(path),
-                checked=self.shape, rules=None if rules is None else as_request(rules), recompute=key[0] == RECOMPUTE,
+                checked=self.shape, rules=None if rules is None else as_request(rules),
+                recompute=self.recompute or key[0] == RECOMPUTE,
             )  # fmt: skip
         except CompetitorError as error:
             self.leave_out(key, error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -10,8 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..errors import UserError, shown
-from ..files import check_writable, reading, refuse_special, write_text
+from ..config import STANDARD
+from ..errors import UserError, counted, shown
+from ..files import (
+    check_writable,
+    read_standard_input,
+    reading,
+    refuse_special,
+    write_text,
+    write_to_standard_output,
+)
 
 
 @dataclass(frozen=True)
@@ -22,6 +31,7 @@ class StepResult:
     only, see `training_step.StepSize.flops`. `peak_gflops` is the highest peak of the vector units measured in the same
     run with the same number of threads. `peak_rss_mb` is the peak memory of the process during the steps.
     `over_bare_mb` is that less the memory of the process with everything loaded but the model; 0 if not measured.
+    `accumulate` is the number of batches per step; `variant` is that of `training_step.StepSize`.
     """
 
     backend: str
@@ -44,6 +54,10 @@ class StepResult:
     peak_rss_mb: float
     first_step_s: float
     over_bare_mb: float = 0.0
+    dropout: float = 0.0
+    accumulate: int = 1
+    recompute: bool = False
+    variant: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)
     cpu: str = ""
     date: str = ""
@@ -55,8 +69,8 @@ class KernelResult:
 
     Times are in milliseconds, `first_call_s` in seconds and including compilation. `flops` and `bytes` follow the
     contract's cost model. `roof_gflops` is the lower of the peak of the vector units and the rate that the cache or
-    memory holding this many bytes can feed, both as the highest values measured in the same run. `peak_rss_mb` is the
-    peak memory of the process since it made the arguments.
+    memory holding its arrays can feed, both as the highest values measured in the same run, the latter with a triad
+    over arrays of `triad_bytes`. `peak_rss_mb` is the peak memory of the process since it made the arguments.
     """
 
     kernel: str
@@ -82,6 +96,7 @@ class KernelResult:
     first_call_s: float
     peak_rss_mb: float = 0.0
     cold: bool = False
+    triad_bytes: float = 0.0
     versions: Mapping[str, str] = field(default_factory=dict)
     cpu: str = ""
     date: str = ""
@@ -100,7 +115,10 @@ class StepReport:
 Result = StepResult | KernelResult
 
 # Two results with the same values here are the same measurement, perhaps on two machines.
-IDENTITY = ("kernel", "size", "backend", "threads", "dtype", "ctx", "dim", "layers", "heads", "batch", "vocab", "cold")
+IDENTITY = ("kernel", "size", "backend", "threads", "dtype", "ctx", "dim", "layers", "heads", "batch", "vocab", "cold",
+            "dropout", "accumulate", "recompute", "variant")  # fmt: skip
+# What earlier versions did not write was the same in all their results.
+SINCE = {"dropout": 0.0, "accumulate": 1, "recompute": False, "variant": ""}
 
 
 def today() -> str:
@@ -118,7 +136,7 @@ def highest_peaks(results: Sequence[Result]) -> dict[int, float]:
 def peaks(results: Sequence[Result]) -> str:
     """Return the highest peak for each number of threads, in words."""
     found = highest_peaks(results)
-    return ", ".join(f"{peak:.0f} GFLOP/s with {n} thread{'s' * (n > 1)}" for n, peak in found.items())
+    return ", ".join(f"{peak:.0f} GFLOP/s with {counted(n, 'thread')}" for n, peak in found.items())
 
 
 def write_json(path: str, figures: Mapping[str, Any]) -> None:
@@ -129,18 +147,20 @@ def write_json(path: str, figures: Mapping[str, Any]) -> None:
 def append_json(path: str, results: Sequence[Result]) -> None:
     """Append the results to the JSON list in a file, which is created if it does not exist.
 
-    Raises UserError if the file cannot be written or holds something else.
+    A path of - is standard output, to which the results alone are written. Raises UserError if the file cannot be
+    written or holds something else.
     """
-    before = read_json(path) if _has_content(path) else []
+    before = read_json(path) if path != STANDARD and _has_content(path) else []
     write_text(path, json.dumps([*before, *(asdict(result) for result in results)], indent=1) + "\n")
 
 
-def check_results_files(json_path: str, csv_path: str, kind: type) -> None:
-    """Check that results of this kind can be appended to the files, before anything is measured. Raises UserError."""
-    check_writable(json_path, csv_path)
-    if _has_content(json_path):
+def check_results_files(json_path: str, csv_path: str, kind: type, *others: str) -> None:
+    """Check that results of this kind can be appended to the files, and the `others` be written, before anything is
+    measured. Raises UserError."""
+    check_writable(json_path, csv_path, *others)
+    if json_path != STANDARD and _has_content(json_path):
         read_json(json_path)
-    if csv_path:
+    if csv_path and csv_path != STANDARD:
         _needs_header(csv_path, [field.name for field in fields(kind)])
 
 
@@ -170,25 +190,33 @@ def append_csv(path: str, results: Sequence[Result]) -> None:
     if not results:
         return
     names = [field.name for field in fields(results[0])]
-    new = _needs_header(path, names)
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    if path == STANDARD or _needs_header(path, names):
+        writer.writerow(names)
+    for result in results:
+        values = asdict(result)
+        writer.writerow([json.dumps(v) if isinstance(v, dict) else v for v in (values[n] for n in names)])
+    if path == STANDARD:
+        write_to_standard_output(rows.getvalue().encode())
+        return
     try:
         with open(path, "a", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            if new:
-                writer.writerow(names)
-            for result in results:
-                values = asdict(result)
-                writer.writerow([json.dumps(v) if isinstance(v, dict) else v for v in (values[n] for n in names)])
+            file.write(rows.getvalue())
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}.") from None
 
 
 def read_json(path: str) -> list[dict[str, Any]]:
-    """Return the results in a JSON file. Raises UserError if the file holds something else."""
+    """Return the results in a JSON file, or on standard input for a path of -. Raises UserError if it holds something
+    else."""
     try:
-        with reading(Path(path)):
-            refuse_special(Path(path))
-            data = json.loads(Path(path).read_bytes().decode("utf-8"))
+        if path == STANDARD:
+            data = json.loads(read_standard_input("Results"))
+        else:
+            with reading(Path(path)):
+                refuse_special(Path(path))
+                data = json.loads(Path(path).read_bytes().decode("utf-8"))
     except (ValueError, RecursionError):
         raise UserError(f"{shown(path)} is not a results file: it is not JSON.") from None
     if not isinstance(data, list) or not data:
@@ -239,18 +267,30 @@ def pairs(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> tuple[list[Pair],
     same measurement several times, the last counts."""
 
     def keyed(results: list[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Any]]:
-        return {tuple(result.get(name) for name in IDENTITY): result for result in results}
+        return {
+            tuple(result.get(name, None if "kernel" in result else SINCE.get(name)) for name in IDENTITY): result
+            for result in results
+        }
 
     first, second = keyed(a), keyed(b)
     found = [Pair(*describe(first[key]), first[key], second[key]) for key in first if key in second]
     return found, len(first) + len(second) - 2 * len(found)
 
 
+def extras(result: Mapping[str, Any]) -> str:
+    """Return in words what a training step has beside its sizes, each part after a comma."""
+    numbers = ("dropout", "accumulate")
+    found = [f"{name} {result[name]}" for name in numbers if result.get(name, SINCE[name]) != SINCE[name]]
+    found += ["recompute"] * bool(result.get("recompute")) + ([str(result["variant"])] if result.get("variant") else [])
+    return "".join(f", {part}" for part in found)
+
+
 def describe(result: Mapping[str, Any]) -> tuple[str, str]:
     """Return in words what was measured, and which backend, threads and dtype computed it."""
-    threads = f"{result['threads']} thread{'s' if result['threads'] != 1 else ''}"
-    who = f"{result['backend']}, {threads}, {result['dtype']}"
+    threads = result["threads"]
+    who = f"{result['backend']}, {threads} {'thread' if threads == 1 else 'threads'}, {result['dtype']}"
     if "kernel" in result:
         return f"{result['kernel']}  {result['size']}", who + (", cold" if result.get("cold") else "")
     size = ", ".join(f"{name} {result.get(name)}" for name in ("ctx", "dim", "layers", "heads", "batch", "vocab"))
+    size += extras(result)
     return f"A training step: {size}", who

@@ -10,6 +10,8 @@ from ..reporter import Progress
 from .competitor import Competitor
 from .stopwatch import EVICT_BYTES
 
+LEAST_BYTES = 1 << 14  # half of a small first-level cache
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -35,11 +37,11 @@ class Bound:
 def measure_bounds(costs: Iterable[Cost], roofs: Roofs, progress: Progress) -> tuple[Bound, ...]:
     """Measure the roofs that these costs need, and return a bound for each cost.
 
-    The bandwidth for a call comes from a triad whose arrays together have as many bytes, rounded down to a power of 2.
-    That leaves fewer sizes to measure, and the cache that holds the arrays is never a slower one.
+    The bandwidth for a call comes from a triad over arrays of as many bytes, rounded down to a power of 2. That leaves
+    fewer sizes to measure, and the cache that holds the arrays is never a slower one.
     """
     costs = tuple(costs)
-    sizes = {cost: float(1 << int(cost.bytes).bit_length() - 1) for cost in costs}
+    sizes = {cost: float(1 << int(cost.working_set).bit_length() - 1) for cost in costs}
     for number, size in enumerate(distinct := sorted(set(sizes.values()))):
         progress.advance(number, len(distinct))
         roofs.measure(size)
@@ -56,16 +58,19 @@ class Roofs:
         self._bandwidths: dict[int, float] = {}
 
     def measure(self, nbytes: float) -> None:
-        """Measure the peak again, and the bandwidth for a kernel that moves `nbytes`. The best values count, because
-        the machine may have been busy before."""
+        """Measure the peak again, and the bandwidth for a kernel whose arrays have `nbytes`, each counted once: so many
+        bytes must a cache hold, however often they move. The best values count, because the machine may have been busy
+        before."""
+        size = self.triad_bytes(nbytes)
         self.gflops = max(self.gflops, self.probe.ask("peak", dtype=self.dtype, repeats=3)["gflops"])
-        answer = self.probe.ask("triad", nbytes=min(self._working_set(nbytes), EVICT_BYTES), dtype=self.dtype)
-        known = self._bandwidths.get(self._working_set(nbytes), 0.0)
-        self._bandwidths[self._working_set(nbytes)] = max(known, answer["gbytes_per_s"])
+        answer = self.probe.ask("triad", nbytes=size, dtype=self.dtype)
+        self._bandwidths[size] = max(self._bandwidths.get(size, 0.0), answer["gbytes_per_s"])
 
     def gbytes_per_s(self, nbytes: float) -> float:
-        """Return the bandwidth of the cache or memory that holds a working set of `nbytes`."""
-        return self._bandwidths[self._working_set(nbytes)]
+        """Return the bandwidth of the cache or memory that holds arrays of `nbytes`."""
+        return self._bandwidths[self.triad_bytes(nbytes)]
 
-    def _working_set(self, nbytes: float) -> int:
-        return EVICT_BYTES if self.cold else int(nbytes)
+    def triad_bytes(self, nbytes: float) -> int:
+        """Return the bytes of the triad that stands for arrays of `nbytes`: not more than empty all caches, nor so few
+        that the loop around the triad takes longer than the triad."""
+        return EVICT_BYTES if self.cold else int(min(max(nbytes, LEAST_BYTES), EVICT_BYTES))

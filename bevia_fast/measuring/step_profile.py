@@ -79,6 +79,7 @@ class StepProfile:
     first_s: float
     steps: int
     recorded: tuple[tuple[int, ...], ...]  # further steps, for a trace: begin, each call's begin and end, end
+    recompute: bool = False
 
 
 class RecordedStep:
@@ -124,10 +125,12 @@ class RecordedStep:
             place = owner or place
             found.append((operation, place, weight if "weight" in bound else "", entry.cost(**bound)))
         updates = self._updates()
-        heads = [number for number, (_, place, *_) in enumerate(found[:-updates]) if place == "head"]
+        # each of the batches of a step makes the same calls
+        batch = (len(found) - updates) // step.size.accumulate
+        heads = [number for number, (_, place, *_) in enumerate(found[:batch]) if place == "head"]
         calls = []
         for number, (operation, place, weight, cost) in enumerate(found):
-            phase = "forward" if number < heads[0] else "head" if number <= heads[-1] else "backward"
+            phase = "forward" if number % batch < heads[0] else "head" if number % batch <= heads[-1] else "backward"
             if number >= len(found) - updates:
                 phase, place = "update", "optimizer"
             calls.append(Call(operation, phase, place, weight, cost))
@@ -151,7 +154,7 @@ def _parameter_ranges(step: TrainingStep) -> list[tuple[int, int, str, str]]:
             weight = name.rpartition(".")[0]
             if name.startswith("h."):
                 _, layer, weight = weight.split(".", 2)
-                place = f"layer {int(layer) + 1}"
+                place = f"layer {layer}"  # counted as in the names of the weights
             start = view.__array_interface__["data"][0]
             found.append((start, start + view.nbytes, place, weight))
     return sorted(found, key=lambda owner: owner[2] == "head")  # the head last: it shares a table with the embeddings
@@ -171,11 +174,13 @@ def _owner(arguments: dict[str, Any], ranges: Sequence[tuple[int, int, str, str]
 def profile_step(config: ProfileStepConfig, progress: Progress | None = None) -> StepProfile:
     """Break down a training step. Raises UserError for what cannot run here."""
     progress = progress or Progress()
-    size = StepSize.of(config.model(), config.sequences())
-    refuse_too_large(training_memory(size.model, size.batch, config.backend).total, "Training this model")
+    options = config.step()
+    size = StepSize.of(options.model, options.batch, options.accumulate)
+    memory = training_memory(size.model, size.batch, config.backend, recompute=options.recompute)
+    refuse_too_large(memory.total, "Training this model")
     progress.stage("First step, with compilation")
     backend = open_backend(config.backend, config.threads)
-    step = TrainingStep(size, backend)
+    step = TrainingStep(size, backend, recompute=options.recompute)
     plain = Stopwatch(step.run)
     recording = RecordedStep(step)
     progress.stage("Warming up")
@@ -193,7 +198,9 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
         roofs = Roofs(probe, size.dtype, cold=False)
         bounds = measure_bounds([call.cost for call in recording.calls], roofs, progress)
     recorded = tuple(recording.recorded)[-TRACED:]
-    return replace(profile, bounds=bounds, peak_gflops=roofs.gflops, recorded=recorded)
+    return replace(
+        profile, bounds=bounds, peak_gflops=roofs.gflops, recorded=recorded, recompute=options.recompute
+    )
 
 
 def _in_turns(

@@ -82,7 +82,8 @@ def by_place(profile: StepProfile) -> list[dict[str, Any]]:
 def as_object(profile: StepProfile) -> dict[str, Any]:
     """Return all figures as a dictionary for JSON."""
     return {
-        **asdict(profile.size), "kernels_used": profile.kernels, "steps": profile.steps,
+        **asdict(profile.size), "variant": profile.size.variant, "recompute": profile.recompute,
+        "kernels_used": profile.kernels, "steps": profile.steps,
         "whole_ms": profile.whole / 1e6, "bound_ms": Bound.sum(profile.bounds).ns / 1e6,
         "peak_gflops": profile.peak_gflops,
         "plain_ms_median": profile.plain.median / 1e6, "noted_ms_median": profile.noted.median / 1e6,

@@ -17,18 +17,20 @@ from ..planning.memory import training_memory
 from ..reporter import Progress
 from .competitor import Competitor
 from .options import BenchScalingConfig, BenchStepConfig
-from .precheck import Agreement, Key, start
+from .precheck import Agreement, Key, is_peer, start
 from .results import StepReport, StepResult, highest_peaks, today
 from .stopwatch import Rules, Summary
 from .training_step import StepSize
 from .turns import Reading, interleaved
 
 
-def needed_bytes(size: StepSize, keys: Iterable[Key]) -> int:
+def needed_bytes(size: StepSize, keys: Iterable[Key], recompute: bool = False) -> int:
     """Return the bytes that all competitors need together, as they run at the same time. A peer, whose memory cannot be
     planned, counts as numba, which needs less than PyTorch."""
     backends: list[BackendName] = ["numpy" if name == "numpy" else "numba" for name, _ in keys]
-    return sum(training_memory(size.model, size.batch, backend).total for backend in backends)
+    return sum(
+        training_memory(size.model, size.batch, backend, recompute=recompute).total for backend in backends
+    )
 
 
 def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> StepReport:
@@ -37,14 +39,17 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
     Raises UserError for what cannot run here, StoppedRun if two competitors disagree.
     """
     progress, report = progress or Progress(), StepReport()
-    size = StepSize.of(config.model(), config.sequences())
+    step = config.step()
+    size = StepSize.of(step.model, step.batch, step.accumulate)
     threads = tuple(dict.fromkeys(config.threads or (default_threads(),)))
     rules = Rules(turns=config.turns, seconds=config.seconds)
     names = [*dict.fromkeys(config.backend), *config.peers()]
     if size.dtype != "float32" and "torch-bf16" in names:
         raise ConfigError("--peer torch-bf16 needs --dtype float32; with float64, use torch-eager.")
+    if config.peers() and (size.dropout or size.accumulate > 1 or size.variant):
+        raise ConfigError("--peer compares steps of GPT-2's model, without --dropout and --accumulate; omit it.")
     keys: list[Key] = [(name, count) for count in threads for name in names]
-    free, needed = available_bytes(), needed_bytes(size, keys)
+    free, needed = available_bytes(), needed_bytes(size, keys, step.recompute)
     refuse_too_large(needed, "Training this model" if len(keys) == 1 else f"Training this model {len(keys)} times")
     with tempfile.TemporaryDirectory(prefix="bevia-fast-") as folder, contextlib.ExitStack() as processes:
         probes = {count: processes.enter_context(Competitor("peak", count)) for count in threads}
@@ -56,6 +61,7 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
         for competitor in competitors.values():
             competitor.ask("load")
         agreement = Agreement(size, keys, Path(folder), free and free - needed, report, progress)
+        agreement.recompute = step.recompute
         agreement.run_reference(threads[0])
         for key in keys:
             agreement.begin(key, competitors[key], rules)
@@ -68,7 +74,8 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
         report.notes += timed.notes
         report.results = [
             step_result(
-                key, size, summary, timed.machine.peak(key[1]), agreement.first[key], competitors[key].ask("facts")
+                key, size, summary, timed.machine.peak(key[1]), agreement.first[key],
+                competitors[key].ask("facts") | {"recompute": step.recompute and not is_peer(key)},
             )
             for key, summary in timed.times.items()
         ]
@@ -86,7 +93,7 @@ def step_result(
         batch=size.batch, vocab=size.vocab, ms_median=times.median / 1e6, ms_p20=times.p20 / 1e6,
         ms_p80=times.p80 / 1e6, tokens_per_s=size.tokens / times.median * 1e9, flops_per_step=size.flops,
         gflops=gflops, peak_gflops=peak, fraction_of_peak=gflops / peak, first_step_s=first_s, cpu=cpu_name(),
-        date=today(), **facts,
+        date=today(), dropout=size.dropout, accumulate=size.accumulate, variant=size.variant, **facts,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import ModelConfig
 from ..kernels.contract import Backend
+from ..model.dropout import DropoutStream
 from ..model.gpt import GPT
 from ..model.parameters import Parameters
 from .shared_step import LEARNING_RATE, random_batch
@@ -32,21 +33,38 @@ class StepSize:
     batch: int
     vocab: int
     dtype: Any = "float32"
+    dropout: float = 0.0
+    accumulate: int = 1  # batches per step
+    activation: Any = "gelu"
+    norm: Any = "pre"
+    tie: bool = True
+    bias: bool = True
 
     @classmethod
-    def of(cls, model: ModelConfig, batch: int) -> StepSize:
-        return cls(model.ctx, model.dim, model.layers, model.heads, batch, model.vocab_size, model.dtype)
+    def of(cls, model: ModelConfig, batch: int, accumulate: int = 1) -> StepSize:
+        return cls(
+            model.ctx, model.dim, model.layers, model.heads, batch, model.vocab_size, model.dtype, model.dropout,
+            accumulate, model.activation, model.norm, model.tie, model.bias,
+        )  # fmt: skip
 
     @property
     def model(self) -> ModelConfig:
         return ModelConfig(
-            ctx=self.ctx, dim=self.dim, layers=self.layers, heads=self.heads, vocab_size=self.vocab, dtype=self.dtype
-        )
+            ctx=self.ctx, dim=self.dim, layers=self.layers, heads=self.heads, vocab_size=self.vocab, dtype=self.dtype,
+            dropout=self.dropout, activation=self.activation, norm=self.norm, tie=self.tie, bias=self.bias,
+        )  # fmt: skip
+
+    @property
+    def variant(self) -> str:
+        """What the model has that GPT-2 has not, in words; empty if it is built as GPT-2."""
+        parts = {"norm post": self.norm != "pre", self.activation: self.activation != "gelu", "untied": not self.tie,
+                 "no bias": not self.bias}  # fmt: skip
+        return ", ".join(word for word, differs in parts.items() if differs)
 
     @property
     def tokens(self) -> int:
         """Tokens per step."""
-        return self.batch * self.ctx
+        return self.accumulate * self.batch * self.ctx
 
     @property
     def flops(self) -> float:
@@ -80,7 +98,10 @@ class TrainingStep:
 
     def run(self) -> None:
         """Run one step."""
-        self.model.loss_and_gradients(self.tokens, self.targets, self.gradients)
+        parts = self.size.accumulate
+        for part in range(parts):
+            dropout = DropoutStream(0, self.count * parts + part) if self.size.dropout else None
+            self.model.loss_and_gradients(self.tokens, self.targets, self.gradients, scale=1 / parts, dropout=dropout)
         self.update()
 
     def update(self) -> None:
@@ -105,7 +126,8 @@ class TrainingStep:
             other.flat.fill(0)
         self.count = 0
         tokens, targets = random_batch(1, shape, self.size.vocab)
-        loss = self.model.loss_and_gradients(tokens, targets, self.gradients)
+        dropout = DropoutStream(1, 0) if self.size.dropout else None
+        loss = self.model.loss_and_gradients(tokens, targets, self.gradients, dropout=dropout)
         found = {name: view.copy() for name, view in self.gradients.items()}
         self.gradients.flat.fill(0)
         return found | {"loss": np.array(loss)}

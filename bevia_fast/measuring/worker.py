@@ -133,25 +133,36 @@ class Worker:
 
     def kernel(
         self, operation: str, dims: dict[str, int], given: list[str], options: dict[str, Any], dtype: str,
-        rules: dict[str, Any],
+        rules: dict[str, Any], own: dict[str, str] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
-        """Build the arguments of a kernel and make the first call."""
+        """Build the arguments of a kernel and make the first call. `own`: the fields of an `OwnKernel`."""
         from ..agreement.comparison import Case, make_arguments
 
         self.watch = None
         reset_peak_rss()
-        function = getattr(self._backend(), operation)
+        function = self._own(own) if own else getattr(self._backend(), operation)
         arguments = make_arguments(Case(operation, dims, tuple(given), options), dtype)
         self.watch = Stopwatch(lambda: function(**arguments), Rules(**rules))
         return {"first_call_s": self.watch.first_s}
 
+    def _own(self, own: dict[str, str]) -> Callable[..., Any]:
+        """Return the user's kernel. Numba has the threads of this process, whether the kernel uses it or not."""
+        from .own_kernel import OwnKernel
+
+        self._backend()
+        return OwnKernel(**own).load()
+
     def agree(
-        self, operation: str, dims: dict[str, int], given: list[str], options: dict[str, Any], dtype: str
-    ) -> dict[str, Any]:
-        """Compare both backends on the same arguments; see `agreement.comparison`."""
+        self, operation: str, dims: dict[str, int], given: list[str], options: dict[str, Any], dtype: str,
+        own: dict[str, str] | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Compare both backends, or the user's kernel with NumPy's, on the same arguments."""
+        from types import SimpleNamespace
+
         from ..agreement.comparison import Case, compare
 
-        found = compare(Case(operation, dims, tuple(given), options), dtype)
+        tried: Any = SimpleNamespace(**{operation: self._own(own)}) if own else "numba"
+        found = compare(Case(operation, dims, tuple(given), options), dtype, tried)
         wrong = [str(result) for result in found if not result.ok]
         return {"ok": not wrong, "worst": wrong[0] if wrong else ""}
 

@@ -19,6 +19,7 @@ from ..files import (
     LOSS,
     METRICS,
     MODEL,
+    RUNS,
     SAMPLE,
     flush,
     is_folder,
@@ -86,7 +87,7 @@ class RunFolder:
         Raises CheckpointError; the folder then contains no run.
         """
         if self._numbered:
-            self.path = _next_free(Path("runs"))
+            self.path = _next_free(Path(RUNS))
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:

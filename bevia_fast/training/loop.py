@@ -171,10 +171,11 @@ class _Session:
         return bool(self.stop())
 
     def _draw(self) -> None:
-        from ..plots import draw_losses, png
+        from ..plots import about, draw_losses, png
 
         with self.saver.trying():  # reading the history may fail too
-            write_atomically(self.run.folder / LOSS, png(draw_losses(self.run.history)))
+            figure = draw_losses(self.run.history, about(self.run.folder, self.run.model.config))
+            write_atomically(self.run.folder / LOSS, png(figure))
 
     def _skipped_before(self) -> int:
         """Return how many steps a resumed run had skipped just before its checkpoint."""

@@ -63,5 +63,5 @@ def test_long_tasks_show_their_progress(live: bool, monkeypatch: pytest.MonkeyPa
         assert "/4.2 MB" in shown
     else:
         assert shown.splitlines() == [
-            f"Encoding the text: {size} of 4.0 MiB ..." for size in ("128.0 KiB", "1.4 MiB", "2.6 MiB")
+            f"Encoding the text: {size} of 4.2 MB ..." for size in ("131.1 kB", "1.4 MB", "2.8 MB")
         ]

@@ -78,9 +78,9 @@ def test_clean_removes_other_versions_only(tmp_path: Path, monkeypatch: pytest.M
         (folder / "numba_jit").mkdir(parents=True)
         (folder / "numba_jit" / "x.1.nbc").write_bytes(b"1234")
     assert doctor.cache(clean=False)[1:] == [
-        ("", "1 kernels, 4 bytes; writable"), ("", "1 of other versions, 4 bytes; --clean removes them"),
+        ("", "1 kernel, 4 bytes; writable"), ("", "1 of other versions, 4 bytes; --clean removes them"),
     ]  # fmt: skip
-    assert doctor.cache(clean=True)[-1] == ("", "removed 1 folders of other versions, 4 bytes")
+    assert doctor.cache(clean=True)[-1] == ("", "removed 1 folder of other versions, 4 bytes")
     assert kept.exists()
     assert foreign.exists()
     assert not old.exists()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from bevia_fast.measuring.assembly import loops
+from bevia_fast.commands.main import main
+from bevia_fast.measuring.assembly import Loop, loops
 from bevia_fast.measuring.options import ProfileKernelConfig
 
 X86 = """
@@ -84,3 +85,29 @@ def test_hot_loops_of_a_kernel() -> None:
     assert [name for name, _ in found] == ["_squared_norm"]
     assert found[0][1].vector_bits == 8 * TARGET.vector_bytes
     assert found[0][1].loads
+
+
+def test_the_loop_that_matters_is_shown_first_and_the_others_on_request() -> None:
+    """Multiply-adds decide, however many other instructions a loop has."""
+    from bevia_fast.commands.hot_loops import _work, listings
+
+    def loop(name: str, fmas: int, arithmetic: int) -> Loop:
+        return Loop((name,), "AVX-512", 512, fmas, arithmetic, 0, 0, 0)
+
+    product, edge, sums = loop("product", 48, 0), loop("edge", 24, 0), loop("sums", 4, 90)
+    assert sorted([sums, edge, product], key=_work, reverse=True) == [product, edge, sums]
+    found = {"forward": [("tile 1", product), ("tile 2", edge)], "backward": [("tile 1", product), ("sum", sums)]}
+    assert listings(found, False) == ([("forward: tile 1", product)], 2)
+    names = [title for title, _ in listings(found, True)[0]]
+    assert names == ["forward: tile 1", "forward: tile 2", "backward: sum"]
+    assert listings({"copies": []}, False) == ([], 0)
+
+
+def test_asm_prints_one_loop_of_a_kernel_unless_all_are_requested(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = []
+    for option in ([], ["--all-loops"]):
+        assert main(["profile", "linear_forward", "--asm", *option]) == 0
+        lines.append([line for line in capsys.readouterr().out.splitlines() if line.startswith("linear_forward: ")])
+    assert len(lines[0]) == 1
+    assert len(lines[1]) > 2
+    assert lines[0][0] == lines[1][0]

@@ -39,7 +39,7 @@ def test_points_are_measured_and_those_too_long_are_left_out(
         assert point["fraction_of_peak"] == pytest.approx(point["gflops"] / point["peak_gflops"])
         assert 0 <= point["over_bare_mb"] < point["peak_rss_mb"]
     assert len({point["peak_gflops"] for point in found[:2]}) == 1  # of the run
-    assert Path("contexts.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("runs/contexts.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_ctrl_c_keeps_the_points_so_far(
@@ -59,7 +59,7 @@ def test_ctrl_c_keeps_the_points_so_far(
     line = f"{LINE} --backend numpy --json found.json".split()
     assert main(line) == 130
     assert [point["ctx"] for point in json.loads(Path("found.json").read_text())] == [8]
-    assert Path("contexts.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("runs/contexts.png").read_bytes().startswith(b"\x89PNG")
     assert main(line) == 130  # no point yet
     assert len(json.loads(Path("found.json").read_text())) == 1
 

@@ -17,7 +17,7 @@ def result(kernel: str, backend: str, intensity: float, gflops: float) -> Kernel
     return KernelResult(
         kernel, backend, 2, "float32", "N=1", {"N": 1}, 1.0, 0.9, 1.1, gflops * 1e6, gflops * 1e6 / intensity,
         intensity, gflops, gflops / intensity, 400.0, 40.0, min(400.0, 40 * intensity), gflops / 400, 0.5, "memory",
-        1.0,
+        1.0, cpu="AMD EPYC", date="2026-11-28",
     )  # fmt: skip
 
 
@@ -36,16 +36,19 @@ def test_labels_of_the_roofline_do_not_overlap() -> None:
     for i, a in enumerate(boxes):
         assert not any(a.overlaps(b) for b in boxes[:i])
     assert "byte" in axes.get_xlabel()
-    assert axes.get_ylabel() == "GFLOP/s"
-    assert axes.get_title()
+    assert "floating-point operations per second" in axes.get_ylabel()
+    assert "EPYC" in figure.get_suptitle()
+    assert "2026-11-28" in figure.get_suptitle()
+    assert axes.get_legend() is None  # it is below the figure, off the points
+    for ticks in (axes.get_xticklabels(), axes.get_yticklabels()):
+        assert len([tick for tick in ticks if tick.get_text()]) > 3
 
 
 def test_roofs_are_labeled_with_the_bytes_of_their_triad() -> None:
-    """At most the bytes that empty all caches; with cold caches always these."""
-    for cold, nbytes, label in ((False, 8e6, "8 MB"), (False, 8e9, "268 MB"), (True, 8e6, "268 MB")):
-        one = replace(result("adamw", "numba", 1.0, 10.0), bytes=nbytes, cold=cold)
+    for nbytes, label in ((16384, "16.4 kB"), (8e6, "8.0 MB"), (268_435_456, "268.4 MB")):
+        one = replace(result("adamw", "numba", 1.0, 10.0), triad_bytes=nbytes)
         (axes,) = draw_roofline([one]).axes
-        assert f"40 GB/s, triad over {label}" in [line.get_label() for line in axes.lines]
+        assert f"40 GB/s, a triad over {label} of arrays" in [line.get_label() for line in axes.lines]
 
 
 def test_scaling_curves_are_labeled() -> None:
@@ -54,7 +57,9 @@ def test_scaling_curves_are_labeled() -> None:
                    10.0, 400.0, 0.025 * ms, 100.0, 1.0)
         for ctx in (64, 128, 256) for backend, ms in (("numpy", 2.0), ("numba", 0.3))
     ]  # fmt: skip
-    figure = draw_scaling(results, "ctx")
+    figure = draw_scaling(results, "ctx", "runs/1")
+    assert "runs/1: dim 64" in figure.get_suptitle()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["numpy", "numba"]
     for axes in figure.axes:
         assert axes.get_title()
         assert axes.get_ylabel()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,6 +81,19 @@ def test_calls_are_labeled_with_the_weights_that_they_use() -> None:
     assert found["attention_forward"] == found["embedding_backward"] == found["adamw"] == {""}
 
 
+def test_each_batch_of_a_step_has_its_phases() -> None:
+    """With --accumulate, forward and backward alternate."""
+    size = StepSize(ctx=8, dim=16, layers=1, heads=2, batch=2, vocab=5)
+    one = RecordedStep(TrainingStep(size, get_backend("numpy"))).calls
+    three = RecordedStep(TrainingStep(replace(size, accumulate=3, dropout=0.1), get_backend("numpy"))).calls
+    phases = [phase for phase, _ in groupby(call.phase for call in three)]
+    assert phases == ["forward", "head", "backward"] * 3 + ["update"]
+    undropped = [(call.operation, call.place) for call in three if not call.operation.startswith("dropout")]
+    batch = [(call.operation, call.place) for call in one if call.phase != "update"]
+    assert undropped[: 3 * len(batch)] == batch * 3
+    assert "dropout_forward" in {call.operation for call in three}
+
+
 def test_a_call_made_in_parts_is_counted_in_its_place() -> None:
     """A model may make a call for some rows at a time, or with arguments that do not show its layer."""
     step = TrainingStep(StepSize(ctx=8, dim=16, layers=2, heads=2, batch=2, vocab=5), get_backend("numpy"))
@@ -120,7 +135,7 @@ def test_a_call_made_in_parts_is_counted_in_its_place() -> None:
 
     assert products(halves) == products(whole)
     places = [call.place for call in halves if call.operation == "relu_forward"]
-    assert places == ["layer 1"] * 8 + ["layer 2"] * 8 + ["head"] * 2
+    assert places == ["layer 0"] * 8 + ["layer 1"] * 8 + ["head"] * 2
     assert {call.phase for call in halves[-2:]} == {"update"}
     assert len(recorded.recorded[-1]) == 2 * len(halves) + 2
 
@@ -176,7 +191,7 @@ def test_the_trace_is_valid_and_strictly_nested(profile: StepProfile) -> None:
     phases = [name for _, _, _, name, category in spans if category == "phase"]
     assert phases == ["forward", "head", "backward", "update"] * steps
     layers = [name for _, _, _, name, category in spans if category == "layer"]
-    forward = ["embeddings", "layer 1", "layer 2", "layer 3", "final norm"]
+    forward = ["embeddings", "layer 0", "layer 1", "layer 2", "final norm"]
     assert layers == [*forward, "head", *reversed(forward), "optimizer"] * steps
 
 
@@ -211,7 +226,7 @@ def test_step_with_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     line = ["profile", "step", "--preset", "seed", "--backend", "numpy", "--seconds", "0.3"]
     assert main([*line, "--trace", str(trace), "--json", str(figures)]) == 0
     out = capsys.readouterr().out
-    for words in ("attention_backward", "layer 1", "Python between kernels", "total", "without instruments"):
+    for words in ("attention_backward", "layer 0", "Python between kernels", "total", "without instruments"):
         assert words in out
     assert json.loads(trace.read_text())["traceEvents"]
     found = json.loads(figures.read_text())

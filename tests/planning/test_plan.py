@@ -49,8 +49,8 @@ def test_plan_on_the_command_line(tmp_path: Path) -> None:
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
-    assert max(len(line) for line in done.stdout.splitlines() if line.startswith(" ")) <= 80
-    for words in ("624 characters, 16 distinct", "with --recompute", "two moments", "expected ms", "largest --ctx"):
+    assert max(len(line) for line in done.stdout.splitlines() if set(line) == {"─"}) <= 80  # the tables
+    for words in ("624 characters, 16 distinct", "with --recompute", "two moments", "expected time", "largest --ctx"):
         assert words in done.stdout
     written = json.loads((tmp_path / "plan.json").read_text())
     assert written["config"]["model"]["dim"] == 64

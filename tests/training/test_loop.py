@@ -295,8 +295,8 @@ def test_the_planned_memory_is_what_is_allocated() -> None:
         assert both.total > memory.total + total + 3 * 8 * config.heads * config.ctx**2 * 4
     found = available_bytes()
     assert found is None or found > 1 << 20
-    sizes = [readable(n) for n in (5, 2048, 3 << 29, 1 << 80)]
-    assert sizes == ["5 bytes", "2.0 KiB", "1.5 GiB", "1,073,741,824.0 PiB"]
+    sizes = [readable(n) for n in (5, 999, 1000, 2048, 999_960, 1.5e9, 1e24)]
+    assert sizes == ["5 bytes", "999 bytes", "1.0 kB", "2.0 kB", "1.0 MB", "1.5 GB", "1,000,000,000.0 PB"]
 
 
 def _arrays(thing: Any) -> Iterator[np.ndarray[Any, Any]]:

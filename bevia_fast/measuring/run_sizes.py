@@ -1,0 +1,52 @@
+"""The sizes of a run on disk, so that `bench` and `profile` measure the training step of that run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig, TrainConfig
+from ..errors import CheckpointError, ConfigError
+from ..files import CONFIG, reading, refuse_nul, refuse_special
+from ..runs.modelfile import load_model
+
+TAKEN = ("batch", "accumulate", "recompute")  # the options of a run, beside its model's, that decide about a step
+
+
+def run_config(run: str) -> TrainConfig:
+    """Return the options of a run that decide about its training step: the model, the batch, --accumulate and
+    --recompute; the others have their defaults. Of a model file, only the model is known.
+
+    Raises CheckpointError if `run` is no run.
+    """
+    path = Path(run)
+    refuse_nul(path, "a run")
+    if path.is_file():
+        return TrainConfig(model=load_model(path)[0].config)
+    if not path.is_dir():
+        raise CheckpointError(f"There is no run {path}.")
+    path = path / CONFIG
+    if not path.exists():
+        raise CheckpointError(f"{path.parent} is not a run: it has no {CONFIG}.")
+    with reading(path):
+        refuse_special(path)
+        data = path.read_bytes()
+    try:
+        found = json.loads(data.decode("utf-8"))
+        model = ModelConfig(**_known(ModelConfig, found["model"]))
+        config = TrainConfig(model=model, **{name: found[name] for name in TAKEN})
+    except ConfigError as error:
+        raise CheckpointError(f"{path} is not the configuration of a run: {error}") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise CheckpointError(f"{path} is not the configuration of a run.") from None
+    if model.vocab_size < 1:
+        raise CheckpointError(f"{path} does not say how many characters the text has.")
+    return config
+
+
+def _known(kind: type, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that a dataclass has; a later version may have written more."""
+    names = {field.name for field in fields(kind)}
+    return {name: value for name, value in options.items() if name in names}
