@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from .config import BackendName
@@ -41,6 +42,14 @@ def cache_folder() -> Path:
     from .kernels.numba_jit._runtime import cache as kernel_cache
 
     return kernel_cache.FOLDER
+
+
+def damaged_code() -> str:
+    """Return which compiled code on disk was damaged and is compiled again, in a few words; empty if none was."""
+    kernel_cache = sys.modules.get(f"{__package__}.kernels.numba_jit._runtime.cache")
+    count = len(kernel_cache.damaged) if kernel_cache is not None else 0  # None: only NumPy's kernels are in use
+    kernels = "1 kernel was" if count == 1 else f"{count} kernels were"
+    return f"compiled code on disk was damaged; {kernels} compiled again" if count else ""
 
 
 def describe_backend(backend: Backend) -> str:

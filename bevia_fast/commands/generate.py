@@ -7,9 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 
+from ..backends import damaged_code
 from ..config import GenerateConfig
 from ..model.writing import stream
 from ..runs.trained import Run
+from .arguments import PROG
 from .console import COMPILING, printable
 
 
@@ -45,3 +47,6 @@ def _report_compiling() -> Iterator[None]:
 
     with kernel_cache.telling(say):
         yield
+    damaged = damaged_code()
+    if damaged:
+        print(f"{PROG}: {damaged}.", file=sys.stderr)

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..agreement.crosscheck import LiveCrosscheck
-from ..backends import cache_folder, describe_backend, open_backend
+from ..backends import damaged_code, describe_backend, open_backend
 from ..config import BackendName, TrainConfig
 from ..data.corpus import Corpus
 from ..data.tokenfile import CodedText, coded_text
@@ -116,8 +116,11 @@ def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, st
     for backend in backends:
         problem = warm_up(prepared.config.model, backend, reporter.compiling)
         if problem:
-            reporter.note(f"compiled kernels cannot be saved for later runs: {problem} ({cache_folder()}).")
+            reporter.note(f"compiled kernels cannot be saved for later runs: {problem}.")
     reporter.compiled()
+    damaged = damaged_code()
+    if damaged:
+        reporter.note(f"{damaged}.")
     facts["kernels"] = describe_backend(trainer.backend)
     reporter.fact("kernels", facts["kernels"])
     return facts
