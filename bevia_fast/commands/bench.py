@@ -56,9 +56,7 @@ def print_and_save(console: Console, config: Any, report: StepReport, note: str 
 
 
 def bench_scaling(config: BenchScalingConfig) -> int:
-    from ..measuring.pictures import draw_scaling
     from ..measuring.step_times import bench_scaling as measure
-    from ..plots import png
 
     check_results_files(config.json, config.csv, StepResult)
     check_writable(config.out)
@@ -67,14 +65,19 @@ def bench_scaling(config: BenchScalingConfig) -> int:
     console = WideConsole()
     console.show(step_table(f"A training step over {config.over}", report.results, config.over))
     print_and_save(console, config, report)
-    write_picture(console, config.out, png(draw_scaling(report.results, config.over)))
+
+    def draw() -> bytes:
+        from ..measuring.pictures import draw_scaling
+        from ..plots import png
+
+        return png(draw_scaling(report.results, config.over))
+
+    write_picture(console, config.out, draw)
     return 0
 
 
 def bench_contexts(config: BenchContextsConfig) -> int:
     from ..measuring.context_growth import bench_contexts as measure
-    from ..measuring.pictures import draw_contexts
-    from ..plots import png
 
     check_results_files(config.json, config.csv, StepResult)
     check_writable(config.out)
@@ -84,7 +87,14 @@ def bench_contexts(config: BenchContextsConfig) -> int:
     console.show(context_table(report.results))
     note = "MB: the peak memory of the process, less what it had before the model was built."
     print_and_save(console, config, report, note)
-    write_picture(console, config.out, png(draw_contexts(report.results)))
+
+    def draw() -> bytes:
+        from ..measuring.pictures import draw_contexts
+        from ..plots import png
+
+        return png(draw_contexts(report.results))
+
+    write_picture(console, config.out, draw)
     return 130 if report.interrupted else 0
 
 

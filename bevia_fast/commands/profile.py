@@ -83,8 +83,6 @@ def notes(profile: StepProfile) -> list[str]:
 def profile_kernels(config: ProfileKernelConfig) -> int:
     from ..measuring.kernel_jobs import profile_jobs
     from ..measuring.kernel_times import measure
-    from ..measuring.pictures import draw_roofline
-    from ..plots import png
 
     console = WideConsole()
     if config.asm:
@@ -99,7 +97,14 @@ def profile_kernels(config: ProfileKernelConfig) -> int:
     with progress() as shown:
         results = measure(jobs, config.backend, threads, config.dtype, rules, shown)
     show_and_save(console, config, results)
-    write_picture(console, config.out, png(draw_roofline(results)))
+
+    def draw() -> bytes:
+        from ..measuring.pictures import draw_roofline
+        from ..plots import png
+
+        return png(draw_roofline(results))
+
+    write_picture(console, config.out, draw)
     return 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from ..decorations import drawn
 from ..errors import UserError, shown
 from ..measuring.options import BenchKernelsConfig, ProfileKernelConfig
 from ..measuring.results import KernelResult, Pair, Result, StepResult, append_csv, append_json, peaks
@@ -172,8 +173,14 @@ def save(config: Any, results: Sequence[Result]) -> None:
         append_csv(config.csv, results)
 
 
-def write_picture(console: Console, path: str, data: bytes) -> None:
-    """Write a picture and print its path. Raises UserError if it cannot be written."""
+def write_picture(console: Console, path: str, draw: Callable[[], bytes]) -> None:
+    """Write what `draw` returns and print the path; if it fails, print why, since the results are on the screen.
+
+    Raises UserError if the file cannot be written.
+    """
+    data = drawn(path, draw, lambda note: print_lines(console, [f"note: {note}"]))
+    if data is None:
+        return
     try:
         Path(path).write_bytes(data)
     except OSError as error:

@@ -120,6 +120,8 @@ def _reading(name: str) -> Iterator[None]:
 
 def _read(name: str, size: int) -> Iterator[str]:
     with contextlib.ExitStack() as stack:
+        if name == "-" and sys.stdin is None:
+            raise DataError("Standard input is closed.")
         with _reading(name):
             file = sys.stdin.buffer if name == "-" else stack.enter_context(open(name, "rb"))
         yield from _decoded(file, name, size)

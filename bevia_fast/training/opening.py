@@ -15,7 +15,7 @@ from ..config import BackendName, TrainConfig
 from ..data.corpus import Corpus
 from ..data.tokenfile import CodedText, coded_text
 from ..errors import ConfigError, DataError
-from ..files import CONFIG, write_atomically
+from ..files import CONFIG, METRICS, write_atomically
 from ..machine import readable
 from ..model.parameters import Parameters
 from ..planning.memory import refuse_training
@@ -153,7 +153,9 @@ def begin(prepared: Prepared, folder: RunFolder, facts: dict[str, str], reporter
     saver = Saver(folder, config, tokenizer, fingerprint, progress, trainer.tensors, reporter.note)
     if resumed is not None:
         _report_resumed(resumed, prepared.damaged, config, reporter)
-        folder.cut_back(progress.step - (progress.unfinished is not None))
+        aside = folder.cut_back(progress.step - (progress.unfinished is not None))
+        if aside is not None:
+            reporter.note(f"{METRICS} was damaged; its intact lines stay, and the whole file is kept as {aside}.")
         with saver.trying():
             write_atomically(folder.path / CONFIG, config_text(written).encode())
     return saver
