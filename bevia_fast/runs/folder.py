@@ -37,7 +37,8 @@ from .metrics import read_line, up_to
 CHECKPOINTS = "checkpoints"  # a subfolder
 RUN_FILES = (MODEL, CONFIG, METRICS, CHECKPOINTS)
 _WRITTEN = "|".join(map(re.escape, (MODEL, CONFIG, LOSS, SAMPLE)))
-LEFTOVER = re.compile(rf"\.({_WRITTEN}|step-\d+\.safetensors)\.\d+\.part")  # see `files.write_atomically`
+_NUMBERED = r"metrics\.damaged-\d+\.jsonl|step-\d+\.safetensors"
+LEFTOVER = re.compile(rf"\.({_WRITTEN}|{_NUMBERED})\.\d+\.part")  # see `files.write_atomically`
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -16,7 +16,9 @@ from small_runs import Acting, digest, result, tiny_config
 from bevia_fast import train
 from bevia_fast.commands.main import main
 from bevia_fast.errors import CheckpointError
+from bevia_fast.plots import draw_losses, png
 from bevia_fast.runs.checkpoint import checkpoints, load_checkpoint, newest_good, save_checkpoint, stored_config
+from bevia_fast.runs.folder import read_metrics
 from bevia_fast.runs.metrics import VALUES
 from bevia_fast.runs.modelfile import load_model
 from bevia_fast.runs.tensorfile import MOST_VALUES
@@ -268,3 +270,38 @@ def test_nothing_from_a_file_controls_the_terminal(tmp_path: Path, place: str, c
     assert code == (2 if place == "data" else 0), err
     assert "x1b[2J" in out + err  # it is shown, escaped
     assert not {"\x1b", "\x07", "\x9b"} & set(out + err)
+
+
+@pytest.mark.parametrize("line", [3, 7, 10])
+def test_a_damaged_line_of_metrics_costs_one_line_and_is_said(tmp_path: Path, line: int) -> None:
+    """One quote is missing; the lines behind it stay, and so does everything else of the run."""
+    whole, run = train(tiny_config(tmp_path, "whole")).folder, train(tiny_config(tmp_path)).folder
+    metrics = run / "metrics.jsonl"
+    lines = metrics.read_bytes().splitlines(keepends=True)
+    lines[line] = lines[line].replace(b'"', b"", 1)
+    metrics.write_bytes(b"".join(lines))
+    for steps in (12, 14):
+        reporter = Acting()
+        train(replace(stored_config(run), steps=steps), reporter)
+        told = [note for note in reporter.notes if "metrics.jsonl was damaged" in note]
+        aside = run / "metrics.damaged-1.jsonl"
+        assert told == ([f"metrics.jsonl was damaged; its intact lines stay, and the whole file is kept as {aside}."]
+                        if steps == 12 else [])  # fmt: skip
+        assert aside.read_bytes() == b"".join(lines)
+    assert [record["step"] for record in read_metrics(run)] == [step for step in range(15) if step != line]
+    assert metrics.read_bytes().splitlines(keepends=True)[:line] == lines[:line]
+    assert [path.name for path in run.glob("metrics*")].count("metrics.damaged-1.jsonl") == 1
+    train(replace(stored_config(whole), steps=12))
+    train(replace(stored_config(whole), steps=14))
+    assert digest(newest_good(run)[0]) == digest(newest_good(whole)[0])
+
+
+def test_metrics_without_losses_can_be_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As another program may have written them; what is missing is null."""
+    run = train(tiny_config(tmp_path))
+    (run.folder / "metrics.jsonl").write_text("".join(json.dumps({"step": step, "x": 1}) + "\n" for step in range(11)))
+    assert run.history[3] == {"step": 3, "x": 1, **dict.fromkeys(VALUES)}
+    assert png(draw_losses(run.history)).startswith(b"\x89PNG")
+    reporter = Acting()
+    train(replace(stored_config(run.folder), steps=11), reporter)
+    assert reporter.notes == []
