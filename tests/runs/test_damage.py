@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import Acting, digest, result, tiny_config
+from small_runs import Acting, digest, metadata, result, signed, tiny_config
 
 from bevia_fast import train
 from bevia_fast.commands.main import main
@@ -101,8 +101,7 @@ def test_only_damaged_checkpoints_of_later_steps_are_removed(tmp_path: Path) -> 
     run = train(tiny_config(tmp_path, keep=3)).folder
     newer, cut, turned = (run / "checkpoints" / f"step-000000{step}.safetensors" for step in (20, 19, 18))
     whole = checkpoints(run)[0][1].read_bytes()
-    size = int.from_bytes(whole[:8], "little")
-    about = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["bevia-fast"])
+    about = metadata(whole)
     newer.write_bytes(signed(about | {"format_version": 99}, whole))
     cut.write_bytes(whole[:-1])
     turned.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -143,16 +142,6 @@ def test_the_name_of_a_checkpoint_must_match_its_contents(finished: Path, tmp_pa
     assert digest(found) == digest(newest_good(finished)[0])
 
 
-def signed(about: Any, whole: bytes) -> bytes:
-    """Return a checkpoint with other metadata and the matching checksum."""
-    size = int.from_bytes(whole[:8], "little")
-    header = json.loads(whole[8 : 8 + size])
-    header["__metadata__"]["bevia-fast"] = json.dumps(about)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    start, rest = len(text).to_bytes(8, "little") + text[:29], text[93:] + whole[8 + size :]
-    return start + hashlib.sha256(start + rest).hexdigest().encode() + rest
-
-
 def problem(path: Path) -> str:
     """Return what is wrong with a checkpoint; empty if it is valid."""
     try:
@@ -166,8 +155,7 @@ def test_invalid_metadata_is_refused(finished: Path, tmp_path: Path) -> None:
     """The checksum is right, so only the validation of each value can find it."""
     newest = checkpoints(finished)[0][1]
     whole, path = newest.read_bytes(), tmp_path / newest.name
-    size = int.from_bytes(whole[:8], "little")
-    about = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["bevia-fast"])
+    about = metadata(whole)
     path.write_bytes(signed(about, whole))
     load_checkpoint(path)  # `signed` itself is right
     bad: list[Any] = [None, 0, -1, 1.5, "x" * 10_000, [], [[]], {}, {"a": 1}, True, 1 << 70, float("nan"), "\n\x1b[2J",
@@ -254,8 +242,7 @@ def test_nothing_from_a_file_controls_the_terminal(tmp_path: Path, place: str, c
     run = train(tiny_config(tmp_path)).folder
     newest = checkpoints(run)[0][1]
     whole = newest.read_bytes()
-    size = int.from_bytes(whole[:8], "little")
-    about = json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["bevia-fast"])
+    about = metadata(whole)
     evil = "\x1b[2J\x1b]0;owned\x07\x9b31m"
     if place == "version":
         about["versions"] = {"numpy": evil, evil: "1"}
