@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import warnings
 from pathlib import Path
 
 from .config import BackendName
-from .errors import ConfigError
+from .errors import ConfigError, reason, shown
 from .kernels import get_backend
 from .kernels.contract import Backend
 from .kernels.memory import keep_freed_memory
@@ -18,6 +21,8 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
     memory stays with the process from then on, see `kernels.memory.keep_freed_memory`. Raises ConfigError if the
     backend does not load or the threads are not available.
     """
+    if name == "numba":
+        require_numba()
     try:
         backend = get_backend(name)
     except ImportError as error:
@@ -36,11 +41,47 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
     return backend
 
 
+def require_numba() -> None:
+    """Import Numba and the kernels. Raises ConfigError, naming the variables, if NUMBA_* variables prevent that."""
+    given = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_")}
+    if not given:
+        return
+    set_to = ", ".join(f"{name} is {shown(value, 60) or 'empty'}" for name, value in given.items())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")  # Numba warns, with a traceback, about a value that it cannot read
+        try:
+            import numba
+
+            if numba.config.DISABLE_JIT:
+                raise ConfigError(
+                    f"NUMBA_DISABLE_JIT is {shown(given.get('NUMBA_DISABLE_JIT', 'set'), 60)}, so Numba compiles "
+                    "nothing; unset it, or take --backend numpy."
+                )
+            get_backend("numba")
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"Numba does not start: {reason(error)} ({set_to}); unset what is wrong.") from error
+    for warning in caught:
+        wrong = [name for name in given if f"'{name}'" in str(warning.message)]
+        if wrong:
+            value = shown(given[wrong[0]], 60)
+            raise ConfigError(f"{wrong[0]} is {value or 'empty'}, which Numba cannot read; correct it or unset it.")
+
+
 def cache_folder() -> Path:
     """Return the folder in which the numba backend caches compiled code."""
     from .kernels.numba_jit._runtime import cache as kernel_cache
 
     return kernel_cache.FOLDER
+
+
+def damaged_code() -> str:
+    """Return which compiled code on disk was damaged and is compiled again, in a few words; empty if none was."""
+    kernel_cache = sys.modules.get(f"{__package__}.kernels.numba_jit._runtime.cache")
+    count = len(kernel_cache.damaged) if kernel_cache is not None else 0  # None: only NumPy's kernels are in use
+    kernels = "1 kernel was" if count == 1 else f"{count} kernels were"
+    return f"compiled code on disk was damaged; {kernels} compiled again" if count else ""
 
 
 def describe_backend(backend: Backend) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, Literal, get_args, get_type_hints
@@ -341,7 +342,8 @@ def check_range(config: object, name: str, least: int, most: int) -> None:
     """Raise ConfigError, naming the option, for a field that is not from `least` to `most`."""
     value = getattr(config, name)
     if not least <= value <= most:
-        raise ConfigError(f"{option_name(name)} is {value:,}; it must be from {least:,} to {most:,}.")
+        shown = f"{value:,}" if abs(value) < 1 << 200 else "a number of more than 60 digits"
+        raise ConfigError(f"{option_name(name)} is {shown}; it must be from {least:,} to {most:,}.")
 
 
 def _encoding_name(name: object) -> str:
@@ -369,5 +371,7 @@ def _check_types(config: Any) -> None:
             if type(value) is not hint:
                 kind = "an integer" if hint is int else "True or False"
                 raise ConfigError(f"{option_name(name)} is {value!r}; it must be {kind}.")
+        elif hint is float and type(value) is int and abs(value) > sys.float_info.max:
+            raise ConfigError(f"{option_name(name)} has too many digits; it must be a number that a float can hold.")
         elif hint is float and type(value) not in (float, int):
             raise ConfigError(f"{option_name(name)} is {value!r}; it must be a number.")

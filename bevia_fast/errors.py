@@ -19,6 +19,15 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
+def reason(error: BaseException) -> str:
+    """Return what an exception of any class says, on one line without a full stop; its class if it says nothing."""
+    try:
+        text = " ".join(str(error).split())
+    except Exception:  # a class whose __str__ is wrong
+        text = ""
+    return shown(text.rstrip(".") or type(error).__name__, 300)
+
+
 class UserError(Exception):
     """A request that cannot be carried out; nothing was written. The command line exits with code 2.
 

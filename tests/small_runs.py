@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,27 @@ def result(run: str | Path) -> tuple[int, str, list[Record]]:
     assert load_model(run)[0].flat.tobytes() == checkpoint.tensors["weights"].flat.tobytes()
     lines = [{key: value for key, value in line.items() if key != "tokens_per_s"} for line in read_metrics(Path(run))]
     return checkpoint.progress.step, digest(checkpoint), lines
+
+
+def metadata(whole: bytes) -> Any:
+    """Return the metadata of a checkpoint or model file."""
+    size = int.from_bytes(whole[:8], "little")
+    return json.loads(json.loads(whole[8 : 8 + size])["__metadata__"]["bevia-fast"])
+
+
+def signed(about: Any, whole: bytes) -> bytes:
+    """Return a checkpoint or model file with other metadata and the matching checksum."""
+    size = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + size])
+    header["__metadata__"]["bevia-fast"] = json.dumps(about)
+    return signed_header(header, whole[8 + size :])
+
+
+def signed_header(header: Any, data: bytes) -> bytes:
+    """Return a file with any header, which begins as usual, and the matching checksum."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    start, rest = len(text).to_bytes(8, "little") + text[:29], text[93:] + data
+    return start + hashlib.sha256(start + rest).hexdigest().encode() + rest
 
 
 class Acting(Reporter):

@@ -9,7 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import (
@@ -53,11 +53,42 @@ READABLE = Theme({
 })  # fmt: skip
 
 
+class Steadfast:
+    """A stream that goes on when it cannot be written, as on a full disk: training is worth more than what it prints.
+
+    `problem` is the first failure. A reader that closes the pipe is none: that is an exception.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self.problem = stream, ""
+
+    def write(self, text: str) -> int:
+        with self._trying():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with self._trying():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _trying(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.problem = self.problem or error.strerror or str(error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class PlainConsole(Console):
     """A console that prints text as it is, and leaves a broken pipe to the command line."""
 
-    def __init__(self, stderr: bool = False) -> None:
-        super().__init__(highlight=False, markup=False, stderr=stderr, theme=READABLE)
+    def __init__(self, stderr: bool = False, file: Any = None) -> None:
+        super().__init__(highlight=False, markup=False, stderr=stderr, file=file, theme=READABLE)
 
     def on_broken_pipe(self) -> None:
         raise BrokenPipeError
@@ -111,7 +142,7 @@ class ConsoleReporter(Reporter):
 
     def _say(self, text: str, style: str = "") -> None:
         console = self.progress.console if self.progress else self.console
-        console.print(Text(text, style), soft_wrap=True)
+        console.print(Text(printable(text), style), soft_wrap=True)
 
     def start(self, config: TrainConfig) -> None:
         self.steps = config.steps

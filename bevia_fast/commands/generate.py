@@ -8,12 +8,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+from ..backends import damaged_code
 from ..config import STANDARD
 from ..errors import escaped
 from ..files import check_writable, read_standard_input, write_text
 from ..model.writing import stream
 from ..runs.trained import Run
-from .arguments import GenerateCommand
+from .arguments import PROG, GenerateCommand
 from .console import COMPILING, printable
 
 
@@ -62,3 +63,6 @@ def _report_compiling() -> Iterator[None]:
 
     with kernel_cache.telling(say):
         yield
+    damaged = damaged_code()
+    if damaged:
+        print(f"{PROG}: {damaged}.", file=sys.stderr)

@@ -1,16 +1,19 @@
 """The command line: from arguments to a configuration, from an error to an exit code.
 
-Exit codes: 0 success · 1 the numbers are wrong, or the last save failed · 2 the request was invalid · 129 the terminal
+Exit codes: 0 success · 1 the numbers are wrong, the results are not all written, or something unexpected happened ·
+2 the request was invalid · 129 the terminal
 closed · 130 Ctrl-C · 141 the reader of a pipe went away · 143 terminated by a signal (128 + its number).
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import sys
-from typing import Any
+import tempfile
+from typing import Any, TextIO
 
 from ..config import (
     AttentionConfig,
@@ -19,37 +22,102 @@ from ..config import (
     ParametersConfig,
     TrainConfig,
 )
-from ..errors import StoppedRun, UserError
+from ..errors import StoppedRun, UserError, escaped, reason
 from .arguments import PROG, GenerateCommand, PlanCommand, parse
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command and return the exit code."""
+    """Run a command and return the exit code. No exception leaves this function, and no stream is left unflushed."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             set_encoding(stream)
     try:
-        code = run(parse(arguments))
-        sys.stdout.flush()
-        return code
+        code = _exit_code(arguments)
+    except KeyboardInterrupt:
+        code = 130
+    except BaseException as error:
+        code = _unexpected(error, arguments)
+    return _flushed(code)
+
+
+def _exit_code(arguments: list[str]) -> int:
+    """Run a command and return the exit code. Exceptions that a user can understand are printed as one sentence."""
+    try:
+        return run(parse(arguments))
     except UserError as error:
         return _fail(error, 2)
     except StoppedRun as error:
         return _fail(error, 1)
     except MemoryError as error:
         return _fail(f"There is not enough memory{f' ({error})' if str(error) else ''}.", 2)
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:
-        # Python flushes the buffer when it exits, which would raise again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return 141
-    except OSError as error:  # a terminal that is gone, a full disk
-        where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}.", 1)
-    except SystemExit as request:  # tyro, after --help
-        return request.code if isinstance(request.code, int) else 0
+    except OSError as error:  # a full disk, a device that fails
+        if not isinstance(_flush(sys.stdout), OSError):
+            where = f"{error.filename}: " if error.filename else ""
+            return _fail(f"{where}{error.strerror or error}.", 1)
+        _discard(sys.stdout)
+        return _fail(f"Cannot write to standard output: {error.strerror or error}.", 1)
+    except SystemExit as request:  # tyro, after --help; or a signal that came twice
+        if request.code is None or isinstance(request.code, int):
+            return request.code or 0
+        return _fail(request.code, 1)
+
+
+# -------------------------------------------------------------------------------------------------------------- streams
+
+
+def _open_closed_streams() -> None:
+    """Open the null device in place of standard streams that are closed, as after `bevia-fast train >&-`.
+
+    Otherwise the next file that is opened would get the number of the stream, and what libraries print would go into
+    that file. Standard input stays None in Python, so that reading from it is an error and not an empty text.
+    """
+    while True:
+        handle = os.open(os.devnull, os.O_RDWR)
+        if handle > 2:
+            os.close(handle)
+            break
+        os.set_inheritable(handle, True)
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open until the exit
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+
+
+def _flush(stream: TextIO) -> Exception | None:
+    """Flush a stream, and return the exception if that fails."""
+    try:
+        stream.flush()
+    except (OSError, ValueError) as error:  # ValueError: it was closed
+        return error
+    return None
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is left in a stream's buffer to the null device; Python would fail to flush it when it exits."""
+    with contextlib.suppress(OSError, ValueError):  # a stream that is not a file
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def _flushed(code: int) -> int:
+    """Flush both streams and return the exit code, which is not 0 if the output is incomplete."""
+    problem = _flush(sys.stdout)
+    if problem is not None:
+        _discard(sys.stdout)
+        if isinstance(problem, BrokenPipeError):
+            code = code or 141
+        elif code == 0 and isinstance(problem, OSError):
+            code = _fail(f"Cannot write to standard output: {problem.strerror or problem}.", 1)
+    if _flush(sys.stderr) is not None:
+        _discard(sys.stderr)
+    return code
+
+
+# --------------------------------------------------------------------------------------------------------------- errors
 
 
 def set_encoding(stream: io.TextIOWrapper) -> None:
@@ -62,9 +130,32 @@ def set_encoding(stream: io.TextIOWrapper) -> None:
 
 
 def _fail(message: object, code: int) -> int:
-    sys.stdout.flush()
-    print(f"{PROG}: error: {message}", file=sys.stderr)
+    """Print an error and return the exit code."""
+    with contextlib.suppress(OSError, ValueError):  # nobody can be told
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        print(f"{PROG}: error: {escaped(str(message))}", file=sys.stderr)
     return code
+
+
+def _unexpected(error: BaseException, arguments: list[str]) -> int:
+    """Print one sentence about an exception that nobody expected, and keep its traceback in a file."""
+    from importlib.metadata import version
+    from traceback import format_exception
+
+    kind, what = type(error).__name__, reason(error)
+    message = f"Unexpected {kind}{f': {what}' if what != kind else ''}."
+    try:
+        about = f"{PROG} {version(PROG)}, Python {sys.version}, {sys.platform}\narguments: {arguments!r}\n\n"
+        handle, path = tempfile.mkstemp(".txt", f"{PROG}-error-", text=True)
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(about + "".join(format_exception(error)))
+    except Exception as problem:  # no folder for temporary files can be written
+        return _fail(f"{message} The traceback cannot be saved: {reason(problem)}.", 1)
+    return _fail(f"{message} The traceback is in {path}; please report it.", 1)
+
+
+# ------------------------------------------------------------------------------------------------------------- commands
 
 
 def run(config: Any) -> int:
@@ -75,9 +166,15 @@ def run(config: Any) -> int:
 
         limit_blas_threads(config)
         module = "profile" if type(config).__name__.startswith("Profile") else "bench"
+    if module not in OPENING and any(name.startswith("NUMBA_") for name in os.environ):
+        from ..backends import require_numba
+
+        require_numba()
     code: int = importlib.import_module(f".{module}", __package__).run(config)
     return code
 
+
+OPENING = ("train", "generate", "attention", "parameters")  # they use Numba, if at all, through `open_backend`
 
 _MODULES: dict[type, str] = {
     TrainConfig: "train",

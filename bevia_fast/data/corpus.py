@@ -58,7 +58,8 @@ class Tokens:
     """The tokens of a part of a text, which may be larger than memory.
 
     `tokens[places]` returns the token ids (int32) at an array of positions or a slice, and reads nothing else. Raises
-    StoppedRun if the file that holds them is damaged.
+    StoppedRun if the file that holds them is damaged or was cut. (If it is cut at the very moment of a read, the system
+    ends the process with SIGBUS.)
     """
 
     def __init__(self, codes: Array, ids: Array, mapping: mmap.mmap | None = None) -> None:
@@ -70,6 +71,8 @@ class Tokens:
         return len(self._codes)
 
     def __getitem__(self, places: Array | slice) -> Array:
+        if self._mapping is not None and self._mapping.size() < len(self._mapping):
+            raise StoppedRun("The file that holds the cached tokens of the text was cut meanwhile; resume the run.")
         try:
             found: Array = self._ids[self._codes[places]]
         except IndexError:  # an invalid code, in a part of the file that is not checked

@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
 from ..errors import DataError
 from ..files import flush, sync_folder
 from ..kernels.lock import take_lock
+from ..kernels.places import cache_root
 from ..machine import available_bytes, readable
 from ..reporter import Reporter
 from .decoding import Form, remarks_on
@@ -121,7 +121,7 @@ def _coded(source: TextSource, reporter: Reporter) -> CodedText:
 
 def cache_folder() -> Path:
     """Return the folder of the cache; the environment variable BEVIA_FAST_CACHE_DIR overrides its parent."""
-    return Path(os.environ.get("BEVIA_FAST_CACHE_DIR") or platformdirs.user_cache_dir("bevia-fast")) / "texts"
+    return cache_root() / "texts"
 
 
 def _in_memory(source: TextSource, size: int, reporter: Reporter) -> CodedText:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import math
 import platform
 import re
 from collections.abc import Iterator
@@ -18,16 +17,18 @@ from typing import Any
 
 from ..config import ModelConfig, TrainConfig, option_name
 from ..data.tokenizer import Tokenizer
-from ..errors import CheckpointError, ConfigError, DataError
+from ..errors import CheckpointError, ConfigError
 from ..files import is_folder, reading, refuse_nul
 from ..model.parameters import Parameters
 from .folder import CHECKPOINTS
-from .modelfile import check_version, layout, options_of, read_model
+from .metrics import MOST_STEPS, is_finite, valid_record
+from .modelfile import INVALID, check_version, layout, options_of, read_model
 from .spikes import Spikes
 from .tensorfile import damaged_header, open_tensors, write_tensors
 
 FORMAT_VERSION = 1
 PARTS = ("weights", "first", "second")  # "first" and "second" are AdamW's moments
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 
 # Options that do not affect what a step computes, or only how it is rounded. `steps` affects the learning rate of later
@@ -110,20 +111,29 @@ def load_checkpoint(path: Path) -> Checkpoint:
             model, tokenizer = read_model(options["model"], about["alphabet"])
             config = TrainConfig(**{**options, "model": model})
             progress = _read_progress(about["progress"])
-            fingerprint, used = about["fingerprint"], about["versions"]
-            if type(fingerprint) is not str or not isinstance(used, dict):
-                raise ValueError("the fingerprint or the versions are invalid")
+            fingerprint, used = about["fingerprint"], _read_versions(about["versions"])
+            if type(fingerprint) is not str or not FINGERPRINT.fullmatch(fingerprint):
+                raise ValueError("the fingerprint is invalid")
             if checkpoint_path(Path(), progress.step).name != path.name:
                 raise ValueError(f"its step is {progress.step}")
-        except (KeyError, TypeError, ValueError, RecursionError, ConfigError, DataError) as error:
+        except INVALID as error:
             raise damaged_header(path, error) from None
         file.check({name: shape for part in PARTS for name, shape in layout(model, f"{part}.").items()})
         tensors = {part: Parameters(model) for part in PARTS}
         for part, parameters in tensors.items():
             for name, view in parameters.items():
                 file.read_into(f"{part}.{name}", view)
-    used = {str(name): str(version) for name, version in used.items()}
     return Checkpoint(path, config, tokenizer, progress, fingerprint, used, tensors)
+
+
+def _read_versions(found: Any) -> dict[str, str]:
+    """Return versions by name from parsed JSON. Raises ValueError if they are invalid."""
+    if not isinstance(found, dict) or len(found) > 100:
+        raise ValueError("the versions are invalid")
+    for each in (*found.keys(), *found.values()):
+        if not (type(each) is str and len(each) <= 200):
+            raise ValueError("a version is invalid")
+    return found
 
 
 def _read_progress(found: Any) -> Progress:
@@ -131,14 +141,16 @@ def _read_progress(found: Any) -> Progress:
     found = options_of(Progress, found)
     spikes = options_of(Spikes, found["spikes"])
     counts = found["step"], found["skipped"], spikes["count"]
-    if not all(type(count) is int and 0 <= count < 1 << 50 for count in counts):
+    if not all(type(count) is int and 0 <= count < MOST_STEPS for count in counts):
         raise ValueError("a count is invalid")
     numbers = spikes["mean"], spikes["variance"]
-    if not all(type(number) in (int, float) and math.isfinite(number) for number in numbers) or numbers[1] < 0:
+    if not all(map(is_finite, numbers)) or numbers[1] < 0:
         raise ValueError("an average is invalid")
     record = found["unfinished"]
-    if record is not None and not (isinstance(record, dict) and record.get("step") == found["step"]):
-        raise ValueError("the unfinished step is invalid")
+    if record is not None:
+        complete = valid_record(record)
+        if complete.keys() != record.keys() or record["step"] != found["step"]:
+            raise ValueError("the unfinished step is invalid")
     return Progress(**{**found, "spikes": Spikes(**spikes)})
 
 

@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, reason
 from ..files import (
     BINARY,
     CHUNK,
@@ -28,14 +28,18 @@ from ..files import (
     refuse_nul,
     refuse_special,
     write_all,
+    write_atomically,
     writing,
 )
 from ..kernels.lock import take_lock
+from ..reporter import Record
+from .metrics import read_line, up_to
 
 CHECKPOINTS = "checkpoints"  # a subfolder
 RUN_FILES = (MODEL, CONFIG, METRICS, CHECKPOINTS)
 _WRITTEN = "|".join(map(re.escape, (MODEL, CONFIG, LOSS, SAMPLE)))
-LEFTOVER = re.compile(rf"\.({_WRITTEN}|step-\d+\.safetensors)\.\d+\.part")  # see `files.write_atomically`
+_NUMBERED = r"metrics\.damaged-\d+\.jsonl|step-\d+\.safetensors"
+LEFTOVER = re.compile(rf"\.({_WRITTEN}|{_NUMBERED})\.\d+\.part")  # see `files.write_atomically`
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -108,6 +112,9 @@ class RunFolder:
         return self.path
 
     def _open(self, flags: int = 0) -> None:
+        if (self.path / METRICS).is_symlink():  # its target may be any file of the user
+            raise CheckpointError(f"{self.path / METRICS} is a symbolic link; a run writes only into its own folder.")
+        flags |= getattr(os, "O_NOFOLLOW", 0)
         handle = os.open(self.path / METRICS, os.O_RDWR | os.O_APPEND | flags | BINARY, 0o666)
         try:
             refuse_special(self.path / METRICS)
@@ -122,21 +129,31 @@ class RunFolder:
             raise
         self._handle = handle
 
-    def cut_back(self, step: int) -> None:
-        """Truncate metrics.jsonl before the first line that is after `step`, incomplete or damaged."""
+    def cut_back(self, step: int) -> Path | None:
+        """Drop the lines of metrics.jsonl that are after `step`, incomplete or damaged.
+
+        If a line up to `step` is damaged, the whole file is first copied to a new name, which is returned. Raises
+        CheckpointError if that fails; nothing is changed then.
+        """
         assert self._handle is not None
-        keep = 0
-        with writing(self.path / METRICS):
-            for line in (self.path / METRICS).read_bytes().splitlines(keepends=True):
-                try:
-                    if not line.endswith(b"\n") or json.loads(line)["step"] > step:
-                        break
-                except (ValueError, TypeError, KeyError, RecursionError):
-                    break
-                keep += len(line)
-            os.ftruncate(self._handle, keep)
+        path, aside = self.path / METRICS, None
+        with writing(path):
+            content = path.read_bytes()
+            lines, damaged = up_to(content, step)
+            if damaged:
+                aside = next(new for new in map(self._aside, itertools.count(1)) if not os.path.lexists(new))
+                write_atomically(aside, content)
+            self._end = 0
+            while lines and content.startswith(lines[0], self._end):
+                self._end += len(lines.pop(0))
+            os.ftruncate(self._handle, self._end)
+            self._waiting = lines  # behind the first damage
+            self._write_waiting()
             flush(self._handle)
-        self._end = keep
+        return aside
+
+    def _aside(self, number: int) -> Path:
+        return self.path / f"{Path(METRICS).stem}.damaged-{number}.jsonl"
 
     def log(self, record: dict[str, Any]) -> None:
         """Append a line to metrics.jsonl. A line that cannot be written now is written with a later one."""
@@ -245,19 +262,19 @@ def _already_a_run(path: Path) -> CheckpointError:
     )
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
+def read_metrics(folder: Path) -> list[Record]:
     """Return the records of metrics.jsonl, without a last line that is incomplete.
 
-    Raises CheckpointError if the file is missing or is not a metrics file.
+    Raises CheckpointError if the file is missing or a line is damaged.
     """
     path = folder / METRICS
     with reading(path):
         refuse_special(path)
-        whole = path.read_bytes().rpartition(b"\n")[0]
-    try:
-        records = [json.loads(line) for line in whole.decode("utf-8").splitlines()]
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not a metrics file: {error}.") from None
-    if not all(isinstance(record, dict) for record in records):
-        raise CheckpointError(f"{path} is not a metrics file: a line is not an object.")
+        *lines, _ = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(read_line(line))
+        except (ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path} is not a metrics file: line {number}: {reason(error)}.") from None
     return records

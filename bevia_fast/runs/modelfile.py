@@ -18,6 +18,9 @@ from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
 
 FORMAT_VERSION = 2
 
+# What parsed JSON of any shape can raise when it is read as a configuration.
+INVALID = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, ConfigError, DataError)
+
 
 def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> None:
     """Write the weights after optimizer step `step`, atomically. Raises CheckpointError; an older file then stays."""
@@ -41,7 +44,7 @@ def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
         try:
             check_version(path, file.about, FORMAT_VERSION)
             config, tokenizer = read_model(file.about["config"], file.about["alphabet"])
-        except (KeyError, TypeError, ValueError, RecursionError, ConfigError, DataError) as error:
+        except INVALID as error:
             raise damaged_header(path, error) from None
         file.check(layout(config))
         parameters = Parameters(config)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +33,10 @@ PREFIX = b'{"__metadata__":{"checksum":"'
 DIGITS = 64
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names -> names in the file
 MOST_HEADER = 16 << 20  # bytes; even an alphabet of all of Unicode fits
+MOST_VALUES = 1 << 19  # lists, objects and commas in the metadata: parsed, `[],` takes thirty times its size
+
+NAME = re.compile(r',"([^"\\]*+(?:\\.[^"\\]*+)*+)":')
+ENTRY = re.compile(r'\{"dtype":"(\w{1,9})","shape":\[([\d,]{0,99})\],"data_offsets":\[(\d{1,20}),(\d{1,20})\]\}')
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Array], about: dict[str, Any]) -> int:
@@ -45,6 +50,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], about: dict[str, Any
         separators=(",", ":"),
     ).encode()  # fmt: skip
     header += b" " * (-len(header) % 8)
+    if len(header) > MOST_HEADER or _values(json.dumps(about)) > MOST_VALUES:
+        raise CheckpointError(f"Cannot write {path}: names and options take more than a file can hold.")
     rest = header[len(PREFIX) + DIGITS :]
     start = len(header).to_bytes(8, "little") + PREFIX
     data: list[Bytes] = [array.data.cast("B") for array in tensors.values() if array.size]
@@ -81,13 +88,32 @@ class TensorFile:
             raise CheckpointError(f"{path} was not written by bevia-fast.")
         self._verify()
         file.seek(8)
+        self._begins: dict[str, int] = {}
         try:
-            self._entries: dict[str, Any] = json.loads(file.read(length))
-            self.about: dict[str, Any] = json.loads(self._entries.pop("__metadata__")[FORMAT])
-            if not isinstance(self.about, dict):
-                raise ValueError("the metadata is not an object")
-        except (KeyError, TypeError, ValueError, RecursionError) as error:
+            self._header = file.read(length).decode("ascii")
+            self.about, self._rest = self._metadata()
+        except (ValueError, RecursionError) as error:
             raise damaged_header(path, error) from None
+
+    def _metadata(self) -> tuple[dict[str, Any], int]:
+        """Return the metadata, and where the entries of the tensors begin. Raises ValueError or RecursionError.
+
+        The header is not parsed as a whole, because a hostile one would fill the memory. It is compared with what
+        `write_tensors` writes for the model that the metadata describes.
+        """
+        before = f'","{FORMAT}":"'
+        start = len(PREFIX) + DIGITS
+        if not self._header.startswith(before, start):
+            raise ValueError(f"it has no metadata of {FORMAT}")
+        text, end = json.JSONDecoder().raw_decode(self._header, start + len(before) - 1)
+        if not self._header.startswith("}", end):
+            raise ValueError("there is more than one text of metadata")
+        if _values(text) > MOST_VALUES:
+            raise ValueError(f"the metadata has more than {MOST_VALUES:,} values")
+        about = json.loads(text)
+        if not isinstance(about, dict):
+            raise ValueError("the metadata is not an object")
+        return about, end + 1
 
     def _verify(self) -> None:
         """Compare the checksum with that of the contents, reading a chunk at a time."""
@@ -101,24 +127,42 @@ class TensorFile:
 
     def check(self, layout: Layout) -> None:
         """Raise CheckpointError unless the file holds exactly these tensors and nothing behind them."""
-        wanted = _entries(layout)
-        for name in sorted(wanted.keys() ^ self._entries.keys()):
-            what = "missing" if name in wanted else "not part of this model"
-            raise CheckpointError(f"{self.path} is damaged: {shown(name)} is {what}.")
+        wanted, place = _entries(layout), self._rest
         for name, entry in wanted.items():
-            found = self._entries[name]
-            if found != entry:
-                raise CheckpointError(
-                    f"{self.path} is damaged: {name} is {_described(found)}; expected {_described(entry)}."
-                )
+            match = NAME.match(self._header, place)
+            if match is None or match[1] != name:
+                raise self._unexpected(place, name, wanted)
+            text, place = json.dumps(entry, separators=(",", ":")), match.end()
+            if not self._header.startswith(text, place):
+                is_now, should = _described(self._header, place), _described(text, 0)
+                raise CheckpointError(f"{self.path} is damaged: {name} is {is_now}; expected {should}.")
+            self._begins[name] = entry["data_offsets"][0]
+            place += len(text)
+        if not self._ends(place):
+            raise self._unexpected(place, "", wanted)
         end = max((entry["data_offsets"][1] for entry in wanted.values()), default=0)
         expected = self._start + end
         if self._size != expected:
             raise CheckpointError(f"{self.path} is damaged: it has {self._size:,} bytes instead of {expected:,}.")
 
+    def _unexpected(self, place: int, name: str, wanted: Mapping[str, Any]) -> CheckpointError:
+        """Return the error for a place of the header where the tensor `name`, or the end, is expected."""
+        match = NAME.match(self._header, place)
+        if self._ends(place) or (name and match is not None and match[1] in wanted):
+            return CheckpointError(f"{self.path} is damaged: {shown(name)} is missing.")
+        if match is None:
+            return damaged_header(self.path, ValueError("the list of tensors is invalid"))
+        return CheckpointError(f"{self.path} is damaged: {shown(match[1])} is not part of this model.")
+
+    def _ends(self, place: int) -> bool:
+        return self._header.startswith("}", place) and not self._header[place + 1 :].strip(" ")
+
     def read_into(self, name: str, array: Array) -> None:
-        """Read a tensor into a C-contiguous array. Raises CheckpointError for NaN and infinity."""
-        self._file.seek(self._start + self._entries[name]["data_offsets"][0])
+        """Read a tensor of the layout passed to `check` into a C-contiguous array.
+
+        Raises CheckpointError for NaN and infinity.
+        """
+        self._file.seek(self._start + self._begins[name])
         view, got = array.data.cast("B"), 0
         while got < len(view):
             count = self._file.readinto(view[got:])  # type: ignore[attr-defined]  # binary files have it
@@ -135,13 +179,19 @@ def damaged_header(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(f"{path} has a damaged header ({type(error).__name__}: {shown(error).rstrip('.')}).")
 
 
-def _described(entry: Any) -> str:
-    """Describe an entry of a header, which may be anything."""
-    try:
-        begin, end = entry["data_offsets"]
-        return shown(f"{entry['dtype']} {tuple(entry['shape'])} at {begin}-{end}")
-    except (KeyError, TypeError, ValueError):
-        return shown(repr(entry))
+def _described(header: str, place: int) -> str:
+    """Describe the entry at a place of a header, which may be anything."""
+    match = ENTRY.match(header, place)
+    if match is None:
+        return shown(header[place : place + 201])
+    dtype, shape, begin, end = match.groups()
+    sizes = tuple(int(size) for size in shape.split(",") if size)
+    return shown(f"{dtype} {sizes} at {begin}-{end}")
+
+
+def _values(text: str) -> int:
+    """Return an upper bound for the number of values in JSON."""
+    return sum(map(text.count, "[{,"))
 
 
 def is_damaged(path: Path) -> bool:

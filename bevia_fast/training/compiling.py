@@ -8,7 +8,8 @@ finds it on disk. They meet somewhere in the middle.
     python -P -m bevia_fast.training.compiling FOLDER MODELS    the second process: a cache folder, models in JSON
 
 The second process prints nothing while it works. When its standard input closes, because it is no longer needed or its
-parent has died, it writes the names of the functions that it compiled to standard output and exits.
+parent has died, it writes the names of the functions that it compiled to standard output and exits; DAMAGED marks those
+whose code on disk was damaged.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ..model.writing import stream
 from .step import Trainer
 
 PATIENCE = 2.0  # seconds that the second process may take to exit
+DAMAGED = "!"  # marks a function whose code on disk was damaged
 
 
 def warm_up(config: ModelConfig, backend: Backend, report: Callable[[str, int, int], None] | None = None) -> str:
@@ -62,7 +64,7 @@ def warm_up(config: ModelConfig, backend: Backend, report: Callable[[str, int, i
     before = len(kernel_cache.compiled)
     with two_compilers([config], compiling):
         _use_every_kernel(config, cast(Backend, noted))
-    return kernel_cache.problem() if len(kernel_cache.compiled) > before else ""
+    return kernel_cache.described() if len(kernel_cache.compiled) > before else ""
 
 
 def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
@@ -110,7 +112,9 @@ def two_compilers(configs: list[ModelConfig], report: Callable[[str], None] = la
             yield
     finally:
         if second and second[0] is not None:
-            kernel_cache.compiled += _stop_second(second[0])
+            names = _stop_second(second[0])
+            kernel_cache.compiled += [name.removesuffix(DAMAGED) for name in names]
+            kernel_cache.damaged += [name.removesuffix(DAMAGED) for name in names if name.endswith(DAMAGED)]
 
 
 def _start_second(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
@@ -131,7 +135,7 @@ def _start_second(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
 
 
 def _stop_second(process: subprocess.Popen[bytes]) -> list[str]:
-    """Stop the second process and return the names of the functions that it compiled."""
+    """Stop the second process and return the names of the functions that it compiled, as it wrote them."""
     try:
         names = process.communicate(timeout=PATIENCE)[0]  # this closes its standard input
     except subprocess.TimeoutExpired:
@@ -152,7 +156,8 @@ def main(folder: str, models: str) -> None:
     def end() -> None:
         with kernel_cache.saving:  # never released: no file may be half written at the exit
             try:
-                os.write(1, "\n".join(kernel_cache.compiled).encode())
+                damaged = kernel_cache.damaged
+                os.write(1, "\n".join(name + DAMAGED * (name in damaged) for name in kernel_cache.compiled).encode())
             finally:
                 os._exit(0)
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..config import TrainConfig
 from ..data.corpus import usual_evaluation
+from ..decorations import drawn
 from ..errors import StoppedRun
 from ..files import LOSS, SAMPLE, write_atomically
 from ..reporter import Record, Reporter
@@ -26,6 +27,7 @@ from .signals import finish_on_signal
 from .step import not_finite
 
 FINAL_SAMPLE_LENGTH = 500  # characters
+TICK = 1e-9  # seconds; a virtual machine's clock can stand still for a whole step
 MOST_SKIPPED = 10  # consecutive steps with --on-nan skip; a run that needs more will not recover
 
 
@@ -70,6 +72,7 @@ class _Session:
         self.config, self.trainer, self.crosscheck = prepared.config, prepared.trainer, prepared.crosscheck
         self.validation, self.progress = prepared.corpus.validation, prepared.progress
         self.run, self.saver, self.reporter, self.stop = run, saver, reporter, stop
+        self.updating = False  # the weights are between two steps
         self.skipped_in_a_row = self._skipped_before()
         self.eval_batches = self._evaluated_batches()
 
@@ -85,9 +88,10 @@ class _Session:
                 self._conclude(self._step(progress.step + 1))
                 if self.saver.due():
                     self.saver.save()
-        except (StoppedRun, OSError):  # OSError: the reader of our output closed the pipe
-            self.saver.save()
-            self._draw()
+        except Exception:  # a NaN; the reader of our output closed the pipe; a reporter failed
+            if not self.updating:
+                self.saver.save()
+                self._draw()
             raise
         self.run.interrupted = self.stop() if progress.step < self.config.steps or progress.unfinished else 0
         self.saver.save()
@@ -121,9 +125,12 @@ class _Session:
             found = self.crosscheck.compare(step, loss, trainer.gradients, trainer.microbatches(step))
             record |= {"crosscheck": found.error, "crosscheck_tensor": found.tensor}
             started += time.perf_counter() - paused
+        self.updating = True
         _, record["lr"] = trainer.update(step, loss, norm)
         progress.step, self.skipped_in_a_row = step, 0
-        record["tokens_per_s"] = config.accumulate * config.batch * config.model.ctx / (time.perf_counter() - started)
+        self.updating = False
+        seconds = max(time.perf_counter() - started, TICK)
+        record["tokens_per_s"] = config.accumulate * config.batch * config.model.ctx / seconds
         usual = progress.spikes.add(loss)
         if usual is not None:
             record["spike"] = loss - usual
@@ -171,11 +178,17 @@ class _Session:
         return bool(self.stop())
 
     def _draw(self) -> None:
-        from ..plots import about, draw_losses, png
+        """Draw the losses into the run's folder, if they can be drawn."""
 
-        with self.saver.trying():  # reading the history may fail too
-            figure = draw_losses(self.run.history, about(self.run.folder, self.run.model.config))
-            write_atomically(self.run.folder / LOSS, png(figure))
+        def draw() -> bytes:
+            from ..plots import about, draw_losses, png
+
+            return png(draw_losses(self.run.history, about(self.run.folder, self.run.model.config)))
+
+        picture = drawn(LOSS, draw, self.reporter.note)
+        if picture is not None:
+            with self.saver.trying():
+                write_atomically(self.run.folder / LOSS, picture)
 
     def _skipped_before(self) -> int:
         """Return how many steps a resumed run had skipped just before its checkpoint."""

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..agreement.crosscheck import LiveCrosscheck
-from ..backends import cache_folder, describe_backend, open_backend
+from ..backends import damaged_code, describe_backend, open_backend
 from ..config import BackendName, TrainConfig
 from ..data.corpus import Corpus
 from ..data.sources import text_source
 from ..data.tokenfile import CodedText, coded_text
 from ..errors import ConfigError, DataError
-from ..files import CONFIG, write_atomically
+from ..files import CONFIG, METRICS, write_atomically
 from ..machine import readable
 from ..model.parameters import Parameters
 from ..planning.memory import refuse_training
@@ -117,8 +117,11 @@ def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, st
     for backend in backends:
         problem = warm_up(prepared.config.model, backend, reporter.compiling)
         if problem:
-            reporter.note(f"compiled kernels cannot be saved for later runs: {problem} ({cache_folder()}).")
+            reporter.note(f"compiled kernels cannot be saved for later runs: {problem}.")
     reporter.compiled()
+    damaged = damaged_code()
+    if damaged:
+        reporter.note(f"{damaged}.")
     facts["kernels"] = describe_backend(trainer.backend)
     reporter.fact("kernels", facts["kernels"])
     return facts
@@ -151,7 +154,9 @@ def begin(prepared: Prepared, folder: RunFolder, facts: dict[str, str], reporter
     saver = Saver(folder, config, tokenizer, fingerprint, progress, trainer.tensors, reporter.note)
     if resumed is not None:
         _report_resumed(resumed, prepared.damaged, config, reporter)
-        folder.cut_back(progress.step - (progress.unfinished is not None))
+        aside = folder.cut_back(progress.step - (progress.unfinished is not None))
+        if aside is not None:
+            reporter.note(f"{METRICS} was damaged; its intact lines stay, and the whole file is kept as {aside}.")
         with saver.trying():
             write_atomically(folder.path / CONFIG, config_text(written).encode())
     return saver

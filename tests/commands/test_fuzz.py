@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import asdict
 from encodings.aliases import aliases
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_runs import TEXT, tiny_config
+from small_runs import TEXT, metadata, signed, signed_header, tiny_config
 
 from bevia_fast import train
 from bevia_fast.commands.arguments import COMMANDS, options
@@ -66,6 +67,8 @@ def call(*arguments: str, allowed: tuple[int, ...] = (0, 2)) -> tuple[int, str]:
         code = main(list(arguments))
     next(COUNT)
     message = err.getvalue()
+    shown = message if arguments[0] == "generate" else message + out.getvalue()  # whose text is redirected as it is
+    assert not [char for char in shown if unicodedata.category(char) == "Cc" and char not in "\n\t"], arguments
     assert code in allowed, (code, arguments, message)
     if code == 0:
         assert message == "", (arguments, message)
@@ -224,6 +227,87 @@ def test_any_run_folder(run: Path, name: str, content: bytes, place: float, how:
         call("parameters", str(copy))
         call("attention", str(copy), "--prompt", "the", "--out", str(copy / "picture.png"))
         call("train", "--resume", str(copy), allowed=(0, 1, 2))
+
+
+HOSTILE = st.one_of(ANYTHING, st.sampled_from([
+    10**400, -(10**400), [float("nan")], {"step": 6}, {"step": 4}, "\x1b[2J\x9b31m\x07\r", "\0", "\ud800", -0.0, 5e-324,
+    1e308, "x" * 5000, {"step": 4, "loss": 10**400, "val_loss": None, "lr": 0, "grad_norm": None, "tokens_per_s": None},
+]))  # fmt: skip
+
+
+def places(value: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the keys that lead to each value inside of parsed JSON."""
+    items = value.items() if isinstance(value, dict) else []
+    inner = [place for key, each in items for place in places(each, (*path, key))]
+    return [*([path] if path else []), *inner]
+
+
+@examples(60)
+@given(data=st.data(), value=HOSTILE, how=st.sampled_from(["replace", "remove", "add"]))
+def test_any_metadata_with_the_right_checksum(run: Path, data: Any, value: Any, how: str) -> None:
+    """A run of a stranger, who can compute checksums too."""
+    with copy_of(run) as copy:
+        for path in (checkpoints(copy)[0][1], copy / "model.safetensors"):
+            whole = path.read_bytes()
+            about = metadata(whole)
+            if "progress" in about and about["progress"]["unfinished"] is None:
+                nothing = dict.fromkeys(("loss", "val_loss", "lr", "grad_norm", "tokens_per_s"))
+                about["progress"]["unfinished"] = {"step": about["progress"]["step"], **nothing}
+            *outer, last = data.draw(st.sampled_from(places(about)))
+            inner = about
+            for key in outer:
+                inner = inner[key]
+            if how == "replace":
+                inner[last] = value
+            elif how == "remove":
+                del inner[last]
+            else:
+                inner[data.draw(st.text(max_size=5) | st.just("\x1b[2J"))] = value
+            path.write_bytes(signed(about, whole))
+        call("generate", str(copy), "--length", "3", "--backend", "numpy")
+        call("parameters", str(copy))
+        call("train", "--resume", str(copy), "--steps", "5", "--backend", "numpy", allowed=(0, 2))
+
+
+@examples(60)
+@given(place=st.floats(0, 1), entry=ANYTHING, more=st.dictionaries(st.text(max_size=5), ANYTHING, max_size=2))
+def test_any_list_of_tensors_with_the_right_checksum(run: Path, place: float, entry: Any, more: dict[str, Any]) -> None:
+    with copy_of(run) as copy:
+        path = copy / "model.safetensors"
+        whole = path.read_bytes()
+        size = int.from_bytes(whole[:8], "little")
+        header = json.loads(whole[8 : 8 + size])
+        names = list(header)[1:]
+        header[names[int(place * (len(names) - 1))]] = entry
+        path.write_bytes(signed_header(header | more, whole[8 + size :]))
+        code, _ = call("generate", str(path), "--length", "3", "--backend", "numpy")
+        assert code == 2
+
+
+LINE = st.one_of(
+    st.binary(max_size=60), ANYTHING.map(lambda value: json.dumps(value).encode()),
+    st.builds(lambda step, name, value: json.dumps({"step": step, name: value}).encode(), st.integers(-1, 9),
+              st.sampled_from(["loss", "val_loss", "lr", "skipped", "spike", "crosscheck", "\x1b"]), HOSTILE),
+)  # fmt: skip
+
+
+@examples(60)
+@given(lines=st.lists(st.tuples(st.integers(0, 4), LINE), max_size=4))
+def test_any_lines_in_metrics(run: Path, lines: list[tuple[int, bytes]]) -> None:
+    """Resuming always works, and loses no line that was there before."""
+    with copy_of(run) as copy:
+        path = copy / "metrics.jsonl"
+        content = before = path.read_bytes().splitlines()
+        for place, line in lines:
+            content = [*content[:place], *line.split(b"\n"), *content[place:]]
+        path.write_bytes(b"\n".join(content) + b"\n")
+        code, _ = call("train", "--resume", str(copy), "--steps", "5", "--backend", "numpy")
+        assert code == 0
+        aside = [found.read_bytes().splitlines() for found in copy.glob("metrics.damaged-*.jsonl")]
+        kept = path.read_bytes().splitlines()
+        assert set(before) <= set(kept).union(*aside)
+        steps = [json.loads(line)["step"] for line in kept]
+        assert steps == sorted(set(steps))
 
 
 @examples(60)

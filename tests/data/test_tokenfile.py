@@ -23,6 +23,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
+from helpers import in_a_process
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_runs import Acting, result, tiny_config
@@ -430,6 +431,34 @@ def test_a_run_is_the_same_from_memory_and_from_the_cache(
         train(replace(stored_config(run.folder), steps=10))
     train(replace(stored_config(run.folder), steps=10, allow_changed_text=True))
     assert newest_good(run.folder)[0].fingerprint == hashlib.sha256(text.read_bytes()).hexdigest()
+
+
+CUT = """
+import json, os, sys
+import numpy as np
+from bevia_fast.data import tokenfile
+from bevia_fast.data.corpus import Corpus
+from bevia_fast.errors import StoppedRun
+tokenfile.IN_MEMORY = 0
+text = tokenfile.coded_text(json.loads(sys.argv[1]))
+corpus, found = Corpus(text), []
+for length in (text.path.stat().st_size, 5000, 0):
+    os.truncate(text.path, length)
+    for tokens in (corpus.training, corpus.validation):
+        try:
+            found.append(int(tokens[len(tokens) - 1 :][0]))
+        except StoppedRun as error:
+            found.append(str(error))
+print(json.dumps(found))
+"""
+
+
+def test_a_token_file_that_is_cut_meanwhile_is_a_sentence(cache: Path, tmp_path: Path) -> None:
+    """Reading a mapped page that is behind the file's end would end the process with SIGBUS."""
+    (tmp_path / "long.txt").write_text("abcd" * 10_000)
+    found = in_a_process(CUT, [str(tmp_path / "long.txt")], BEVIA_FAST_CACHE_DIR=str(cache))
+    assert [type(each) for each in found] == [int, int, str, str, str, str]
+    assert set(found[2:]) == {"The file that holds the cached tokens of the text was cut meanwhile; resume the run."}
 
 
 def test_a_large_split_is_evaluated_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,12 +145,55 @@ def test_every_call_fails_in_turn(tmp_path: Path, every: int) -> None:
                 saver.save()  # the disk works again
                 assert not saver.problem, where
                 assert saved.states(run) == ("new", "new"), where
-                assert read_metrics(run)[-1] == {"step": 9}, where
+                assert read_metrics(run)[-1]["step"] == 9, where
                 saver.folder.close()
                 RunFolder.existing(run).close()  # this removes leftovers
                 assert not list(run.rglob(".*.part")), where
     print(f"{tried} faults")
     assert tried > 2000 / every
+
+
+def test_every_call_fails_in_turn_while_damaged_metrics_are_mended(tmp_path: Path) -> None:
+    """No intact line is lost: it stays in metrics.jsonl, or the whole file is aside, or both."""
+    run = tmp_path / "run"
+    lines = [b'{"step": %d}\n' % step for step in range(9)]
+    lines[3] = b"{\n"
+    whole, mended = b"".join(lines), b"".join(lines[:3] + lines[4:])
+
+    def attempt(disk: Disk) -> str:
+        shutil.rmtree(run, ignore_errors=True)
+        new = RunFolder(str(run))
+        new.create({})
+        new.close()
+        (run / "metrics.jsonl").write_bytes(whole)
+        folder = RunFolder.existing(run)
+        try:
+            with disk.under():
+                folder.cut_back(8)
+        except CheckpointError as error:
+            return str(error)
+        finally:
+            folder.close()
+        return ""
+
+    counting = Disk()
+    assert attempt(counting) == ""
+    assert {"open", "write", "fsync", "replace", "ftruncate"} <= set(counting.calls)
+    for kind in (*KINDS, "short", "lying"):
+        for stays in (False, True):
+            for number, name in enumerate(counting.calls):
+                error = attempt(Disk(number, kind, stays))
+                where = f"{kind} {name} (call {number}, {'and all later ones' if stays else 'once'})"
+                assert "\n" not in error, where
+                aside = list(run.glob("metrics.damaged-*.jsonl"))
+                assert all(path.read_bytes() == whole for path in aside), where
+                assert aside or (run / "metrics.jsonl").read_bytes() == whole, where
+                folder = RunFolder.existing(run)  # the disk works again
+                folder.cut_back(8)
+                folder.close()
+                assert not list(run.rglob(".*.part")), where
+                if not error and kind != "lying":  # single lines are not read back
+                    assert (run / "metrics.jsonl").read_bytes() == mended, where
 
 
 # ------------------------------------------------------------------------------------------------------ a run continues

@@ -18,6 +18,7 @@ from bevia_fast.errors import CheckpointError
 from bevia_fast.files import CONFIG, LOSS, MODEL, SAMPLE
 from bevia_fast.runs import folder as run_folder
 from bevia_fast.runs.folder import RunFolder, read_metrics
+from bevia_fast.runs.metrics import VALUES
 
 
 def test_metrics_hold_complete_lines_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,24 +49,112 @@ def test_metrics_hold_complete_lines_only(tmp_path: Path, monkeypatch: pytest.Mo
     folder.log({"step": 4, "loss": math.nan})
     folder.sync()
     folder.close()
-    assert read_metrics(path) == [{"step": 1}, {"step": 2}, {"step": 3}, {"step": 4, "loss": None}]
+    nothing = dict.fromkeys(VALUES)
+    assert read_metrics(path) == [{"step": step, **nothing} for step in (1, 2, 3, 4)]
+    assert path.joinpath("metrics.jsonl").read_bytes().endswith(b'{"step": 4, "loss": null}\n')
+
+
+LINES = [b'{"step": %d, "loss": 1.5}\n' % step for step in range(6)]
+
+
+def new_run(folder: Path) -> Path:
+    """Return the folder of a run that no process is training in."""
+    new = RunFolder(str(folder / "run"))
+    new.create({})
+    new.close()
+    return new.path
+
+
+def cut(path: Path, content: bytes, step: int) -> tuple[bytes, bytes]:
+    """Return what `cut_back` keeps of metrics.jsonl, and what it sets aside."""
+    folder = RunFolder.existing(path)
+    (path / "metrics.jsonl").write_bytes(content)
+    aside = folder.cut_back(step)
+    folder.log({"step": step + 1})
+    folder.close()
+    kept = (path / "metrics.jsonl").read_bytes()
+    assert kept.endswith(b'{"step": %d}\n' % (step + 1))
+    return kept[: kept.rindex(b"{")], aside.read_bytes() if aside else b""
 
 
 def test_metrics_are_cut_back(tmp_path: Path) -> None:
-    folder = RunFolder(str(tmp_path / "run"))
-    path = folder.create({}) / "metrics.jsonl"
-    whole = b"".join(b'{"step": %d}\n' % step for step in range(5))
+    """What an interruption leaves behind is no damage."""
+    path, whole = new_run(tmp_path), b"".join(LINES)
+    to_2 = b"".join(LINES[:3])
     for content, kept in (
-        (whole, whole[:36]), (whole[:36], whole[:36]), (whole[:30], whole[:24]), (b"", b""), (b"{", b""),
-        (whole[:24] + b"\xff\n" + whole[24:], whole[:24]), (whole[:12] + b"[1]\n", whole[:12]),
-        (whole[:12] + b"[" * 9999 + b"\n", whole[:12]),
+        (whole, to_2), (to_2, to_2), (whole[:60], b"".join(LINES[:2])), (b"", b""), (b"{", b""),
+        (to_2 + LINES[3][:9], to_2), (to_2 + b"\0" * 99 + b"\n", to_2), (to_2 + LINES[3] + b"\xff\n" + LINES[5], to_2),
     ):  # fmt: skip
-        path.write_bytes(content)
-        folder.cut_back(2)
-        assert path.read_bytes() == kept
-    folder.log({"step": 3})
-    assert path.read_bytes() == kept + b'{"step": 3}\n'
+        assert cut(path, content, 2) == (kept, b"")
+
+
+WRONG = (b"\xff", b"[1]", b"[" * 9999, b"null", b"", b"{}", b'{"step": -1}', b'{"step": 1.0}', b'{"step": true}',
+         b'{"step": 1, "loss": NaN}', b'{"step": 1, "loss": 1e999}', b'{"step": 1, "loss": "1"}',
+         b'{"step": 1, "x": []}',
+         b'{"step": 1, "lr": true}', b'{"step": 1, "loss": 1' + b"0" * 400 + b"}", b'{"step": 1' + b"0" * 5000 + b"}",
+         b'{"step": 1, "loss": 1.5', b'{"step: 1, "loss": 1.5}', b'{"step": 1, "x": "' + b"x" * 2000 + b'"}',
+         b" " * (1 << 17) + b'{"step": 1}')  # fmt: skip
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_damaged_line_costs_one_line(tmp_path: Path, wrong: bytes, place: int) -> None:
+    path = new_run(tmp_path)
+    content = b"".join([*LINES[:place], wrong + b"\n", *LINES[place + 1 :]])
+    kept = b"".join([*LINES[:place], *LINES[place + 1 : 3]])
+    assert cut(path, content, 2) == (kept, content)
+    (path / "metrics.jsonl").write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"is not a metrics file: line {place + 1}: "):
+        read_metrics(path)
+    assert cut(path, kept, 2) == (kept, b"")  # nothing is set aside twice
+    assert len(list(path.glob("metrics.damaged-*.jsonl"))) == 1
+
+
+@pytest.mark.parametrize("step", [0, 1, 4, 5, 99, 1 << 49])
+def test_one_wrong_step_costs_one_line(tmp_path: Path, step: int) -> None:
+    """The line can be read, but a flipped bit changed its step."""
+    path = new_run(tmp_path)
+    lines = [*LINES[:2], b'{"step": %d, "loss": 1.5}\n' % step, *LINES[3:]]
+    content = b"".join(lines)
+    kept, aside = cut(path, content, 5)
+    assert aside == content
+    assert len(kept.splitlines()) == 5
+    steps = [json.loads(line)["step"] for line in kept.splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def test_damaged_metrics_stay_as_they_are_if_they_cannot_be_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = new_run(tmp_path)
+    folder = RunFolder.existing(path)
+    content = LINES[0] + b"?\n" + LINES[2]
+    (path / "metrics.jsonl").write_bytes(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            folder.cut_back(2)
+    assert (path / "metrics.jsonl").read_bytes() == content
     folder.close()
+
+
+def test_metrics_that_are_a_symbolic_link_are_refused(tmp_path: Path) -> None:
+    """Their target could be any file of the user."""
+    path = new_run(tmp_path)
+    (path / "metrics.jsonl").unlink()
+    (tmp_path / "mine").write_text("mine")
+    for target in (tmp_path / "mine", tmp_path / "missing"):
+        (path / "metrics.jsonl").symlink_to(target)
+        with pytest.raises(CheckpointError, match=r"metrics\.jsonl is a symbolic link; a run writes only into its own"):
+            RunFolder.existing(path)
+        (path / "metrics.jsonl").unlink()
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "metrics.jsonl").symlink_to(tmp_path / "missing")
+    with pytest.raises(CheckpointError, match="is a symbolic link"):
+        RunFolder(str(new)).create({})
+    assert (tmp_path / "mine").read_text() == "mine"
+    assert not (tmp_path / "missing").exists()
 
 
 def test_the_lock_is_released_when_its_process_exits(tmp_path: Path) -> None:

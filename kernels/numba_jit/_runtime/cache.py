@@ -9,7 +9,10 @@ In Numba, two processes that compile the same function for different dtypes at t
 maps the types of one to the code of the other. Here a process that does not find a function takes a lock, on a file
 beside the code, before it compiles. Other processes wait for the result, or compile another function meanwhile. The
 lock is the operating system's and is released when the process exits. Files are written under a temporary name and
-renamed, so that none is ever incomplete; a file that cannot be read is compiled again.
+renamed, so that none is ever incomplete.
+
+A flipped bit in machine code would be executed. So an index begins with its SHA-256 and holds that of each file of
+code; nothing is unpickled or linked before its hash was compared. A damaged file is removed and compiled again.
 
 If the folder cannot be written, existing code is used and everything else is compiled in each process.
 """
@@ -19,7 +22,9 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import itertools
 import os
+import pickle
 import sys
 import threading
 import time
@@ -30,13 +35,14 @@ from typing import IO, Any
 import llvmlite
 import numba
 import numpy
-import platformdirs
 from numba import config as numba_config
-from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, IndexDataCacheFile, _CacheLocator
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.runtime import rtsys
+from numba.core.serialize import dumps
 
 from ...lock import take_lock
+from ...places import NOWHERE, cache_root
 from . import interrupts
 from .target import TARGET
 
@@ -48,7 +54,7 @@ POLL = 0.05  # seconds between checks whether another process has finished compi
 
 def all_versions() -> Path:
     """Return the folder that holds one subfolder per version of the kernels; BEVIA_FAST_CACHE_DIR overrides it."""
-    return Path(os.environ.get("BEVIA_FAST_CACHE_DIR") or platformdirs.user_cache_dir("bevia-fast")) / "kernels"
+    return cache_root() / "kernels"
 
 
 def _version() -> str:
@@ -139,6 +145,65 @@ class _Files(CompileResultCacheImpl):
     _locator_classes = [_Place]  # noqa: RUF012  (Numba's)
 
 
+class DamagedCode(Exception):
+    """A file of compiled code is not the one that was written."""
+
+
+Index = dict[Any, tuple[str, bytes]]  # a signature -> the file of its code, and the SHA-256 of that file
+
+
+class _Store(IndexDataCacheFile):
+    """The files of one function: an index, and one file of code for each signature, all with checksums.
+
+    The files have Numba's names. A file of code is written before the index that names it, so an index on disk never
+    refers to code that is still to be written.
+    """
+
+    def load(self, key: Any) -> Any:
+        """Return the data of a signature, or None if there is none. Raises DamagedCode."""
+        name, digest = self._load_index().get(key, ("", b""))
+        if not name:
+            return None
+        try:
+            data = Path(self._data_path(name)).read_bytes()
+        except FileNotFoundError:
+            raise DamagedCode(name) from None
+        if hashlib.sha256(data).digest() != digest:
+            raise DamagedCode(name)
+        return pickle.loads(data)
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write the data of a signature. The caller holds the lock on the function."""
+        try:
+            index = self._load_index()
+        except DamagedCode:  # on a file system without locks, where it was not removed
+            index = {}
+        taken = {name for name, _ in index.values()}
+        free = (name for name in map(self._data_name, itertools.count(1)) if name not in taken)
+        name = index[key][0] if key in index else next(free)
+        content = dumps(data)
+        with self._open_for_write(self._data_path(name)) as file:
+            file.write(content)
+        index[key] = name, hashlib.sha256(content).digest()
+        self._save_index(index)
+
+    def _load_index(self) -> Index:
+        try:
+            content = Path(self._index_path).read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        size = hashlib.sha256().digest_size
+        if hashlib.sha256(content[size:]).digest() != content[:size]:
+            raise DamagedCode(self._index_name)
+        index: Index = pickle.loads(content[size:])
+        return index
+
+    def _save_index(self, index: Index) -> None:
+        content = dumps(index)
+        with self._open_for_write(self._index_path) as file:
+            file.write(hashlib.sha256(content).digest() + content)
+
+
 class Cache(FunctionCache):
     """The cache that Numba loads compiled code from and saves it to."""
 
@@ -146,6 +211,8 @@ class Cache(FunctionCache):
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
+        self._cache_file = _Store(self.cache_path, self._impl.filename_base, FOLDER.name)
+        self._damaged = False  # the code on disk was
         self._lock = _CompileLock(os.path.join(self.cache_path, self._impl.filename_base))
 
     @contextlib.contextmanager
@@ -174,19 +241,24 @@ class Cache(FunctionCache):
             interrupts.checkpoint()
             found = self._load(sig, target_context)
         if found is None:  # the code may have arrived just before the lock was released
-            found = self._load(sig, target_context)
+            found = self._load(sig, target_context, alone=True)
         if found is None:
             compiled.append(name)
+            if self._damaged:
+                damaged.append(name)
         return found
 
-    def _load(self, sig: Any, target_context: Any) -> Any:
+    def _load(self, sig: Any, target_context: Any, alone: bool = False) -> Any:
+        """Return the code for a signature, or None. `alone`: no other process is replacing the files."""
         # Compiled code calls Numba's memory management, which must be initialized. Numba's own method initializes the
         # compiler as well, which does so itself when it is needed; that takes as long as loading all kernels.
         rtsys.initialize(target_context)
         try:
             with self._guard_against_spurious_io_errors():
                 return self._load_overload(sig, target_context)
-        except Exception:  # a damaged file can raise anything
+        except Exception as error:  # DamagedCode; and intact code that this process cannot use may raise anything
+            if alone and not isinstance(error, OSError):
+                self._damaged = True
             if self._lock.file is not None:
                 self._lock.remove("nbi")
                 self._lock.remove("*.nbc")
@@ -207,6 +279,7 @@ def _silent(name: str) -> None:
 
 
 compiled: list[str] = []  # functions that this process, or its second compiler, did not find and compiled
+damaged: list[str] = []  # those of them whose files were damaged
 waiting = True  # whether to wait for functions that another process is compiling
 saving = threading.Lock()  # held while files are written
 _telling: Callable[[str], None] = _silent
@@ -237,7 +310,9 @@ def writable() -> bool:
             _writable = os.access(FOLDER, os.W_OK)
             _problem = "" if _writable else "it cannot be written"
         except OSError as error:
-            _writable, _problem = False, error.strerror or str(error)
+            homeless = NOWHERE in FOLDER.parents
+            reason = "there is no home folder; set BEVIA_FAST_CACHE_DIR" if homeless else error.strerror or str(error)
+            _writable, _problem = False, reason
     return _writable
 
 
@@ -245,3 +320,8 @@ def problem() -> str:
     """Return why compiled code cannot be saved, in a few words; empty if it can."""
     writable()
     return _problem
+
+
+def described() -> str:
+    """Return `problem` with the folder, if there is one."""
+    return _problem if not problem() or NOWHERE in FOLDER.parents else f"{_problem} ({FOLDER})"

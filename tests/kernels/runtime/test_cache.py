@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
+import random
 import shutil
 import subprocess
 import sys
@@ -49,7 +51,8 @@ for dtype in sys.argv[1].split(","):
     norm = backend.squared_norm(inp)
     assert product_address(inp.dtype)
     result[dtype] = hashlib.sha1(out.tobytes() + np.float64(norm).tobytes()).hexdigest()
-print(json.dumps({"compiled": kernel_cache.compiled, "result": result, "problem": kernel_cache.problem()}))
+print(json.dumps({"compiled": kernel_cache.compiled, "damaged": kernel_cache.damaged, "result": result,
+                  "problem": kernel_cache.problem()}))
 """
 ALL = {"activation._relu_forward", "adamw._squared_norm", "tiles._product"}
 
@@ -181,22 +184,76 @@ def test_a_process_may_do_something_else_than_wait(tmp_path: Path, monkeypatch: 
     assert kernel_cache.compiled == before
 
 
-@pytest.mark.parametrize("damage", [b"", b"\0" * 100, None], ids=["empty", "zeros", "cut"])
-def test_damaged_files_are_made_anew(warm: tuple[Path, dict[str, Any]], damage: bytes | None) -> None:
+DAMAGES = {
+    "empty": lambda data: b"",
+    "zeros": lambda data: b"\0" * 100,
+    "cut": lambda data: data[:-50],
+    "flipped": lambda data: data[: len(data) // 2] + bytes([data[len(data) // 2] ^ 4]) + data[len(data) // 2 + 1 :],
+    "longer": lambda data: data + b"\0",
+}
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_made_anew_and_named(warm: tuple[Path, dict[str, Any]], damage: str, suffix: str) -> None:
+    """A flipped bit in machine code would be executed, if nothing compared a checksum before."""
     cache, first = warm
     for path in files(cache):
-        path.write_bytes(path.read_bytes()[:-50] if damage is None else damage)
-    assert answer(start(cache)) == {**first, "compiled": first["compiled"]}
-    assert answer(start(cache))["compiled"] == []
+        if path.suffix == suffix:
+            path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    assert answer(start(cache)) == {**first, "damaged": first["compiled"]}
+    assert answer(start(cache)) == {**first, "compiled": []}
+
+
+def test_code_of_another_function_is_not_taken(warm: tuple[Path, dict[str, Any]]) -> None:
+    """The files are intact, but under each other's names."""
+    cache, first = warm
+    for suffix in (".nbi", ".nbc"):
+        one, other = [path for path in files(cache) if path.suffix == suffix][:2]
+        keep = one.read_bytes()
+        one.write_bytes(other.read_bytes())
+        other.write_bytes(keep)
+        found = answer(start(cache))
+        assert found["result"] == first["result"]
+        assert len(found["compiled"]) == 2
 
 
 def test_a_missing_file_is_made_anew(warm: tuple[Path, dict[str, Any]]) -> None:
-    """As after a process was killed between the index and the code: Numba writes the index first."""
     cache, first = warm
+    answer(start(cache))  # whole, whatever other tests did to it
     for path in files(cache):
         if path.suffix == ".nbc" and "relu" in path.name:
             path.unlink()
-    assert answer(start(cache)) == {**first, "compiled": ["activation._relu_forward"]}
+    wanted = ["activation._relu_forward"]
+    assert answer(start(cache)) == {**first, "compiled": wanted, "damaged": wanted}
+
+
+def test_any_flipped_bit_of_any_file_is_found(
+    warm: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None of them reaches pickle or the linker."""
+    answer(start(warm[0]))  # whole, whatever other tests did to it
+    monkeypatch.setattr(kernel_cache, "FOLDER", tmp_path / kernel_cache.FOLDER.name)
+    shutil.copytree(next(warm[0].rglob("*.nbi")).parents[1], kernel_cache.FOLDER)
+    cache = kernel_cache.Cache(activation._relu_forward.py_func)
+    key = next(iter(cache._cache_file._load_index()))
+    assert cache._cache_file.load(key) is not None
+    loads = pickle.loads
+    own = [path for path in files(kernel_cache.FOLDER) if "relu_forward" in path.name]
+    assert {path.suffix for path in own} == {".nbi", ".nbc"}
+    places = random.Random(5)
+    for path in own:
+        whole = path.read_bytes()
+        index = (path if path.suffix == ".nbi" else next(path.parent.glob("*relu_forward*.nbi"))).read_bytes()[32:]
+        intact = [] if path.suffix == ".nbi" else [index]
+        monkeypatch.setattr(pickle, "loads", lambda data, intact=intact: loads(data) if data in intact else 1 / 0)
+        for place in [*range(min(64, len(whole))), *(places.randrange(len(whole)) for _ in range(300))]:
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << places.randrange(8)]) + whole[place + 1 :])
+            with pytest.raises(kernel_cache.DamagedCode):
+                cache._cache_file.load(key)
+        path.write_bytes(whole)
+    monkeypatch.undo()
+    assert cache._cache_file.load(key) is not None
 
 
 def unprivileged() -> list[str]:
