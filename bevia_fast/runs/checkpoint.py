@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, TrainConfig, option_name
+from ..data.corpus import ORDER, ROUNDS
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import is_folder, reading, refuse_nul
@@ -49,6 +50,8 @@ class Progress:
     spikes: Spikes = field(default_factory=Spikes)
     unfinished: dict[str, Any] | None = None
     """The record of `step` for metrics.jsonl, as long as its evaluation is unfinished."""
+    order: int = ORDER
+    """The version of the order of batches that the run started with."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,11 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 def _read_progress(found: Any) -> Progress:
     """Return a Progress from parsed JSON. Raises KeyError, TypeError or ValueError if it is invalid."""
+    if isinstance(found, dict):
+        found = {"order": 1, **found}  # checkpoints of the first order do not name it
     found = options_of(Progress, found)
+    if type(found["order"]) is not int or found["order"] not in ROUNDS:
+        raise ValueError("the order of batches is unknown")
     spikes = options_of(Spikes, found["spikes"])
     counts = found["step"], found["skipped"], spikes["count"]
     if not all(type(count) is int and 0 <= count < 1 << 50 for count in counts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,18 @@ from bevia_fast.commands.main import main
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.errors import CheckpointError, ConfigError, DataError, UserError
 from bevia_fast.runs import checkpoint
-from bevia_fast.runs.checkpoint import MAY_CHANGE, checkpoints, stored_config
+from bevia_fast.runs.checkpoint import (
+    MAY_CHANGE,
+    PARTS,
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    newest_good,
+    stored_config,
+)
 from bevia_fast.runs.folder import RunFolder
+from bevia_fast.runs.tensorfile import open_tensors, write_tensors
+from bevia_fast.training import opening
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -36,6 +48,15 @@ def interrupt() -> None:
 
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the progress in the header of a checkpoint."""
+    tensors = load_checkpoint(path).tensors
+    with open_tensors(path) as file:
+        about = file.about
+    change(about["progress"])
+    write_tensors(path, {f"{part}.{name}": view for part in PARTS for name, view in tensors[part].items()}, about)
 
 
 @pytest.mark.parametrize("step", range(10))
@@ -139,6 +160,32 @@ def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(checkpoint, "load_checkpoint", lambda path: (read.append(path), load(path))[1])
     train(config)
     assert [path.name for path in read] == ["step-00000010.safetensors"]
+
+
+def test_a_run_keeps_the_order_of_batches_that_it_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints of the first order do not name it."""
+    new = train(tiny_config(tmp_path, "new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "Progress", functools.partial(Progress, order=1))
+        whole = train(tiny_config(tmp_path, "whole"))
+        run = train(tiny_config(tmp_path), Acting(5, interrupt))
+    assert result(whole.folder)[1] != result(new.folder)[1]
+    path = checkpoints(run.folder)[0][1]
+    rewrite(path, lambda progress: progress.pop("order"))
+    train(stored_config(run.folder))
+    assert result(run.folder) == result(whole.folder)
+    assert newest_good(run.folder)[0].progress.order == 1  # also from now on
+    assert newest_good(new.folder)[0].progress.order == 2
+
+
+@pytest.mark.parametrize("order", [0, 3, "1", None, True])
+def test_an_unknown_order_of_batches_is_refused(tmp_path: Path, order: Any) -> None:
+    run = train(tiny_config(tmp_path, steps=2, keep=1))
+    rewrite(checkpoints(run.folder)[0][1], lambda progress: progress.update(order=order))
+    with pytest.raises(CheckpointError, match="the order of batches is unknown"):
+        stored_config(run.folder)
 
 
 def test_numba_resumes_a_run_of_numpy(tmp_path: Path) -> None:
