@@ -129,6 +129,20 @@ def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_numpy_gives_the_same_bits_with_the_same_number_of_threads(tmp_path: Path) -> None:
+    """OpenBLAS may split a sum among its threads, so another number of them may give other bits."""
+    model = ["--ctx", "48", "--dim", "48", "--heads", "3", "--layers", "2", "--steps", "5", "--backend", "numpy"]
+    text = tiny_config(tmp_path).data[0]
+    for threads in ("1", "2"):
+        found = []
+        for number in ("first", "second"):
+            out = str(tmp_path / f"{number}-{threads}")
+            command = [sys.executable, "-m", "bevia_fast", "train", "--data", text, "--out", out, *model]
+            subprocess.run(command, env=os.environ | {"OPENBLAS_NUM_THREADS": threads}, check=True, capture_output=True)
+            found.append(result(out))
+        assert found[0] == found[1]
+
+
 def test_options_of_saving_and_checking_change_no_result(tmp_path: Path) -> None:
     whole = train(tiny_config(tmp_path, "whole"))
     run = train(tiny_config(tmp_path), Acting(5, interrupt))
