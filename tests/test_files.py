@@ -71,3 +71,22 @@ def test_a_file_that_may_not_be_examined_is_not_taken_for_missing(
     for ask in (files.mode, files.is_file, files.is_folder):
         with pytest.raises(PermissionError):
             ask(path)
+
+
+def test_a_file_and_then_its_name_are_flushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a loss of power, the name leads to the whole new file or to the old one."""
+    events: list[str] = []
+    replace = os.replace
+
+    def fsync(handle: int) -> None:
+        events.append("folder" if os.path.samestat(os.fstat(handle), os.stat(tmp_path)) else "file")
+
+    def renamed(source: Path, target: Path) -> None:
+        events.append("rename")
+        replace(source, target)
+
+    monkeypatch.setattr(files, "_control", None)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", renamed)
+    files.write_atomically(tmp_path / "file", b"x")
+    assert events == ["file", "rename", "folder"]

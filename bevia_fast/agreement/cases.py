@@ -2,10 +2,13 @@
 
 The sizes are ones, primes, and neighbors of multiples of the vector and tile widths. Each is combined with some of the
 operation's options: with and without biases, residuals, activations and dropout, transposed weights, results in place.
+Each lies on one side of every threshold by which the Numba kernels choose how to compute; `tests/kernels/thresholds.py`
+lists them, with a test that some case lies on either side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from .comparison import Case
@@ -21,6 +24,9 @@ _ROWS = [
     ]
 ]  # fmt: skip
 
+# long rows, and so many sums over rows that threads share them
+_LAYERNORM_BEYOND = [{"N": 6, "C": 512}, {"N": 6, "C": 513}, {"N": 33, "C": 16_389}]
+
 _LINEAR = [
     {"N": N, "C": C, "OC": OC}
     for N, C, OC in [
@@ -29,6 +35,12 @@ _LINEAR = [
         (384, 65, 49), (2, 1023, 3), (6, 384, 16), (12, 7, 192), (1025, 5, 33), (97, 160, 257), (9, 517, 1031),
     ]
 ]  # fmt: skip
+
+# sums and weights that are cut into pieces, and a weight too large for the caches
+_LINEAR_BEYOND = [
+    {"N": N, "C": C, "OC": OC}
+    for N, C, OC in [(600, 5, 300), (300, 3, 800), (70, 400, 401), (200, 3, 1500), (513, 725, 725)]
+]
 
 _LINEAR_FORWARD_VARIANTS: list[dict[str, Any]] = [
     {},
@@ -65,13 +77,25 @@ _ATTENTION = [
     ]
 ]  # fmt: skip
 
+# several blocks of keys, in one part or dealt out to several
+_ATTENTION_BEYOND = [
+    {"B": B, "T": T, "NH": NH, "HS": HS, "C": NH * HS}
+    for B, T, NH, HS in [(1, 385, 1, 8), (3, 200, 3, 4), (2, 450, 2, 5), (1, 800, 1, 16)]
+]
+
 _DROPOUT_RATES = (0.0, 0.1, 0.5)
 
 
-def _each_with_some(operation: str, sizes: list[dict[str, int]], variants: list[dict[str, Any]]) -> list[Case]:
-    """Return every size with two of the variants in turn, and every variant with a small and a large size."""
+def _each_with_some(
+    operation: str, sizes: list[dict[str, int]], variants: list[dict[str, Any]],
+    beyond: Sequence[dict[str, int]] = (),
+) -> list[Case]:  # fmt: skip
+    """Return every size with two of the variants in turn, and every variant with a small and a large one of `sizes`.
+
+    `beyond`: sizes beyond some threshold, each too large to be combined with every variant.
+    """
     found = {}
-    for i, dims in enumerate(sizes):
+    for i, dims in enumerate([*sizes, *beyond]):
         for variant in (variants[i % len(variants)], variants[(3 * i + 1) % len(variants)]):
             case = Case(operation, dims, **variant)
             found[str(case)] = case
@@ -84,7 +108,7 @@ def _each_with_some(operation: str, sizes: list[dict[str, int]], variants: list[
 
 def _attention_cases(operation: str) -> list[Case]:
     variants = [{"options": {"dropout_rate": r, "dropout_key": DROPOUT_KEY}} for r in _DROPOUT_RATES]
-    return _each_with_some(operation, _ATTENTION, variants)
+    return _each_with_some(operation, _ATTENTION, variants, _ATTENTION_BEYOND)
 
 
 def _weights_cases() -> list[Case]:
@@ -101,7 +125,8 @@ def _decoding_cases() -> list[Case]:
     sizes = [(1, 1, 1, 1, 1, 1, 1, 1, 1, 0), (2, 2, 1, 2, 2, 3, 1, 2, 5, 0), (7, 5, 2, 2, 5, 3, 2, 5, 11, 3),
              (9, 65, 1, 3, 8, 17, 3, 33, 51, 100), (3, 17, 2, 1, 33, 64, 2, 128, 64, 31),
              (40, 31, 3, 4, 16, 16, 2, 128, 64, 7),
-             (5, 300, 1, 2, 130, 31, 1, 31, 20, 140), (20, 13, 2, 3, 4, 8, 3, 32, 24, 1_000_000)]  # fmt: skip
+             (5, 300, 1, 2, 130, 31, 1, 31, 20, 140), (20, 13, 2, 3, 4, 8, 3, 32, 24, 1_000_000),
+             (12, 33, 1, 2, 7, 176, 2, 100, 200, 2)]  # fmt: skip
     biases = ("ln_1_bias", "qkv_bias", "attn_proj_bias", "ln_2_bias", "fc_bias", "mlp_proj_bias", "ln_f_bias")
     usual = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "key": (1 << 63) + 5, "draw": 3}
     variants: list[tuple[tuple[str, ...], dict[str, Any]]] = [
@@ -144,7 +169,7 @@ def _cross_entropy_cases() -> list[Case]:
 
 def _embedding_cases(operation: str) -> list[Case]:
     sizes = [(1, 1, 1, 1), (1, 1, 11, 7), (3, 5, 1, 16), (2, 7, 13, 17), (4, 33, 65, 48), (2, 130, 5, 65),
-             (1, 257, 97, 31), (13, 3, 300, 384)]  # fmt: skip
+             (1, 257, 97, 31), (13, 3, 300, 384), (3, 11, 1031, 257)]  # fmt: skip
     return [Case(operation, {"B": B, "T": T, "V": V, "C": C}) for B, T, V, C in sizes]
 
 
@@ -161,10 +186,12 @@ def _adamw_cases() -> list[Case]:
 
 def cases(operation: str) -> list[Case]:
     """Return the cases of one operation of the contract. Raises ValueError for an unknown name."""
+    variants: list[dict[str, Any]]
     if operation.startswith("embedding"):
         return _embedding_cases(operation)
     if operation == "layernorm_forward":
-        return _each_with_some(operation, _ROWS, [{"given": ("bias",)}, {}, {"given": ("bias",), "spread": 10.0}])
+        variants = [{"given": ("bias",)}, {}, {"given": ("bias",), "spread": 10.0}]
+        return _each_with_some(operation, _ROWS, variants, _LAYERNORM_BEYOND)
     if operation == "layernorm_backward":
         return _each_with_some(
             operation,
@@ -176,11 +203,12 @@ def cases(operation: str) -> list[Case]:
                 {"given": ("dbias",), "in_place": ("dinp", "dout")},
                 {},
             ],
+            _LAYERNORM_BEYOND,
         )
     if operation == "linear_forward":
-        return _each_with_some(operation, _LINEAR, _LINEAR_FORWARD_VARIANTS)
+        return _each_with_some(operation, _LINEAR, _LINEAR_FORWARD_VARIANTS, _LINEAR_BEYOND)
     if operation == "linear_backward":
-        return _each_with_some(operation, _LINEAR, _LINEAR_BACKWARD_VARIANTS)
+        return _each_with_some(operation, _LINEAR, _LINEAR_BACKWARD_VARIANTS, _LINEAR_BEYOND)
     if operation in ("relu_forward", "gelu_forward"):
         return _each_with_some(operation, _ROWS, [{}, {"in_place": ("out", "inp")}, {"spread": 5.0}])
     if operation in ("relu_backward", "gelu_backward"):
@@ -195,7 +223,7 @@ def cases(operation: str) -> list[Case]:
         return _sampling_cases()
     if operation == "dropout_forward":
         rates = [{"rate": rate, "key": DROPOUT_KEY} for rate in _DROPOUT_RATES]
-        variants: list[dict[str, Any]] = [{"options": options} for options in rates]
+        variants = [{"options": options} for options in rates]
         variants += [{"options": rates[1], "given": ("residual",)}, {"options": rates[2], "in_place": ("out", "inp")}]
         variants += [{"options": rates[1], "given": ("residual",), "in_place": ("out", "residual")}]
         variants += [{"options": rates[0], "given": ("residual",), "in_place": ("out", "inp")}]

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, TrainConfig, option_name
+from ..data.corpus import ORDER, ROUNDS
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError
 from ..files import is_folder, reading, refuse_nul
@@ -54,6 +55,8 @@ class Progress:
     spikes: Spikes = field(default_factory=Spikes)
     unfinished: dict[str, Any] | None = None
     """The record of `step` for metrics.jsonl, as long as its evaluation is unfinished."""
+    order: int = ORDER
+    """The version of the order of batches that the run started with."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,11 @@ def _read_versions(found: Any) -> dict[str, str]:
 
 def _read_progress(found: Any) -> Progress:
     """Return a Progress from parsed JSON. Raises KeyError, TypeError or ValueError if it is invalid."""
+    if isinstance(found, dict):
+        found = {"order": 1, **found}  # checkpoints of the first order do not name it
     found = options_of(Progress, found)
+    if type(found["order"]) is not int or found["order"] not in ROUNDS:
+        raise ValueError("the order of batches is unknown")
     spikes = options_of(Spikes, found["spikes"])
     counts = found["step"], found["skipped"], spikes["count"]
     if not all(type(count) is int and 0 <= count < MOST_STEPS for count in counts):

@@ -27,6 +27,7 @@ from ..files import (
     reading,
     refuse_nul,
     refuse_special,
+    sync_folder,
     write_all,
     write_atomically,
     writing,
@@ -103,6 +104,8 @@ class RunFolder:
                     file.write(config_text(config))
                 self._open(os.O_CREAT)
                 (self.path / CHECKPOINTS).mkdir(exist_ok=True)
+                for folder in (self.path, self.path.parent):  # checkpoints are as safe as the names above them
+                    sync_folder(folder)
             except BaseException:
                 self.close()
                 for name in (METRICS, CONFIG):  # config.json last: it keeps other runs out until then

@@ -80,7 +80,7 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
     tensors = resumed.tensors if resumed else None
     allocated = sum(parameters.flat.nbytes for parameters in tensors.values()) if tensors else 0
     refuse_training(config, config.model, held=allocated)
-    trainer = Trainer(config, config.model, backend, corpus.training, tensors)
+    trainer = Trainer(config, config.model, backend, corpus.training, tensors, progress.order)
     crosscheck = None
     if config.crosscheck_every:
         other: BackendName = "numpy" if config.backend == "numba" else "numba"

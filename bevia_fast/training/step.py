@@ -13,7 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ..config import ModelConfig, TrainConfig
-from ..data.corpus import Batches, Tokens
+from ..data.corpus import ORDER, Batches, Tokens
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
@@ -29,9 +29,12 @@ class Trainer:
 
     def __init__(
         self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Tokens | Array,
-        tensors: dict[str, Parameters] | None = None,
+        tensors: dict[str, Parameters] | None = None, order: int = ORDER,
     ) -> None:  # fmt: skip
-        """Start with new weights and moments of 0, or with `tensors`: the weights and moments of a checkpoint."""
+        """Start with new weights and moments of 0, or with `tensors`: the weights and moments of a checkpoint.
+
+        `order` is the version of the order of batches; see `data.corpus`.
+        """
         self.config, self.backend = config, backend
         self.tensors = tensors or {
             "weights": Parameters.initial(model, config.seed), "first": Parameters(model), "second": Parameters(model),
@@ -39,7 +42,7 @@ class Trainer:
         self.weights, self.first, self.second = (self.tensors[name] for name in ("weights", "first", "second"))
         self.gradients = Parameters(model)
         self.model = GPT(model, backend, self.weights, recompute=config.recompute)
-        self.batches = Batches(tokens, model.ctx, config.batch, config.seed)
+        self.batches = Batches(tokens, model.ctx, config.batch, config.seed, order)
 
     def microbatches(self, step: int) -> Iterator[tuple[Array, Array, DropoutStream]]:
         """Yield (tokens, targets, dropout) for each of the --accumulate batches of step `step`, counted from 1."""

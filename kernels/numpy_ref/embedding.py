@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import contract
 from ..contract import Array, implements
+from ._sums import sum_of_rows
 
 
 @implements(contract.embedding_forward)
@@ -22,5 +23,5 @@ def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array,
     # forward: out[b,t] = token_table[tokens[b,t]] + position_table[t]
     # The gradient of a table's row is the sum over all places that used it; a token that does not occur gets none.
     for token in np.unique(tokens):
-        dtoken_table[token] += dout[tokens == token].sum(axis=0)
-    dposition_table += dout.sum(axis=0)
+        dtoken_table[token] += sum_of_rows(dout[tokens == token])
+    dposition_table += sum_of_rows(dout)

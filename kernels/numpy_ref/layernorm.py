@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import contract
 from ..contract import NORM_EPS, Array, implements
+from ._sums import sum_of_rows
 
 
 @implements(contract.layernorm_forward)
@@ -41,9 +42,9 @@ def layernorm_backward(
     norm = (inp - mean[:, None]) * rstd[:, None]
 
     # forward: out = norm * weight + bias.  All rows share weight and bias, so their gradients are sums over the rows.
-    dweight += (dout * norm).sum(axis=0)
+    dweight += sum_of_rows(dout * norm)
     if dbias is not None:
-        dbias += dout.sum(axis=0)
+        dbias += sum_of_rows(dout)
     dnorm = dout * weight
 
     # forward: norm = (inp - mean) * rstd,  where mean and rstd depend on the row too. Neither a shift of the row nor a

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .. import contract
 from ..contract import Activation, Array, implements
+from ._sums import sum_of_rows
 from .activation import gelu, gelu_gradient, relu, relu_gradient
 
 ACTIVATIONS = {"relu": relu, "gelu": gelu}
@@ -43,7 +44,7 @@ def linear_backward(
     dinp_result = dout @ weight.T
     dweight += inp.T @ dout
     if dbias is not None:
-        dbias += dout.sum(axis=0)
+        dbias += sum_of_rows(dout)
 
     # forward, in the layer before: inp = activation(preactivation)
     if activation is not None and preactivation is not None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +15,12 @@ from hypothesis import strategies as st
 
 from bevia_fast.data import corpus as module
 from bevia_fast.data import tokenfile
-from bevia_fast.data.corpus import Batches, Corpus, evaluation_batches, permuted, usual_evaluation
+from bevia_fast.data.corpus import ROUNDS, Batches, Corpus, evaluation_batches, permuted, usual_evaluation
 from bevia_fast.data.sources import TextSource
 from bevia_fast.data.tokenfile import CodedText, coded_text
 from bevia_fast.data.tokenizer import Tokenizer
 from bevia_fast.errors import DataError, StoppedRun
+from bevia_fast.kernels.rng import stream_key
 
 # -------------------------------------------------------------------------------------------------------------- splits
 
@@ -86,9 +90,9 @@ def test_a_split_shorter_than_a_window_is_refused() -> None:
 # -------------------------------------------------------------------------------------------------------------- batches
 
 
-@given(st.integers(1, 5000), st.integers(0, 2**64 - 1))
-def test_permuted_is_a_bijection(size: int, key: int) -> None:
-    assert np.array_equal(np.sort(permuted(np.arange(size), size, key)), np.arange(size))
+@given(st.integers(1, 5000), st.integers(0, 2**64 - 1), st.sampled_from(sorted(ROUNDS)))
+def test_permuted_is_a_bijection(size: int, key: int, order: int) -> None:
+    assert np.array_equal(np.sort(permuted(np.arange(size), size, key, order)), np.arange(size))
 
 
 def test_permuted_looks_random() -> None:
@@ -98,6 +102,64 @@ def test_permuted_looks_random() -> None:
     assert abs(np.corrcoef(np.arange(size), result)[0, 1]) < 0.1
     assert (result == np.arange(size)).sum() < 10
     assert not np.array_equal(result, permuted(np.arange(size), size, 12346))
+
+
+@functools.cache
+def epoch_orders(size: int, draws: int) -> np.ndarray:
+    """The orders of `size` windows under as many seeds: (draws, size)."""
+    return np.stack([permuted(np.arange(size), size, stream_key(seed, "batches", 0)) for seed in range(draws)])
+
+
+def likely(found: float, wanted: float, variance: float) -> bool:
+    return abs(found - wanted) < 4 * math.sqrt(variance)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_all_orders_of_a_few_windows_are_equally_likely(size: int) -> None:
+    """The chi-square of all orders; with four rounds it is 17 standard deviations too large from 4 windows on."""
+    draws, orders = 4000, math.factorial(size)
+    counts = Counter(map(tuple, epoch_orders(size, draws).tolist()))
+    wanted, free = draws / orders, orders - 1
+    chi_square = sum((n - wanted) ** 2 for n in counts.values()) / wanted + (orders - len(counts)) * wanted
+    assert likely(chi_square, free, 2 * free)
+
+
+def test_even_and_odd_orders_are_equally_likely() -> None:
+    """The network has even permutations only, if it has 4 bits. This is 8 % more even orders of 5 windows."""
+    size, draws = 5, 4000
+    upper = np.triu(np.ones((size, size), bool), 1)
+    odd = sum(int((order[:, None] > order)[upper].sum()) % 2 for order in epoch_orders(size, draws))
+    assert likely(odd, draws / 2, draws / 4)
+
+
+@pytest.mark.parametrize(("size", "epochs"), [(100, 700), (1000, 500), (15_683, 100)])
+def test_what_stands_together_in_the_text_is_not_drawn_together(size: int, epochs: int) -> None:
+    """A window is followed by its successor in the text, or its predecessor, once per epoch on average; with four
+    rounds, 1.3 times. So many windows stay in their place. These numbers are about Poisson distributed."""
+    orders = epoch_orders(size, epochs)
+    steps = np.diff(orders, axis=1)
+    for found, wanted in (
+        (steps == 1, 1 - 1 / size), (steps == -1, 1 - 1 / size), (orders == np.arange(size), 1),
+        (np.abs(steps) <= 8, sum(2 * (size - d) for d in range(1, 9)) / size),
+    ):  # fmt: skip
+        assert likely(found.sum(), wanted * epochs, wanted * epochs)
+
+
+def test_any_window_is_as_likely_at_any_place() -> None:
+    size, draws = 17, 2000
+    counts = np.stack([(epoch_orders(size, draws) == window).sum(axis=0) for window in range(size)])
+    chi_square, free = ((counts - draws / size) ** 2).sum() * size / draws, (size - 1) ** 2
+    assert likely(chi_square, free, 2 * free)
+
+
+def test_an_order_keeps_its_version() -> None:
+    """A run resumes with the order that it started with, so no version may ever change."""
+    tokens = np.arange(100, dtype=np.int32)
+    first = [54, 14, 22, 30, 46, 62, 70, 78, 6, 38, 86, 32, 40, 16, 24, 0, 48, 8, 56, 64, 80, 72, 67, 27]
+    second = [6, 86, 22, 54, 30, 14, 46, 38, 70, 78, 62, 17, 1, 49, 25, 73, 33, 57, 9, 65, 41, 81, 55, 63]
+    assert Batches(tokens, 8, 4, 5, 1).starts(0, 24).tolist() == first
+    assert Batches(tokens, 8, 4, 5, 2).starts(0, 24).tolist() == second
+    assert Batches(tokens, 8, 4, 5).starts(0, 24).tolist() == second
 
 
 @settings(max_examples=50)

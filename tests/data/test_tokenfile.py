@@ -535,3 +535,25 @@ def test_two_gigabytes(tmp_path: Path) -> None:
     finally:
         shutil.rmtree(cache, ignore_errors=True)
         path.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 11, 19, 20, 21, 39, 40, 41, 45, 79, 80, 81, 95, 399, 400, 401, 1003])
+def test_the_sample_of_a_file_has_its_first_and_its_last_byte(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And at most so many pieces, no two of them far apart: all of a short file, a part of a longer one."""
+    monkeypatch.setattr(tokenfile, "PIECE", 10)
+    monkeypatch.setattr(tokenfile, "SAMPLES", 4)
+    whole = bytes(value % 251 for value in range(size))
+    before = tokenfile._sample(io.BytesIO(whole + b"behind"), size)
+    assert before == tokenfile._sample(io.BytesIO(whole + b"BEHIND"), size)
+    covered = []
+    for place in range(size):
+        changed = whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :]
+        covered.append(tokenfile._sample(io.BytesIO(changed), size) != before)
+    if size <= 40:
+        assert all(covered)
+    else:
+        assert covered[0]
+        assert covered[-1]
+        assert 30 < sum(covered) <= 40
+        gaps = "".join("x" if each else "." for each in covered).split("x")
+        assert max(map(len, gaps)) <= 2 * (-(-size // 4) - 10)

@@ -49,6 +49,20 @@ def test_relu_of_special_numbers(backend: Backend, dtype: str) -> None:
     np.testing.assert_array_equal(out, np.array([[0, 0, 2, np.inf, 0, np.nan]], dtype))
 
 
+def test_relu_at_zero(backend: Backend, dtype: str) -> None:
+    """Its derivative there is 0, alone and in a linear layer; random numbers are never 0."""
+    inp = np.array([[0.0, -0.0, 1e-30, -1e-30, 1.0, -1.0] * 5], dtype)
+    dout, dinp = np.full_like(inp, 3.0), np.empty_like(inp)
+    wanted = np.array([[0.0, 0.0, 3.0, 0.0, 3.0, 0.0] * 5], dtype)
+    backend.relu_backward(dinp, dout, inp)
+    np.testing.assert_array_equal(dinp, wanted)
+    weight, unused = np.eye(inp.size, dtype=dtype), np.zeros((inp.size, inp.size), dtype)
+    backend.linear_backward(dinp, unused, None, dout, inp, weight, activation="relu", preactivation=inp)
+    np.testing.assert_array_equal(dinp, wanted)
+    backend.linear_backward(dinp, unused, None, dout, inp, weight, activation="relu", preactivation=inp, dresidual=dout)
+    np.testing.assert_array_equal(dinp, wanted + 3)
+
+
 def test_gelu_derivative_does_not_overflow(backend: Backend, dtype: str) -> None:
     """1/cosh^2 would overflow at |x| = 100, where the derivative is 1 or 0."""
     inp = np.array([[100.0, -100.0, 1000.0, -1000.0]], dtype)

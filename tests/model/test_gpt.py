@@ -138,6 +138,28 @@ def test_decoding_with_the_cache_gives_the_same_logits(backend: Backend, norm: s
             assert_close(f"logits at {t}", decoder.logits, whole[t], 1e-12)
 
 
+NAMES = list(Parameters(config(tie=False)))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_takes_part_in_decoding_as_in_training(backend: Backend, norm: str, name: str) -> None:
+    """A parameter that is left at 0 or 1 in a test does not show where it is used."""
+    cfg = config(norm=norm, tie=False)
+    parameters, (tokens, targets) = random_parameters(cfg), batch(cfg, rows=1)
+    before = GPT(cfg, backend, parameters).loss(tokens, targets)
+    assert (np.abs(parameters[name] - parameters[name].round()) > 1e-6).all()  # no 0 and no 1
+    parameters[name][...] *= 1.5
+    model, ignored = GPT(cfg, backend, parameters), np.zeros(1, np.int32)
+    if not name.endswith("attn.c_attn.bias"):  # a part of which, the keys', has no effect
+        assert abs(model.loss(tokens, targets) - before) > 1e-6
+    whole, decoder = model.logits(tokens)[0], Decoder(model)
+    decoder.read(tokens[0, :2])
+    for t in range(2, T):
+        decoder.write(ignored, int(tokens[0, t]), GenerateConfig(run=""), 0)
+        assert_close(f"logits at {t}", decoder.logits, whole[t], 1e-12)
+
+
 def test_attention_maps_are_causal_shares(backend: Backend) -> None:
     cfg = config()
     tokens, _ = batch(cfg)

@@ -27,6 +27,10 @@ def model_of(backend: Backend, **options: Any) -> GPT:
     config = ModelConfig(vocab_size=len(ALPHABET), **options)
     parameters = Parameters.initial(config, 3)
     parameters.flat *= 20  # far from the uniform distribution of a fresh model
+    random = np.random.default_rng(4)
+    for name, view in parameters.items():
+        if view.ndim == 1:  # a fresh model's biases are 0, so that it would not matter where they are added
+            view[...] = random.normal(float("weight" in name), 0.5, view.shape)
     return GPT(config, backend, parameters)
 
 

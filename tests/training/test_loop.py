@@ -23,6 +23,7 @@ from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import Backend
 from bevia_fast.machine import available_bytes, readable
 from bevia_fast.model.activations import Activations
+from bevia_fast.model.dropout import DropoutStream
 from bevia_fast.model.parameters import Parameters
 from bevia_fast.planning.memory import training_memory
 from bevia_fast.reporter import Record, Reporter
@@ -99,6 +100,46 @@ def test_the_gradient_is_clipped_to_the_given_norm(config: TrainConfig, clip: fl
     assert norm == pytest.approx(float(np.linalg.norm(trainer.gradients.flat.astype(np.float64))), rel=1e-6)
     assert given["gradient_scale"] == (pytest.approx(0.01 / norm) if clip == 0.01 else 1.0)
     assert given["decayed"] == trainer.weights.decayed
+
+
+@pytest.mark.parametrize("share", [0.5, 1 - 1e-7, 1 - 1e-15, 1.0, 1 + 1e-15, 1 + 1e-7, 2.0])
+def test_clipping_near_the_norm(config: TrainConfig, share: float) -> None:
+    """A gradient that is longer is scaled to the norm exactly, without nanoGPT's 1e-6; any other keeps its bits."""
+    scales = list[float]()
+    numpy = get_backend("numpy")
+    spying = SimpleNamespace(**{name: getattr(numpy, name) for name in numpy.__all__})  # type: ignore[attr-defined]
+    spying.adamw = lambda *_args, gradient_scale, **_options: scales.append(gradient_scale)
+    trainer = trainer_of(config, spying)  # type: ignore[arg-type]
+    loss = trainer.backward(1)
+    norm = trainer.norm()
+    trainer.config = replace(config, grad_clip=norm * share)
+    assert trainer.update(1, loss, norm)[0] == norm
+    assert scales == [norm * share / norm if norm * share < norm else 1.0]
+
+
+def test_micro_batches_have_masks_and_text_of_their_own(config: TrainConfig) -> None:
+    """Micro-batch i of step s is number (s - 1) * accumulate + i of the run: no mask and no batch comes twice."""
+    trainer = trainer_of(replace(config, accumulate=3), dropout=0.2)
+    found = [each for step in (1, 2, 3) for each in trainer.microbatches(step)]
+    assert [(stream.seed, stream.step) for _, _, stream in found] == [(config.seed, index) for index in range(9)]
+    for index, (tokens, targets, _) in enumerate(found):
+        wanted = trainer.batches[index]
+        assert np.array_equal(tokens, wanted[0])
+        assert np.array_equal(targets, wanted[1])
+    assert len({stream.key("embedding dropout") for _, _, stream in found}) == 9
+
+
+def test_accumulated_gradients_use_each_mask(config: TrainConfig) -> None:
+    trainer = trainer_of(replace(config, accumulate=2), dropout=0.5, dtype="float64")
+    loss = trainer.backward(2)
+    parts, losses = Parameters(trainer.weights.config), []
+    for index in (2, 3):
+        dropout = DropoutStream(config.seed, index)
+        losses.append(
+            trainer.model.loss_and_gradients(*trainer.batches[index], parts, scale=0.5, dropout=dropout)
+        )
+    assert loss == pytest.approx(sum(losses) / 2, rel=1e-14)
+    assert np.abs(parts.flat - trainer.gradients.flat).max() < 1e-14 * np.abs(parts.flat).max()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,18 @@ from bevia_fast.commands.main import main
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.errors import CheckpointError, ConfigError, DataError, UserError
 from bevia_fast.runs import checkpoint
-from bevia_fast.runs.checkpoint import MAY_CHANGE, checkpoints, stored_config
+from bevia_fast.runs.checkpoint import (
+    MAY_CHANGE,
+    PARTS,
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    newest_good,
+    stored_config,
+)
 from bevia_fast.runs.folder import RunFolder
+from bevia_fast.runs.tensorfile import open_tensors, write_tensors
+from bevia_fast.training import opening
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
 
@@ -36,6 +48,15 @@ def interrupt() -> None:
 
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the progress in the header of a checkpoint."""
+    tensors = load_checkpoint(path).tensors
+    with open_tensors(path) as file:
+        about = file.about
+    change(about["progress"])
+    write_tensors(path, {f"{part}.{name}": view for part in PARTS for name, view in tensors[part].items()}, about)
 
 
 @pytest.mark.parametrize("step", range(10))
@@ -108,6 +129,20 @@ def test_the_number_of_threads_changes_no_bit(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_numpy_gives_the_same_bits_with_the_same_number_of_threads(tmp_path: Path) -> None:
+    """OpenBLAS may split a sum among its threads, so another number of them may give other bits."""
+    model = ["--ctx", "48", "--dim", "48", "--heads", "3", "--layers", "2", "--steps", "5", "--backend", "numpy"]
+    text = tiny_config(tmp_path).data[0]
+    for threads in ("1", "2"):
+        found = []
+        for number in ("first", "second"):
+            out = str(tmp_path / f"{number}-{threads}")
+            command = [sys.executable, "-m", "bevia_fast", "train", "--data", text, "--out", out, *model]
+            subprocess.run(command, env=os.environ | {"OPENBLAS_NUM_THREADS": threads}, check=True, capture_output=True)
+            found.append(result(out))
+        assert found[0] == found[1]
+
+
 def test_options_of_saving_and_checking_change_no_result(tmp_path: Path) -> None:
     whole = train(tiny_config(tmp_path, "whole"))
     run = train(tiny_config(tmp_path), Acting(5, interrupt))
@@ -141,6 +176,32 @@ def test_a_checkpoint_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [path.name for path in read] == ["step-00000010.safetensors"]
 
 
+def test_a_run_keeps_the_order_of_batches_that_it_started_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoints of the first order do not name it."""
+    new = train(tiny_config(tmp_path, "new"))
+    with monkeypatch.context() as patch:
+        patch.setattr(opening, "Progress", functools.partial(Progress, order=1))
+        whole = train(tiny_config(tmp_path, "whole"))
+        run = train(tiny_config(tmp_path), Acting(5, interrupt))
+    assert result(whole.folder)[1] != result(new.folder)[1]
+    path = checkpoints(run.folder)[0][1]
+    rewrite(path, lambda progress: progress.pop("order"))
+    train(stored_config(run.folder))
+    assert result(run.folder) == result(whole.folder)
+    assert newest_good(run.folder)[0].progress.order == 1  # also from now on
+    assert newest_good(new.folder)[0].progress.order == 2
+
+
+@pytest.mark.parametrize("order", [0, 3, "1", None, True])
+def test_an_unknown_order_of_batches_is_refused(tmp_path: Path, order: Any) -> None:
+    run = train(tiny_config(tmp_path, steps=2, keep=1))
+    rewrite(checkpoints(run.folder)[0][1], lambda progress: progress.update(order=order))
+    with pytest.raises(CheckpointError, match="the order of batches is unknown"):
+        stored_config(run.folder)
+
+
 def test_numba_resumes_a_run_of_numpy(tmp_path: Path) -> None:
     run = train(tiny_config(tmp_path), Acting(5, interrupt))
     train(replace(stored_config(run.folder), backend="numba", crosscheck_every=1))
@@ -156,6 +217,33 @@ CHANGES: dict[str, Any] = {
     "activation": "relu", "norm": "post", "dropout": 0.2, "tie": False, "bias": False, "dtype": "float64",
 }  # fmt: skip
 
+# What a resumed run may change, written down apart from the code: an option that affects a step must not slip in.
+ALLOWED: dict[str, Any] = {
+    "eval_every": 3, "eval_batches": 1, "sample_every": 4, "crosscheck_every": 3, "save_every": 2, "save_seconds": 60.0,
+    "keep": 1, "on_nan": "skip", "recompute": True, "ignore_memory": True, "threads": 1, "allow_changed_text": True,
+}  # fmt: skip
+ALLOWED_APART = {"data", "out", "resume", "steps", "backend"}  # each has a test of its own
+
+
+def test_every_option_may_change_or_not() -> None:
+    """A new option that is in no list needs a decision: does it affect what a step computes?"""
+    names = {field.name for kind in (TrainConfig, ModelConfig) for field in fields(kind)} - {"model", "vocab_size"}
+    assert names == CHANGES.keys() | ALLOWED.keys() | ALLOWED_APART
+    assert ALLOWED.keys() | ALLOWED_APART == MAY_CHANGE
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_an_option_that_may_change_changes_no_bit(tmp_path: Path, name: str, whole: tuple[int, str]) -> None:
+    run = train(tiny_config(tmp_path), Acting(5, interrupt))
+    train(replace(stored_config(run.folder), **{name: ALLOWED[name]}))
+    assert result(run.folder)[:2] == whole
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str]:
+    """Return the step and the bits of a run that was not interrupted."""
+    return result(train(tiny_config(tmp_path_factory.mktemp("whole"))).folder)[:2]
+
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -164,15 +252,12 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config, Acting(5, interrupt)).folder
 
 
-@pytest.mark.parametrize("name", [
-    field.name for kind in (TrainConfig, ModelConfig) for field in fields(kind)
-    if field.name not in MAY_CHANGE | {"model", "vocab_size"}
-])  # fmt: skip
+@pytest.mark.parametrize("name", CHANGES)
 def test_options_that_may_not_change_are_refused_by_name(
     stopped: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = contents(stopped)
-    value = CHANGES[name]  # a KeyError: decide for the new option whether a resumed run may change it
+    value = CHANGES[name]
     option = "--" + name.replace("_", "-")
     words = ["--no-" + name] if value is False else [option, str(value)]
     assert main(["train", "--resume", str(stopped), *words]) == 2
