@@ -119,6 +119,19 @@ def test_a_wrong_encoding_is_refused_too(tmp_path: Path, text: str, real: str, g
         read(path, Form(given))
 
 
+def test_the_middle_of_a_character_is_recognized_too(tmp_path: Path) -> None:
+    """The first byte of Á is a letter of cp1252, and the second one is nothing there."""
+    with pytest.raises(DataError) as caught:
+        read(write(tmp_path, "Ábaco, Ángel".encode()), Form("cp1252"))
+    assert "is not cp1252: byte 1 is 0x81 " in str(caught.value)
+    assert "; in UTF-8 it reads 'baco, Ángel': if that is so, add --encoding utf-8." in str(caught.value)
+
+
+def test_a_mark_of_the_same_encoding_is_no_advice(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"in cp1252 it reads 'fé au lait'.* add --encoding cp1252\.$"):
+        read(write(tmp_path, b"\xef\xbb\xbfcaf\xe9 au lait"))
+
+
 def test_utf8_is_not_read_as_something_else(tmp_path: Path) -> None:
     for language, encoding in (("fr", "cp1252"), ("zh", "iso8859-1"), ("ru", "cp437")):
         with pytest.raises(DataError, match=f"is UTF-8, which {encoding} misreads; add --encoding utf-8"):
@@ -142,9 +155,11 @@ def test_byte_order_marks_are_removed_in_every_encoding(tmp_path: Path) -> None:
         read(write(tmp_path, "".encode("utf-16")), Form("utf-16"))
 
 
-def test_a_zero_is_no_text_in_utf_16_either(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [2, 100])
+def test_a_zero_is_no_text_in_utf_16_either(tmp_path: Path, size: int) -> None:
+    path = write(tmp_path, "ab\0c".encode("utf-16-le"))
     with pytest.raises(DataError, match=r"is not text: character 3 is a zero, as in a binary file\."):
-        read(write(tmp_path, "ab\0c".encode("utf-16-le")), Form("utf-16-le"))
+        "".join(text_blocks(TextSource([path], form=Form("utf-16-le")), size))
 
 
 @pytest.mark.parametrize("name", ["klingon", "base64", "rot13", "hex", "undefined", "a\0b", "", "é", 5, None,
