@@ -2,7 +2,7 @@
 
     from bevia_fast import ModelConfig, TrainConfig, generate, train
 
-    run = train(TrainConfig(data=["shakespeare.txt"], model=ModelConfig(dim=64, layers=2), steps=500))
+    run = train(TrainConfig(model=ModelConfig(dim=64, layers=2), steps=500))
     print(generate(run, prompt="The "))
 
 Names are loaded when they are first used, so that importing the package takes no time.
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .kernels import get_backend
     from .model.gpt import GPT
     from .model.parameters import Parameters
+    from .runs.checkpoint import resume
     from .runs.trained import Run, generate
     from .training.loop import train
 
@@ -32,13 +33,14 @@ if not os.path.isdir(os.path.join(os.path.dirname(__file__), "kernels")):
 
 __all__ = [
     "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Run", "Tokenizer", "TrainConfig", "UserError", "generate",
-    "get_backend", "preset", "train",
+    "get_backend", "preset", "resume", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "GPT": "model.gpt", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "model.parameters",
     "Run": "runs.trained", "Tokenizer": "data.tokenizer", "TrainConfig": "config", "UserError": "errors",
-    "generate": "runs.trained", "get_backend": "kernels", "preset": "config", "train": "training.loop",
+    "generate": "runs.trained", "get_backend": "kernels", "preset": "config", "resume": "runs.checkpoint",
+    "train": "training.loop",
 }  # fmt: skip
 
 

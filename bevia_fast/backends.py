@@ -12,6 +12,7 @@ from .errors import ConfigError
 from .kernels import get_backend
 from .kernels.contract import OPERATIONS, UNCHECKED, Backend
 from .kernels.memory import keep_freed_memory
+from .naming import option
 
 
 def open_backend(name: BackendName, threads: int = 0) -> Backend:
@@ -36,7 +37,7 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
     except kernel_threads.LayerError as error:
         raise ConfigError(f"{error}.") from None
     except ValueError as error:
-        raise ConfigError(f"--threads {threads} is not available: {str(error).rstrip('.')}.") from None
+        raise ConfigError(f"{option('threads', threads)} is not available: {str(error).rstrip('.')}.") from None
     return cast(Backend, OnThreads(backend, count))
 
 

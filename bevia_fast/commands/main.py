@@ -21,9 +21,11 @@ from ..config import (
     TrainConfig,
 )
 from ..errors import StoppedRun, UserError
+from ..naming import on_the_command_line
 from .arguments import PROG, PlanCommand, parse
 
 
+@on_the_command_line()
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -59,6 +61,7 @@ def _fail(message: object, code: int) -> int:
     return code
 
 
+@on_the_command_line()
 def run(config: Any) -> int:
     """Run the command of a configuration and return the exit code; only its own module is imported."""
     module = _MODULES.get(type(config))

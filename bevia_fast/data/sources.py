@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from ..errors import DataError
 from ..files import METRICS, SAMPLE
+from ..naming import option
 
 BLOCK = 1 << 17  # bytes read at a time: few enough for all arrays of the encoding to stay in a core's cache
 MARK = "\ufeff"  # the byte order mark
@@ -48,7 +49,9 @@ def default_text() -> str:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise DataError("This Python lacks pydoc_data.topics, the default text; name a text with --data.") from None
+        raise DataError(
+            f"This Python lacks pydoc_data.topics, the default text; name a text with {option('data')}."
+        ) from None
     return "\n".join(topics[name] for name in sorted(topics))
 
 

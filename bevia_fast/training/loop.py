@@ -16,6 +16,7 @@ from ..config import TrainConfig
 from ..data.corpus import usual_evaluation
 from ..errors import StoppedRun
 from ..files import LOSS, SAMPLE, write_atomically
+from ..naming import option, resuming
 from ..reporter import Record, Reporter
 from ..runs.trained import Run
 from .diagnosis import describe_origin
@@ -141,9 +142,9 @@ class _Session:
             self.reporter.note(f"step {step:,} was skipped ({count:,} so far): {wrong}; {origin}.")
             return
         raise StoppedRun(
-            f"Stopped at step {step:,}: {wrong}; {origin}. The run is saved as it was before this step. A smaller --lr "
-            f"in a new run may help. To see the error again: "
-            f"bevia-fast train --resume {self.run.folder} --crosscheck-every 1"
+            f"Stopped at step {step:,}: {wrong}; {origin}. The run is saved as it was before this step. A smaller "
+            f"{option('lr')} in a new run may help. To see the error again: "
+            f"{resuming(self.run.folder, crosscheck_every=1)}"
         )
 
     def _conclude(self, record: Record) -> None:
@@ -192,6 +193,6 @@ class _Session:
         if count:
             self.reporter.note(
                 f"each evaluation covers {count * batch * ctx:,} characters, spread over the validation split; "
-                f"--eval-batches changes this."
+                f"{option('eval_batches')} changes this."
             )
         return count
