@@ -15,15 +15,17 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .commands.from_python import train
     from .config import GenerateConfig, ModelConfig, TrainConfig, preset
     from .data.tokenizer import Tokenizer
     from .errors import UserError
     from .kernels import get_backend
     from .model.gpt import GPT
     from .model.parameters import Parameters
+    from .reporter import Reporter
     from .runs.checkpoint import resume
     from .runs.trained import Run, generate
-    from .training.loop import train
+    from .tensorboard import TensorBoardReporter
 
 __version__: str
 
@@ -32,15 +34,15 @@ if not os.path.isdir(os.path.join(os.path.dirname(__file__), "kernels")):
     __path__.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 __all__ = [
-    "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Run", "Tokenizer", "TrainConfig", "UserError", "generate",
-    "get_backend", "preset", "resume", "train",
+    "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Reporter", "Run", "TensorBoardReporter", "Tokenizer",
+    "TrainConfig", "UserError", "generate", "get_backend", "preset", "resume", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "GPT": "model.gpt", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "model.parameters",
-    "Run": "runs.trained", "Tokenizer": "data.tokenizer", "TrainConfig": "config", "UserError": "errors",
-    "generate": "runs.trained", "get_backend": "kernels", "preset": "config", "resume": "runs.checkpoint",
-    "train": "training.loop",
+    "Reporter": "reporter", "Run": "runs.trained", "TensorBoardReporter": "tensorboard", "Tokenizer": "data.tokenizer",
+    "TrainConfig": "config", "UserError": "errors", "generate": "runs.trained", "get_backend": "kernels",
+    "preset": "config", "resume": "runs.checkpoint", "train": "commands.from_python",
 }  # fmt: skip
 
 
@@ -52,6 +54,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if _HOMES[name] == "config" and isinstance(value, type):
+        from .describing import describe_fields
+
+        describe_fields(value)
     globals()[name] = value
     return value
 

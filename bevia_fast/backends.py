@@ -59,6 +59,9 @@ class OnThreads:
         # a tape asks for the conditions before it replays compiled code, which then runs on these threads
         self.conditions = self._counted(getattr(kernels, "conditions"))  # noqa: B009
 
+    def __repr__(self) -> str:
+        return f"<backend {self.name} on {self.count} thread{'s' if self.count != 1 else ''}>"
+
     def use(self) -> None:
         """Let the kernels that the current Python thread calls next run on this backend's threads."""
         if self._now() != self.count:

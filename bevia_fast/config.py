@@ -11,6 +11,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tyro.conf import Positional, Suppress, arg
@@ -303,9 +304,18 @@ def check_range(config: object, name: str, least: int, most: int) -> None:
 
 
 def _check_types(config: Any) -> None:
-    """Check the types of values from Python callers and files; the command line checks its own."""
+    """Check the types of values from Python callers and files; the command line checks its own.
+
+    Numbers of NumPy become Python's.
+    """
     for name, hint in get_type_hints(type(config)).items():
         value, wanted = getattr(config, name), get_args(hint)
+        if hint in (int, float) and type(value) not in (int, float, bool):
+            if isinstance(value, Integral):
+                value = int(value)
+            elif isinstance(value, Real) and hint is float:
+                value = float(value)
+            object.__setattr__(config, name, value)
         if wanted and isinstance(wanted[0], str):
             if value not in wanted:
                 raise ConfigError(f"{option(name)} is {value!r}; it must be one of {', '.join(wanted)}.")
@@ -315,3 +325,5 @@ def _check_types(config: Any) -> None:
                 raise ConfigError(f"{option(name)} is {value!r}; it must be {kind}.")
         elif hint is float and type(value) not in (float, int):
             raise ConfigError(f"{option(name)} is {value!r}; it must be a number.")
+        elif hint is str and not isinstance(value, str):
+            raise ConfigError(f"{option(name)} is {value!r}; it must be text.")

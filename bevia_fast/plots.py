@@ -25,6 +25,13 @@ MOST_CHARACTERS = 64
 MOST_PIXELS = 100e6
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as it is, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG file."""
     buffer = io.BytesIO()
@@ -33,9 +40,9 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def draw_losses(records: list[dict[str, Any]]) -> Figure:
+def draw_losses(records: list[dict[str, Any]]) -> Picture:
     """Draw training and validation loss over the steps, from the records of metrics.jsonl."""
-    figure = Figure(figsize=(8, 5), dpi=DPI, layout="constrained")
+    figure = Picture(figsize=(8, 5), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
     training = [(r["step"], r["loss"]) for r in records if r["loss"] is not None]
     validation = [(r["step"], r["val_loss"]) for r in records if r["val_loss"] is not None]

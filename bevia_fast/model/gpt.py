@@ -11,12 +11,14 @@ Letters: B batch · T time · C channels · NH heads · V vocabulary · N = B·T
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..describing import table
 from ..errors import ConfigError
 from ..kernels.contract import Backend, ContractError, check_ids
 from ..kernels.memory import aligned_empty
@@ -133,6 +135,15 @@ class GPT:
         self.recompute = recompute
         self._room = Room()
         self._activations: Activations | None = None
+
+    def __repr__(self) -> str:
+        c = self.config
+        sizes = f"ctx {c.ctx:,}, dim {c.dim:,}, layers {c.layers:,}, heads {c.heads:,}, vocabulary {c.vocab_size:,}"
+        return f"<GPT of {self.parameters.count:,} parameters on {self.backend.name}: {sizes}, {c.dtype}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(field.name, getattr(self.config, field.name)) for field in fields(self.config)]
+        return table("GPT", [("parameters", f"{self.parameters.count:,}"), ("backend", self.backend.name), *rows])
 
     def loss(self, tokens: Array, targets: Array) -> float:
         """Return the mean cross-entropy in nats per token, without dropout.

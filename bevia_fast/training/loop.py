@@ -30,19 +30,11 @@ FINAL_SAMPLE_LENGTH = 500  # characters
 MOST_SKIPPED = 10  # consecutive steps with --on-nan skip; a run that needs more will not recover
 
 
-def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -> Run:
-    """Train a model on text, write the results into a run folder, and return the run.
+def train(config: TrainConfig, reporter: Reporter) -> Run:
+    """Train a model from the first step to the last and return the run; see `from_python.train`, which users call.
 
-        run = train(TrainConfig(data=["shakespeare.txt"], steps=200))
-        print(generate(run, prompt="The "))
-
-    With `config.resume`, continue a run (see `checkpoint.stored_config`). It ends with the same bits as if it had never
-    been interrupted. Ctrl-C ends the run after the current step and saves it; `run.interrupted` is then not 0.
-
-    Raises UserError, before anything is written, for options, a text or a checkpoint that cannot work. Raises
-    StoppedRun if a loss or gradient is not finite, if a cross-check fails, or if the last save failed.
+    With `config.resume`, continue a run (see `checkpoint.resume`).
     """
-    config, reporter = config or TrainConfig(), reporter or Reporter()
     with contextlib.closing(open_folder(config)) as folder:
         prepared = prepare(config, reporter)
         reporter.start(prepared.config)
@@ -51,7 +43,7 @@ def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -
             facts = compile_and_describe(prepared, reporter)
             with finish_on_signal(reporter.interrupted) as stop:
                 saver = begin(prepared, folder, facts, reporter)
-                run = Run(folder.path, prepared.trainer.model, prepared.corpus.tokenizer)
+                run = Run(folder.path, prepared.trainer.model, prepared.corpus.tokenizer, step=saver.progress.step)
                 with np.errstate(all="ignore"):  # every step checks for NaN and infinity itself
                     _Session(prepared, run, saver, reporter, stop).run_to_end()
             run.model.forget()
@@ -91,6 +83,7 @@ class _Session:
             self._draw()
             raise
         self.run.interrupted = self.stop() if progress.step < self.config.steps or progress.unfinished else 0
+        self.run.step = progress.step
         self.saver.save()
         seconds = time.monotonic() - began
         self._draw()
