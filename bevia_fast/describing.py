@@ -31,7 +31,7 @@ def describe_fields(kind: Any) -> None:
 
     Python does not keep the docstrings below fields, so they are read from the source; without it, nothing changes.
     """
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, TypeError, SyntaxError, ValueError):
         meanings = _field_docstrings(textwrap.dedent(inspect.getsource(kind)))
         names = {each.name for each in fields(kind)}
         parts = []
