@@ -78,7 +78,7 @@ class NotebookReporter(Reporter):
             done = f"Interrupted; saved in {folder}." if interrupted else f"Saved in {folder}."
             go_on = f"Resume with: {resuming(folder)}" if interrupted else f"Try: {command('generate', folder)}"
             self._state = f"{self._state}\n{done} {go_on}" if self._records else f"{done} {go_on}"
-        if self._drawn < len(self._records):
+        if self._drawn < len(self._records) and self._draw_after < float("inf"):
             self._draw()
         self._show()
 
