@@ -15,6 +15,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backends import open_backend
     from .commands.from_python import train
     from .config import GenerateConfig, ModelConfig, TrainConfig, preset
     from .data.tokenizer import Tokenizer
@@ -35,14 +36,14 @@ if not os.path.isdir(os.path.join(os.path.dirname(__file__), "kernels")):
 
 __all__ = [
     "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Reporter", "Run", "TensorBoardReporter", "Tokenizer",
-    "TrainConfig", "UserError", "generate", "get_backend", "preset", "resume", "train",
+    "TrainConfig", "UserError", "generate", "get_backend", "open_backend", "preset", "resume", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "GPT": "model.gpt", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "model.parameters",
     "Reporter": "reporter", "Run": "runs.trained", "TensorBoardReporter": "tensorboard", "Tokenizer": "data.tokenizer",
     "TrainConfig": "config", "UserError": "errors", "generate": "runs.trained", "get_backend": "kernels",
-    "preset": "config", "resume": "runs.checkpoint", "train": "commands.from_python",
+    "open_backend": "backends", "preset": "config", "resume": "runs.checkpoint", "train": "commands.from_python",
 }  # fmt: skip
 
 

@@ -10,8 +10,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from bevia_fast import GPT, ModelConfig, Parameters, get_backend
-from bevia_fast.backends import OnThreads, describe_backend, open_backend
+from bevia_fast import GPT, ModelConfig, Parameters, get_backend, open_backend
+from bevia_fast.backends import OnThreads, describe_backend
 from bevia_fast.errors import ConfigError
 from bevia_fast.kernels.contract import OPERATIONS, UNCHECKED, Backend
 from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads

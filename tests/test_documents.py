@@ -71,6 +71,18 @@ def test_commands_are_understood(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     assert parse(shlex.split(line)) is not None
 
 
+def test_the_readme_names_texts_that_are_there() -> None:
+    """In a clone; other documents say how to get what they name."""
+    readme = [block for document, block in blocks("sh") if document == "README.md"]
+    texts = [
+        word
+        for line in commands() if any(line in block for block in readme) and "--data" in line
+        for word in line.split("--data ")[1].split(" --")[0].split()
+    ]  # fmt: skip
+    assert texts
+    assert [text for text in texts if not (ROOT / text).is_file()] == []
+
+
 @pytest.mark.parametrize(
     "line", [line for line in commands() if line.split()[0] in ("generate", "attention", "parameters")]
 )
