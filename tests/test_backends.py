@@ -40,7 +40,9 @@ def test_the_number_of_threads_travels_with_the_backend() -> None:
         assert used(backend) == [count] * 5
         with ThreadPoolExecutor(1) as other:
             assert other.submit(used, backend).result() == [count] * 5
+        with ThreadPoolExecutor(1) as other:  # which has run nothing yet
             assert other.submit(describe_backend, backend).result().startswith(f"numba, {count} thread")
+            assert repr(backend).startswith(f"<backend numba on {count} thread")
 
 
 @pytest.mark.skipif(MOST < 2, reason="needs two threads")
