@@ -2,7 +2,7 @@
 
     from bevia_fast import ModelConfig, TrainConfig, generate, train
 
-    run = train(TrainConfig(data=["shakespeare.txt"], model=ModelConfig(dim=64, layers=2), steps=500))
+    run = train(TrainConfig(model=ModelConfig(dim=64, layers=2), steps=500))
     print(generate(run, prompt="The "))
 
 Names are loaded when they are first used, so that importing the package takes no time.
@@ -15,14 +15,18 @@ import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backends import open_backend
+    from .commands.from_python import train
     from .config import GenerateConfig, ModelConfig, TrainConfig, preset
     from .data.tokenizer import Tokenizer
     from .errors import UserError
     from .kernels import get_backend
     from .model.gpt import GPT
     from .model.parameters import Parameters
+    from .reporter import Reporter
+    from .runs.checkpoint import resume
     from .runs.trained import Run, generate
-    from .training.loop import train
+    from .tensorboard import TensorBoardReporter
 
 __version__: str
 
@@ -31,14 +35,15 @@ if not os.path.isdir(os.path.join(os.path.dirname(__file__), "kernels")):
     __path__.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 __all__ = [
-    "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Run", "Tokenizer", "TrainConfig", "UserError", "generate",
-    "get_backend", "preset", "train",
+    "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Reporter", "Run", "TensorBoardReporter", "Tokenizer",
+    "TrainConfig", "UserError", "generate", "get_backend", "open_backend", "preset", "resume", "train",
 ]  # fmt: skip
 
 _HOMES = {
     "GPT": "model.gpt", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "model.parameters",
-    "Run": "runs.trained", "Tokenizer": "data.tokenizer", "TrainConfig": "config", "UserError": "errors",
-    "generate": "runs.trained", "get_backend": "kernels", "preset": "config", "train": "training.loop",
+    "Reporter": "reporter", "Run": "runs.trained", "TensorBoardReporter": "tensorboard", "Tokenizer": "data.tokenizer",
+    "TrainConfig": "config", "UserError": "errors", "generate": "runs.trained", "get_backend": "kernels",
+    "open_backend": "backends", "preset": "config", "resume": "runs.checkpoint", "train": "commands.from_python",
 }  # fmt: skip
 
 
@@ -50,6 +55,10 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if _HOMES[name] == "config" and isinstance(value, type):
+        from .describing import describe_fields
+
+        describe_fields(value)
     globals()[name] = value
     return value
 

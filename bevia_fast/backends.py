@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 from .config import BackendName
 from .errors import ConfigError, reason, shown
 from .kernels import get_backend
-from .kernels.contract import Backend
+from .kernels.contract import OPERATIONS, UNCHECKED, Backend
 from .kernels.memory import keep_freed_memory
+from .naming import option
 
 
 def open_backend(name: BackendName, threads: int = 0) -> Backend:
     """Return the kernels called `name`, on that many threads; 0 means one per physical core.
 
-    `threads` applies to numba only: NumPy's matrix products use the threads of its own library. With numpy, freed
-    memory stays with the process from then on, see `kernels.memory.keep_freed_memory`. Raises ConfigError if the
-    backend does not load or the threads are not available.
+    `threads` applies to numba only: NumPy's matrix products use the threads of its own library. The number belongs to
+    the returned backend, whichever Python thread calls it. With numpy, freed memory stays with the process from then
+    on, see `kernels.memory.keep_freed_memory`. Raises ConfigError if the backend does not load or the threads are not
+    available.
     """
     if name == "numba":
         require_numba()
@@ -29,16 +34,53 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
         raise ConfigError(f"The {name} backend does not load: {error}.") from error
     if name == "numpy":
         keep_freed_memory()
-    else:
+        return backend
+    from .kernels.numba_jit._runtime import threads as kernel_threads
+
+    try:
+        count = kernel_threads.set_threads(threads or None)
+    except kernel_threads.LayerError as error:
+        raise ConfigError(f"{error}.") from None
+    except ValueError as error:
+        raise ConfigError(f"{option('threads', threads)} is not available: {str(error).rstrip('.')}.") from None
+    return cast(Backend, OnThreads(backend, count))
+
+
+class OnThreads:
+    """The numba backend on a fixed number of threads.
+
+    Numba keeps the number for each Python thread, and starts each at the most that the machine offers. So every
+    operation sets it first, in the Python thread that calls it.
+    """
+
+    def __init__(self, kernels: Backend, count: int) -> None:
         from .kernels.numba_jit._runtime import threads as kernel_threads
 
-        try:
-            kernel_threads.set_threads(threads or None)
-        except kernel_threads.LayerError as error:
-            raise ConfigError(f"{error}.") from None
-        except ValueError as error:
-            raise ConfigError(f"--threads {threads} is not available: {str(error).rstrip('.')}.") from None
-    return backend
+        self.name, self.count = kernels.name, count
+        self._now, self._set = kernel_threads.thread_count, kernel_threads.set_threads
+        for operation in OPERATIONS:
+            setattr(self, operation, self._counted(getattr(kernels, operation)))
+        self.launches: Callable[[], Any] = getattr(kernels, "launches")  # noqa: B009  # not part of Backend
+        # a tape asks for the conditions before it replays compiled code, which then runs on these threads
+        self.conditions = self._counted(getattr(kernels, "conditions"))  # noqa: B009
+
+    def __repr__(self) -> str:
+        return f"<backend {self.name} on {self.count} thread{'s' if self.count != 1 else ''}>"
+
+    def use(self) -> None:
+        """Let the kernels that the current Python thread calls next run on this backend's threads."""
+        if self._now() != self.count:
+            self._set(self.count)
+
+    def _counted(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def counted(*arguments: Any, **options: Any) -> Any:
+            self.use()
+            return function(*arguments, **options)
+
+        if hasattr(function, UNCHECKED):
+            setattr(counted, UNCHECKED, self._counted(getattr(function, UNCHECKED)))
+        return counted
 
 
 def require_numba() -> None:
@@ -89,6 +131,8 @@ def describe_backend(backend: Backend) -> str:
     if backend.name == "numba":
         from .kernels.numba_jit._runtime import threads as kernel_threads
 
+        if isinstance(backend, OnThreads):
+            backend.use()
         return f"numba, {kernel_threads.describe()}"
     import numpy
 

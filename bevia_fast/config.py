@@ -13,11 +13,13 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tyro.conf import Positional, Suppress, arg
 
 from .errors import ConfigError, escaped
+from .naming import option
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "GenerateConfig", "ModelConfig",
@@ -63,9 +65,9 @@ class ModelConfig:
         for name, most in (("ctx", 1 << 24), ("dim", 1 << 16), ("layers", 1 << 12), ("heads", 1 << 12)):
             check_range(self, name, 1, most)
         if self.dim % self.heads:
-            raise ConfigError(f"--dim {self.dim} is not divisible by --heads {self.heads}.")
+            raise ConfigError(f"{option('dim', self.dim)} is not divisible by {option('heads', self.heads)}.")
         if not 0.0 <= self.dropout < 1.0:  # also refuses NaN
-            raise ConfigError(f"--dropout is {self.dropout}; it must be at least 0 and less than 1.")
+            raise ConfigError(f"{option('dropout')} is {self.dropout}; it must be at least 0 and less than 1.")
         check_range(self, "vocab_size", 0, 1 << 21)  # Unicode has 1,114,112 code points
 
     @property
@@ -170,17 +172,19 @@ class TrainConfig:
         for name in ("lr", "eps"):
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
-                raise ConfigError(f"{option_name(name)} is {value}; it must be a finite number greater than 0.")
+                raise ConfigError(f"{option(name)} is {value}; it must be a finite number greater than 0.")
         for name in ("weight_decay", "grad_clip", "save_seconds"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:
-                raise ConfigError(f"{option_name(name)} is {value}; it must be a finite number, at least 0.")
+                raise ConfigError(f"{option(name)} is {value}; it must be a finite number, at least 0.")
         if not 0.0 <= self.min_lr <= self.lr:
-            raise ConfigError(f"--min-lr is {self.min_lr}; it must be from 0 to --lr, which is {self.lr}.")
+            raise ConfigError(
+                f"{option('min_lr')} is {self.min_lr}; it must be from 0 to {option('lr')}, which is {self.lr}."
+            )
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             if not 0.0 <= value < 1.0:
-                raise ConfigError(f"{option_name(name)} is {value}; it must be at least 0 and less than 1.")
+                raise ConfigError(f"{option(name)} is {value}; it must be at least 0 and less than 1.")
 
 
 @dataclass(frozen=True)
@@ -213,9 +217,9 @@ class GenerateConfig:
         ):  # fmt: skip
             check_range(self, name, least, most)
         if not 0.0 <= self.temperature < math.inf:
-            raise ConfigError(f"--temperature is {self.temperature}; it must be a finite number, at least 0.")
+            raise ConfigError(f"{option('temperature')} is {self.temperature}; it must be a finite number, at least 0.")
         if not 0.0 < self.top_p <= 1.0:
-            raise ConfigError(f"--top-p is {self.top_p}; it must be greater than 0 and at most 1.")
+            raise ConfigError(f"{option('top_p')} is {self.top_p}; it must be greater than 0 and at most 1.")
 
 
 @dataclass(frozen=True)
@@ -314,11 +318,6 @@ def preset(name: PresetName, **changes: Any) -> TrainConfig:
     return TrainConfig(model=replace(base, **model), **wanted)
 
 
-def option_name(name: str) -> str:
-    """Return the name of a field's command-line option."""
-    return "--" + name.replace("_", "-")
-
-
 PICTURE_FORMATS = ("png", "svg", "pdf")
 STANDARD = "-"  # the name that stands for standard output or input wherever a file is named
 
@@ -343,7 +342,7 @@ def check_range(config: object, name: str, least: int, most: int) -> None:
     value = getattr(config, name)
     if not least <= value <= most:
         shown = f"{value:,}" if abs(value) < 1 << 200 else "a number of more than 60 digits"
-        raise ConfigError(f"{option_name(name)} is {shown}; it must be from {least:,} to {most:,}.")
+        raise ConfigError(f"{option(name)} is {shown}; it must be from {least:,} to {most:,}.")
 
 
 def _encoding_name(name: object) -> str:
@@ -361,17 +360,28 @@ def _encoding_name(name: object) -> str:
 
 
 def _check_types(config: Any) -> None:
-    """Check the types of values from Python callers and files; the command line checks its own."""
+    """Check the types of values from Python callers and files; the command line checks its own.
+
+    Numbers of NumPy become Python's.
+    """
     for name, hint in get_type_hints(type(config)).items():
         value, wanted = getattr(config, name), get_args(hint)
+        if hint in (int, float) and type(value) not in (int, float, bool):
+            if isinstance(value, Integral):
+                value = int(value)
+            elif isinstance(value, Real) and hint is float:
+                value = float(value)
+            object.__setattr__(config, name, value)
         if wanted and isinstance(wanted[0], str):
             if value not in wanted:
-                raise ConfigError(f"{option_name(name)} is {value!r}; it must be one of {', '.join(wanted)}.")
+                raise ConfigError(f"{option(name)} is {value!r}; it must be one of {', '.join(wanted)}.")
         elif hint in (int, bool):
             if type(value) is not hint:
                 kind = "an integer" if hint is int else "True or False"
-                raise ConfigError(f"{option_name(name)} is {value!r}; it must be {kind}.")
+                raise ConfigError(f"{option(name)} is {value!r}; it must be {kind}.")
         elif hint is float and type(value) is int and abs(value) > sys.float_info.max:
-            raise ConfigError(f"{option_name(name)} has too many digits; it must be a number that a float can hold.")
+            raise ConfigError(f"{option(name)} has too many digits; it must be a number that a float can hold.")
         elif hint is float and type(value) not in (float, int):
-            raise ConfigError(f"{option_name(name)} is {value!r}; it must be a number.")
+            raise ConfigError(f"{option(name)} is {value!r}; it must be a number.")
+        elif hint is str and not isinstance(value, str):
+            raise ConfigError(f"{option(name)} is {value!r}; it must be text.")

@@ -36,6 +36,13 @@ MOST_CHARACTERS = 64
 MOST_PIXELS = 100e6
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as it is, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        return png(self)
+
+
 def png(figure: Figure) -> bytes:
     """Return a figure as the bytes of a PNG file."""
     return rendered(figure, "png")
@@ -54,7 +61,7 @@ def draw_losses(records: Sequence[Mapping[str, Any]], subtitle: str = "") -> Fig
 
     A record without a finite loss is left out. `subtitle`: see `about`.
     """
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Picture(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     training, validation = _points(records, "loss"), _points(records, "val_loss")
     if training:
@@ -115,7 +122,7 @@ def draw_attention(
             f"{width * DPI:,.0f} x {height * DPI:,.0f} pixels, which is too large; take a shorter prompt, or name some "
             "layers and heads with --layer and --head."
         )
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Picture(figsize=(width, height), layout="constrained")
     grid = figure.subplots(len(layers), len(heads), squeeze=False)
     labels = [_label(char) for char in text]
     small, large = min(10.0, max(8.0, 80.0 / T)), min(16.0, max(10.0, 2.5 * panel))  # points of type

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,17 @@ Record = dict[str, Any]  # a line of metrics.jsonl
 
 
 class Reporter:
-    """Receives the events of a training run. This base class ignores them all; see `commands.console`.
+    """Receives the events of a training run. This base class ignores them all; a subclass has the methods it needs.
 
         class Losses(Reporter):
             def step(self, record):
                 print(record["step"], record["loss"])
 
         train(TrainConfig(), Losses())
+
+    A run calls `start`, `fact`, `compiling` and `compiled` before the first step; `step` for each one, and `sample`,
+    `note` and `interrupted` as they come; `saved` and `end` after the last. All are called in the Python thread that
+    trains, which waits for them. An exception that a method raises ends the run; what the last checkpoint has stays.
     """
 
     def start(self, config: TrainConfig) -> None:
@@ -42,7 +46,12 @@ class Reporter:
         return contextlib.nullcontext(lambda done: None)
 
     def step(self, record: Record) -> None:
-        """A step is done; `record` is its line of metrics.jsonl. Step 0 is the evaluation before the first step."""
+        """A step is done; `record` is its line of metrics.jsonl. Step 0 is the evaluation before the first step.
+
+        It has step, loss, val_loss, lr, grad_norm and tokens_per_s. All but step and lr are None where there is no such
+        number: val_loss, except where it was evaluated; loss, grad_norm and tokens_per_s at step 0, and where the step
+        was skipped. A cross-check adds crosscheck and crosscheck_tensor.
+        """
 
     def sample(self, step: int, text: str) -> None:
         """A text that the model wrote after `step`."""
@@ -61,6 +70,66 @@ class Reporter:
 
         `interrupted` is the number of the signal that ended the run before its last step, or 0.
         """
+
+
+class Reporters(Reporter):
+    """Passes each event on to several reporters, in their order."""
+
+    def __init__(self, reporters: Sequence[Reporter]) -> None:
+        self.reporters = reporters
+
+    def start(self, config: TrainConfig) -> None:
+        for each in self.reporters:
+            each.start(config)
+
+    def fact(self, name: str, value: str) -> None:
+        for each in self.reporters:
+            each.fact(name, value)
+
+    def compiling(self, operation: str, number: int, total: int) -> None:
+        for each in self.reporters:
+            each.compiling(operation, number, total)
+
+    def compiled(self) -> None:
+        for each in self.reporters:
+            each.compiled()
+
+    @contextlib.contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        with contextlib.ExitStack() as stack:
+            all_of_them = [stack.enter_context(each.counting(what, total)) for each in self.reporters]
+
+            def tell(done: int) -> None:
+                for each in all_of_them:
+                    each(done)
+
+            yield tell
+
+    def step(self, record: Record) -> None:
+        for each in self.reporters:
+            each.step(record)
+
+    def sample(self, step: int, text: str) -> None:
+        for each in self.reporters:
+            each.sample(step, text)
+
+    def note(self, text: str) -> None:
+        for each in self.reporters:
+            each.note(text)
+
+    def interrupted(self) -> None:
+        for each in self.reporters:
+            each.interrupted()
+
+    def saved(self, count: int, size: int, seconds: float, of: float) -> None:
+        for each in self.reporters:
+            each.saved(count, size, seconds, of)
+
+    def end(self, folder: Path | None, interrupted: int) -> None:
+        """Tell all of them, even if one raises an exception: they close their files and bars."""
+        with contextlib.ExitStack() as stack:
+            for each in reversed(self.reporters):
+                stack.callback(each.end, folder, interrupted)
 
 
 class Progress:

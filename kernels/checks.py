@@ -82,8 +82,12 @@ def _check_words(operation_name: str, arguments: dict[str, Any]) -> None:
 
 
 def check_ids(operation_name: str, argument: str, tokens: Array, below: int) -> None:
-    """Raise ContractError if an id is not in [0, below)."""
-    if int(tokens.view(np.uint32).max()) >= below:  # as unsigned integers, negative ids are the largest
+    """Raise ContractError if an id, of any integer dtype, is not in [0, below)."""
+    if tokens.dtype == np.int32:
+        wrong = int(tokens.view(np.uint32).max()) >= below  # as unsigned integers, negative ids are the largest
+    else:
+        wrong = int(tokens.min()) < 0 or int(tokens.max()) >= below
+    if wrong:
         where = tuple(int(i) for i in np.argwhere((tokens < 0) | (tokens >= below))[0])
         raise ContractError(f"{operation_name}: {argument}{list(where)} is {tokens[where]}; wanted 0 <= id < {below}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ import pytest
 import bevia_fast
 from bevia_fast.config import PRESETS, GenerateConfig, ModelConfig, TrainConfig, preset
 from bevia_fast.errors import ConfigError
+from bevia_fast.naming import flag, on_the_command_line
 
 BAD_MODELS: list[dict[str, Any]] = [
     {"ctx": 0}, {"ctx": -1}, {"ctx": 1 << 30}, {"dim": 0}, {"dim": 1 << 20}, {"layers": 0}, {"heads": 0},
@@ -39,10 +41,14 @@ BAD_GENERATION: list[dict[str, Any]] = [
 def assert_rejected(config: type, options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as caught:
         config(**options)
+    with on_the_command_line(), pytest.raises(ConfigError) as typed:
+        config(**options)
     message = str(caught.value)
     assert message.endswith(".")
     assert "\n" not in message
-    assert any(name.replace("_", "-") in message or name in message for name in options)
+    assert "--" not in message
+    assert any(re.match(rf"{name}\b", message) for name in options), message
+    assert any(str(typed.value).startswith(f"{flag(name)} ") for name in options), str(typed.value)
 
 
 @pytest.mark.parametrize("options", BAD_MODELS, ids=str)

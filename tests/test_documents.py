@@ -5,8 +5,12 @@ from __future__ import annotations
 import ast
 import importlib
 import io
+import json
 import re
 import shlex
+import shutil
+import sys
+import time
 import tokenize
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +71,18 @@ def test_commands_are_understood(folder: Path, monkeypatch: pytest.MonkeyPatch, 
     assert parse(shlex.split(line)) is not None
 
 
+def test_the_readme_names_texts_that_are_there() -> None:
+    """In a clone; other documents say how to get what they name."""
+    readme = [block for document, block in blocks("sh") if document == "README.md"]
+    texts = [
+        word
+        for line in commands() if any(line in block for block in readme) and "--data" in line
+        for word in line.split("--data ")[1].split(" --")[0].split()
+    ]  # fmt: skip
+    assert texts
+    assert [text for text in texts if not (ROOT / text).is_file()] == []
+
+
 @pytest.mark.parametrize(
     "line", [line for line in commands() if line.split()[0] in ("generate", "attention", "parameters")]
 )
@@ -75,11 +91,62 @@ def test_commands_on_a_run_run(folder: Path, monkeypatch: pytest.MonkeyPatch, li
     assert main(shlex.split(line)) == 0
 
 
-@pytest.mark.parametrize(("document", "script"), blocks("python"))
+def notebooks() -> list[tuple[str, str]]:
+    """(notebook, its code) of each notebook."""
+    found = []
+    for path in sorted(ROOT.glob("docs/*.ipynb")):
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        found.append((path.name, "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")))
+    return found
+
+
+@pytest.mark.parametrize(("document", "script"), [*blocks("python"), *notebooks()])
 def test_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, document: str, script: str) -> None:
     """As printed, except that training takes fewer steps."""
-    monkeypatch.chdir(folder)
-    exec(compile(script.replace("steps=500", "steps=3, eval_batches=1"), document, "exec"), {})
+    if "TensorBoardReporter()" in script:
+        pytest.importorskip("tensorboard")
+    monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())  # type: ignore[arg-type]
+    monkeypatch.chdir(shutil.copytree(folder, folder.with_name(f"{folder.name}-{time.monotonic_ns()}")))
+    script = re.sub(r"(TrainConfig\(.*|preset\(.*)steps=\d+", r"\1steps=3, eval_batches=1", script)
+    script = re.sub(r"(resume\(.*)steps=\d+", r"\1steps=4", script)
+    exec(compile(script, document, "exec"), {})
+    assert ("import wandb" in script) == bool(wandb.logged)
+    assert not wandb.logged or wandb.logged == [0, 1, 2, 3, "end"]
+
+
+class Wandb:
+    """Stands for Weights & Biases, which needs an account: the calls that its documentation has."""
+
+    def __init__(self) -> None:
+        self.logged: list[object] = []
+
+    def init(self, project: str, config: dict[str, object]) -> Wandb:
+        assert config["steps"] == 3
+        return self
+
+    def log(self, data: dict[str, float], step: int) -> None:
+        assert data["step"] == step
+        assert None not in data.values()
+        self.logged.append(step)
+
+    def finish(self, exit_code: int) -> None:
+        assert exit_code == 0
+        self.logged.append("end")
+
+
+def test_notebooks_are_stored_without_results() -> None:
+    """They differ from machine to machine; CI runs the notebooks."""
+    assert [name for name, _ in notebooks()] == ["tour.ipynb"]
+    for path in ROOT.glob("docs/*.ipynb"):
+        notebook = json.loads(path.read_text("utf-8"))
+        assert notebook["metadata"].keys() == {"kernelspec", "language_info"}
+        for cell in notebook["cells"]:
+            assert not cell.get("outputs")
+            assert cell.get("execution_count") is None
+            assert max(map(len, "".join(cell["source"]).splitlines())) <= 120
+        links = re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text("utf-8"))
+        assert links
+        assert all((path.parent / link).exists() for link in links)
 
 
 # ---------------------------------------------------------------------------------------------------------------- paths

@@ -25,10 +25,10 @@ from ..config import (
     ParametersConfig,
     PresetName,
     TrainConfig,
-    option_name,
     preset,
 )
 from ..errors import UserError
+from ..naming import flag, on_the_command_line
 from .repeats import join_repeats
 
 PROG = "bevia-fast"
@@ -88,6 +88,7 @@ COMMANDS: dict[str, type] = {
 }
 
 
+@on_the_command_line()
 def parse(arguments: list[str]) -> Any:
     """Return the configuration of the requested command. Raises UserError, or SystemExit after printing help."""
     if arguments == ["--version"]:
@@ -222,7 +223,7 @@ def options(config: type) -> set[str]:
         if is_dataclass(hints[field.name]):
             found |= options(hints[field.name])
         else:
-            found.add(option_name(field.name))
+            found.add(flag(field.name))
     return found - {"--vocab-size"} if config is not ParametersConfig else found
 
 

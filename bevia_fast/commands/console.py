@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import shlex
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +28,7 @@ from rich.theme import Theme
 from ..config import TrainConfig
 from ..errors import counted, escaped
 from ..machine import readable
+from ..naming import command, resuming
 from ..reporter import Record, Reporter
 
 LINES = 10  # lines per run where there is no terminal, approximately
@@ -258,9 +256,9 @@ class ConsoleReporter(Reporter):
             self.progress = None
         if folder is not None:
             if interrupted:
-                self._say(f"Interrupted; saved in {folder}. Resume with: {_command('train', '--resume', str(folder))}")
+                self._say(f"Interrupted; saved in {folder}. Resume with: {resuming(folder)}")
             else:
-                self._say(f"Saved in {folder}. Try: {_command('generate', str(folder))}")
+                self._say(f"Saved in {folder}. Try: {command('generate', folder)}")
 
 
 def _step_columns(width: int) -> list[ProgressColumn]:
@@ -283,9 +281,3 @@ def _step_columns(width: int) -> list[ProgressColumn]:
 
 def _number(value: float | None) -> str:
     return "     -" if value is None else f"{value:.4f}"
-
-
-def _command(*words: str) -> str:
-    """Return a command that can be pasted into a shell, whatever characters the name of a folder contains."""
-    words = "bevia-fast", *words
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)

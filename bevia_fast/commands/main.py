@@ -23,9 +23,11 @@ from ..config import (
     TrainConfig,
 )
 from ..errors import StoppedRun, UserError, escaped, reason
+from ..naming import on_the_command_line
 from .arguments import PROG, GenerateCommand, PlanCommand, parse
 
 
+@on_the_command_line()
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return the exit code. No exception leaves this function, and no stream is left unflushed."""
     arguments = sys.argv[1:] if arguments is None else arguments

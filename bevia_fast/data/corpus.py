@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..errors import DataError, StoppedRun
 from ..kernels.rng import mix64, stream_key
+from ..naming import option
 from .tokenfile import CodedText, cache_folder
 from .tokenizer import Tokenizer
 
@@ -54,7 +55,7 @@ class Corpus:
                 total = len(self.training) + len(self.validation)
                 raise DataError(
                     f"The text is too short: its {name} split has {len(tokens):,} of {total:,} characters, and "
-                    f"--ctx {ctx} needs at least {ctx + 1:,}."
+                    f"{option('ctx', ctx)} needs at least {ctx + 1:,}."
                 )
 
 

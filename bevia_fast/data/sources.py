@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..config import TrainConfig
 from ..errors import DataError
+from ..naming import option
 from ..reporter import Reporter
 from .decoding import GZIP, Form, decoded
 from .selection import MARKED_UP, named, reading, select
@@ -62,7 +63,9 @@ def default_text() -> str:
     try:
         from pydoc_data.topics import topics
     except ImportError:
-        raise DataError("This Python lacks pydoc_data.topics, the default text; name a text with --data.") from None
+        raise DataError(
+            f"This Python lacks pydoc_data.topics, the default text; name a text with {option('data')}."
+        ) from None
     return "\n".join(topics[name] for name in sorted(topics))
 
 

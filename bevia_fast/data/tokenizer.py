@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..describing import table
 from ..errors import DataError, escaped
 
 Array = NDArray[Any]
@@ -50,6 +51,13 @@ class Tokenizer:
     def from_text(cls, text: str) -> Tokenizer:
         """Return the vocabulary of all characters that occur in `text`."""
         return cls(characters(distinct(code_points(text))))
+
+    def __repr__(self) -> str:
+        return f"<Tokenizer of {len(self):,} characters: {self.shown_alphabet(50)}>"
+
+    def _repr_html_(self) -> str:
+        rows = [("characters", f"{len(self):,}"), ("alphabet", self.shown_alphabet())]
+        return table("Tokenizer", rows)
 
     def __len__(self) -> int:
         return len(self.alphabet)

@@ -31,6 +31,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
+from ..naming import on_the_command_line
 from .shared_step import Step
 from .stopwatch import Rules, Stopwatch
 
@@ -243,6 +244,7 @@ def reset_peak_rss() -> None:
         request.write("5")
 
 
+@on_the_command_line()  # which alone starts workers
 def main(arguments: list[str] | None = None) -> None:
     """Answer requests until there are no more. Output of libraries is redirected to standard error."""
     name, threads = sys.argv[1:] if arguments is None else arguments

@@ -11,12 +11,14 @@ Letters: B batch · T time · C channels · NH heads · V vocabulary · N = B·T
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..describing import table
 from ..errors import ConfigError
 from ..kernels.contract import Backend, ContractError, check_ids
 from ..kernels.memory import aligned_empty
@@ -134,10 +136,20 @@ class GPT:
         self._room = Room()
         self._activations: Activations | None = None
 
+    def __repr__(self) -> str:
+        c = self.config
+        sizes = f"ctx {c.ctx:,}, dim {c.dim:,}, layers {c.layers:,}, heads {c.heads:,}, vocabulary {c.vocab_size:,}"
+        return f"<GPT of {self.parameters.count:,} parameters on {self.backend.name}: {sizes}, {c.dtype}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(field.name, getattr(self.config, field.name)) for field in fields(self.config)]
+        return table("GPT", [("parameters", f"{self.parameters.count:,}"), ("backend", self.backend.name), *rows])
+
     def loss(self, tokens: Array, targets: Array) -> float:
         """Return the mean cross-entropy in nats per token, without dropout.
 
-        `tokens` and `targets` are (B, T) int32, with T <= ctx.
+        `tokens` and `targets` are (B, T) of any integer dtype, with T <= ctx. Raises ContractError for other arrays,
+        and for an id that is not in [0, V).
         """
         return self._mean_loss(tokens, targets, None, 1.0, None)
 
@@ -158,13 +170,21 @@ class GPT:
         return self._mean_loss(tokens, targets, gradients, scale, dropout if self.config.dropout > 0.0 else None)
 
     def logits(self, tokens: Array) -> Array:
-        """Return the logits (B, T, V) of the next token at each position of `tokens` (B, T) int32, as a new array."""
+        """Return the logits (B, T, V) of the next token at each position of `tokens` (B, T), as a new array.
+
+        `tokens` may have any integer dtype. Raises ContractError for an id that is not in [0, V).
+        """
+        tokens = self._ids("tokens", tokens, "B, T")
         logits = aligned_empty((tokens.size, self.config.vocab_size), self.config.dtype)
         self.forward(self.buffers(*tokens.shape), tokens).logits(logits)
         return logits.reshape(*tokens.shape, self.config.vocab_size)
 
     def attention_maps(self, tokens: Array) -> Array:
-        """Return the attention weights (layers, NH, T, T) of all layers and heads for one sequence `tokens` (T,)."""
+        """Return the attention weights (layers, NH, T, T) of all layers and heads for one sequence `tokens` (T,).
+
+        `tokens` may have any integer dtype. Raises ContractError for an id that is not in [0, V).
+        """
+        tokens = self._ids("tokens", tokens, "T")
         T, NH = tokens.size, self.config.heads
         maps = aligned_empty((self.config.layers, 1, NH, T, T), self.config.dtype)
 
@@ -186,15 +206,11 @@ class GPT:
         self, tokens: Array, targets: Array, gradients: Parameters | None, scale: float, dropout: DropoutStream | None
     ) -> float:
         """Run a pass forward and, with `gradients`, backward; from the third pass of a kind on, replay its tape."""
-        for name, array in (("tokens", tokens), ("targets", targets)):
-            if array.shape != tokens.shape or array.dtype != np.int32:
-                raise ContractError(
-                    f"a batch: {name} has shape {array.shape} and dtype {array.dtype}; wanted {tokens.shape} and int32"
-                )
+        tokens, targets = self._ids("tokens", tokens, "B, T"), self._ids("targets", targets, "B, T")
+        if tokens.shape != targets.shape:
+            raise ContractError(f"a batch: targets has shape {targets.shape}; wanted {tokens.shape}, that of tokens")
         acts = self.buffers(*tokens.shape)
         acts.tokens[...], acts.targets[...] = tokens, targets
-        for name, array in (("tokens", acts.tokens), ("targets", acts.targets)):
-            check_ids("a batch", name, array, self.config.vocab_size)
 
         def run(kernels: Backend, keys: Keys | None) -> None:
             made = Pass(self.config, kernels, self.parameters, acts, keys)
@@ -207,6 +223,16 @@ class GPT:
         kind = id(self.backend), id(self.parameters), id(gradients), scale, dropout is None
         acts.tapes.run(self.backend, kind, run, dropout, self.parameters, gradients)
         return float(acts.losses.mean(dtype=np.float64))
+
+    def _ids(self, name: str, ids: Any, dims: str) -> Array:
+        """Return token ids as an int32 array; any integers will do, if they are ids. Raises ContractError."""
+        ids = np.asarray(ids)
+        if ids.dtype.kind not in "iu" or ids.ndim != len(dims.split()) or not ids.size:
+            raise ContractError(
+                f"a batch: {name} has shape {ids.shape} and dtype {ids.dtype}; wanted integers of shape ({dims})"
+            )
+        check_ids("a batch", name, ids, self.config.vocab_size)  # before larger integers are cut to 32 bits
+        return np.ascontiguousarray(ids, np.int32)
 
     def forget(self) -> None:
         """Release the gradients and the kernels' working memory that are held to replay passes."""

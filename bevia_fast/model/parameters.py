@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..describing import table
 from ..kernels.memory import CACHE_LINE, aligned_zeros
 from ..kernels.rng import stream_key
 
@@ -127,6 +128,16 @@ class Parameters(Mapping[str, NDArray[Any]]):
             generator = np.random.Generator(np.random.Philox(key=stream_key(seed, "weights", index)))
             view[...] = generator.normal(0.0, std, spec.shape)
         return parameters
+
+    def __repr__(self) -> str:
+        return f"<Parameters: {self.count:,} {self.config.dtype} numbers in {len(self)} tensors>"
+
+    def _repr_html_(self) -> str:
+        rows: list[tuple[str, ...]] = [
+            (spec.name, " x ".join(map(str, spec.shape)), f"{spec.count:,}") for spec in self.specs
+        ]
+        rows.append(("total", self.config.dtype, f"{self.count:,}"))
+        return table("Parameters", rows, ("name", "shape", "count"))
 
     @property
     def count(self) -> int:

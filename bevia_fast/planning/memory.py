@@ -16,6 +16,7 @@ from ..errors import ConfigError
 from ..kernels.contract import OPERATIONS
 from ..machine import available_bytes, readable
 from ..model.activations import LONG, Activations, LayerActivations
+from ..naming import option
 from .rehearsal import MOST_TOKENS, Call, Rehearsed, rehearse
 
 # The temporary arrays of the NumPy kernels at their peak; see `numpy_bytes`. For attention, without and with dropout:
@@ -179,11 +180,11 @@ def _refusal(config: TrainConfig, model: ModelConfig, memory: Memory, available:
     if not config.recompute:
         less = training_memory(model, config.batch, config.backend, recompute=True, crosscheck=crosscheck).total
         if less <= available:
-            fitting.append(f"--recompute brings this down to {readable(less)}")
+            fitting.append(f"{option('recompute', True)} brings this down to {readable(less)}")
     ctx = largest_ctx(model, config.batch, config.backend, available, recompute=config.recompute, crosscheck=crosscheck)
     if ctx:
-        fitting.append(f"--ctx {ctx} would fit")
-    ways = "; ".join([*fitting, "--ignore-memory starts anyway"])
+        fitting.append(f"{option('ctx', ctx)} would fit")
+    ways = "; ".join([*fitting, f"{option('ignore_memory', True)} starts anyway"])
     return (
         f"Training this model needs about {readable(memory.total)} of memory ({described(memory)}), but only "
         f"{readable(available)} is free; {ways}."

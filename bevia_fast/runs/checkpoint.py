@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config import ModelConfig, TrainConfig, option_name
+from ..config import ModelConfig, TrainConfig
 from ..data.corpus import ORDER, ROUNDS
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError
 from ..files import is_folder, reading, refuse_nul
 from ..model.parameters import Parameters
+from ..naming import option
 from .folder import CHECKPOINTS
 from .metrics import MOST_STEPS, is_finite, valid_record
 from .modelfile import INVALID, check_version, layout, options_of, read_model
@@ -206,10 +207,21 @@ def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
 # -------------------------------------------------------------------------------------------------------------- options
 
 
-def stored_config(run: str | Path) -> TrainConfig:
-    """Return the options that resume a run as it was started. Some of them can be changed:
+def resume(run: str | Path, **changes: Any) -> TrainConfig:
+    """Return the options that resume a run as it was started, with changes to those that may change:
 
-        train(replace(stored_config("runs/1"), steps=5000))
+        train(resume("runs/1", steps=5000))
+
+    Raises CheckpointError if the run has no intact checkpoint, and ConfigError for an unknown or invalid option.
+    """
+    unknown = changes.keys() - {each.name for each in fields(TrainConfig)}
+    if unknown:
+        raise ConfigError(f"There is no option {sorted(unknown)[0]!r}.")
+    return replace(stored_config(run), **changes)
+
+
+def stored_config(run: str | Path) -> TrainConfig:
+    """Return the options that resume a run as it was started.
 
     Raises CheckpointError if the run has no intact checkpoint.
     """
@@ -221,14 +233,15 @@ def refuse_changes(stored: TrainConfig, wanted: TrainConfig) -> None:
     """Raise ConfigError naming the first option whose change a resumed run does not allow."""
     run = wanted.resume
     if wanted.out and Path(wanted.out).resolve() != Path(run).resolve():
-        raise ConfigError(f"--out is {wanted.out}; a resumed run stays in its folder, {run}.")
+        raise ConfigError(f"{option('out')} is {wanted.out}; a resumed run stays in its folder, {run}.")
     model = wanted.model
     if not model.vocab_size:  # the options were not read from a checkpoint
         model = replace(model, vocab_size=stored.model.vocab_size)
     for name, old, new in _options(stored, replace(wanted, model=model)):
         if old != new and name not in MAY_CHANGE:
-            option = option_name(name)
-            raise ConfigError(f"{option} is {_shown(new)}; {run} started with {_shown(old)}, which cannot be changed.")
+            raise ConfigError(
+                f"{option(name)} is {_shown(new)}; {run} started with {_shown(old)}, which cannot be changed."
+            )
 
 
 def _options(stored: TrainConfig | ModelConfig, wanted: TrainConfig | ModelConfig) -> Iterator[tuple[str, Any, Any]]:

@@ -33,6 +33,7 @@ from ..files import (
     writing,
 )
 from ..kernels.lock import take_lock
+from ..naming import option, resuming
 from ..reporter import Record
 from .metrics import read_line, up_to
 
@@ -249,19 +250,20 @@ def _refuse_existing(path: Path) -> None:
     refuse_nul(path, "a folder")
     with writing(path):
         if mode(path) and not is_folder(path):
-            raise CheckpointError(f"{path} is not a folder; choose another one with --out.")
+            raise CheckpointError(f"{path} is not a folder; choose another one with {option('out')}.")
         if any(mode(path / name) for name in RUN_FILES):
             raise _already_a_run(path)
         for name in (LOSS, SAMPLE):  # the user's own files, because there is no run
             if mode(path / name):
                 raise CheckpointError(
-                    f"{path} contains a file {name}, which the run would overwrite; choose another folder with --out."
+                    f"{path} contains a file {name}, which the run would overwrite; choose another folder with "
+                    f"{option('out')}."
                 )
 
 
 def _already_a_run(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path} already contains a run; choose another folder with --out, or resume it with --resume {path}."
+        f"{path} already contains a run; choose another folder with {option('out')}, or resume it: {resuming(path)}"
     )
 
 

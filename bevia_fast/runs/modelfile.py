@@ -39,18 +39,26 @@ def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
     Raises CheckpointError for a file that is missing, truncated, changed in any bit, or written by another program, and
     for weights that do not match the file's configuration or are not finite.
     """
+    return load_trained(path)[:2]
+
+
+def load_trained(path: str | Path) -> tuple[Parameters, Tokenizer, int]:
+    """Read the same as `load_model`, and the optimizer step after which the weights were saved."""
     path = model_path(path)
     with open_tensors(path) as file:
         try:
             check_version(path, file.about, FORMAT_VERSION)
             config, tokenizer = read_model(file.about["config"], file.about["alphabet"])
+            step = file.about["step"]
+            if type(step) is not int or not 0 <= step < 1 << 50:
+                raise ValueError("its step is invalid")
         except INVALID as error:
             raise damaged_header(path, error) from None
         file.check(layout(config))
         parameters = Parameters(config)
         for name, view in parameters.items():
             file.read_into(name, view)
-    return parameters, tokenizer
+    return parameters, tokenizer, step
 
 
 def model_path(path: str | Path) -> Path:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends import open_backend
-from ..config import BackendName, GenerateConfig
+from ..config import BackendName, GenerateConfig, ModelConfig, TrainConfig
 from ..data.tokenizer import Tokenizer
+from ..describing import table
+from ..errors import CheckpointError, ConfigError, shown
+from ..files import CONFIG, MODEL, reading, refuse_special
 from ..model.gpt import GPT
 from ..model.writing import stream
 from .folder import read_metrics
-from .modelfile import load_model, model_path
+from .modelfile import load_trained, model_path, save_model
+
+if TYPE_CHECKING:
+    from ..plots import Picture
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """A trained model with its vocabulary and its folder, as `train` returns it and `Run.load` reads it."""
 
@@ -24,29 +31,116 @@ class Run:
     tokenizer: Tokenizer
     interrupted: int = 0
     """Number of the signal that ended training before its last step, such as 2 for Ctrl-C; 0 if there was none."""
+    step: int = 0
+    """The optimizer steps that the weights were trained for."""
 
     @classmethod
     def load(cls, path: str | Path, backend: BackendName = "numba", threads: int = 0) -> Run:
         """Read a run folder or a model file. Raises CheckpointError if that fails."""
-        parameters, tokenizer = load_model(path)
+        parameters, tokenizer, step = load_trained(path)
         model = GPT(parameters.config, open_backend(backend, threads), parameters)
-        return cls(model_path(path).parent, model, tokenizer)
+        return cls(model_path(path).parent, model, tokenizer, step=step)
+
+    @property
+    def config(self) -> TrainConfig:
+        """The options that the run was trained with, from its config.json. The sizes alone are in `run.model.config`.
+
+        Raises CheckpointError if the file is missing or invalid, as beside a model file that was copied.
+        """
+        path = self.folder / CONFIG
+        with reading(path):
+            refuse_special(path)
+            content = path.read_bytes()
+        try:
+            found = json.loads(content)
+            model = ModelConfig(**_known(ModelConfig, found["model"]))
+            return TrainConfig(**{**_known(TrainConfig, found), "model": model})
+        except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
+            raise CheckpointError(f"{path} does not describe a run: {shown(error)}.") from None
 
     @property
     def history(self) -> list[dict[str, Any]]:
         """The records of metrics.jsonl, one per step, with step, loss, val_loss, lr, grad_norm and tokens_per_s."""
         return read_metrics(self.folder)
 
+    def plot(self) -> Picture:
+        """Return the picture of training and validation loss over the steps, a matplotlib Figure.
 
-def generate(run: Run | str | Path, prompt: str = "", **options: Any) -> str:
-    """Return `prompt` followed by text that the model of `run` writes.
+        A notebook shows it. `run.plot().savefig("loss.pdf")` writes it to a file. Raises CheckpointError if the run's
+        metrics.jsonl cannot be read.
+        """
+        from ..plots import draw_losses
 
-    `run` is the result of `train`, or the path of a run folder. The options are the other fields of `GenerateConfig`:
-    length=500, temperature=0.8, top_k=0, top_p=1.0, seed=1337, and for a path backend="numba", threads=0.
-    Raises DataError for a prompt with characters that are not in the model's alphabet, and CheckpointError for a path
-    that holds no model.
+        return draw_losses(self.history)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model to a file that `Run.load` and every command read, and return its path.
+
+        `path` is the file, or an existing folder for its model.safetensors. The file is complete or is not written.
+        Raises CheckpointError if that fails; an older file then stays.
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / MODEL
+        save_model(path, self.model.parameters, self.tokenizer, self.step)
+        return path
+
+    def __repr__(self) -> str:
+        return f"<Run {str(self.folder)!r} after {self.step:,} steps: {self.model!r}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("folder", str(self.folder)),
+            ("steps", f"{self.step:,}{', interrupted' if self.interrupted else ''}"),
+            *self._last_losses(),
+            ("model", repr(self.model)[1:-1]),
+            ("alphabet", self.tokenizer.shown_alphabet()),
+        ]
+        return table("Run", rows)
+
+    def _last_losses(self) -> list[tuple[str, str]]:
+        try:
+            history = self.history
+        except CheckpointError:  # a model file without its run
+            return []
+        names = ("loss", "training loss"), ("val_loss", "validation loss")
+        last = [(label, [record[name] for record in history if record.get(name) is not None]) for name, label in names]
+        return [(label, f"{values[-1]:.4f} nats per character") for label, values in last if values]
+
+
+def _known(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a dataclass from parsed JSON; a run of an older version lacks some, which have defaults."""
+    return {each.name: found[each.name] for each in fields(kind) if each.name in found}
+
+
+def generate(
+    run: Run | str | Path,
+    prompt: str = "",
+    *,
+    length: int = 500,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 1337,
+    backend: BackendName = "numba",
+    threads: int = 0,
+) -> str:
+    """Return `prompt` followed by `length` characters that the model of `run` writes.
+
+    `run` is the result of `train`, or the path of a run folder or a model file, which is opened with `backend` on
+    `threads` threads. A `temperature` below 1 sharpens the distribution, above 1 flattens it; with 0, the most likely
+    character is always taken. `top_k` samples from the k most likely characters only (0: from all), `top_p` from the
+    smallest set with at least this total probability. The same `seed` writes the same text.
+
+    Raises DataError for a prompt with characters that are not in the model's alphabet, CheckpointError for a path that
+    holds no model, and ConfigError for an invalid option.
     """
-    config = GenerateConfig(run="", prompt=prompt, **options)
+    if not isinstance(run, Run | str | Path):
+        raise ConfigError(f"run is {shown(repr(run), 60)}; it must be a Run, or the path of a run folder.")
+    config = GenerateConfig(
+        run="", prompt=prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
+        backend=backend, threads=threads,
+    )  # fmt: skip
     if isinstance(run, str | Path):
         run = Run.load(run, config.backend, config.threads)
     return prompt + "".join(stream(run.model, run.tokenizer, config))

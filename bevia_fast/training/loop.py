@@ -17,6 +17,7 @@ from ..data.corpus import usual_evaluation
 from ..decorations import drawn
 from ..errors import StoppedRun
 from ..files import LOSS, SAMPLE, write_atomically
+from ..naming import option, resuming
 from ..reporter import Record, Reporter
 from ..runs.trained import Run
 from .diagnosis import describe_origin
@@ -31,19 +32,11 @@ TICK = 1e-9  # seconds; a virtual machine's clock can stand still for a whole st
 MOST_SKIPPED = 10  # consecutive steps with --on-nan skip; a run that needs more will not recover
 
 
-def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -> Run:
-    """Train a model on text, write the results into a run folder, and return the run.
+def train(config: TrainConfig, reporter: Reporter) -> Run:
+    """Train a model from the first step to the last and return the run; see `from_python.train`, which users call.
 
-        run = train(TrainConfig(data=["shakespeare.txt"], steps=200))
-        print(generate(run, prompt="The "))
-
-    With `config.resume`, continue a run (see `checkpoint.stored_config`). It ends with the same bits as if it had never
-    been interrupted. Ctrl-C ends the run after the current step and saves it; `run.interrupted` is then not 0.
-
-    Raises UserError, before anything is written, for options, a text or a checkpoint that cannot work. Raises
-    StoppedRun if a loss or gradient is not finite, if a cross-check fails, or if the last save failed.
+    With `config.resume`, continue a run (see `checkpoint.resume`).
     """
-    config, reporter = config or TrainConfig(), reporter or Reporter()
     with contextlib.closing(open_folder(config)) as folder:
         prepared = prepare(config, reporter)
         reporter.start(prepared.config)
@@ -52,7 +45,7 @@ def train(config: TrainConfig | None = None, reporter: Reporter | None = None) -
             facts = compile_and_describe(prepared, reporter)
             with finish_on_signal(reporter.interrupted) as stop:
                 saver = begin(prepared, folder, facts, reporter)
-                run = Run(folder.path, prepared.trainer.model, prepared.corpus.tokenizer)
+                run = Run(folder.path, prepared.trainer.model, prepared.corpus.tokenizer, step=saver.progress.step)
                 with np.errstate(all="ignore"):  # every step checks for NaN and infinity itself
                     _Session(prepared, run, saver, reporter, stop).run_to_end()
             run.model.forget()
@@ -94,6 +87,7 @@ class _Session:
                 self._draw()
             raise
         self.run.interrupted = self.stop() if progress.step < self.config.steps or progress.unfinished else 0
+        self.run.step = progress.step
         self.saver.save()
         seconds = time.monotonic() - began
         self._draw()
@@ -148,9 +142,9 @@ class _Session:
             self.reporter.note(f"step {step:,} was skipped ({count:,} so far): {wrong}; {origin}.")
             return
         raise StoppedRun(
-            f"Stopped at step {step:,}: {wrong}; {origin}. The run is saved as it was before this step. A smaller --lr "
-            f"in a new run may help. To see the error again: "
-            f"bevia-fast train --resume {self.run.folder} --crosscheck-every 1"
+            f"Stopped at step {step:,}: {wrong}; {origin}. The run is saved as it was before this step. A smaller "
+            f"{option('lr')} in a new run may help. To see the error again: "
+            f"{resuming(self.run.folder, crosscheck_every=1)}"
         )
 
     def _conclude(self, record: Record) -> None:
@@ -206,6 +200,6 @@ class _Session:
         if count:
             self.reporter.note(
                 f"each evaluation covers {count * batch * ctx:,} characters, spread over the validation split; "
-                f"--eval-batches changes this."
+                f"{option('eval_batches')} changes this."
             )
         return count

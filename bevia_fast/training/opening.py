@@ -19,6 +19,7 @@ from ..errors import ConfigError, DataError
 from ..files import CONFIG, METRICS, write_atomically
 from ..machine import readable
 from ..model.parameters import Parameters
+from ..naming import option
 from ..planning.memory import refuse_training
 from ..reporter import Record, Reporter
 from ..runs.checkpoint import Checkpoint, Progress, candidates, newest_good, refuse_changes, versions
@@ -73,8 +74,8 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
     progress = resumed.progress if resumed else Progress(unfinished=dict(FIRST_RECORD))
     if config.steps < progress.step:
         raise ConfigError(
-            f"--steps is {config.steps:,}; it must be at least {progress.step:,}, the steps that {config.resume} has "
-            "already done."
+            f"{option('steps')} is {config.steps:,}; it must be at least {progress.step:,}, the steps that "
+            f"{config.resume} has already done."
         )
     backend = open_backend(config.backend, config.threads)
     tensors = resumed.tensors if resumed else None
@@ -93,12 +94,13 @@ def _read_text(config: TrainConfig, resumed: Checkpoint | None, reporter: Report
     if resumed is not None and "-" in config.data and sys.stdin is not None and sys.stdin.isatty():
         raise DataError(
             f"{config.resume} reads its text from standard input, which is a terminal now; pipe the text in again, or "
-            "name it with --data."
+            f"name it with {option('data')}."
         )
     text = coded_text(text_source(config), reporter)
     if resumed is not None and text.fingerprint != resumed.fingerprint and not config.allow_changed_text:
         raise DataError(
-            f"The text is not the one that {config.resume} started with; --allow-changed-text resumes with this one."
+            f"The text is not the one that {config.resume} started with; {option('allow_changed_text', True)} resumes "
+            "with this one."
         )
     corpus = Corpus(text, resumed.tokenizer if resumed else None)
     corpus.check_length(config.model.ctx)

@@ -19,6 +19,7 @@ from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
 from ..model.gpt import GPT
 from ..model.parameters import Parameters
+from ..naming import option
 from .schedule import learning_rate
 
 Array = NDArray[Any]
@@ -70,7 +71,7 @@ class Trainer:
         norm = self.norm() if norm is None else norm
         wrong = not_finite(loss, norm)
         if wrong:
-            raise StoppedRun(f"Stopped at step {step}: {wrong}; a smaller --lr may help.")
+            raise StoppedRun(f"Stopped at step {step}: {wrong}; a smaller {option('lr')} may help.")
         rate = learning_rate(
             step, steps=config.steps, lr=config.lr, min_lr=config.min_lr, warmup=config.warmup
         )

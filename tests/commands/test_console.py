@@ -37,7 +37,7 @@ def test_a_run_is_shown(tmp_path: Path, live: bool) -> None:
         assert len(lines) == 11
         assert all("tokens/s" in line for line in lines[1:])
     folder = tmp_path / "my run"
-    assert f"Saved in {folder}. Try: bevia-fast generate '{folder}'\n" in shown
+    assert f"Saved in {folder}. Try: generate({str(folder)!r})\n" in shown
 
 
 def test_control_characters_are_escaped() -> None:

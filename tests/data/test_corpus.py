@@ -80,7 +80,7 @@ def test_an_undetected_invalid_code_stops_the_run() -> None:
 def test_a_split_shorter_than_a_window_is_refused() -> None:
     corpus = Corpus(coded("abcdefghij" * 10))
     corpus.check_length(9)
-    message = r"its validation split has 10 of 100 characters, and --ctx 10 needs at least 11\.$"
+    message = r"its validation split has 10 of 100 characters, and ctx=10 needs at least 11\.$"
     with pytest.raises(DataError, match=message):
         corpus.check_length(10)
     with pytest.raises(DataError, match="its training split has 0 of 1 characters"):

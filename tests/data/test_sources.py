@@ -64,7 +64,7 @@ def test_the_default_text_is_pythons_reference() -> None:
 
 def test_a_python_without_the_default_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(DataError, match="name a text with --data"):
+    with pytest.raises(DataError, match="name a text with data"):
         read()
 
 

@@ -466,7 +466,7 @@ def test_a_large_split_is_evaluated_in_part(tmp_path: Path, monkeypatch: pytest.
     notes = Acting()
     train(tiny_config(tmp_path, eval_batches=0, steps=1), notes)
     assert notes.notes == [
-        "each evaluation covers 32 characters, spread over the validation split; --eval-batches changes this."
+        "each evaluation covers 32 characters, spread over the validation split; eval_batches changes this."
     ]
     notes = Acting()
     train(tiny_config(tmp_path, "whole", eval_batches=10**6, steps=1), notes)

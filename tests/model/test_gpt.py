@@ -10,7 +10,7 @@ from helpers import EPS, GRADIENT_TOLERANCE, assert_close, random_parameters
 from bevia_fast.config import GenerateConfig, ModelConfig
 from bevia_fast.errors import ConfigError
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.contract import Backend
+from bevia_fast.kernels.contract import Backend, ContractError
 from bevia_fast.model.decoder import Decoder
 from bevia_fast.model.dropout import DropoutStream
 from bevia_fast.model.gpt import GPT
@@ -167,6 +167,65 @@ def test_attention_maps_are_causal_shares(backend: Backend) -> None:
     assert maps.shape == (cfg.layers, cfg.heads, T, T)
     assert not np.triu(maps, 1).any()
     assert_close("row sums", maps.sum(axis=-1), np.ones((cfg.layers, cfg.heads, T)), 1e-14)
+
+
+INTEGERS = ["int8", "uint8", "int16", "uint32", "int64", "uint64", ">i4", ">i8"]
+
+
+@pytest.mark.parametrize("integer", INTEGERS)
+def test_tokens_of_any_integer_dtype_give_the_same_bits(backend: Backend, integer: str) -> None:
+    cfg = config()
+    tokens, targets = batch(cfg)
+    model = GPT(cfg, backend, random_parameters(cfg))
+    gradients = [Parameters(cfg), Parameters(cfg)]
+    wanted = model.loss(tokens, targets), model.loss_and_gradients(tokens, targets, gradients[0])
+    found_tokens, found_targets = tokens.astype(integer), np.asfortranarray(targets.astype(integer))
+    found = (
+        model.loss(found_tokens, found_targets), model.loss_and_gradients(found_tokens, found_targets, gradients[1])
+    )  # fmt: skip
+    assert found == wanted
+    assert gradients[0].flat.tobytes() == gradients[1].flat.tobytes()
+    assert model.logits(found_tokens).tobytes() == model.logits(tokens).tobytes()
+    assert model.attention_maps(found_tokens[0]).tobytes() == model.attention_maps(tokens[0]).tobytes()
+    assert model.logits(tokens.tolist()).tobytes() == model.logits(tokens).tobytes()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("integer", "wrong"),
+    [("int8", -1), ("int32", -1), ("int32", 7), ("uint32", 2**32 - 1), ("int64", 7), ("int64", -1), ("int64", 2**32),
+     ("int64", 2**32 + 3), ("int64", -(2**32)), ("uint64", 2**63), ("uint64", 2**64 - 1), (">i4", 7), (">i4", -1)],
+)  # fmt: skip
+def test_ids_out_of_range_are_refused(backend: Backend, integer: str, wrong: int) -> None:
+    """Also those whose lowest 32 bits are an id."""
+    cfg = config()
+    tokens, targets = (array.astype(integer) for array in batch(cfg))
+    bad = tokens.copy()
+    bad[1, 2] = wrong
+    model, words = GPT(cfg, backend, random_parameters(cfg)), rf"is {wrong}; wanted 0 <= id < 7$"
+    with pytest.raises(ContractError, match=rf"a batch: tokens\[1, 2\] {words}"):
+        model.loss(bad, targets)
+    with pytest.raises(ContractError, match=rf"a batch: targets\[1, 2\] {words}"):
+        model.loss_and_gradients(tokens, bad, Parameters(cfg))
+    with pytest.raises(ContractError, match=rf"a batch: tokens\[1, 2\] {words}"):
+        model.logits(bad)
+    with pytest.raises(ContractError, match=rf"a batch: tokens\[2\] {words}"):
+        model.attention_maps(bad[1])
+
+
+def test_what_is_no_batch_is_refused(backend: Backend) -> None:
+    cfg = config()
+    tokens, targets = batch(cfg)
+    model = GPT(cfg, backend, random_parameters(cfg))
+    floats, flags = tokens.astype(np.float64), tokens > 3
+    for bad in (floats, flags, tokens[0], tokens[:0], [[0.5]], "text"):
+        with pytest.raises(ContractError, match=r"a batch: tokens has shape .*; wanted integers of shape \(B, T\)"):
+            model.logits(bad)  # type: ignore[arg-type]
+        with pytest.raises(ContractError, match="a batch: targets has shape"):
+            model.loss(tokens, bad)  # type: ignore[arg-type]
+    with pytest.raises(ContractError, match=r"targets has shape \(2, 4\); wanted \(2, 5\), that of tokens"):
+        model.loss(tokens, targets[:, 1:])
+    with pytest.raises(ContractError, match=r"wanted integers of shape \(T\)"):
+        model.attention_maps(tokens)
 
 
 def test_initial_loss_is_that_of_a_guess(backend: Backend) -> None:

@@ -127,8 +127,8 @@ def test_training_that_cannot_fit_is_refused_with_the_plans_figures(
     with pytest.raises(ConfigError) as refusal:
         train(config)
     message = str(refusal.value)
-    for words in (f"about {readable(usual)}", f"--recompute brings this down to {readable(less)}",
-                  "--ignore-memory starts anyway", "kept for the backward pass"):  # fmt: skip
+    for words in (f"about {readable(usual)}", f"recompute=True brings this down to {readable(less)}",
+                  "ignore_memory=True starts anyway", "kept for the backward pass"):  # fmt: skip
         assert words in message
     assert "\n" not in message
     assert not (tmp_path / "run").exists()

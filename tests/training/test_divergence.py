@@ -147,7 +147,7 @@ def test_a_run_stops_before_the_update_and_says_how_to_see_the_error_again(
             message = str(caught.value)
             assert message.startswith("Stopped at step 8: the gradient's norm is ")
             assert "the first non-finite value is logits[0, 0], which is inf after cross_entropy" in message
-            assert message.endswith(f": bevia-fast train --resume {tmp_path / 'run'} --crosscheck-every 1")
+            assert message.endswith(f": train(resume({str(tmp_path / 'run')!r}, crosscheck_every=1))")
             assert ("with the numba backend, all values are finite" in message) == bool(attempt)
             assert newest_good(tmp_path / "run")[0].progress.step == 7
     train(replace(stored_config(tmp_path / "run"), crosscheck_every=0))

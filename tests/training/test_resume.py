@@ -162,7 +162,7 @@ def test_a_finished_run_can_be_resumed_with_more_steps(tmp_path: Path) -> None:
     train(replace(stored_config(config.out), steps=16))
     whole = train(replace(config, out=str(tmp_path / "whole"), steps=16))
     assert result(config.out)[:2] == result(whole.folder)[:2]
-    message = rf"^--steps is 15; it must be at least 16, the steps that {config.out} has already done\.$"
+    message = rf"^steps is 15; it must be at least 16, the steps that {config.out} has already done\.$"
     with pytest.raises(ConfigError, match=message):
         train(replace(stored_config(config.out), steps=15))
 
@@ -270,7 +270,7 @@ def test_options_that_may_not_change_are_refused_by_name(
     changed = replace(config, model=replace(config.model, **{name: value})) if is_model else replace(
         config, **{name: value}
     )
-    with pytest.raises(ConfigError, match=rf"{option} is .*, which cannot be changed\."):
+    with pytest.raises(ConfigError, match=rf"{name} is .*, which cannot be changed\."):
         train(changed)
     assert contents(stopped) == before
 
@@ -315,7 +315,7 @@ def test_another_text_is_refused_unless_allowed(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(TEXT.replace("cat", "dog"))
     before = contents(run.folder)
-    with pytest.raises(DataError, match=r"not the one that .* started with; --allow-changed-text"):
+    with pytest.raises(DataError, match=r"not the one that .* started with; allow_changed_text=True"):
         train(stored_config(run.folder))
     text.write_text(TEXT + "ö")
     with pytest.raises(DataError, match=r"'ö' .* which the model does not know"):
