@@ -56,7 +56,7 @@ def about(folder: Path, model: ModelConfig, day: date | None = None) -> str:
 
 
 @fixed_style()
-def draw_losses(records: Sequence[Mapping[str, Any]], subtitle: str = "") -> Figure:
+def draw_losses(records: Sequence[Mapping[str, Any]], subtitle: str = "") -> Picture:
     """Draw training and validation loss over the steps, from the records of metrics.jsonl.
 
     A record without a finite loss is left out. `subtitle`: see `about`.

@@ -69,9 +69,9 @@ class Run:
         A notebook shows it. `run.plot().savefig("loss.pdf")` writes it to a file. Raises CheckpointError if the run's
         metrics.jsonl cannot be read.
         """
-        from ..plots import draw_losses
+        from ..plots import about, draw_losses
 
-        return draw_losses(self.history)
+        return draw_losses(self.history, about(self.folder, self.model.config))
 
     def save(self, path: str | Path) -> Path:
         """Write the model to a file that `Run.load` and every command read, and return its path.
