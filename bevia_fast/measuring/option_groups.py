@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import arg
 
-from ..config import NONE, BackendName, ModelConfig, PresetName, check_range, preset
+from ..config import NONE, PRESETS_SHOWN, BackendName, ModelConfig, PresetName, check_range, preset
 from ..errors import ConfigError
 
 PeerName = Literal["torch", "torch-eager", "torch-compile", "torch-bf16"]
@@ -22,8 +22,7 @@ TORCH_PEERS: tuple[PeerName, ...] = ("torch-eager", "torch-compile", "torch-bf16
 class SizeOptions:
     """The sizes of a model and a batch. A size of 0 is taken from the preset."""
 
-    preset: PresetName = "laptop"
-    """Preset for the sizes that are not given."""
+    preset: Annotated[PresetName, arg(help=f"Preset for the sizes that are not given.\n{PRESETS_SHOWN}")] = "laptop"
     ctx: int = 0
     """Context length in tokens. 0: from the preset, like the four sizes below."""
     dim: int = 0
