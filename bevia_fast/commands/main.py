@@ -21,7 +21,7 @@ from ..config import (
     TrainConfig,
 )
 from ..errors import StoppedRun, UserError
-from .arguments import PROG, PlanCommand, parse
+from .arguments import PROG, CompletionConfig, PlanCommand, parse
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -79,4 +79,5 @@ _MODULES: dict[type, str] = {
     DoctorConfig: "doctor",
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
+    CompletionConfig: "completion",
 }
