@@ -2,38 +2,48 @@
 
 from __future__ import annotations
 
-from dataclasses import field, make_dataclass
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass, make_dataclass
+from typing import Annotated, Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, Positional, subcommand
+from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
 from ..measuring.kernel_jobs import families
 from ..measuring.options import BENCHES, PROFILES, ProfileKernelConfig
 from .arguments import COMMANDS, PROG, CompletionConfig, union
+from .fields import command_options
 from .groups import page
 
 
+@dataclass(frozen=True)
+class Word:
+    """Nothing more than its name."""
+
+
 def whole_tree() -> Any:
-    """Return the union of all commands with their options, and of the commands below `bench` and `profile`."""
+    """Return the union of all commands with their options, and of the words that follow some of them.
+
+    What is one of a few words is a command here, because tyro completes commands, but not words without an option.
+    """
     kernels = dict.fromkeys(("all", *families(), *_kernels()), ProfileKernelConfig)
-    below = {"bench": BENCHES, "profile": {**PROFILES, **kernels}}
-    names: Any = Literal[tuple(COMMANDS)]
-    about: Any = make_dataclass("help", [("command", Annotated[(names, Positional)])])
-    choices: list[Any] = [Annotated[(about, subcommand("help"))]]
-    for name, kind in COMMANDS.items():
-        inside = _pages(below[name]) if name in below else None
-        wanted: Any = make_dataclass(name, [("command", inside, field())]) if inside else _page(kind)
+    following: dict[str, dict[str, type]] = {
+        "bench": BENCHES,
+        "profile": {**PROFILES, **kernels},
+        "completion": dict.fromkeys(command_options(CompletionConfig)["--shell"].choices, Word),
+        "help": dict.fromkeys(COMMANDS, Word),
+    }
+    choices: list[Any] = []
+    for name, kind in {**COMMANDS, "help": Word}.items():
+        wanted: Any = _page(kind)
+        if name in following:
+            words = union([Annotated[(_page(kind), subcommand(word))] for word, kind in following[name].items()])
+            wanted = make_dataclass(name, [("word", words)])
         choices.append(Annotated[(wanted, subcommand(name))])
     return union(choices)
 
 
 def _kernels() -> list[str]:
     return [name for names in families().values() for name in names]
-
-
-def _pages(kinds: dict[str, type]) -> Any:
-    return union([Annotated[_page(kind), subcommand(name)] for name, kind in kinds.items()])
 
 
 def _page(kind: type) -> type:
