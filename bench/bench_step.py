@@ -13,7 +13,7 @@ from bevia_fast.measuring.training_step import StepSize, TrainingStep
 
 
 @each_backend
-@pytest.mark.parametrize("name", ["seed", "laptop"])
+@pytest.mark.parametrize("name", ["tiny", "laptop"])
 def test_step(benchmark: Any, name: Any, backend: Any) -> None:
     config = preset(name, vocab_size=65)
     size = StepSize.of(config.model, config.batch)

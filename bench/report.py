@@ -27,7 +27,7 @@ NAMES = {
     "torch-eager": "PyTorch, eager", "torch-compile": "PyTorch, torch.compile", "torch-bf16": "PyTorch, bfloat16",
 }  # fmt: skip
 SIZES = {
-    "seed": "--preset seed",
+    "tiny": "--preset tiny",
     "laptop": "--preset laptop",
     "baby": "--preset baby",
     "long2k": "--preset long",
@@ -112,7 +112,7 @@ def write(readme: Path, text: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch-python", default="", help="a Python interpreter that has PyTorch")
-    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["seed", "laptop", "baby", "long2k"])
+    parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["tiny", "laptop", "baby", "long2k"])
     parser.add_argument("--threads", nargs="+", default=[], help="numbers of threads (default: one per physical core)")
     parser.add_argument("--seconds", type=float, default=5.0, help="minimum time to measure each competitor")
     parser.add_argument(

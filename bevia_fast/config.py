@@ -27,8 +27,9 @@ __all__ = [
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
-PresetName = Literal["laptop", "seed", "baby", "long"]
-NONE = "(default: none)"  # what help shows where the default is empty
+PresetName = Literal["tiny", "laptop", "baby", "long"]
+OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
+NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
 
@@ -291,22 +292,21 @@ class ParametersConfig:
 
 # What a preset changes; everything else keeps the defaults above.
 PRESETS: dict[PresetName, dict[str, Any]] = {
+    "tiny": {"dim": 64, "layers": 1, "heads": 1, "batch": 8},
     "laptop": {},
-    "seed": {"dim": 64, "layers": 1, "heads": 1, "batch": 8},
     "baby": {"ctx": 256, "dim": 384, "layers": 6, "heads": 6, "batch": 16},
     "long": {"ctx": 2048, "dim": 256, "batch": 2},
 }
 
 
-def preset(name: PresetName, **changes: Any) -> TrainConfig:
+def preset(name: PresetName | Literal["seed"], **changes: Any) -> TrainConfig:
     """Return the training options of a preset, with changes to any field of TrainConfig or ModelConfig.
 
-        preset("seed", steps=200, heads=2)
+        preset("tiny", steps=200, heads=2)
 
     A `model` that is passed whole keeps its own sizes. Raises ConfigError for an unknown preset or option.
     """
-    if name not in PRESETS:
-        raise ConfigError(f"There is no preset {name!r}; there are {', '.join(PRESETS)}.")
+    name = preset_name(name)
     sizes = {f.name for f in fields(ModelConfig)}
     given = {key: value for key, value in PRESETS[name].items() if key not in sizes or "model" not in changes}
     wanted = {**given, **changes}
@@ -335,6 +335,25 @@ def picture_format(path: str) -> str:
             f"{', '.join(f'.{name}' for name in PICTURE_FORMATS[:-1])} or .{PICTURE_FORMATS[-1]}."
         )
     return kind
+
+
+def preset_name(name: str) -> PresetName:
+    """Return the name of a preset, which may be given by its earlier name. Raises ConfigError, with all sizes."""
+    name = OLD_PRESETS.get(name, name)
+    for known in PRESETS:
+        if name == known:
+            return known
+    raise ConfigError(f"There is no preset {name!r}; there are {', '.join(map(preset_sizes, PRESETS))}.")
+
+
+def preset_sizes(name: PresetName) -> str:
+    """Return a preset with its sizes, such as "tiny (ctx 64, dim 64, layers 1, heads 1, batch 8)"."""
+    usual = {size: getattr(ModelConfig, size) for size in ("ctx", "dim", "layers", "heads")}
+    sizes = {**usual, "batch": TrainConfig.batch, **PRESETS[name]}
+    return f"{name} ({', '.join(f'{size} {value}' for size, value in sizes.items())})"
+
+
+PRESETS_SHOWN = "\n".join(map(preset_sizes, PRESETS))  # in help: a line for each
 
 
 def check_range(config: object, name: str, least: int, most: int) -> None:

@@ -15,6 +15,7 @@ import pytest
 import bevia_fast
 from bevia_fast.config import PRESETS, GenerateConfig, ModelConfig, TrainConfig, preset
 from bevia_fast.errors import ConfigError
+from bevia_fast.measuring.options import ProfileStepConfig
 from bevia_fast.naming import flag, on_the_command_line
 
 BAD_MODELS: list[dict[str, Any]] = [
@@ -72,7 +73,7 @@ def test_preset_sizes() -> None:
         name: (c.model.ctx, c.model.dim, c.model.layers, c.model.heads, c.batch) for name, c in found.items()
     }
     assert sizes == {
-        "seed": (64, 64, 1, 1, 8),
+        "tiny": (64, 64, 1, 1, 8),
         "laptop": (64, 128, 4, 4, 12),
         "baby": (256, 384, 6, 6, 16),
         "long": (2048, 256, 4, 4, 2),
@@ -80,15 +81,22 @@ def test_preset_sizes() -> None:
     assert found["laptop"] == TrainConfig()
 
 
+def test_the_earlier_name_of_a_preset_still_works() -> None:
+    assert preset("seed", heads=2) == preset("tiny", heads=2)
+    assert ProfileStepConfig(preset="seed").model().dim == 64  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"no preset 'huge'; there are tiny \(ctx 64, dim 64, .*, batch 8\), laptop"):
+        preset("huge")  # type: ignore[arg-type]
+
+
 def test_changes_override_a_preset() -> None:
-    config = preset("seed", steps=5, heads=2, dropout=0.1)
+    config = preset("tiny", steps=5, heads=2, dropout=0.1)
     assert (config.steps, config.batch, config.model.dim) == (5, 8, 64)
     assert (config.model.heads, config.model.dropout) == (2, 0.1)
-    whole = preset("seed", model=ModelConfig(dim=256), heads=8)
+    whole = preset("tiny", model=ModelConfig(dim=256), heads=8)
     assert (whole.model, whole.batch) == (ModelConfig(dim=256, heads=8), 8)
     for bad in ({"widht": 3}, {"name": "huge"}):
         with pytest.raises(ConfigError):
-            preset(**{"name": "seed", **bad})  # type: ignore[arg-type]
+            preset(**{"name": "tiny", **bad})  # type: ignore[arg-type]
 
 
 def test_infinite_values_are_rejected() -> None:

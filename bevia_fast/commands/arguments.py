@@ -7,17 +7,17 @@ below and one in `main._MODULES`.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import io
 import re
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, arg, subcommand
+from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
 
 from ..config import (
-    PRESETS,
+    NONE,
+    PRESETS_SHOWN,
     AttentionConfig,
     CheckConfig,
     DoctorConfig,
@@ -26,10 +26,14 @@ from ..config import (
     PresetName,
     TrainConfig,
     preset,
+    preset_name,
 )
 from ..errors import UserError
-from ..naming import flag, on_the_command_line
-from .repeats import join_repeats
+from ..naming import on_the_command_line
+from .fields import command_options
+from .groups import NOT_PLANNED, filled, page
+from .hints import did_you_mean
+from .words import HELP, regular
 
 PROG = "bevia-fast"
 
@@ -39,16 +43,20 @@ class TrainCommand:
     """Train a model on text."""
 
     config: Annotated[TrainConfig, arg(name="")]
-    preset: PresetName = "laptop"
-    """Sizes to start from; other options change them."""
+    preset: Annotated[
+        PresetName, arg(help=f"Sizes to start from; other options change them.\n{PRESETS_SHOWN}")
+    ] = "laptop"
+    config_file: Annotated[str, arg(name="config", metavar="FILE", help_behavior_hint=NONE)] = ""
+    """Options from a file: TOML, or the config.json of a run. The options of the command line change them."""
 
 
 @dataclass(frozen=True)
 class PlanCommand(TrainCommand):
-    """Predict what training with these options takes, without training: memory, arithmetic, time, and the largest
-    context that fits."""
+    """Predict what training takes, without training: memory, arithmetic, time, and the largest context that fits.
 
-    json: Annotated[str, arg(metavar="FILE", help_behavior_hint="(default: none)")] = ""
+    It accepts all options of train; those that do not change a plan are not listed."""
+
+    json: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Write the plan to this file, as one JSON object; - is standard output."""
 
 
@@ -75,6 +83,14 @@ class ProfileCommand:
     """Compare single kernels with the limits of this machine, or break a training step down."""
 
 
+@dataclass(frozen=True)
+class CompletionConfig:
+    """Print the script with which a shell completes commands and options."""
+
+    shell: Positional[Annotated[Literal["bash", "zsh", "fish"], arg(metavar="{bash,zsh,fish}")]]
+    """The shell to write for."""
+
+
 COMMANDS: dict[str, type] = {
     "train": TrainCommand,
     "plan": PlanCommand,
@@ -85,40 +101,99 @@ COMMANDS: dict[str, type] = {
     "doctor": DoctorConfig,
     "attention": AttentionConfig,
     "parameters": ParametersConfig,
+    "completion": CompletionConfig,
 }
 
 
 @on_the_command_line()
 def parse(arguments: list[str]) -> Any:
     """Return the configuration of the requested command. Raises UserError, or SystemExit after printing help."""
-    if arguments == ["--version"]:
+    words = _help_asked(arguments)
+    name = words[0]
+    if words in (["--version"], ["-V"]):
         from .. import __version__
 
         print(f"{PROG} {__version__}")
         raise SystemExit(0)
-    arguments = join_repeats(arguments) or ["--help"]
-    name = arguments[0]
-    if not name.startswith("-") and name not in COMMANDS:
-        raise UserError(f"There is no command {name!r}{_meant(name, COMMANDS)}; there are {', '.join(COMMANDS)}.")
+    if name in HELP:
+        return _tyro(command_tree(), PROG, ["--help"], DESCRIPTION)
+    if name.startswith("-") and name != "-":
+        raise UserError(f"There is no option {name!r} before the command; see {PROG} --help.")
+    if name not in COMMANDS:
+        raise UserError(f"There is no command {name!r}{did_you_mean(name, COMMANDS)}; there are {', '.join(COMMANDS)}.")
     if name in ("bench", "profile"):
-        return _parse_measuring(name, arguments[1:] or ["--help"])
-    started = _resumed(arguments) or preset(_preset(arguments)), _preset(arguments)
-    defaults = {"train": TrainCommand(*started), "plan": PlanCommand(*started)}
-    choices = tuple(
-        Annotated[config, subcommand(key, default=defaults[key]) if key in defaults else subcommand(key)]
-        for key, config in COMMANDS.items()
-    )
-    config = _fill(
-        _union(choices), PROG, arguments, f"{PROG} {name}", COMMANDS.get(name, TrainCommand),
-        "Train a small GPT from scratch on this machine's CPU, and write with it.",
-    )  # fmt: skip
-    if isinstance(config, TrainCommand):
-        if "--data" in arguments and not config.config.data:
-            raise UserError("--data names no file; omit it to train on the default text.")
-        if "--glob" in arguments and not config.config.glob:
-            raise UserError("--glob names no pattern, such as '*.md'.")
-        return config if isinstance(config, PlanCommand) else config.config
-    return config
+        return _parse_measuring(name, words[1:] or ["--help"])
+    if name in ("train", "plan"):
+        return _parse_training(name, words[1:])
+    return _fill(COMMANDS[name], f"{PROG} {name}", words[1:])
+
+
+DESCRIPTION = (
+    "Train a small GPT from scratch on this machine's CPU, and write with it.\n\n"
+    "bevia-fast help COMMAND shows the options of a command, and bevia-fast --version the version."
+)
+
+
+def _help_asked(arguments: list[str]) -> list[str]:
+    """Return the arguments, with those of `help COMMAND` turned into `COMMAND --help`."""
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    return arguments or ["--help"]
+
+
+def command_tree() -> Any:
+    """Return the union of all commands, for the page that lists them."""
+    return union([Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items()])
+
+
+def _parse_training(name: str, words: list[str]) -> Any:
+    """Return the configuration of `train` or `plan`: a preset, a file or a run to resume, and options over it."""
+    kind, asked = COMMANDS[name], f"{PROG} {name}"
+    helping = bool(HELP & set(words))
+    known = command_options(kind)
+    if not helping:
+        words = regular(words, known, asked, _owner)
+    chosen, file, run = (_given(words, option) for option in ("--preset", "--config", "--resume"))
+    chosen = chosen and preset_name(chosen)
+    start = _start(chosen, file, "" if helping else run)
+    defaults = kind(start, chosen or "laptop", file)
+    shown = page(kind, defaults, NOT_PLANNED if helping and name == "plan" else (), headings=True)
+    command = filled(kind, _tyro(shown, asked, ["--help"] if helping else words), defaults)
+    if "--data" in words and not command.config.data:
+        raise UserError("--data names no file; omit it to train on the default text.")
+    if "--glob" in words and not command.config.glob:
+        raise UserError("--glob names no pattern, such as '*.md'.")
+    return command.config if name == "train" else command
+
+
+def _given(words: list[str], option: str) -> str:
+    """Return the value of an option in words that `regular` returned, or in those beside --help; "" without it."""
+    for word, following in zip(words, [*words, ""][1:], strict=True):
+        if word == option or word.startswith(f"{option}="):
+            value = following if word == option else word.removeprefix(f"{option}=")
+            if not value:
+                raise UserError(f"{option} needs a value.")
+            return value
+    return ""
+
+
+def _start(chosen: str, file: str, run: str) -> TrainConfig:
+    """Return the options that the others change. Raises UserError if there is more than one thing to start from."""
+    if chosen and run:
+        raise UserError(f"--preset cannot be combined with --resume; {run} keeps the sizes that it started with.")
+    if file and run:
+        raise UserError(f"--config cannot be combined with --resume; {run} keeps the options that it started with.")
+    if chosen and file:
+        raise UserError(f"--preset cannot be combined with --config; {file} has sizes, or can have a line preset = ...")
+    if run:
+        from ..runs.checkpoint import stored_config
+
+        return stored_config(run)
+    if file:
+        from .configfile import read_config
+
+        return read_config(file)
+    return preset(preset_name(chosen or "laptop"))
 
 
 def _parse_measuring(name: str, arguments: list[str]) -> Any:
@@ -130,106 +205,56 @@ def _parse_measuring(name: str, arguments: list[str]) -> Any:
     if first in kinds or name == "profile":
         kind = kinds.get(first, configs.ProfileKernelConfig)
         asked, rest = (f"{prog} {first}", arguments[1:]) if first in kinds else (prog, arguments)
-        _refuse_unknown(rest, kind, asked)  # before the value of an unknown option is taken for a run
-        config = _fill(kind, asked, rest, asked, kind)
+        config = _fill(kind, asked, rest)
         configs.refuse_unclear(rest, config)
         return config
     if not first.startswith("-"):
-        raise UserError(f"There is no command {prog} {first}{_meant(first, kinds)}; there are {', '.join(kinds)}.")
-    choices = tuple(Annotated[config, subcommand(key)] for key, config in kinds.items())
-    return _fill(_union(choices), prog, arguments, prog, BenchCommand, BenchCommand.__doc__ or "")
+        there = f"There is no command {prog} {first}{did_you_mean(first, kinds)}"
+        raise UserError(f"{there}; there are {', '.join(kinds)}.")
+    if first not in HELP:
+        raise UserError(f"There is no option {first!r} before the command; see {prog} --help.")
+    choices = [Annotated[config, subcommand(key)] for key, config in kinds.items()]
+    return _tyro(union(choices), prog, ["--help"], BenchCommand.__doc__ or "")
 
 
-def _refuse_unknown(arguments: list[str], kind: type, asked: str) -> None:
-    """Raise UserError for an option that the command `asked`, with the fields of `kind`, does not have."""
-    known = options(kind) - {"--run", "--kernels", "--a", "--b"}  # these are given without their names
-    for argument in arguments:
-        name = argument.split("=")[0].replace("_", "-")
-        if name.startswith("--") and not {name, name.replace("--no-", "--", 1)} & {*known, "--help"}:
-            raise UserError(f"There is no option {argument!r}{_meant(argument, sorted(known))}; see {asked} --help.")
+def _fill(kind: type, asked: str, words: list[str]) -> Any:
+    """Return the configuration `kind` of the command `asked` from the words that follow it."""
+    words = ["--help"] if HELP & set(words) else regular(words, command_options(kind), asked, _owner)
+    return filled(kind, _tyro(page(kind), asked, words))
 
 
-def _fill(
-    wanted: Any, prog: str, arguments: list[str], asked: str, options_of: type, description: str | None = None
-) -> Any:
-    """Parse the arguments with tyro. Raises SystemExit after printing help.
+def _owner(option: str) -> str:
+    """Return the first command that has an option, such as "bevia-fast generate", or nothing."""
+    for name, kind in COMMANDS.items():
+        known = command_options(kind)
+        if option in known and not known[option].positional:
+            return f"{PROG} {name}"
+    return ""
 
-    Raises UserError that refers to `--help` of the command `asked`, whose options are the fields of `options_of`.
-    """
+
+def _tyro(wanted: Any, prog: str, words: list[str], description: str | None = None) -> Any:
+    """Parse words with tyro. Raises UserError, or SystemExit after printing help."""
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            config, unknown = tyro.cli(
-                wanted,
-                prog=prog,
-                args=arguments,
-                description=description,
-                return_unknown_args=True,
-                config=(OmitArgPrefixes,),
-            )
+            return tyro.cli(wanted, prog=prog, args=words, description=description, config=(OmitArgPrefixes,))
     except SystemExit as request:
         if request.code in (0, None):
             raise
         raise UserError(_one_sentence(errors.getvalue())) from None
-    if unknown and not unknown[0].startswith("-"):
-        raise UserError(f"Unexpected argument {unknown[0]!r}; see {asked} --help.")
-    if unknown:
-        known = sorted(options(options_of))
-        raise UserError(f"There is no option {unknown[0]!r}{_meant(unknown[0], known)}; see {asked} --help.")
-    return config
 
 
-def _union(choices: tuple[Any, ...]) -> Any:
-    union: Any = choices[0]
+def union(choices: list[Any]) -> Any:
+    """Return the union of types, for tyro the choice between commands."""
+    found = choices[0]
     for choice in choices[1:]:
-        union = union | choice
-    return union
-
-
-def _preset(arguments: list[str]) -> PresetName:
-    """Return the requested preset, whose values are the defaults of the other options."""
-    found: PresetName = "laptop"
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == "--preset" or argument.startswith("--preset="):
-            value = following if argument == "--preset" else argument.removeprefix("--preset=")
-            found = next((name for name in PRESETS if name == value), found)
+        found = found | choice
     return found
-
-
-def _resumed(arguments: list[str]) -> TrainConfig | None:
-    """Return the options of the run to resume, if there is one; other arguments change them."""
-    if arguments[0] not in ("train", "plan") or {"--help", "-h"} & set(arguments):
-        return None
-    run = ""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        if argument == "--resume" or argument.startswith("--resume="):
-            run = following if argument == "--resume" else argument.removeprefix("--resume=")
-            if not run or run.startswith("--"):
-                raise UserError("--resume needs the folder of a run, such as runs/1.")
-    if not run:
-        return None
-    if any(argument == "--preset" or argument.startswith("--preset=") for argument in arguments):
-        raise UserError(f"--preset cannot be combined with --resume; {run} keeps the sizes that it started with.")
-    from ..runs.checkpoint import stored_config
-
-    return stored_config(run)
 
 
 def options(config: type) -> set[str]:
     """Return all options of a command."""
-    found = set()
-    hints = get_type_hints(config)
-    for field in fields(config):
-        if is_dataclass(hints[field.name]):
-            found |= options(hints[field.name])
-        else:
-            found.add(flag(field.name))
-    return found - {"--vocab-size"} if config is not ParametersConfig else found
-
-
-def _meant(word: str, known: Any) -> str:
-    close = difflib.get_close_matches(word.split("=")[0], list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return set(command_options(config))
 
 
 def _one_sentence(box: str) -> str:
@@ -242,4 +267,7 @@ def _one_sentence(box: str) -> str:
         if not rule:
             text.append(line)
     sentence = " ".join(" ".join(text or [box]).split())
+    missing = re.match(r"Missing from (.+?): (\S+) (?:[A-Z]+ )?(.+?) \(required\)", sentence)
+    if missing:
+        return "{} needs {}: {}".format(*missing.groups())
     return sentence if sentence.endswith((".", ")")) else sentence + "."

@@ -24,7 +24,7 @@ from ..config import (
 )
 from ..errors import StoppedRun, UserError, escaped, reason
 from ..naming import on_the_command_line
-from .arguments import PROG, GenerateCommand, PlanCommand, parse
+from .arguments import PROG, CompletionConfig, GenerateCommand, PlanCommand, parse
 
 
 @on_the_command_line()
@@ -186,4 +186,5 @@ _MODULES: dict[type, str] = {
     DoctorConfig: "doctor",
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
+    CompletionConfig: "completion",
 }

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ..config import NONE, BackendName, ModelConfig, PresetName, TrainConfig, check_range, preset
+from ..config import NONE, PRESETS_SHOWN, BackendName, ModelConfig, PresetName, TrainConfig, check_range, preset
 from ..errors import ConfigError
 
 PeerName = Literal["torch", "torch-eager", "torch-compile", "torch-bf16"]
@@ -29,8 +29,9 @@ class SizeOptions:
 
     run: Positional[Annotated[str, arg(metavar="[RUN]", help_behavior_hint="")]] = ""
     """Run folder or model.safetensors file whose model and batch to measure; the options change them."""
-    preset: PresetName = "laptop"
-    """Preset for the sizes that are not given, where no run is named."""
+    preset: Annotated[
+        PresetName, arg(help=f"Preset for the sizes that are not given, where no run is named.\n{PRESETS_SHOWN}")
+    ] = "laptop"
     ctx: int = 0
     """Context length in tokens. 0: from the run or the preset, like the four sizes below."""
     dim: int = 0

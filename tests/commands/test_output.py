@@ -13,7 +13,6 @@ from small_runs import tiny_config
 from bevia_fast import train
 from bevia_fast.commands.arguments import GenerateCommand, PlanCommand, parse
 from bevia_fast.commands.main import main
-from bevia_fast.commands.repeats import join_repeats
 from bevia_fast.config import GenerateConfig, TrainConfig
 from bevia_fast.errors import UserError
 from bevia_fast.runs.trained import generate
@@ -151,25 +150,16 @@ def test_out_is_an_option_of_the_command_only() -> None:
 # ------------------------------------------------------------------------------------------------------------- repeats
 
 
-@pytest.mark.parametrize(
-    ("line", "wanted"),
-    [
-        ("train --data a b --data c", "train --data a b c"),
-        ("train --data=a --steps 5 --data=b c --ctx 8", "train --data=a b c --steps 5 --ctx 8"),
-        ("train --glob *.md --data x --glob=*.py", "train --glob *.md *.py --data x"),
-        ("train --steps 5", "train --steps 5"),
-        ("generate runs/1 --prompt=--data", "generate runs/1 --prompt=--data"),
-    ],
-)
-def test_values_of_lists_add_up(line: str, wanted: str) -> None:
-    assert join_repeats(line.split()) == wanted.split()
+def test_a_value_that_looks_like_an_option_is_not_given_twice() -> None:
+    assert parse(["generate", "runs/1", "--prompt=--data"]).prompt == "--data"
+    config = parse(["train", "--data=a", "--steps", "5", "--data=b", "c", "--ctx", "8"])
+    assert (config.data, config.steps, config.model.ctx) == (("a", "b", "c"), 5, 8)
 
 
 @pytest.mark.parametrize(
     "line",
     ["train --steps 5 --steps 6", "train --steps=5 --ctx 8 --steps 5", "train --eval-every 5 --eval_every 6",
-     "train --tie --no-tie", "train --no_tie --tie", "generate r --out a --out b",
-     "bench step --threads 1 --threads 2"],
+     "train --tie --no-tie", "train --no_tie --tie", "generate r --out a --out b"],
 )  # fmt: skip
 def test_other_options_are_not_given_twice(line: str) -> None:
     with pytest.raises(UserError, match=r"^--[a-z-]+ is given twice; give it once\.$"):

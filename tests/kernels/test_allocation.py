@@ -79,7 +79,7 @@ from dataclasses import replace
 from bevia_fast.runs.trained import open_backend
 from bevia_fast.training.step import Trainer
 
-config = preset("seed", steps=10_000, dropout=0.1)
+config = preset("tiny", steps=10_000, dropout=0.1)
 model = replace(config.model, vocab_size=65)
 tokens = np.random.default_rng(0).integers(0, 65, 200_000, dtype=np.int32)
 trainer = Trainer(config, model, open_backend(sys.argv[1]), tokens)

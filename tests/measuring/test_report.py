@@ -63,7 +63,7 @@ def test_the_report_measures_what_it_names(report: Any) -> None:
         size = StepSize.of(config.model(), config.sequences())
         sizes[name] = (size.ctx, size.dim, size.layers, size.heads, size.batch, size.vocab)
     assert sizes == {
-        "seed": (64, 64, 1, 1, 8, 65), "laptop": (64, 128, 4, 4, 12, 65), "baby": (256, 384, 6, 6, 16, 65),
+        "tiny": (64, 64, 1, 1, 8, 65), "laptop": (64, 128, 4, 4, 12, 65), "baby": (256, 384, 6, 6, 16, 65),
         "long2k": (2048, 256, 4, 4, 2, 65), "long8k": (8192, 256, 4, 4, 1, 65), "gpt2": (64, 768, 12, 12, 4, 50257),
     }  # fmt: skip
 

@@ -50,7 +50,7 @@ def one_clock(monkeypatch: pytest.MonkeyPatch) -> Ticks:
 
 def test_recording_reads_the_clock_twice_per_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """And twice per step, at its begin and end. `profile step` reports what that costs."""
-    config = ProfileStepConfig(preset="seed")
+    config = ProfileStepConfig(preset="tiny")
     recorded = RecordedStep(TrainingStep(StepSize.of(config.model(), config.sequences()), get_backend("numpy")))
     print(f"{instruments_ns():.0f} ns per call")
     ticks = one_clock(monkeypatch)
@@ -223,7 +223,7 @@ def test_the_parts_are_the_whole(profile: StepProfile) -> None:
 
 def test_step_with_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trace, figures = tmp_path / "trace.json", tmp_path / "step.json"
-    line = ["profile", "step", "--preset", "seed", "--backend", "numpy", "--seconds", "0.3"]
+    line = ["profile", "step", "--preset", "tiny", "--backend", "numpy", "--seconds", "0.3"]
     assert main([*line, "--trace", str(trace), "--json", str(figures)]) == 0
     out = capsys.readouterr().out
     for words in ("attention_backward", "layer 0", "Python between kernels", "total", "without instruments"):

@@ -44,7 +44,7 @@ def test_plan_of_a_run(tmp_path: Path) -> None:
 def test_plan_on_the_command_line(tmp_path: Path) -> None:
     tiny_config(tmp_path)  # writes the text
     done = subprocess.run(
-        [sys.executable, "-m", "bevia_fast", "plan", "--preset", "seed", "--data", "text.txt", "--backend", "numpy",
+        [sys.executable, "-m", "bevia_fast", "plan", "--preset", "tiny", "--data", "text.txt", "--backend", "numpy",
          "--ctx", "32", "--json", "plan.json"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
