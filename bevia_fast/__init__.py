@@ -55,7 +55,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    if _HOMES[name] == "config" and isinstance(value, type):
+    if hasattr(value, "__dataclass_fields__"):
         from .describing import describe_fields
 
         describe_fields(value)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import importlib
 import time
+from collections.abc import Callable, Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
+from .machine import readable
 from .naming import command, resuming
 from .reporter import Record, Reporter
 
@@ -46,6 +49,17 @@ class NotebookReporter(Reporter):
     def compiling(self, operation: str, number: int, total: int) -> None:
         self._state = f"compiling the kernels for this CPU: {operation}, {number} of {total}; later runs reuse them"
         self._show()
+
+    @contextlib.contextmanager
+    def counting(self, what: str, total: int) -> Iterator[Callable[[int], None]]:
+        began = time.monotonic()
+
+        def tell(done: int) -> None:
+            if time.monotonic() - max(began, self._shown) >= SECONDS:
+                self._state = f"{what}: {readable(done)}{f' of {readable(total)}' if total else ''}"
+                self._show()
+
+        yield tell
 
     def step(self, record: Record) -> None:
         now = time.monotonic()

@@ -15,7 +15,7 @@ import bevia_fast
 from bevia_fast.describing import describe_fields, table
 
 
-@pytest.mark.parametrize("name", ["TrainConfig", "ModelConfig", "GenerateConfig"])
+@pytest.mark.parametrize("name", ["TrainConfig", "ModelConfig", "GenerateConfig", "Run"])
 def test_help_explains_each_option(name: str) -> None:
     kind = getattr(bevia_fast, name)
     page = io.StringIO()

@@ -42,7 +42,9 @@ class Cell(ModuleType):
 @pytest.fixture
 def cell(monkeypatch: pytest.MonkeyPatch) -> Cell:
     found = Cell()
-    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    package = ModuleType("IPython")
+    package.version_info = (9, 0)  # type: ignore[attr-defined]  # matplotlib asks for it
+    monkeypatch.setitem(sys.modules, "IPython", package)
     monkeypatch.setitem(sys.modules, "IPython.display", found)
     monkeypatch.setattr("bevia_fast.notebook.SECONDS", 0.0)
     return found
@@ -98,6 +100,22 @@ def test_updates_are_as_rare_as_they_can_be_read(cell: Cell, monkeypatch: pytest
         reporter.step({"step": step, "loss": 1.0, "val_loss": 1.0 if step == 50 else None, "tokens_per_s": 5.0})
     assert len(cell.shown) == 2
     assert "step 50 of 1,250" in cell.shown[-1]
+
+
+def test_reading_a_large_text(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("bevia_fast.notebook.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("bevia_fast.notebook.SECONDS", 2.0)
+    with NotebookReporter().counting("reading", 4096) as tell:
+        for done in range(0, 4096, 512):
+            tell(done)
+            clock[0] += 1.0
+    assert cell.texts == ["reading: 1.0 KiB of 4.0 KiB", "reading: 2.0 KiB of 4.0 KiB", "reading: 3.0 KiB of 4.0 KiB"]
+    with NotebookReporter().counting("reading", 0) as tell:
+        clock[0] += 5.0
+        cell.shown.clear()
+        tell(1024)
+    assert cell.texts[-1] == "reading: 1.0 KiB"
 
 
 def test_a_picture_that_fails_is_a_note(tmp_path: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,8 +27,11 @@ class Run:
     """A trained model with its vocabulary and its folder, as `train` returns it and `Run.load` reads it."""
 
     folder: Path
+    """Where its files are."""
     model: GPT
+    """The transformer and its weights."""
     tokenizer: Tokenizer
+    """Its vocabulary."""
     interrupted: int = 0
     """Number of the signal that ended training before its last step, such as 2 for Ctrl-C; 0 if there was none."""
     step: int = 0
