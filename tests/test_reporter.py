@@ -58,6 +58,13 @@ def test_all_are_told_of_the_end() -> None:
         def end(self, folder: Path | None, interrupted: int) -> None:
             raise ValueError("closed")
 
+    order: list[Reporter] = []
+    some = [Noting(), Noting()]
+    for each in some:
+        each.end = lambda folder, interrupted, each=each: order.append(each)  # type: ignore[method-assign,misc]
+    Reporters(some).end(None, 0)
+    assert order == some
+
     last = Noting()
     with pytest.raises(ValueError, match="closed"):
         Reporters([Failing(), last]).end(None, 0)

@@ -91,11 +91,19 @@ def test_a_skipped_step_has_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(scalars(run.folder / "tensorboard", "loss")) == {1, 2, 4, 5}
 
 
-def test_a_full_disk_ends_the_events_and_not_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fitting", [0, 1, 5])
+def test_a_full_disk_ends_the_events_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fitting: int
+) -> None:
+    """From the first event on, which opening the file writes, or later."""
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+    usual, left = EventFileWriter.add_event, iter(range(fitting))
+
     def full(self: Any, event: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        if next(left, None) is None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        usual(self, event)
 
     monkeypatch.setattr(EventFileWriter, "add_event", full)
     words = r"^TensorBoard's events cannot be written: No space left on device\.$"

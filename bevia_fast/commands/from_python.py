@@ -74,9 +74,10 @@ def _reporters(given: object) -> list[Reporter]:
 
 
 def _at_a_terminal() -> bool:
+    ask = getattr(sys.stderr, "isatty", None)  # missing if nothing is there, as in a program without a console
     try:
-        return sys.stderr is not None and sys.stderr.isatty()
-    except (ValueError, AttributeError):  # closed, or replaced by something that only writes
+        return ask is not None and bool(ask())
+    except ValueError:  # closed
         return False
 
 

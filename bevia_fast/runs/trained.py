@@ -12,7 +12,7 @@ from ..config import BackendName, GenerateConfig, ModelConfig, TrainConfig
 from ..data.tokenizer import Tokenizer
 from ..describing import table
 from ..errors import CheckpointError, ConfigError, shown
-from ..files import CONFIG, MODEL, reading, refuse_special
+from ..files import CONFIG, MODEL, is_folder, reading, refuse_special, writing
 from ..model.gpt import GPT
 from ..model.writing import stream
 from .folder import read_metrics
@@ -83,8 +83,9 @@ class Run:
         Raises CheckpointError if that fails; an older file then stays.
         """
         path = Path(path)
-        if path.is_dir():
-            path = path / MODEL
+        with writing(path):
+            if is_folder(path):
+                path = path / MODEL
         save_model(path, self.model.parameters, self.tokenizer, self.step)
         return path
 

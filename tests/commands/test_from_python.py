@@ -87,6 +87,7 @@ def test_silence_where_nobody_watches(
     if stream in others:
         monkeypatch.setattr(sys, "stderr", others[stream])
     monkeypatch.setenv("FORCE_COLOR", "1")  # which makes rich take anything for a terminal
+    monkeypatch.setattr("bevia_fast.commands.from_python._shown_on_a_console", lambda: pytest.fail("shown"))
     train(tiny_config(tmp_path))
     assert capfd.readouterr() == ("", "")
 

@@ -185,6 +185,7 @@ def test_tokens_of_any_integer_dtype_give_the_same_bits(backend: Backend, intege
     )  # fmt: skip
     assert found == wanted
     assert gradients[0].flat.tobytes() == gradients[1].flat.tobytes()
+    assert model.logits(np.asfortranarray(tokens)).tobytes() == model.logits(tokens).tobytes()
     assert model.logits(found_tokens).tobytes() == model.logits(tokens).tobytes()
     assert model.attention_maps(found_tokens[0]).tobytes() == model.attention_maps(tokens[0]).tobytes()
     assert model.logits(tokens.tolist()).tobytes() == model.logits(tokens).tobytes()  # type: ignore[arg-type]
