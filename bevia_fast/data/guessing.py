@@ -11,7 +11,7 @@ import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-LEAST = 0.6  # score below which a guess would be no better than none
+LEAST = 0.7  # share of the highest score below which a guess would be no better than none
 MARKS = ((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF8, "utf-8"),
          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 
@@ -26,6 +26,11 @@ class Candidate:
     latin: bool = False  # the characters stand among ASCII letters, and not in rows
     double: bool = False  # a character is two bytes, so that being a usual one means twice as much
 
+    @property
+    def highest(self) -> int:
+        """The score of a text that has only such characters."""
+        return 1 + self.double + bool(self.frequent)
+
 
 def likely_encoding(data: bytes) -> str:
     """Return the encoding in which `data` reads like text, or "" if there is none.
@@ -33,12 +38,12 @@ def likely_encoding(data: bytes) -> str:
     `data` starts at the first byte that is not valid, or at the ASCII character before it, and may end within a
     character.
     """
-    best, found = LEAST, ""
+    best, found = 0.0, ""
     for candidate in _candidates():
         score = _score(data, candidate)
         if candidate.double:  # what is valid as UTF-8 by chance may end in the middle of a character
             score = max(score, _score(data[1:], candidate) - 0.1)
-        if score > best:
+        if score > best and score >= LEAST * candidate.highest:
             best, found = score, candidate.name
     return found
 
@@ -110,6 +115,7 @@ def _candidates() -> tuple[Candidate, ...]:
     return (
         Candidate("cp1252", western, latin=True),
         Candidate("cp1250", central, latin=True),
+        Candidate("iso8859_2", central, latin=True),
         Candidate("mac_roman", western, latin=True),
         Candidate("cp850", western - {"\xa0"}, latin=True),
         Candidate("gb18030", _ideographs("gb2312", range(0xB0, 0xD8)) | points, simplified, double=True),
@@ -122,6 +128,7 @@ def _candidates() -> tuple[Candidate, ...]:
         Candidate("cp1251", cyrillic, russian),
         Candidate("koi8_r", cyrillic, russian),
         Candidate("cp866", cyrillic, russian),
+        Candidate("iso8859_5", cyrillic, russian),
         Candidate("cp1253", greek, frozenset("αοιετνσρηςπυκμλγδθίόάέή")),
         Candidate("cp1256", arabic, frozenset("اليمنروتبعدسفكه")),
         Candidate("tis_620", thai, frozenset("านรกอเงมยลวดทสตะปบคหแจพชขใไ่้ิีัุ็์")),

@@ -42,10 +42,10 @@ LANGUAGES = {
 }
 ENCODINGS = [
     ("fr", "cp1252"), ("fr", "mac_roman"), ("de", "cp1252"), ("de", "cp850"), ("de", "mac_roman"), ("pl", "cp1250"),
-    ("cs", "cp1250"), ("zh", "gb18030"), ("zh", "gb2312"), ("tw", "big5"), ("ja", "shift_jis"), ("ja", "euc_jp"),
-    ("ko", "euc_kr"), ("ru", "cp1251"), ("ru", "koi8_r"), ("ru", "cp866"), ("el", "cp1253"), ("he", "cp1255"),
-    ("ar", "cp1256"), ("th", "tis_620"), ("fr", "utf-16"), ("zh", "utf-16"), ("zh", "utf-16-le"), ("zh", "utf-16-be"),
-    ("fr", "utf-16-be"), ("ru", "utf-32"), ("ja", "utf-32-le"),
+    ("pl", "iso8859_2"), ("ru", "iso8859_5"), ("cs", "cp1250"), ("zh", "gb18030"), ("zh", "gb2312"), ("tw", "big5"),
+    ("ja", "shift_jis"), ("ja", "euc_jp"), ("ko", "euc_kr"), ("ru", "cp1251"), ("ru", "koi8_r"), ("ru", "cp866"),
+    ("el", "cp1253"), ("he", "cp1255"), ("ar", "cp1256"), ("th", "tis_620"), ("fr", "utf-16"), ("zh", "utf-16"),
+    ("zh", "utf-16-le"), ("zh", "utf-16-be"), ("fr", "utf-16-be"), ("ru", "utf-32"), ("ja", "utf-32-le"),
 ]  # fmt: skip
 
 
@@ -142,6 +142,8 @@ def test_utf8_is_not_read_as_something_else(tmp_path: Path) -> None:
 
 def test_the_guess_needs_some_evidence() -> None:
     assert likely_encoding(b"") == likely_encoding(b"ascii") == likely_encoding(b"d\xff") == ""
+    for language, unknown in (("ko", "johab"), ("he", "cp862")):
+        assert likely_encoding(LANGUAGES[language].encode(unknown, "ignore")) == ""
     assert likely_encoding("fé".encode("cp1252")) == "cp1252"
     assert likely_encoding("你好世界".encode("gb2312")) == "gb18030"
     assert likely_encoding(b"\xa1" + "你好世界".encode("gb2312")) == "gb18030"  # from the middle of a character
@@ -206,7 +208,7 @@ def test_the_size_of_a_compressed_text_is_that_of_the_text(tmp_path: Path) -> No
     text = b"The cat sat on the mat.\n" * 10_000
     for name, data, size in (
         ("a.gz", gzip.compress(text), len(text)), ("a.txt", text, len(text)), ("b.gz", b"short", 5),
-        ("c.gz", b"not compressed, but long", 24),
+        ("c.gz", b"not compressed, but long", 24), ("d.gz", b"\x1f\x8b", 2),
     ):  # fmt: skip
         files = sources(TextSource([write(tmp_path, data, name)]))
         assert files is not None
@@ -273,6 +275,9 @@ def test_decomposed_text_is_noted_or_composed(tmp_path: Path) -> None:
         assert len(notes.notes) == 1
         assert "(NFD)" in notes.notes[0]
         assert "--normalize nfc" in notes.notes[0]
+    notes = Acting()
+    coded_text(TextSource([write(tmp_path, "ex\u0301 e\u0302".encode())], form=Form(normalize="nfc")), notes)
+    assert notes.notes == []  # it is composed as far as it can be
     for text in ("café au lait", "ภาษาไทย", "हिन्दी", "한국어"):
         notes = Acting()
         coded_text(TextSource([write(tmp_path, text.encode())]), notes)
