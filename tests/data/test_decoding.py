@@ -20,7 +20,7 @@ from bevia_fast.config import TrainConfig
 from bevia_fast.data import tokenfile
 from bevia_fast.data.decoding import STARTERS, Form, composed, plain_newlines
 from bevia_fast.data.guessing import likely_encoding
-from bevia_fast.data.sources import TextSource, sources, text_blocks, text_size
+from bevia_fast.data.sources import TextSource, sources, text_blocks, text_size, text_source
 from bevia_fast.data.tokenfile import coded_text
 from bevia_fast.errors import ConfigError, DataError
 from bevia_fast.runs import checkpoint
@@ -349,6 +349,11 @@ def test_a_run_keeps_how_its_text_is_read(tmp_path: Path) -> None:
     assert main([*resume, "--encoding", "cp1250"]) == 0  # the same text, since ä is the same in both
     assert result(run.folder)[0] == 8
     assert whole.folder.exists()
+
+
+def test_every_option_reaches_the_text() -> None:
+    config = TrainConfig(data=["a"], glob=["*.md"], encoding="cp1252", newlines="lf", normalize="nfc")
+    assert text_source(config) == TextSource(("a",), ("*.md",), Form("cp1252", "lf", "nfc"))
 
 
 def test_a_run_resumes_only_with_the_same_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -161,6 +161,10 @@ def test_files_that_are_named_are_read_whatever_they_are_called(tmp_path: Path) 
         f"{paths[1]} is read as it is, including its commas and quotes.",
         f"{paths[3]} is read as it is, including its tags.",
     ]
+    make(tmp_path, "D.CSV.GZ")
+    told = Telling()
+    coded_text(TextSource([str(tmp_path / "D.CSV.GZ")]), told)
+    assert told.notes == [f"{tmp_path / 'D.CSV.GZ'} is read as it is, including its commas and quotes."]
 
 
 def test_a_pattern_without_a_folder_has_no_effect_and_this_is_said(tmp_path: Path) -> None:
