@@ -55,13 +55,11 @@ def _exit_code(arguments: list[str]) -> int:
     except MemoryError as error:
         return _fail(f"There is not enough memory{f' ({error})' if str(error) else ''}.", 2)
     except BrokenPipeError:
-        _discard(sys.stdout)
         return 141
     except OSError as error:  # a full disk, a device that fails
         if not isinstance(_flush(sys.stdout), OSError):
             where = f"{error.filename}: " if error.filename else ""
             return _fail(f"{where}{error.strerror or error}.", 1)
-        _discard(sys.stdout)
         return _fail(f"Cannot write to standard output: {error.strerror or error}.", 1)
     except SystemExit as request:  # tyro, after --help; or a signal that came twice
         if request.code is None or isinstance(request.code, int):

@@ -205,6 +205,27 @@ def test_invalid_metadata_is_refused(finished: Path, tmp_path: Path) -> None:
         refused(path)
 
 
+@pytest.mark.parametrize(("place", "value"), [
+    ("versions.numpy", 3), ("versions.numpy", "x" * 201), ("versions", dict.fromkeys(map(str, range(101)), "1")),
+    ("fingerprint", "x"), ("fingerprint", "Z" * 64), ("config.lr", 10**400), ("config.weight_decay", 10**400),
+    ("config.steps", 10**400), ("progress.skipped", 10**400), ("progress.spikes.mean", 10**400),
+    ("progress.spikes.variance", -1), ("progress.unfinished", {"step": 10}),
+    ("progress.unfinished", {"step": 10, **dict.fromkeys(VALUES), "loss": [float("nan")]}),
+])  # fmt: skip
+def test_values_of_the_right_type_that_make_no_sense_are_refused(
+    finished: Path, tmp_path: Path, place: str, value: Any
+) -> None:
+    newest = checkpoints(finished)[0][1]
+    whole, path = newest.read_bytes(), tmp_path / newest.name
+    inner = about = metadata(whole)
+    *outer, last = place.split(".")
+    for name in outer:
+        inner = inner[name]
+    inner[last] = value
+    path.write_bytes(signed(about, whole))
+    assert "has a damaged header" in refused(path)
+
+
 @pytest.mark.parametrize("filling", ["[],", "{},", "0,", "[" * 3, '"x":{},', "1e5,", '"",'])
 @pytest.mark.parametrize("where", ["metadata", "tensors", "both"])
 def test_a_hostile_header_takes_little_memory(tmp_path: Path, filling: str, where: str) -> None:
