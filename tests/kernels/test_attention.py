@@ -46,6 +46,21 @@ def test_numba_agrees_with_numpy(case: Case, dtype: str) -> None:
     assert_backends_agree(case, dtype)
 
 
+@pytest.mark.parametrize("place", [0, 50, 383, 384, 399, 770])
+def test_one_key_that_outweighs_all_blocks_of_others(place: int, dtype: str) -> None:
+    """From its place on, its score is so far above the others that their weights are 0, and a factor between the
+    largest scores of two blocks is 0 or would be infinite."""
+    T, HS = 800, 4
+    qkv = normal(1, 1, T, 3 * HS)
+    qkv[0, :, 0] = 60  # of each query
+    qkv[0, :, HS] = 0  # of each key
+    qkv[0, place, HS] = 60
+    out = forward(get_backend("numba"), qkv.astype(dtype), 1)
+    assert_close("out", out, forward(get_backend("numpy"), qkv, 1), 100 * EPS[dtype])
+    for row in out[0, place:]:
+        np.testing.assert_array_equal(row, qkv[0, place, 2 * HS :].astype(dtype))
+
+
 @pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
 def test_blocks_suit_the_tiles_of_every_cpu(target: Target, dtype: str) -> None:
     """What the walk over blocks takes for granted, here and on CPUs that this test does not run on."""
