@@ -55,16 +55,18 @@ def saver_of(folder: Path, **options: Any) -> Saver:
     )
 
 
-def test_seconds_between_checkpoints(tmp_path: Path, clock: Clock) -> None:
-    saver = saver_of(tmp_path, save_every=0, save_seconds=120.0)
+@pytest.mark.parametrize("seconds", [1e-3, 1.0, 120.0])
+def test_seconds_between_checkpoints(tmp_path: Path, clock: Clock, seconds: float) -> None:
+    saver = saver_of(tmp_path, save_every=0, save_seconds=seconds)
     saver.progress.step = 1
-    assert not saver.due()
-    clock.now += 119.9
-    assert not saver.due()
-    clock.now += 0.1
-    assert saver.due()
-    saver.save()
-    assert not saver.due()
+    for _ in range(2):
+        assert not saver.due()
+        clock.now += 0.99 * seconds
+        assert not saver.due()
+        clock.now += 0.02 * seconds
+        assert saver.due()
+        saver.save()
+        saver.progress.step += 1
 
 
 @pytest.mark.parametrize(("takes", "wait"), [(0.0, 120.0), (4.0, 120.0), (4.8, 120.0), (10.0, 250.0), (60.0, 1500.0)])
