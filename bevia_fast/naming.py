@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shlex
-import subprocess
 from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
+
+from .shell import shell_line, shell_path
 
 _typed: ContextVar[bool] = ContextVar("typed", default=False)  # whether the request was typed as a command
 
@@ -46,10 +46,10 @@ def command(name: str, *places: str | os.PathLike[str], **options: Any) -> str:
         given = [repr(str(place)) for place in places]
         given += [f"{key}={_plain(value)!r}" for key, value in options.items()]
         return f"{name}({', '.join(given)})"
-    words = ["bevia-fast", name, *map(str, places)]
+    words = ["bevia-fast", name, *map(shell_path, places)]
     for key, value in options.items():
-        words += _words(key, value)
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+        words += _words(key, shell_path(value) if isinstance(value, os.PathLike) else value)
+    return shell_line(*words)
 
 
 def resuming(run: str | os.PathLike[str], **options: Any) -> str:

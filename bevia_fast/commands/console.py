@@ -134,7 +134,7 @@ class ConsoleReporter(Reporter):
         self.live = console.is_terminal
         self.progress: Progress | None = None
         self.compiler: CompileBar | None = None
-        self.steps = 1
+        self.steps, self.piped = 1, False  # piped: the text came from standard input
         self.val_loss: float | None = None
         self.started = self.timed = 0.0
 
@@ -143,7 +143,7 @@ class ConsoleReporter(Reporter):
         console.print(Text(printable(text), style), soft_wrap=True)
 
     def start(self, config: TrainConfig) -> None:
-        self.steps = config.steps
+        self.steps, self.piped = config.steps, "-" in config.data
 
     def fact(self, name: str, value: str) -> None:
         self._say(f"{name:<9}{value}")
@@ -256,7 +256,8 @@ class ConsoleReporter(Reporter):
             self.progress = None
         if folder is not None:
             if interrupted:
-                self._say(f"Interrupted; saved in {folder}. Resume with: {resuming(folder)}")
+                how = ", with the same text on standard input" if self.piped else ""
+                self._say(f"Interrupted; saved in {folder}. Resume{how} with: {resuming(folder)}")
             else:
                 self._say(f"Saved in {folder}. Try: {command('generate', folder)}")
 

@@ -13,7 +13,7 @@ from ..data.tokenfile import coded_text
 from ..machine import available_bytes, resident_bytes
 from ..model.parameters import parameter_specs
 from ..reporter import Progress
-from ..runs.checkpoint import newest_good, refuse_changes
+from ..runs.checkpoint import newest_good, refuse_changes, refuse_lost_text
 from .forecast import Forecast, products
 from .memory import Memory, largest_ctx, training_memory
 from .rehearsal import rehearse
@@ -71,7 +71,9 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     progress = progress or Progress()
     if config.resume:
         progress.stage("Reading the checkpoint")
-        refuse_changes(newest_good(config.resume)[0].config, config)
+        stored = newest_good(config.resume)[0].config
+        refuse_changes(stored, config)
+        refuse_lost_text(stored, config)
     progress.stage("Reading the text")
     text = coded_text(text_source(config))
     model = replace(config.model, vocab_size=len(text.characters))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import os
 import platform
 import re
 from collections.abc import Iterator
@@ -18,18 +19,24 @@ from typing import Any
 from ..config import ModelConfig, TrainConfig
 from ..data.corpus import ORDER, ROUNDS
 from ..data.tokenizer import Tokenizer
-from ..errors import CheckpointError, ConfigError
-from ..files import is_folder, reading, refuse_nul
+from ..errors import CheckpointError, ConfigError, DataError
+from ..files import CHECKPOINTS, is_folder, mode, reading, refuse_nul
 from ..model.parameters import Parameters
 from ..naming import option
-from .folder import CHECKPOINTS
 from .metrics import MOST_STEPS, is_finite, valid_record
-from .modelfile import INVALID, check_version, layout, options_of, read_model
+from .modelfile import (
+    CHECKPOINT_VERSION,
+    INVALID,
+    PARTS,
+    check_version,
+    checkpoint_layout,
+    options_of,
+    read_model,
+    run_of,
+)
 from .spikes import Spikes
 from .tensorfile import damaged_header, open_tensors, write_tensors
 
-FORMAT_VERSION = 1
-PARTS = ("weights", "first", "second")  # "first" and "second" are AdamW's moments
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 
@@ -94,7 +101,7 @@ def save_checkpoint(
     `fingerprint` identifies the text. Raises CheckpointError; existing files then stay as they are.
     """
     about = {
-        "format_version": FORMAT_VERSION,
+        "format_version": CHECKPOINT_VERSION,
         "config": asdict(config),
         "alphabet": tokenizer.alphabet,
         "progress": asdict(progress),
@@ -110,7 +117,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     with open_tensors(path) as file:
         about = file.about
         try:
-            check_version(path, about, FORMAT_VERSION)
+            check_version(path, about, CHECKPOINT_VERSION)
             options = options_of(TrainConfig, {**ADDED, **about["config"]})
             model, tokenizer = read_model(options["model"], about["alphabet"])
             config = TrainConfig(**{**options, "model": model})
@@ -122,7 +129,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise ValueError(f"its step is {progress.step}")
         except INVALID as error:
             raise damaged_header(path, error) from None
-        file.check({name: shape for part in PARTS for name, shape in layout(model, f"{part}.").items()})
+        file.check(checkpoint_layout(model))
         tensors = {part: Parameters(model) for part in PARTS}
         for part, parameters in tensors.items():
             for name, view in parameters.items():
@@ -181,8 +188,11 @@ def candidates(run: str | Path) -> list[Path]:
     refuse_nul(run, "a run")
     run = Path(run)
     with reading(run):
+        inside = run_of(run)
+        if inside and mode(run) and not is_folder(run / CHECKPOINTS):
+            raise CheckpointError(f"{run} is part of a run; name the run, {inside}, to resume its newest checkpoint.")
         if not is_folder(run):
-            raise CheckpointError(f"There is no run {run}.")
+            raise CheckpointError(f"There is no run {run}{', but a file of this name' if mode(run) else ''}.")
         found = checkpoints(run) if is_folder(run / CHECKPOINTS) else []
     if not found:
         raise CheckpointError(f"{run} has no checkpoint to resume from.")
@@ -241,6 +251,17 @@ def refuse_changes(stored: TrainConfig, wanted: TrainConfig) -> None:
         if old != new and name not in MAY_CHANGE:
             raise ConfigError(
                 f"{option(name)} is {_shown(new)}; {run} started with {_shown(old)}, which cannot be changed."
+            )
+
+
+def refuse_lost_text(stored: TrainConfig, wanted: TrainConfig) -> None:
+    """Raise DataError if a resumed run would read its text from a file that is no longer where it was."""
+    for path in wanted.data if wanted.data == stored.data else ():
+        if path != "-" and not os.path.exists(path):
+            where = "" if os.path.isabs(path) else f" in {os.getcwd()}"
+            raise DataError(
+                f"{wanted.resume} was trained on {path}, which is not there{where}; "
+                f"name the text with {option('data')}."
             )
 
 

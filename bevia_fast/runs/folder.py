@@ -14,6 +14,7 @@ from typing import Any
 from ..errors import CheckpointError, reason
 from ..files import (
     BINARY,
+    CHECKPOINTS,
     CHUNK,
     CONFIG,
     LOSS,
@@ -37,7 +38,6 @@ from ..naming import option, resuming
 from ..reporter import Record
 from .metrics import read_line, up_to
 
-CHECKPOINTS = "checkpoints"  # a subfolder
 RUN_FILES = (MODEL, CONFIG, METRICS, CHECKPOINTS)
 _WRITTEN = "|".join(map(re.escape, (MODEL, CONFIG, LOSS, SAMPLE)))
 _NUMBERED = r"metrics\.damaged-\d+\.jsonl|step-\d+\.safetensors"

@@ -12,11 +12,13 @@ from typing import Any
 from ..config import ModelConfig
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError, shown
-from ..files import MODEL, is_file, is_folder, mode, refuse_nul
+from ..files import CHECKPOINTS, CONFIG, LOSS, METRICS, MODEL, SAMPLE, is_file, is_folder, mode, refuse_nul
 from ..model.parameters import Parameters, parameter_specs
 from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
 
 FORMAT_VERSION = 2
+CHECKPOINT_VERSION = 1  # of the files that `checkpoint` writes, which have the weights of a model too
+PARTS = ("weights", "first", "second")  # of a checkpoint; "first" and "second" are AdamW's moments
 
 # What parsed JSON of any shape can raise when it is read as a configuration.
 INVALID = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, ConfigError, DataError)
@@ -34,7 +36,7 @@ def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: i
 
 
 def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
-    """Read the weights and the vocabulary from a run folder or a model file.
+    """Read the weights and the vocabulary from a run folder, a model file or a checkpoint.
 
     Raises CheckpointError for a file that is missing, truncated, changed in any bit, or written by another program, and
     for weights that do not match the file's configuration or are not finite.
@@ -47,17 +49,18 @@ def load_trained(path: str | Path) -> tuple[Parameters, Tokenizer, int]:
     path = model_path(path)
     with open_tensors(path) as file:
         try:
-            check_version(path, file.about, FORMAT_VERSION)
-            config, tokenizer = read_model(file.about["config"], file.about["alphabet"])
-            step = file.about["step"]
+            options, checkpoint = file.about["config"], "progress" in file.about
+            check_version(path, file.about, CHECKPOINT_VERSION if checkpoint else FORMAT_VERSION)
+            config, tokenizer = read_model(options["model"] if checkpoint else options, file.about["alphabet"])
+            step = (file.about["progress"] if checkpoint else file.about)["step"]
             if type(step) is not int or not 0 <= step < 1 << 50:
                 raise ValueError("its step is invalid")
         except INVALID as error:
             raise damaged_header(path, error) from None
-        file.check(layout(config))
-        parameters = Parameters(config)
+        file.check(checkpoint_layout(config) if checkpoint else layout(config))
+        parameters, prefix = Parameters(config), f"{PARTS[0]}." if checkpoint else ""
         for name, view in parameters.items():
-            file.read_into(name, view)
+            file.read_into(prefix + name, view)
     return parameters, tokenizer, step
 
 
@@ -69,17 +72,35 @@ def model_path(path: str | Path) -> Path:
         if is_folder(path):
             path = path / MODEL
             if not is_file(path):
-                raise CheckpointError(f"There is no model in {path.parent}: it has no {MODEL}.")
+                raise CheckpointError(f"There is no model in {path.parent}: it has no {MODEL}{_instead(path.parent)}.")
         elif not mode(path):
             raise CheckpointError(f"There is no run {path}.")
+        elif path.name in (CONFIG, METRICS, LOSS, SAMPLE) and run_of(path):
+            raise CheckpointError(f"{path} is not a model{_instead(path)}.")
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None
     return path
 
 
+def _instead(path: Path) -> str:
+    run = run_of(path)
+    return f"; the run is {run}" if run else ""
+
+
 def layout(config: ModelConfig, prefix: str = "") -> Layout:
     """Return the names, shapes and dtype of a model's weights; `prefix` is put before each name."""
     return {prefix + spec.name: (spec.shape, config.dtype) for spec in parameter_specs(config)}
+
+
+def checkpoint_layout(config: ModelConfig) -> Layout:
+    """Return the names, shapes and dtype of the tensors in a checkpoint."""
+    return {name: shape for part in PARTS for name, shape in layout(config, f"{part}.").items()}
+
+
+def run_of(path: Path) -> Path | None:
+    """Return the folder of the run that a file or folder is part of, or None if it is not in a run."""
+    folder = path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
+    return folder if is_folder(folder / CHECKPOINTS) else None
 
 
 def check_version(path: Path, about: dict[str, Any], version: int) -> None:

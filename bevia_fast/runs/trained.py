@@ -16,7 +16,7 @@ from ..files import CONFIG, MODEL, is_folder, reading, refuse_special, writing
 from ..model.gpt import GPT
 from ..model.writing import stream
 from .folder import read_metrics
-from .modelfile import load_trained, model_path, save_model
+from .modelfile import load_trained, model_path, run_of, save_model
 
 if TYPE_CHECKING:
     from ..plots import Picture
@@ -39,10 +39,11 @@ class Run:
 
     @classmethod
     def load(cls, path: str | Path, backend: BackendName = "numba", threads: int = 0) -> Run:
-        """Read a run folder or a model file. Raises CheckpointError if that fails."""
+        """Read a run folder, a model file or a checkpoint. Raises CheckpointError if that fails."""
         parameters, tokenizer, step = load_trained(path)
         model = GPT(parameters.config, open_backend(backend, threads), parameters)
-        return cls(model_path(path).parent, model, tokenizer, step=step)
+        file = model_path(path)
+        return cls(run_of(file) or file.parent, model, tokenizer, step=step)
 
     @property
     def config(self) -> TrainConfig:

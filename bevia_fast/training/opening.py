@@ -22,7 +22,15 @@ from ..model.parameters import Parameters
 from ..naming import option
 from ..planning.memory import refuse_training
 from ..reporter import Record, Reporter
-from ..runs.checkpoint import Checkpoint, Progress, candidates, newest_good, refuse_changes, versions
+from ..runs.checkpoint import (
+    Checkpoint,
+    Progress,
+    candidates,
+    newest_good,
+    refuse_changes,
+    refuse_lost_text,
+    versions,
+)
 from ..runs.folder import RunFolder, config_text
 from .compiling import warm_up
 from .saving import Saver
@@ -69,6 +77,7 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
     if config.resume:
         resumed, damaged = newest_good(config.resume)
         refuse_changes(resumed.config, config)
+        refuse_lost_text(resumed.config, config)
     text, corpus = _read_text(config, resumed, reporter)
     config = replace(config, model=replace(config.model, vocab_size=len(corpus.tokenizer)))
     progress = resumed.progress if resumed else Progress(unfinished=dict(FIRST_RECORD))

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from ..config import TrainConfig
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError
-from ..files import MODEL, sync_folder, writing
+from ..files import CHECKPOINTS, MODEL, sync_folder, writing
 from ..model.parameters import Parameters
 from ..runs.checkpoint import Progress, checkpoints, save_checkpoint, versions
-from ..runs.folder import CHECKPOINTS, RunFolder
+from ..runs.folder import RunFolder
 from ..runs.modelfile import save_model
 from ..runs.tensorfile import is_damaged
 
