@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from .errors import ConfigError
+from .errors import ConfigError, counted
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -71,6 +71,20 @@ def readable(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} PB"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in readable units, such as "0.29 ms", "51.2 s", "3 min 20 s", "2 h 5 min" or "4 days 3 h"."""
+    for unit, size in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+        count = seconds / size
+        if count < (59.95 if unit == "s" else 999.5):
+            return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {unit}"
+    for large, small, rest in (("min", "s", 1), ("h", "min", 60)):
+        whole, part = divmod(round(seconds / rest), 60)
+        if whole < (60 if large == "min" else 24):
+            return f"{whole} {large} {part} {small}"
+    days, hours = divmod(round(seconds / 3600), 24)
+    return f"{counted(days, 'day')} {hours} h"
 
 
 CPUINFO = Path("/proc/cpuinfo")

@@ -27,7 +27,7 @@ from rich.theme import Theme
 
 from ..config import TrainConfig
 from ..errors import counted, escaped
-from ..machine import readable
+from ..machine import duration, readable
 from ..naming import command, resuming
 from ..reporter import Record, Reporter
 
@@ -227,7 +227,7 @@ class ConsoleReporter(Reporter):
         if step:
             seconds = time.perf_counter() - self.started
             speed = record["tokens_per_s"]  # None if the step was skipped
-            line += f"  {'-' if speed is None else f'{speed:,.0f}':>9} tokens/s  {seconds:6.1f} s"
+            line += f"  {'-' if speed is None else f'{speed:,.0f}':>9} tokens/s  {_elapsed(seconds):>8}"
         self._say(line)
 
     def sample(self, step: int, text: str) -> None:
@@ -244,7 +244,7 @@ class ConsoleReporter(Reporter):
         self._say(f"note     {text}")
 
     def saved(self, count: int, size: int, seconds: float, of: float) -> None:
-        times = "once" if count == 1 else f"{count:,} times"
+        times = "once" if count == 1 else counted(count, "time")
         share = seconds / max(of, 1e-9)
         self.fact("saving", f"{times}, {readable(size)} each; {seconds:.2f} s, {share:.1%} of the time")
 
@@ -278,6 +278,10 @@ def _step_columns(width: int) -> list[ProgressColumn]:
         TextColumn(figures, table_column=whole()), TimeRemainingColumn(compact=True, table_column=whole()),
         TextColumn("left", table_column=whole()),
     ]  # fmt: skip
+
+
+def _elapsed(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
 
 
 def _number(value: float | None) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
 
 from ..config import TrainConfig
 from ..data.corpus import TRAINING_SHARE
 from ..errors import counted
 from ..files import check_writable
-from ..machine import readable
+from ..machine import duration, readable
 from ..measuring.results import write_json
 from ..planning.plan import Plan, Way, make_plan
 from .arguments import PlanCommand
 from .progress import progress
-from .tables import console_beside, duration, make_table, number
+from .tables import console_beside, make_table, number
 
 PARTS = (
     ("weights", "weights"), ("gradients", "gradients"), ("moments", "AdamW's two moments"),
@@ -49,7 +48,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("model", f"{plan.parameters:,} parameters: {counted(model.layers, 'layer')} of "
                   f"{counted(model.dim, 'channel')} and {counted(model.heads, 'head')}, context {model.ctx:,}, "
                   f"{model.dtype}"),
-        ("step", f"{plan.tokens:,} tokens: {batches}{counted(config.batch, 'sequence')} of {model.ctx:,}; "
+        ("step", f"{counted(plan.tokens, 'token')}: {batches}{counted(config.batch, 'sequence')} of {model.ctx:,}; "
                  f"{counted(config.steps, 'step')}"),
         ("kernels", plan.kernels),
     ]  # fmt: skip
@@ -76,15 +75,11 @@ def step_rows(plan: Plan) -> list[list[str]]:
 
     return [
         row("GFLOP in matrix products", lambda way: number(way.flops / 1e9)),
-        row("expected time", lambda way: duration(way.ms)),
+        row("expected time", lambda way: duration(way.ms / 1e3)),
         row("expected tokens/s", lambda way: f"{plan.tokens / way.ms * 1e3:,.0f}"),
-        row(f"all {plan.config.steps:,} steps", lambda way: clock(way, plan.config.steps)),
+        row(f"in total, {counted(plan.config.steps, 'step')}",
+            lambda way: duration(way.ms / 1e3 * plan.config.steps)),
     ]
-
-
-def clock(way: Way, steps: int) -> str:
-    seconds = way.ms / 1e3 * steps
-    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
 def notes(plan: Plan) -> list[str]:
@@ -95,8 +90,8 @@ def notes(plan: Plan) -> list[str]:
     ctx, last = plan.config.model.ctx, plan.characters - int(TRAINING_SHARE * plan.characters)
     if last <= ctx:  # the shorter of the two splits
         found.append(
-            f"The text is too short for this context, so train refuses it: its validation split has {last:,} "
-            f"characters and needs {ctx + 1:,}."
+            f"The text is too short for this context, so train refuses it: its validation split has "
+            f"{counted(last, 'character')} and needs {ctx + 1:,}."
         )
     chosen = plan.ways[plan.config.recompute]
     if chosen.fits is False:

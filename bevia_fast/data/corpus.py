@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import DataError, StoppedRun
+from ..errors import DataError, StoppedRun, counted
 from ..kernels.rng import mix64, stream_key
 from ..naming import option
 from .tokenfile import CodedText, cache_folder
@@ -124,7 +124,7 @@ class Batches:
         self.windows = max(1, (len(tokens) - ctx) // ctx)
         self.offsets = len(tokens) - self.windows * ctx  # possible offsets: 0 .. offsets - 1
         if self.offsets < 1:
-            raise DataError(f"{len(tokens)} tokens are too few for a window of {ctx} and the token after it.")
+            raise DataError(f"{counted(len(tokens), 'token')} cannot fill a window of {ctx} and the token after it.")
         self.offsets = min(self.offsets, ctx)
         self._steps = np.arange(ctx)
         self._ahead: tuple[int, Array] = (-1, np.empty(0, np.int64))

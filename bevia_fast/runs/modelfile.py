@@ -11,7 +11,7 @@ from typing import Any
 
 from ..config import ModelConfig
 from ..data.tokenizer import Tokenizer
-from ..errors import CheckpointError, ConfigError, DataError, shown
+from ..errors import CheckpointError, ConfigError, DataError, counted, shown
 from ..files import CHECKPOINTS, CONFIG, LOSS, METRICS, MODEL, SAMPLE, is_file, is_folder, mode, refuse_nul
 from ..model.parameters import Parameters, parameter_specs
 from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
@@ -119,7 +119,8 @@ def read_model(options: Any, alphabet: Any) -> tuple[ModelConfig, Tokenizer]:
         raise ValueError("the alphabet is not text")
     config, tokenizer = ModelConfig(**options_of(ModelConfig, options)), Tokenizer(alphabet)
     if len(tokenizer) != config.vocab_size:
-        raise ValueError(f"its alphabet has {len(tokenizer)} characters, but its vocab_size is {config.vocab_size}")
+        found = counted(len(tokenizer), "character")
+        raise ValueError(f"its alphabet has {found}, but its vocab_size is {config.vocab_size}")
     return config, tokenizer
 
 

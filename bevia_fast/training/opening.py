@@ -15,7 +15,7 @@ from ..config import BackendName, TrainConfig
 from ..data.corpus import Corpus
 from ..data.sources import text_source
 from ..data.tokenfile import CodedText, coded_text
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, counted
 from ..files import CONFIG, METRICS, write_atomically
 from ..machine import readable
 from ..model.parameters import Parameters
@@ -141,14 +141,15 @@ def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, st
 def _describe_text(corpus: Corpus) -> str:
     training, validation = len(corpus.training), len(corpus.validation)
     return (
-        f"{training + validation:,} characters, {len(corpus.tokenizer)} distinct; "
+        f"{counted(training + validation, 'character')}, {len(corpus.tokenizer)} distinct; "
         f"{training:,} for training, {validation:,} for validation"
     )
 
 
 def _describe_model(weights: Parameters) -> str:
     c = weights.config
-    return f"{weights.count:,} parameters: ctx {c.ctx}, dim {c.dim}, layers {c.layers}, heads {c.heads}, {c.dtype}"
+    sizes = f"ctx {c.ctx}, dim {c.dim}, layers {c.layers}, heads {c.heads}"
+    return f"{counted(weights.count, 'parameter')}: {sizes}, {c.dtype}"
 
 
 def begin(prepared: Prepared, folder: RunFolder, facts: dict[str, str], reporter: Reporter) -> Saver:
