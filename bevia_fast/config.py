@@ -193,7 +193,7 @@ class GenerateConfig:
     """Write text with a trained model, character by character."""
 
     run: RunPath
-    """Run folder or model.safetensors file."""
+    """Run folder, model.safetensors file or checkpoint."""
     prompt: Annotated[str, arg(metavar="TEXT", help_behavior_hint=NONE)] = ""
     """Text to continue; - reads it from standard input. If omitted: a new line."""
     length: int = 500
@@ -258,7 +258,7 @@ class AttentionConfig:
     """Draw the attention weights of layers and heads, as one picture."""
 
     run: RunPath
-    """Run folder or model.safetensors file."""
+    """Run folder, model.safetensors file or checkpoint."""
     prompt: Annotated[str, arg(metavar="TEXT")]
     """Text to draw the attention of, at most as long as the context; - reads it from standard input."""
     layer: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="(default: all)")] = ()
@@ -279,7 +279,7 @@ class ParametersConfig:
     """Print the names, shapes and counts of a model's weights."""
 
     run: Positional[Annotated[str, arg(metavar="[RUN]", help_behavior_hint="")]] = ""
-    """Run folder or model.safetensors file. If omitted: the model that the options describe."""
+    """Run folder, model.safetensors file or checkpoint. If omitted: the model that the options describe."""
     model: ModelConfig = field(default_factory=ModelConfig)
     vocab_size: int = 65
     """Distinct characters of the text; tiny Shakespeare has 65."""
