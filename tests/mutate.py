@@ -272,7 +272,8 @@ class Workshop:
         self.cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
     def run(self, tests: list[str], seconds: float) -> tuple[str, str, float]:
-        """Run tests; return "passed", "failed" or "timeout", the first failure, and how long it took."""
+        """Run tests; return "passed", "failed" or "timeout", the first failure, and how long it took. If someone else
+        ends the process, it starts again."""
         environment = os.environ | {
             "PYTHONPATH": str(self.tree), "BEVIA_FAST_CACHE_DIR": str(self.cache), "OPENBLAS_NUM_THREADS": "1",
             "PYTHONDONTWRITEBYTECODE": "1", "NUMBA_NUM_THREADS": "2",
@@ -290,9 +291,11 @@ class Workshop:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
             return "timeout", "", time.monotonic() - began
+        if process.returncode in (-signal.SIGTERM, -signal.SIGKILL, -signal.SIGINT):
+            return self.run(tests, seconds)
         failed = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
         outcome = "passed" if process.returncode == 0 else "failed"
-        return outcome, failed[0] if failed else output[-200:], time.monotonic() - began
+        return outcome, failed[0] if failed else f"exit code {process.returncode}", time.monotonic() - began
 
     def prepare(self, tests: list[str]) -> float:
         """Check that the tests pass without a mutant; return the time limit for mutants."""
