@@ -225,7 +225,7 @@ class GenerateConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Check that the two backends agree: every kernel on awkward shapes, then the training of a small model."""
+    """Check that the two backends agree, on every kernel and in training."""
 
     quick: bool = False
     """Fewer shapes and fewer training steps."""
@@ -238,7 +238,7 @@ class CheckConfig:
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """Report on this machine and this installation, measure the machine's limits, and compile the kernels."""
+    """Measure this machine, check this installation, and compile the kernels."""
 
     measure: bool = True
     """Measure arithmetic peak and memory bandwidth, which takes a few seconds."""

@@ -52,7 +52,7 @@ class TrainCommand:
 
 @dataclass(frozen=True)
 class PlanCommand(TrainCommand):
-    """Predict what training takes, without training: memory, arithmetic, time, and the largest context that fits.
+    """Predict memory and time of a training run, and the largest context that fits.
 
     It accepts all options of train; those that do not change a plan are not listed."""
 
@@ -130,7 +130,7 @@ def parse(arguments: list[str]) -> Any:
 
 DESCRIPTION = (
     "Train a small GPT from scratch on this machine's CPU, and write with it.\n\n"
-    "bevia-fast help COMMAND shows the options of a command, and bevia-fast --version the version."
+    "bevia-fast help COMMAND shows the options of a command."
 )
 
 

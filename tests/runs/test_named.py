@@ -12,7 +12,6 @@ import pytest
 from small_runs import tiny_config
 
 from bevia_fast import Run, generate, train
-from bevia_fast.commands.attention import write_attention
 from bevia_fast.commands.main import main
 from bevia_fast.errors import CheckpointError, DataError
 from bevia_fast.planning.plan import make_plan
@@ -35,7 +34,8 @@ def test_a_checkpoint_is_taken_for_the_model_in_it(run: Path) -> None:
     loaded = Run.load(older, "numpy")
     assert loaded.folder == run
     assert len(loaded.history) == 7
-    assert write_attention(loaded, "the") == run / "attention.png"
+    assert main(["attention", str(older), "--prompt", "the", "--backend", "numpy"]) == 0
+    assert (run / "attention.png").is_file()
 
 
 def test_a_model_that_lies_beside_a_folder_of_checkpoints_is_not_part_of_it(run: Path, tmp_path: Path) -> None:
