@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..config import PRESETS, ModelConfig, TrainConfig
+from ..config import OLD_PRESETS, PRESETS, ModelConfig, TrainConfig
 from ..errors import ConfigError, shown
 from ..reporter import Reporter, Reporters
 from ..runs.trained import Run
@@ -54,7 +54,7 @@ def _meant(config: object) -> str:
         return "the model is a part of it: train(TrainConfig(model=...))."
     if isinstance(config, dict):
         return "its options are arguments: train(TrainConfig(**options))."
-    if isinstance(config, str) and config in PRESETS:
+    if isinstance(config, str) and config in {*PRESETS, *OLD_PRESETS}:
         return f"a preset makes one: train(preset({config!r}))."
     if isinstance(config, str | os.PathLike):
         return f"a text to train on is named in it: train(TrainConfig(data={[str(config)]!r}))."

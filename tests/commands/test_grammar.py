@@ -17,6 +17,7 @@ from bevia_fast.planning.plan import make_plan
 
 ONES = ["--ctx", "1", "--dim", "1", "--layers", "1", "--heads", "1", "--batch", "1", "--steps", "1",
         "--backend", "numpy"]  # fmt: skip
+LONG = ["100" if before == "--ctx" else word for before, word in zip(["", *ONES], ONES, strict=False)]
 ONE_OF_MANY = re.compile(r"(?<![\d.,])1 [a-z]{2,}s\b")  # "1 layers"
 TOO_LONG = re.compile(r"\d+,\d{3} (ms|s|seconds|min)\b")  # "51,206 ms"
 
@@ -37,10 +38,10 @@ def test_one_of_everything(
     said = ""
     for line in (["plan", "text.txt", *ONES], ["train", "text.txt", *ONES, "--out", "run", "--sample-every", "1"],
                  ["train", "--resume", "run", "--steps", "2"], ["generate", "run", "--length", "1"],
-                 ["parameters", "run"], ["plan", "text.txt", *ONES, "--ctx", "100"]):  # fmt: skip
+                 ["parameters", "run"], ["plan", "text.txt", *LONG]):  # fmt: skip
         assert main(line) == 0
         said += capsys.readouterr().out
-    for line in (["train", "text.txt", *ONES, "--ctx", "100"], ["generate", "run", "xy"], ["train", "--ctx", "0"],
+    for line in (["train", "text.txt", *LONG], ["generate", "run", "xy"], ["train", "--ctx", "0"],
                  ["attention", "run", "abab"], ["train", "--resume", "run", "--steps", "1"]):  # fmt: skip
         assert main(line) == 2
         said += capsys.readouterr().err

@@ -18,9 +18,8 @@ from numba.core.errors import LoweringError, TypingError
 from small_runs import Acting, tiny_config
 
 from bevia_fast import train
-from bevia_fast.commands.console import PlainConsole
 from bevia_fast.commands.main import main
-from bevia_fast.commands.tables import write_picture
+from bevia_fast.commands.tables import FittedConsole, draw
 from bevia_fast.errors import CheckpointError, ConfigError, DamagedFile, DataError, StoppedRun, UserError
 from bevia_fast.runs.checkpoint import checkpoints
 from bevia_fast.training import loop
@@ -157,8 +156,9 @@ def test_a_picture_of_a_measurement_that_fails_is_a_note(
     def fail() -> bytes:
         raise error
 
-    write_picture(PlainConsole(), str(tmp_path / "picture.png"), fail)
-    assert re.fullmatch(r"note: .*picture\.png cannot be drawn: .+\.\n", capsys.readouterr().out)
+    draw(FittedConsole(), str(tmp_path / "picture.png"), fail)
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.fullmatch(r"note: there is no picture \S*picture\.png: .+\.", said)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -91,7 +91,7 @@ def test_errors_that_cannot_be_printed_change_no_exit_code(place: Path) -> None:
 
 def test_a_closed_standard_input_is_not_an_empty_text(place: Path) -> None:
     code, out, err = bevia(f"train --data - {SMALL} --out closed", "<&-", place)
-    assert (code, out, err) == (2, "", "bevia-fast: error: Standard input is closed.\n")
+    assert (code, out, err) == (2, "", "bevia-fast: error: There is no standard input to read.\n")
     assert not (place / "closed").exists()
 
 

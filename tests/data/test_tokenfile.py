@@ -378,8 +378,8 @@ def test_a_text_too_large_for_disk_and_memory_is_not_read(
         file.truncate(1 << 42)  # sparse, so it takes no space on disk
     assert main(["train", "--data", str(path)]) == 2
     error = capsys.readouterr().err
-    assert "4.0 TiB needed, " in error
-    assert "in memory: 8.0 TiB needed, " in error
+    assert "4.4 TB needed, " in error
+    assert "in memory: 8.8 TB needed, " in error
     assert "; set BEVIA_FAST_CACHE_DIR to another folder." in error
     assert error.count("\n") == 1
     assert list((tmp_path / "cache").iterdir()) == []
@@ -438,9 +438,10 @@ import json, os, sys
 import numpy as np
 from bevia_fast.data import tokenfile
 from bevia_fast.data.corpus import Corpus
+from bevia_fast.data.sources import TextSource
 from bevia_fast.errors import StoppedRun
 tokenfile.IN_MEMORY = 0
-text = tokenfile.coded_text(json.loads(sys.argv[1]))
+text = tokenfile.coded_text(TextSource(json.loads(sys.argv[1])))
 corpus, found = Corpus(text), []
 for length in (text.path.stat().st_size, 5000, 0):
     os.truncate(text.path, length)
