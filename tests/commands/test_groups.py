@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import tyro
 
 from bevia_fast.commands.arguments import COMMANDS, PlanCommand, TrainCommand, parse
 from bevia_fast.commands.fields import command_options, descriptions
-from bevia_fast.commands.groups import HEADINGS, NOT_PLANNED, ORDER
+from bevia_fast.commands.groups import HEADINGS, NOT_PLANNED, ORDER, filled, page
 from bevia_fast.commands.main import main
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.planning.plan import make_plan
@@ -47,6 +48,28 @@ def test_train_has_its_options_in_groups(capsys: pytest.CaptureFixture[str]) -> 
     assert HEADINGS.keys() <= {option.field for option in command_options(TrainCommand).values()}
 
 
+@dataclass(frozen=True)
+class Quiet:
+    """Defaults that help need not mention."""
+
+    name: str = ""
+    """A name, or none."""
+    off: bool = False
+    """A flag that is off."""
+    on: bool = True
+    """A flag that is on."""
+    count: int = 3
+    """A number."""
+
+
+def test_an_empty_default_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        tyro.cli(page(Quiet), args=["--help"])
+    shown = capsys.readouterr().out
+    assert re.findall(r"\(.*\)", shown) == ["(on by default)", "(default: 3)"]
+    assert filled(Quiet, tyro.cli(page(Quiet), args=["--name", "x"])) == Quiet("x")
+
+
 def test_every_option_has_a_description() -> None:
     for kind in (TrainConfig, ModelConfig, *COMMANDS.values()):
         about = descriptions(kind)
@@ -69,7 +92,14 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
     forecast = SimpleNamespace(seconds=lambda step: 1.0)  # nothing is timed
     monkeypatch.setattr("bevia_fast.planning.plan.Forecast", lambda *sizes: forecast)
     monkeypatch.setattr("bevia_fast.planning.plan.largest_ctx", lambda *sizes, **ways: 8)
-    listed = {option for options in groups("plan", capsys).values() for option in options}
+    found = groups("plan", capsys)
+    for heading, members in {
+        "": {"--help", "--preset", "--config", "--json"}, "optimizer": {"--steps", "--batch", "--accumulate"},
+        "evaluation": {"--crosscheck-every"}, "checkpoint": {"--resume"}, "memory": {"--recompute"},
+        "backend": {"--backend", "--threads"},
+    }.items():  # fmt: skip
+        assert set(found[heading]) == members, heading
+    listed = {option for options in found.values() for option in options}
     known = command_options(PlanCommand)
     assert listed - {"--help"} == {name for name, option in known.items() if option.field not in NOT_PLANNED}
     (tmp_path / "text.txt").write_text("the cat sat on the mat\n" * 30)

@@ -55,7 +55,7 @@ def test_a_shell_reads_back_every_name(name: str) -> None:
 
 
 @posix
-@pytest.mark.parametrize("name", ["my run", "it's", "-run", "größe 言葉", "new\nline", "a 'b\" $c"], ids=ascii)
+@pytest.mark.parametrize("name", ["my run", "it's", "-run", "--out", "größe 言葉", "new\nline", "a 'b\" $c"], ids=ascii)
 def test_a_runs_commands_run_as_printed(name: str, tmp_path: Path) -> None:
     """At the end of training, of an interrupted run, and where the folder is taken."""
     text = tmp_path / "my 'text'.txt"
