@@ -70,6 +70,7 @@ TESTS = {  # by the first pattern that matches; the quickest first, for the firs
     "kernels/memory.py": "tests/kernels/test_allocation.py tests/planning/test_memory.py tests/model/test_recompute.py",
     "kernels/lock.py": "tests/test_files.py tests/test_platforms.py tests/training/test_resume.py",
     "kernels/*.py": "tests/kernels/test_contract.py tests/kernels/test_parameters.py",
+    "bevia_fast/data/guessing.py": "tests/data/test_decoding.py",
     "bevia_fast/data/encoding.py": "tests/data/test_tokenfile.py tests/data/test_sources.py",
     "bevia_fast/data/*.py": "tests/data/test_{stem}.py",
     "bevia_fast/runs/folder.py":

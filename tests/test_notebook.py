@@ -110,12 +110,12 @@ def test_reading_a_large_text(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> No
         for done in range(0, 4096, 512):
             tell(done)
             clock[0] += 1.0
-    assert cell.texts == ["reading: 1.0 KiB of 4.0 KiB", "reading: 2.0 KiB of 4.0 KiB", "reading: 3.0 KiB of 4.0 KiB"]
+    assert cell.texts == ["reading: 1.0 kB of 4.1 kB", "reading: 2.0 kB of 4.1 kB", "reading: 3.1 kB of 4.1 kB"]
     with NotebookReporter().counting("reading", 0) as tell:
         clock[0] += 5.0
         cell.shown.clear()
         tell(1024)
-    assert cell.texts[-1] == "reading: 1.0 KiB"
+    assert cell.texts[-1] == "reading: 1.0 kB"
 
 
 def test_a_picture_that_fails_is_a_note(tmp_path: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,10 +59,10 @@ def test_a_resumed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
         raise Ending
 
     with pytest.raises(Ending):
-        train(tiny_config(tmp_path), [Acting(8, end), TensorBoardReporter()])
+        train(tiny_config(tmp_path), [TensorBoardReporter(), Acting(8, end)])
     run = tmp_path / "run"
-    assert checkpoints(run)[0][0] == 6
-    assert max(scalars(run / "tensorboard", "lr")) == 7
+    assert checkpoints(run)[0][0] == 8  # a reporter that fails ends the run, which is saved before
+    assert max(scalars(run / "tensorboard", "lr")) == 8
     finished = train(resume(run, steps=10), TensorBoardReporter())
     events = read(run / "tensorboard").Scalars("loss")
     assert [event.step for event in events] == list(range(1, 11))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType, FunctionType
 from typing import Any
@@ -92,7 +93,7 @@ def hot_loops(operation: str, config: ProfileKernelConfig) -> Iterator[tuple[str
     backend = open_backend("numba", config.threads)
     function = getattr(backend, operation)
     function(**_short_arguments(operation, config))
-    used = _names(function.__wrapped__)
+    used = _names(inspect.unwrap(function))
     for name, value in used.items():
         if isinstance(value, Kernel) and (best := _hottest(value)):
             yield name, best

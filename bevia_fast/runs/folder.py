@@ -105,8 +105,8 @@ class RunFolder:
                     file.write(config_text(config))
                 self._open(os.O_CREAT)
                 (self.path / CHECKPOINTS).mkdir(exist_ok=True)
-                for folder in (self.path, self.path.parent):  # checkpoints are as safe as the names above them
-                    sync_folder(folder)
+                with contextlib.suppress(OSError):  # the folder above may not be readable
+                    sync_folder(self.path.parent)
             except BaseException:
                 self.close()
                 for name in (METRICS, CONFIG):  # config.json last: it keeps other runs out until then

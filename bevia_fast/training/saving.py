@@ -78,9 +78,10 @@ class Saver:
     def _write_checkpoint(self) -> None:
         folder, progress = self.folder.path, self.progress
         self.folder.sync()  # first: a resumed run does not write the lines up to its checkpoint again
-        with writing(folder / CHECKPOINTS), contextlib.suppress(FileExistsError):
-            (folder / CHECKPOINTS).mkdir()
-            sync_folder(folder)
+        with writing(folder / CHECKPOINTS):
+            with contextlib.suppress(FileExistsError):
+                (folder / CHECKPOINTS).mkdir()
+            sync_folder(folder)  # a checkpoint is only as safe as the name of its folder
         self.size = save_checkpoint(folder, self.config, self.tokenizer, progress, self.fingerprint, self.tensors)
 
     def _remove_old(self) -> None:

@@ -174,10 +174,8 @@ def test_batches_are_checked_in_every_pass(backend: Backend) -> None:
             model.loss_and_gradients(tokens, wrong, gradients)
         with pytest.raises(ContractError, match=r"tokens\[1, 2\] is 7; wanted 0 <= id < 7"):
             model.loss_and_gradients(wrong, targets, gradients)
-        with pytest.raises(ContractError, match=r"targets has shape \(1, 8\) .* wanted \(3, 8\)"):
+        with pytest.raises(ContractError, match=r"targets has shape \(1, 8\); wanted \(3, 8\)"):
             model.loss_and_gradients(tokens, targets[:1], gradients)
-        with pytest.raises(ContractError, match=r"tokens has .* dtype int64; wanted .* int32"):
-            model.loss(tokens.astype(np.int64), targets)
         assert np.array_equal(gradients.flat, before)
 
 

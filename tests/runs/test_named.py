@@ -77,7 +77,7 @@ def test_resuming_in_another_folder_mentions_data(
     train(tiny_config(home, steps=2, data=("text.txt",), out="run"))
     monkeypatch.chdir(away)
     config = stored_config(home / "run")
-    words = f"{home / 'run'} was trained on text.txt, which is not there in {away}; name the text with --data."
+    words = f"{home / 'run'} was trained on text.txt, which is not there in {away}; name the text with data."
     for act in (train, make_plan):
         with pytest.raises(DataError) as caught:
             act(replace(config, steps=3))
@@ -87,5 +87,5 @@ def test_resuming_in_another_folder_mentions_data(
     resumed = train(replace(config, steps=3, data=(str(home / "text.txt"),)))
     assert len(resumed.history) == 4
     os.rename(home / "text.txt", home / "moved.txt")
-    with pytest.raises(DataError, match=rf"trained on {home}/text\.txt, which is not there; name the text with --data"):
+    with pytest.raises(DataError, match=rf"trained on {home}/text\.txt, which is not there; name the text with data"):
         train(replace(stored_config(home / "run"), steps=4))
