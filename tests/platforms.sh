@@ -2,7 +2,7 @@
 # The tests on other Pythons and other CPUs, to run by hand before a release. CONTRIBUTING.md says what they take.
 #
 #     tests/platforms.sh pythons     the suite with every other Python from 3.11 on that is found
-#     tests/platforms.sh newest      the same with the newest of them; CI does this
+#     tests/platforms.sh newest      the same with the newest of them
 #     tests/platforms.sh x86         the cross-check with code for other x86-64 CPUs, as far as this one can run it
 #     tests/platforms.sh arm64 ROOT  the kernels' tests and a run in an emulated ARM64 Debian, which is made in the
 #                                    folder ROOT; as root, with debootstrap and qemu-user-static installed
