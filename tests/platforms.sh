@@ -2,7 +2,7 @@
 # The tests on other Pythons and other CPUs, to run by hand before a release. CONTRIBUTING.md says what they take.
 #
 #     tests/platforms.sh pythons     the suite with every other Python from 3.11 on that is found
-#     tests/platforms.sh newest      the same with the newest of them; CI does this
+#     tests/platforms.sh newest      the same with the newest of them
 #     tests/platforms.sh x86         the cross-check with code for other x86-64 CPUs, as far as this one can run it
 #     tests/platforms.sh arm64 ROOT  the kernels' tests and a run in an emulated ARM64 Debian, which is made in the
 #                                    folder ROOT; as root, with debootstrap and qemu-user-static installed
@@ -54,6 +54,7 @@ check_for() { # NAME FEATURES
 
 inside() { # in the emulated root, as a Neoverse N1, which has NEON and no SVE
   QEMU_CPU=neoverse-n1 chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/bin:/bin LANG=C.UTF-8 QEMU_CPU=neoverse-n1 \
+    SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt PIP_CERT=/etc/ssl/certs/ca-certificates.crt \
     BEVIA_FAST_CACHE_DIR=/tmp/cache "$@"
 }
 
@@ -75,8 +76,13 @@ case "${1:-}" in
     ;;
   arm64)
     root=${2:?the folder of the emulated system}
-    if [ ! -x "$root/usr/bin/python3" ]; then
-      debootstrap --arch=arm64 --variant=minbase --include=python3,python3-venv,libgomp1,ca-certificates trixie "$root"
+    if [ ! -x "$root/usr/bin/python3" ]; then  # unpacked and never set up, which takes long when it is emulated
+      packages=python3,python3-venv,libgomp1,ca-certificates
+      debootstrap --arch=arm64 --foreign --variant=minbase --include=$packages trixie "$work/packages"
+      mkdir -p "$root"
+      for package in "$work"/packages/var/cache/apt/archives/*.deb; do dpkg-deb -x "$package" "$root"; done
+      mkdir -p "$root"/{proc,dev,tmp,root,etc/ssl/certs}
+      cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
     fi
     rm -rf "$root/project"
     git clone --quiet "$project" "$root/project"
