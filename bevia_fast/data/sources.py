@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import DataError
-from ..files import METRICS, SAMPLE, is_file
+from ..files import METRICS, SAMPLE, is_file, mode
 
 BLOCK = 1 << 17  # bytes read at a time: few enough for all arrays of the encoding to stay in a core's cache
 MARK = "\ufeff"  # the byte order mark
@@ -100,7 +100,7 @@ def _files(path: str) -> list[str]:
 
 def _is_sample(file: Path) -> bool:
     """Return whether a run wrote the file; a run must not train on that."""
-    return file.name == SAMPLE and (file.parent / METRICS).exists()
+    return file.name == SAMPLE and bool(mode(file.parent / METRICS))
 
 
 def _named(path: str) -> str:
