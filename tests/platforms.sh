@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests on other Pythons and other CPUs, to run by hand before a release. CONTRIBUTING.md says what they take.
+# The tests on other Pythons and other CPUs, to run by hand before a release.
 #
 #     tests/platforms.sh pythons     the suite with every other Python from 3.11 on that is found
 #     tests/platforms.sh newest      the same with the newest of them
@@ -45,7 +45,9 @@ pythons() {
 }
 
 suite() {
-  "$1" -m venv "$2" && "$2/bin/pip" install --quiet "$project[test]" && (cd "$project" && "$2/bin/pytest" -q -p no:cacheprovider)
+  "$1" -m venv "$2" && # not on lines of their own: `try` would not notice a failure
+    "$2/bin/pip" install --quiet "$project[test]" &&
+    (cd "$project" && "$2/bin/pytest" -p no:cacheprovider)
 }
 
 check_for() { # NAME FEATURES

@@ -22,17 +22,21 @@ from .rehearsal import MOST_TOKENS, Call, Rehearsed, rehearse
 # The temporary arrays of the NumPy kernels at their peak; see `numpy_bytes`. For attention, without and with dropout:
 # arrays of B x NH x T x T, mask bytes per element of these, and arrays of N x C. For other operations: arrays of the
 # operation's size. tests/planning/test_rehearsal.py compares these numbers with real calls.
-NUMPY_ATTENTION = {("attention_forward", False): (3, 0, 1), ("attention_forward", True): (3, 0, 1),
-                   ("attention_backward", False): (3, 0, 4), ("attention_backward", True): (3.3, 7, 4)}  # fmt: skip
-NUMPY_ARRAYS = {
+NUMPY_ATTENTION: dict[tuple[str, bool], tuple[float, int, float]] = {
+    ("attention_forward", False): (3, 0, 1), ("attention_forward", True): (3, 0, 1),
+    ("attention_backward", False): (3, 0, 4), ("attention_backward", True): (3.3, 7, 4),
+}  # fmt: skip
+NUMPY_ARRAYS: dict[str, float] = {
     "layernorm_forward": 4.1, "layernorm_backward": 4.1, "gelu_forward": 4, "gelu_backward": 9, "relu_forward": 1,
     "relu_backward": 1, "dropout_forward": 2.1, "dropout_backward": 2.1, "embedding_forward": 2,
     "embedding_backward": 1, "cross_entropy": 4, "adamw": 5, "squared_norm": 2,
 }  # fmt: skip
 # The same where NumPy does not reuse temporary arrays; for adamw also because the gaps in the heap then fit less well.
-NUMPY_ATTENTION_ANEW = {**NUMPY_ATTENTION, ("attention_backward", False): (4, 0, 1.2),
-                        ("attention_backward", True): (5, 1, 3)}  # fmt: skip
+NUMPY_ATTENTION_ANEW = {
+    **NUMPY_ATTENTION, ("attention_backward", False): (4, 0, 1.2), ("attention_backward", True): (5, 1, 3),
+}  # fmt: skip
 NUMPY_ARRAYS_ANEW = {**NUMPY_ARRAYS, "layernorm_backward": 5.1, "adamw": 6}
+TABLES = {True: (NUMPY_ATTENTION, NUMPY_ARRAYS), False: (NUMPY_ATTENTION_ANEW, NUMPY_ARRAYS_ANEW)}  # whether it does
 CTX_STEP, MOST_CTX = 64, 1 << 24  # granularity of the search for the largest context; the limit of --ctx
 
 
@@ -95,12 +99,12 @@ def scratch_bytes(rehearsed: Rehearsed, backend: BackendName) -> int:
 def numpy_bytes(call: Call) -> int:
     """Return the peak bytes of the temporary arrays in one call of a NumPy kernel."""
     operation, given = call.operation, call.arguments
+    attention, others = TABLES[reuses_temporaries()]
     dims = OPERATIONS[operation].dims(given)
     size = next(value.itemsize for value in given.values() if isinstance(value, np.ndarray) and value.dtype != np.int32)
     rows = dims.get("N", dims.get("B", 0) * dims.get("T", 0))
     if operation in ("attention_forward", "attention_backward"):
-        table = NUMPY_ATTENTION if reuses_temporaries() else NUMPY_ATTENTION_ANEW
-        squares, mask, widths = table[operation, given.get("dropout_rate", 0.0) > 0.0]
+        squares, mask, widths = attention[operation, given.get("dropout_rate", 0.0) > 0.0]
         return int((squares * size + mask) * dims["B"] * dims["NH"] * dims["T"] ** 2 + widths * rows * dims["C"] * size)
     if operation == "linear_forward":
         return (5 if given.get("activation") == "gelu" else 2) * rows * dims["OC"] * size
@@ -108,7 +112,7 @@ def numpy_bytes(call: Call) -> int:
         arrays = {"gelu": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
         return int((arrays * rows + dims["OC"]) * dims["C"] * size)
     numbers = dims["P"] if "P" in dims else rows * dims.get("C", dims.get("V", 0))
-    return int((NUMPY_ARRAYS if reuses_temporaries() else NUMPY_ARRAYS_ANEW)[operation] * numbers * size)
+    return int(others[operation] * numbers * size)
 
 
 @functools.cache

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from bevia_fast.commands.main import main
@@ -75,6 +77,19 @@ def test_the_tiles_of_the_product_are_found_in_its_machine_code() -> None:
     for loop in found:
         assert loop.vector_bits == 8 * TARGET.vector_bytes
         assert any(loop.fmas % tile == 0 for tile in tiles)
+
+
+def test_the_loops_of_the_tiles_begin_at_cache_lines() -> None:
+    from bevia_fast.commands.hot_loops import product_asm
+    from bevia_fast.kernels.memory import CACHE_LINE
+    from bevia_fast.kernels.numba_jit._runtime.target import TARGET
+
+    lines = [line.split() for line in product_asm("float32").splitlines()]
+    aligned = [
+        label for directive, label in itertools.pairwise(lines)
+        if directive == [".p2align", str(CACHE_LINE.bit_length() - 1)] and label[0].startswith((".LBB", "LBB"))
+    ]  # fmt: skip
+    assert len(aligned) >= len(TARGET.tile_rows) + len(TARGET.rest_rows)  # the compiler may split a loop into several
 
 
 def test_hot_loops_of_a_kernel() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,8 +123,10 @@ def test_signals_while_both_processes_compile(tmp_path: Path, number: int, to_gr
     wait_for(tmp_path, "rows._rows_product*.lock")
     (os.killpg if to_group else os.kill)(process.pid, number)
     out, err = process.communicate(timeout=60)
-    # Numba has a semaphore; from Python 3.14 on, Python warns about one that was left behind
-    assert (process.returncode, "" if "leaked semaphore" in err else err) == (code, "")
+    if sys.version_info >= (3, 14):  # Python warns about Numba's semaphore, which a killed process leaves behind
+        warning = r"\S+resource_tracker\.py:\d+: UserWarning: .* leaked semaphore objects .*\n  warnings\.warn\(\n"
+        err = re.sub(warning, "", err)
+    assert (process.returncode, err) == (code, "")
     assert "compiling the kernels for this CPU" in out
     assert_nothing_is_left(process, tmp_path)
     assert not (tmp_path / "run").exists()
