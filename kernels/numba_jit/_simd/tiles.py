@@ -183,7 +183,7 @@ class _Registers:
 def _align(builder: ir.IRBuilder, branch: ir.Instruction) -> None:
     """Let the loop that ends in `branch` begin at a cache line of code.
 
-    Anywhere else, what stands before a loop can slow it down: the same instructions took up to 5 % longer.
+    Anywhere else, the code before a loop can slow it down; bench/NOTES.md says by how much.
     """
     module = builder.module
     alignment = module.add_metadata([ir.MetaDataString(module, "llvm.loop.align"), ir.Constant(I32, CACHE_LINE)])
