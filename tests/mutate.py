@@ -185,6 +185,10 @@ class _Finder(ast.NodeVisitor):
         elif type(node.value) is bool:
             self.add(self.begin(node), str(node.value), NAMES[str(node.value)])
 
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg != "strict":  # `zip` raises only where the code around it is wrong
+            self.visit(node.value)
+
     def visit_Name(self, node: ast.Name) -> None:
         if node.id in NAMES and isinstance(node.ctx, ast.Load):
             self.add(self.begin(node), node.id, NAMES[node.id])

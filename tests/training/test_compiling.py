@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import pytest
 from small_runs import TEXT
 
 from bevia_fast.config import ModelConfig
+from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
 from bevia_fast.training import compiling
@@ -130,6 +133,22 @@ def test_signals_while_both_processes_compile(tmp_path: Path, number: int, to_gr
     assert "compiling the kernels for this CPU" in out
     assert_nothing_is_left(process, tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_report_counts_the_operations_so_far_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextlib.contextmanager
+    def missing_at_the_end(_: object, report: Callable[[str], None]) -> Iterator[None]:
+        yield
+        for name in ("one", "another"):
+            report(name)
+
+    monkeypatch.setattr(compiling, "two_compilers", missing_at_the_end)
+    reported: list[tuple[str, int, int]] = []
+    compiling.warm_up(ModelConfig(vocab_size=5), get_backend("numba"), lambda *said: reported.append(said))
+    (name, number, total), again = reported
+    assert (name, number) == ("decode_tokens", total)  # the last operation of all
+    assert number > 10
+    assert again == reported[0]
 
 
 def test_no_second_process_is_started_where_it_would_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
