@@ -97,7 +97,7 @@ def require_numba() -> None:
             if numba.config.DISABLE_JIT:
                 raise ConfigError(
                     f"NUMBA_DISABLE_JIT is {shown(given.get('NUMBA_DISABLE_JIT', 'set'), 60)}, so Numba compiles "
-                    "nothing; unset it, or take --backend numpy."
+                    f"nothing; unset it, or take {option('backend', 'numpy')}."
                 )
             get_backend("numba")
         except ConfigError:

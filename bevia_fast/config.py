@@ -372,8 +372,8 @@ def _encoding_name(name: object) -> str:
             raise LookupError
     except (LookupError, TypeError, ValueError, AttributeError):  # ValueError: with a NUL, or UnicodeError
         raise ConfigError(
-            f"--encoding is {name!r}; it must be a text encoding that Python knows, such as utf-8, utf-16, cp1252 or "
-            "gb18030."
+            f"{option('encoding')} is {name!r}; it must be a text encoding that Python knows, such as utf-8, utf-16, "
+            "cp1252 or gb18030."
         ) from None
     return found.name
 

@@ -30,11 +30,12 @@ def on_the_command_line() -> Iterator[None]:
 def option(name: str, value: Any = None) -> str:
     """Return an option, with its value unless that is None: "--top-k 5", or from Python "top_k=5".
 
-    `name` is the field of the configuration. A flag is "--recompute" or "--no-bias", or from Python "bias=False".
+    `name` is the field of the configuration. A flag is "--recompute" or "--no-bias", or from Python "bias=False"; a
+    tuple is "--glob '*.md' '*.rst'".
     """
     if not _typed.get():
         return name if value is None else f"{name}={value!r}"
-    return " ".join([flag(name)] if value is None else _words(name, value))
+    return flag(name) if value is None else shell_line(*_words(name, value))
 
 
 def command(name: str, *places: str | os.PathLike[str], **options: Any) -> str:
@@ -67,7 +68,7 @@ def flag(name: str) -> str:
 def _words(name: str, value: Any) -> list[str]:
     if isinstance(value, bool):
         return [flag(name if value else f"no_{name}")]
-    return [flag(name), str(value)]
+    return [flag(name), *map(str, value)] if isinstance(value, tuple) else [flag(name), str(value)]
 
 
 def _plain(value: Any) -> Any:

@@ -28,6 +28,7 @@ from .canvas import (
 )
 from .config import ModelConfig
 from .errors import DataError, counted, shown
+from .naming import option
 
 Array = NDArray[Any]
 
@@ -120,7 +121,7 @@ def draw_attention(
         raise DataError(
             f"{counted(len(layers), 'layer')} of {counted(len(heads), 'head')} on {T} characters make a picture of "
             f"{width * DPI:,.0f} x {height * DPI:,.0f} pixels, which is too large; take a shorter prompt, or name some "
-            "layers and heads with --layer and --head."
+            f"layers and heads with {option('layer')} and {option('head')}."
         )
     figure = Picture(figsize=(width, height), layout="constrained")
     grid = figure.subplots(len(layers), len(heads), squeeze=False)

@@ -12,6 +12,7 @@ from hypothesis import settings
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import BACKENDS, get_backend
 from bevia_fast.kernels.contract import Backend
+from bevia_fast.naming import on_the_command_line
 from bevia_fast.training.compiling import two_compilers
 
 os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import the same package as the tests, not one in their current folder
@@ -41,6 +42,13 @@ def no_signal_is_ignored() -> Iterator[None]:
 def compiled_by_two() -> Iterator[None]:
     """Compile missing kernels in two processes, which halves the time that the tests wait for them."""
     with two_compilers([ModelConfig(vocab_size=5, dropout=0.1, dtype=dtype) for dtype in ("float32", "float64")]):
+        yield
+
+
+@pytest.fixture(scope="module")
+def typed() -> Iterator[None]:
+    """Messages name options as on the command line, not as in Python."""
+    with on_the_command_line():
         yield
 
 

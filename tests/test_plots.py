@@ -21,6 +21,8 @@ from bevia_fast.config import ModelConfig
 from bevia_fast.errors import DataError
 from bevia_fast.plots import MOST_CHARACTERS, about, draw_attention, draw_losses, png
 
+pytestmark = pytest.mark.usefixtures("typed")
+
 
 def pixels(data: bytes) -> np.ndarray[Any, Any]:
     return np.asarray(matplotlib.image.imread(io.BytesIO(data)))

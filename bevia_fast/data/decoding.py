@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ..errors import DataError, escaped
+from ..naming import option
 from .guessing import likely_encoding, marked_encoding, wide_encoding
 
 MARK = "\ufeff"  # the byte order mark
@@ -26,7 +27,7 @@ SAMPLED = 16 << 10  # bytes that a guess of the encoding considers
 SURE = 8  # characters beyond ASCII that make a file certainly UTF-8
 QUOTED = 20  # characters that an error shows
 
-UNPACK = "unpack it, and name its files or their folder with --data"
+UNPACK = "unpack it, and name its files or their folder with {data}"
 CONVERT = "save it as plain text first"
 # How files start that are not text, what they are, and what to do.
 FORMATS = (
@@ -120,7 +121,7 @@ def _opened(file: Readable, name: str) -> _Started:
         found = _Started(_Unzipped(found, name))
     for start, what, remedy in FORMATS:
         if found.start.startswith(start) and (start != b"BZh" or found.start[4:].startswith(BZIP2_BLOCK)):
-            raise DataError(f"{name} is {what}, not text; {remedy}.")
+            raise DataError(f"{name} is {what}, not text; {remedy.format(data=option('data'))}.")
     return found
 
 
@@ -160,7 +161,7 @@ def _decoded(file: _Started, name: str, encoding: str, size: int) -> Iterator[st
         if not block:
             break
     if utf8 is not None and utf8.found >= SURE:
-        raise DataError(f"{name} is UTF-8, which {_shown(encoding)} misreads; add --encoding utf-8.")
+        raise DataError(f"{name} is UTF-8, which {_shown(encoding)} misreads; add {option('encoding', 'utf-8')}.")
 
 
 class _CheckUTF8:
@@ -211,7 +212,7 @@ def _not_text(file: _Started, name: str, encoding: str, zero: _Place) -> DataErr
         sample += block
     found = marked_encoding(file.start) or wide_encoding(sample, zero.offset)
     if found and found != encoding:
-        return DataError(f"{name} is not {_shown(encoding)} but {_shown(found)}; add --encoding {found}.")
+        return DataError(f"{name} is not {_shown(encoding)} but {_shown(found)}; add {option('encoding', found)}.")
     return DataError(f"{name} is not text: byte {zero.offset} is 0, as in a binary file.")
 
 
@@ -233,10 +234,11 @@ def _undecodable(file: _Started, name: str, encoding: str, bad: _Place, reason: 
     if found == encoding or not found:
         found = _likely(sample, encoding, bad)
     if not found:
-        return DataError(f"{error}; if it is in another encoding, name that with --encoding, such as cp1252.")
+        return DataError(f"{error}; if it is in another encoding, name that with {option('encoding')}, such as cp1252.")
     skipped = b"" if _has_zeros(found) else bad.neighbor
     text = codecs.getincrementaldecoder(found)("replace").decode(skipped + sample).lstrip("\ufffd")[:QUOTED]
-    return DataError(f"{error}; in {_shown(found)} it reads '{escaped(text)}': if that is so, add --encoding {found}.")
+    remedy = f"if that is so, add {option('encoding', found)}."
+    return DataError(f"{error}; in {_shown(found)} it reads '{escaped(text)}': {remedy}")
 
 
 def _mostly_utf8(sample: bytes) -> bool:
@@ -299,7 +301,8 @@ def remarks_on(characters: str, form: Form) -> Iterator[str]:
     """Yield what the characters of a text reveal about it that a user may not expect."""
     if "\r" in characters:
         of = "Windows (CRLF)" if "\n" in characters else "old Macs (CR)"
-        yield f"the text has line ends of {of}, which the model learns to write; --newlines lf makes them plain."
+        remedy = f"{option('newlines', 'lf')} makes them plain."
+        yield f"the text has line ends of {of}, which the model learns to write; {remedy}"
     if "\ufffd" in characters:
         yield "the text contains U+FFFD REPLACEMENT CHARACTER: characters were lost before, in a conversion."
     if MARK in characters:
@@ -307,7 +310,7 @@ def remarks_on(characters: str, form: Form) -> Iterator[str]:
     if form.normalize == "keep" and _is_decomposed(characters):
         yield (
             "the text contains letters whose marks are characters of their own (NFD), so a prompt must have them, too; "
-            "--normalize nfc composes them."
+            f"{option('normalize', 'nfc')} composes them."
         )
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..files import METRICS, SAMPLE, mode
+from ..naming import option
 
 USUAL = ("*.txt", "*.txt.gz")  # what is read in a folder without --glob
 ARCHIVED = "__MACOSX"  # what a Mac's zip adds for every file
@@ -49,7 +50,7 @@ class Selection:
         """Return what was taken and what was not, such as "2 files of books; ignored: 3 *.md and 1 hidden"."""
         count = len(self.files)
         taken = f"{count:,} file{'s' if count > 1 else ''} of {self.path}"
-        return f"{taken}; ignored: {listed(self.ignored)} (see --glob)" if self.ignored else taken
+        return f"{taken}; ignored: {listed(self.ignored)} (see {option('glob')})" if self.ignored else taken
 
 
 def select(path: str, globs: Sequence[str] = ()) -> Selection:
@@ -167,5 +168,5 @@ def _nothing(found: Selection, globs: Sequence[str]) -> str:
     if not found.ignored:
         return f"{error}; it is empty."
     kinds = [kind for kind, _ in found.ignored.most_common() if kind.startswith("*.") and kind[2:] not in NOT_TEXT]
-    remedy = f"; --glob '{kinds[0]}' reads those" if kinds else ""
+    remedy = f"; {option('glob', (kinds[0],))} reads those" if kinds else ""
     return f"{error}, only {listed(found.ignored)}{remedy}."

@@ -136,7 +136,7 @@ def tell_files(source: TextSource, reporter: Reporter) -> None:
                 reporter.note(f"{name} is read as it is, including {what}.")
                 break  # one file of a folder is enough
     if source.globs and not any(found.is_folder for found in selections):
-        reporter.note("--glob has no effect, because --data names no folder.")
+        reporter.note(f"{option('glob')} has no effect, because {option('data')} names no folder.")
 
 
 def _read(name: str, form: Form, size: int) -> Iterator[str]:

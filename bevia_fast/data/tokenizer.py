@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..describing import table
 from ..errors import DataError, escaped
+from ..naming import option
 
 Array = NDArray[Any]
 
@@ -111,7 +112,7 @@ class Tokenizer:
                 written = " and ".join(visible(part) for part in parts)
                 return (
                     f"its text is in normal form D (NFD), where {visible(char)} is written as {written} (train with "
-                    "--normalize nfc to compose them); "
+                    f"{option('normalize', 'nfc')} to compose them); "
                 )
             joins = is_mark(char) or "\u1100" <= char <= "\u11ff"  # the letters that make up a Hangul syllable
             if joins and any(char in unicodedata.normalize("NFD", known) for known in self.alphabet):

@@ -25,6 +25,8 @@ from bevia_fast.data.tokenfile import coded_text
 from bevia_fast.errors import ConfigError, DataError
 from bevia_fast.runs import checkpoint
 
+pytestmark = pytest.mark.usefixtures("typed")
+
 LANGUAGES = {
     "fr": "Tous les êtres humains naissent libres et égaux en dignité et en droits ; créée déjà à l’été, où ?",
     "de": "Alle Menschen sind frei und gleich an Würde und Rechten geboren. Größer als üblich, «schön», Äpfel, Straße.",

@@ -13,6 +13,8 @@ from bevia_fast.data.sources import TextSource, text_blocks
 from bevia_fast.data.tokenfile import coded_text
 from bevia_fast.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("typed")
+
 
 class Telling(Acting):
     """Records the facts too."""

@@ -21,6 +21,8 @@ from bevia_fast.data.decoding import Form
 from bevia_fast.data.sources import BLOCK, PLAIN, TextSource, default_text, sources, text_blocks
 from bevia_fast.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("typed")
+
 
 def read(*paths: str, size: int = BLOCK) -> str:
     return "".join(text_blocks(TextSource(paths), size))
@@ -64,7 +66,7 @@ def test_the_default_text_is_pythons_reference() -> None:
 
 def test_a_python_without_the_default_text(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
-    with pytest.raises(DataError, match="name a text with data"):
+    with pytest.raises(DataError, match="name a text with --data"):
         read()
 
 

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from bevia_fast.data.tokenizer import Tokenizer, visible
 from bevia_fast.errors import DataError
 
+pytestmark = pytest.mark.usefixtures("typed")
+
 any_text = st.text(st.characters(), min_size=1, max_size=200)  # surrogates and control characters included
 
 
