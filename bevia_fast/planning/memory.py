@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -135,8 +136,10 @@ def reuses_temporaries() -> bool:
 def largest_ctx(
     config: ModelConfig, batch: int, backend: BackendName, available: int, *, recompute: bool, crosscheck: bool = False
 ) -> int:
-    """Return the largest context, a multiple of CTX_STEP, at which training takes at most `available` bytes; 0 if there
-    is none."""
+    """Return the largest context at which training takes at most `available` bytes; 0 if there is none.
+
+    From CTX_STEP on, it is a multiple of that.
+    """
 
     def fits(ctx: int) -> bool:
         other = replace(config, ctx=ctx)
@@ -147,10 +150,16 @@ def largest_ctx(
     long = -(-LONG * config.dim // CTX_STEP)  # from here on layers keep less: memory drops, then grows again
     if long <= high:
         low, high = (long, high) if fits(long * CTX_STEP) else (low, long - 1)
+    found = CTX_STEP * _last(low, high, lambda steps: fits(steps * CTX_STEP))
+    return found or _last(0, min(CTX_STEP - 1, available // a_row, MOST_TOKENS // batch), fits)
+
+
+def _last(low: int, high: int, fits: Callable[[int], bool]) -> int:
+    """Return the last number from `low` to `high` that fits, if all up to that one do; `low` if none does."""
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if fits(middle * CTX_STEP) else (low, middle - 1)
-    return low * CTX_STEP
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
 
 
 def map_bytes(config: ModelConfig, length: int) -> int:

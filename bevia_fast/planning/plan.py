@@ -101,4 +101,6 @@ def _way(config: TrainConfig, model: ModelConfig, forecast: Forecast, recompute:
         largest = largest_ctx(
             model, config.batch, config.backend, available, recompute=recompute, crosscheck=crosscheck
         )
+        if fits:  # the search takes steps, and does not try all contexts
+            largest = max(largest, model.ctx)
     return Way(recompute, memory, products(step), 1e3 * forecast.seconds(step), fits, largest)

@@ -96,6 +96,14 @@ def test_the_largest_context_is_the_last_that_fits() -> None:
     assert largest_ctx(MODEL, 2, "numba", 1000, recompute=False) == 0
 
 
+@pytest.mark.parametrize("ctx", [1, 17, 63, 64, 100])
+def test_the_largest_context_may_be_short(ctx: int) -> None:
+    needed, more = (training_memory(replace(MODEL, ctx=ctx + extra), 2, "numpy").total for extra in (0, 1))
+    found = [largest_ctx(MODEL, 2, "numpy", available, recompute=False) for available in (needed, needed - 1)]
+    assert needed < more
+    assert found == [ctx if ctx <= 64 else 64, ctx - 1 if ctx <= 64 else 64]
+
+
 def test_a_longer_context_may_fit_where_a_shorter_one_does_not() -> None:
     """From ctx = 8 dim on, layers keep less."""
     model = replace(MODEL, layers=6)

@@ -41,6 +41,18 @@ def test_plan_of_a_run(tmp_path: Path) -> None:
     assert plan.as_object()["ways"][0]["memory"]["total"] == plan.ways[0].memory.total
 
 
+@pytest.mark.parametrize("ctx", [8, 100])
+def test_a_context_that_fits_is_at_most_the_largest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ctx: int
+) -> None:
+    config = tiny_config(tmp_path, model=replace(MODEL, ctx=ctx))
+    needed = make_plan(config).ways[0].memory.total
+    for available, fits, largest in ((needed, True, ctx), (needed - 1, False, min(ctx - 1, 64))):
+        monkeypatch.setattr("bevia_fast.planning.plan.available_bytes", lambda available=available: available)
+        way = make_plan(config).ways[0]
+        assert (way.fits, way.largest_ctx) == (fits, largest)
+
+
 def test_plan_on_the_command_line(tmp_path: Path) -> None:
     tiny_config(tmp_path)  # writes the text
     done = subprocess.run(
