@@ -8,9 +8,11 @@ import sys
 import threading
 from collections.abc import Iterator
 
+import numba
 import pytest
 
 from bevia_fast.kernels.numba_jit._runtime.interrupts import checkpoint, deferred
+from bevia_fast.kernels.numba_jit._runtime.linking import only
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a process cannot send itself Ctrl-C there")
 
@@ -40,6 +42,17 @@ def test_it_waits_for_a_checkpoint() -> None:
     with pytest.raises(KeyboardInterrupt), deferred():
         compiled()
     assert said == ["still here"]
+
+
+def test_a_function_that_is_being_compiled_is_given_up() -> None:
+    half = numba.njit(lambda x: x / 2)
+    said = []
+    with pytest.raises(KeyboardInterrupt), deferred(), only("another"):
+        said.append(press_ctrl_c())
+        half.compile("(float64,)")
+        said.append("too far")
+    assert said == ["still here"]
+    assert not half.signatures
 
 
 def test_or_to_the_end() -> None:
