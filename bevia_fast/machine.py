@@ -74,8 +74,8 @@ def readable(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in readable units, such as "0.29 ms", "51.2 s", "3 min 20 s", "2 h 5 min" or "4 days 3 h"."""
-    for unit, size in (("us", 1e-6), ("ms", 1e-3), ("s", 1.0)):
+    """Return a time in readable units, such as "1.90 ms", "51.2 s", "3 min 20 s", "2 h 5 min" or "4 days 3 h"."""
+    for unit, size in (("µs", 1e-6), ("ms", 1e-3), ("s", 1.0)):
         count = seconds / size
         if count < (59.95 if unit == "s" else 999.5):
             return f"{count:.{2 if count < 9.995 else 1 if count < 99.95 else 0}f} {unit}"

@@ -21,8 +21,8 @@ from .tables import (
     console_beside,
     default_picture,
     draw,
-    duration,
     make_table,
+    measured,
     number,
     show_and_save,
 )
@@ -40,20 +40,20 @@ def profile_step(config: ProfileStepConfig) -> int:
     rows = []
     for row in by_kernel(profile):
         figures = [
-            str(row["launches"]), *map(number, (row["gflops"], row["gbytes_per_s"])), duration(row["bound_ms"]),
+            str(row["launches"]), *map(number, (row["gflops"], row["gbytes_per_s"])), measured(row["bound_ms"]),
             row["bound"], f"{row['of_bound']:.0%}",
         ] if row["launches"] else [""] * 6  # fmt: skip
-        rows.append([row["kernel"], row["weight"], figures[0], duration(row["ms"]), f"{row['share']:.1%}",
+        rows.append([row["kernel"], row["weight"], figures[0], measured(row["ms"]), f"{row['share']:.1%}",
                      *figures[1:]])  # fmt: skip
     bound = Bound.sum(profile.bounds).ns
-    rows.append(["total", "", str(len(profile.calls)), duration(profile.whole / 1e6), "100.0%", "", "",
-                 duration(bound / 1e6), "", f"{bound / profile.whole:.0%}"])  # fmt: skip
+    rows.append(["total", "", str(len(profile.calls)), measured(profile.whole / 1e6), "100.0%", "", "",
+                 measured(bound / 1e6), "", f"{bound / profile.whole:.0%}"])  # fmt: skip
     columns = ["calls", "time", "share", "GFLOP/s", "GB/s", "bound", "by", "of bound"]
     droppable = ["GB/s", "by", "bound", "GFLOP/s", "calls", "of bound", "share", "weight"]
     console.show(make_table(title, ["kernel", "weight"], columns, rows, droppable, ["kernel"]))
     rows = [
-        [row["place"], *(duration(row[phase]) if row[phase] else "" for phase in ("forward", "backward")),
-         duration(row["ms"]), f"{row['share']:.1%}"]
+        [row["place"], *(measured(row[phase]) if row[phase] else "" for phase in ("forward", "backward")),
+         measured(row["ms"]), f"{row['share']:.1%}"]
         for row in by_place(profile)
     ]  # fmt: skip
     console.show(make_table("By layer", ["layer"], ["forward", "backward", "time", "share"], rows,
@@ -76,13 +76,13 @@ def notes(profile: StepProfile) -> list[str]:
         "Bound: the least time that the calls can take: their arithmetic at the "
         f"{profile.peak_gflops:.0f} GFLOP/s that the vector units reached in this run, or their bytes at the rate of a "
         "triad over arrays as large as theirs, in cache or in memory, whichever is longer.",
-        f"{profile.steps} steps were measured, each next to one without instruments: {duration(noted)} and "
-        f"{duration(plain)}. Intervals are at 95 %.",
+        f"{profile.steps} steps were measured, each next to one without instruments: {measured(noted)} and "
+        f"{measured(plain)}. Intervals are at 95 %.",
         f"The parts add up to {profile.covered.median:.2%} of the same steps timed as a whole, and to "
         f"{coverage.median:.1%} of the steps without instruments ({coverage.low:.1%} to {coverage.high:.1%}).",
         f"Measuring slows a step by {slowdown.median - 1:+.1%} ({slowdown.low - 1:+.1%} to {slowdown.high - 1:+.1%}); "
         f"the instruments alone cost {profile.instruments:.2%} of a step.",
-        f"The first step, including compilation, took {duration(1e3 * profile.first_s)} and is excluded.",
+        f"The first step, including compilation, took {measured(1e3 * profile.first_s)} and is excluded.",
     ]
     if slowdown.width > NARROW:
         found.append("The machine was too busy for narrower intervals; measure when it is idle or with more --seconds.")

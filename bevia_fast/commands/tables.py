@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ..config import STANDARD, picture_format
-from ..errors import counted, shown
+from ..decorations import drawn
+from ..errors import UserError, counted, reason, shown
 from ..files import RUNS, write_atomically, write_to_standard_output, writing
 from ..measuring.options import BenchKernelsConfig, ProfileKernelConfig
 from ..measuring.results import KernelResult, Pair, Result, StepResult, append_csv, append_json, peaks
@@ -81,9 +82,9 @@ def step_table(title: str, results: Sequence[StepResult], varying: str = "") -> 
         least = fastest[getattr(result, varying) if varying else None]
         rows.append([
             *(f"{getattr(result, name):,}" for name in varied), result.backend, str(result.threads),
-            duration(result.ms_median), span(result.ms_p20, result.ms_p80), compared(result.ms_median, least),
+            measured(result.ms_median), span(result.ms_p20, result.ms_p80), compared(result.ms_median, least),
             f"{result.tokens_per_s:,.0f}", f"{result.gflops:.1f}", f"{result.fraction_of_peak:.1%}",
-            f"{result.peak_rss_mb:,.0f}", duration(1e3 * result.first_step_s),
+            f"{result.peak_rss_mb:,.0f}", measured(1e3 * result.first_step_s),
         ])  # fmt: skip
     columns = ["threads", "time/step", "p20 - p80", "compared", "tokens/s", "GFLOP/s", "of peak", "MB", "first step"]
     droppable = ["first step", "GFLOP/s", "p20 - p80", "MB", "of peak", "tokens/s", "threads", "compared"]
@@ -100,8 +101,8 @@ def context_table(results: Sequence[StepResult]) -> Sheet:
     first, rows = results[0], []
     for result in results:
         rows.append([
-            result.backend, f"{result.ctx:,}", duration(result.ms_median), span(result.ms_p20, result.ms_p80),
-            duration(1e3 / result.tokens_per_s), f"{result.tokens_per_s:,.0f}", f"{result.fraction_of_peak:.1%}",
+            result.backend, f"{result.ctx:,}", measured(result.ms_median), span(result.ms_p20, result.ms_p80),
+            measured(1e3 / result.tokens_per_s), f"{result.tokens_per_s:,.0f}", f"{result.fraction_of_peak:.1%}",
             number(result.over_bare_mb), number(result.peak_rss_mb),
         ])  # fmt: skip
     title = (f"A training step over the context length: dim {first.dim}, layers {first.layers}, heads {first.heads}, "
@@ -123,10 +124,10 @@ def kernel_table(title: str, results: Sequence[KernelResult]) -> Sheet:
         heading = (f"{result.kernel}  {result.size}: {number(result.flops / 1e6)} MFLOP, "
                    f"{number(result.bytes / 1e6)} MB, {number(result.intensity)} FLOP/byte")  # fmt: skip
         blocks.setdefault(heading, []).append([
-            f"  {result.backend}", str(result.threads), duration(result.ms_median),
+            f"  {result.backend}", str(result.threads), measured(result.ms_median),
             span(result.ms_p20, result.ms_p80), number(result.gflops), number(result.gbytes_per_s),
             f"{result.fraction_of_peak:.1%}", f"{result.fraction_of_roof:.0%}", result.bound,
-            number(result.peak_rss_mb), duration(1e3 * result.first_call_s),
+            number(result.peak_rss_mb), measured(1e3 * result.first_call_s),
         ])  # fmt: skip
     return Sheet(title, [""], KERNEL_COLUMNS, blocks, KERNELS_DROP)
 
@@ -145,7 +146,7 @@ def pair_table(found: Sequence[Pair]) -> Sheet:
     blocks: dict[str, list[list[str]]] = {}
     for pair in found:
         blocks.setdefault(shown(pair.what), []).append([
-            f"  {shown(pair.who)}", duration(pair.a["ms_median"]), duration(pair.b["ms_median"]), f"{pair.ratio:.2f}",
+            f"  {shown(pair.who)}", measured(pair.a["ms_median"]), measured(pair.b["ms_median"]), f"{pair.ratio:.2f}",
             f"{pair.a['fraction_of_peak']:.1%}", f"{pair.b['fraction_of_peak']:.1%}",
         ])  # fmt: skip
     columns = ("a", "b", "a/b", "a of its peak", "b of its peak")
@@ -172,8 +173,8 @@ def _unit(ms: float) -> tuple[float, str]:
     return next((unit for unit in UNITS if ms < 999.5 * unit[0]), UNITS[-1])
 
 
-def duration(ms: float) -> str:
-    """Return a time in the unit that suits it: 850 ns, 12.3 µs, 1.23 ms, 51.2 s."""
+def measured(ms: float) -> str:
+    """Return a measured time in one unit, with three significant digits: 850 ns, 12.3 µs, 1.23 ms, 51.2 s."""
     size, unit = _unit(ms)
     return f"{number(ms / size)} {unit}"
 
@@ -215,17 +216,23 @@ def default_picture(run: str, name: str) -> str:
 
 def draw(console: FittedConsole, path: str, figure: Callable[[], Any]) -> None:
     """Draw and write a picture that illustrates results. One that fails is a note, because the results are there."""
-    try:
+
+    def picture() -> bytes:
         from ..canvas import rendered
 
+        return rendered(figure(), picture_format(path))
+
+    data = drawn(path, picture, lambda text: console.say(f"note: {text}"))
+    if data is None:
+        return
+    try:
         if path != STANDARD:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_picture(console, path, rendered(figure(), picture_format(path)))
+        write_picture(console, path, data)
     except BrokenPipeError:
         raise
-    except Exception as error:
-        reason = " ".join(str(getattr(error, "strerror", None) or error).split()) or type(error).__name__
-        console.say(f"note: there is no picture {path}: {shown(reason).rstrip('.')}.")
+    except (OSError, UserError) as error:
+        console.say(f"note: {path} cannot be written: {reason(error)}.")
 
 
 def console_beside(*paths: str) -> FittedConsole:

@@ -158,7 +158,7 @@ def test_a_picture_of_a_measurement_that_fails_is_a_note(
 
     draw(FittedConsole(), str(tmp_path / "picture.png"), fail)
     said = " ".join(capsys.readouterr().out.split())
-    assert re.fullmatch(r"note: there is no picture \S*picture\.png: .+\.", said)
+    assert re.fullmatch(r"note: \S*picture\.png cannot be drawn: .+\.", said)
     assert list(tmp_path.iterdir()) == []
 
 

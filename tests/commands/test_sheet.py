@@ -21,11 +21,11 @@ from bevia_fast.commands.tables import (
     FittedConsole,
     compared,
     context_table,
-    duration,
     kernel_notes,
     kernel_table,
     machine,
     make_table,
+    measured,
     pair_table,
     span,
     step_table,
@@ -161,7 +161,7 @@ def test_the_report_on_the_machine_fits(
      (99.96, "100 ms"), (9.996, "10.0 ms")],
 )  # fmt: skip
 def test_times_are_in_the_unit_that_suits_them(ms: float, words: str) -> None:
-    assert duration(ms) == words
+    assert measured(ms) == words
 
 
 def test_ranges_and_comparisons_read_well() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 
 from bevia_fast import ModelConfig, TrainConfig, train
 from bevia_fast.commands.main import main
@@ -174,8 +175,8 @@ def test_a_picture_that_fails_is_a_note(capsys: pytest.CaptureFixture[str]) -> N
 
     draw(FittedConsole(), "a.png", fail)
     Path("file").write_text("")
-    draw(FittedConsole(), "file/a.png", fail)
+    draw(FittedConsole(), "file/a.png", Figure)
     out = capsys.readouterr().out.splitlines()
-    assert out[0] == "note: there is no picture a.png: no fonts."
-    assert out[1].startswith("note: there is no picture file/a.png: ")
+    assert out[0] == "note: a.png cannot be drawn: no fonts."
+    assert out[1].startswith("note: file/a.png cannot be written: ")
     assert not Path("a.png").exists()

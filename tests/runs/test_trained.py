@@ -42,6 +42,11 @@ def test_the_options_of_a_run(run: Run, folder: Path) -> None:
     assert Run.load(run.folder, "numpy").config == config
 
 
+def test_a_run_that_ended_was_not_interrupted(run: Run) -> None:
+    for each in (run, Run.load(run.folder, "numpy")):
+        assert (each.step, each.interrupted) == (10, 0)
+
+
 def test_options_of_another_version(run: Run, tmp_path: Path) -> None:
     """A run of an older version lacks options, one of a newer version has more."""
     copy = shutil.copytree(run.folder, tmp_path / "copy")
