@@ -9,8 +9,9 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TextIO
 
 import tyro
 from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
@@ -36,6 +37,7 @@ from .hints import did_you_mean
 from .words import HELP, regular
 
 PROG = "bevia-fast"
+FAINT = re.compile(r"\x1b\[(37;)?2m")  # what tyro writes before text that is dim, or white and dim
 
 
 @dataclass(frozen=True)
@@ -236,12 +238,25 @@ def _tyro(wanted: Any, prog: str, words: list[str], description: str | None = No
     """Parse words with tyro. Raises UserError, or SystemExit after printing help."""
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(sys.stdout and _Legible(sys.stdout)):
             return tyro.cli(wanted, prog=prog, args=words, description=description, config=(OmitArgPrefixes,))
     except SystemExit as request:
         if request.code in (0, None):
             raise
         raise UserError(_one_sentence(errors.getvalue())) from None
+
+
+class _Legible:
+    """Standard output, except that no text is dim or white, which cannot be read on a light background."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(FAINT.sub("\x1b[m", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def union(choices: list[Any]) -> Any:

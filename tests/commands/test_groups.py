@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -68,6 +70,21 @@ def test_an_empty_default_is_not_shown(capsys: pytest.CaptureFixture[str]) -> No
     shown = capsys.readouterr().out
     assert re.findall(r"\(.*\)", shown) == ["(on by default)", "(default: 3)"]
     assert filled(Quiet, tyro.cli(page(Quiet), args=["--name", "x"])) == Quiet("x")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("words", [["--help"], ["train", "--help"], ["bench", "step", "--help"], ["help", "generate"]])
+def test_help_can_be_read_on_a_light_background(monkeypatch: pytest.MonkeyPatch, words: list[str]) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    terminal = Terminal()
+    with pytest.raises(SystemExit), contextlib.redirect_stdout(terminal):
+        parse(words)
+    styles = set(re.findall(r"\x1b\[([0-9;]*)m", terminal.getvalue()))
+    assert {"", "0", "1"} <= styles <= {"", "0", "1", "36", "91"}  # plain, bold, cyan, and bright red
 
 
 def test_every_option_has_a_description() -> None:
