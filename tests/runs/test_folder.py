@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
@@ -244,12 +245,24 @@ def test_a_folder_that_is_created_again_on_a_full_disk_gets_all_lines_later(
     path.mkdir()
     with monkeypatch.context() as patch:
         patch.setattr(*((run_folder, "take_lock") if call == "lock" else (os, call)), full)
+        before = open_files()
         with pytest.raises(CheckpointError, match="No space left on device"):
             folder.sync()
+        assert open_files() == before
     folder.log({"step": 3})
     folder.sync()
     folder.close()
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]
+
+
+def open_files() -> list[int]:
+    """Return the descriptors of this process that are open, as far as a few hundred."""
+    found = []
+    for number in range(300):
+        with contextlib.suppress(OSError):
+            os.fstat(number)
+            found.append(number)
+    return found
 
 
 def full(*_: Any, **__: Any) -> Any:

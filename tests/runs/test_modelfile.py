@@ -20,7 +20,7 @@ from bevia_fast.config import ModelConfig
 from bevia_fast.data.tokenizer import Tokenizer
 from bevia_fast.errors import CheckpointError
 from bevia_fast.model.parameters import Parameters
-from bevia_fast.runs.modelfile import FORMAT_VERSION, load_model, save_model
+from bevia_fast.runs.modelfile import FORMAT_VERSION, load_model, load_trained, save_model
 from bevia_fast.runs.tensorfile import write_tensors
 
 ALPHABET = "\n abc\ud800"
@@ -120,6 +120,16 @@ def test_missing_and_foreign_files(tmp_path: Path) -> None:
 )
 def test_damaged_headers(tmp_path: Path, changes: dict[str, Any], words: list[str]) -> None:
     refused(saved(tmp_path / "m.safetensors", **changes), *words)
+
+
+@pytest.mark.parametrize(("step", "valid"), [(-1, False), (0, True), ((1 << 50) - 1, True), (1 << 50, False)])
+def test_the_step_is_from_0_to_below_2_to_the_50(tmp_path: Path, step: int, valid: bool) -> None:
+    path = saved(tmp_path / "model.safetensors", step=step)
+    if valid:
+        assert load_trained(path)[2] == step
+    else:
+        with pytest.raises(CheckpointError, match="its step is invalid"):
+            load_trained(path)
 
 
 def test_headers_that_are_not_json(tmp_path: Path) -> None:
