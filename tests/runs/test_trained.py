@@ -45,6 +45,7 @@ def test_the_options_of_a_run(run: Run, folder: Path) -> None:
 def test_a_run_that_ended_was_not_interrupted(run: Run) -> None:
     for each in (run, Run.load(run.folder, "numpy")):
         assert (each.step, each.interrupted) == (10, 0)
+    assert Run(run.folder, run.model, run.tokenizer).step == 0
 
 
 def test_options_of_another_version(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -104,6 +105,15 @@ class TestPowers:
         inp = np.array([-np.inf, np.inf, np.nan, 0.0, -0.0, tiny, -tiny, 1e30, -1e30, largest, -largest], dtype)
         wanted = np.array([0, np.inf, np.nan, 1, 1, 1, 1, np.inf, 0, np.inf, 0], dtype)
         np.testing.assert_array_equal(function(inp), wanted)
+
+
+@pytest.mark.parametrize(("steps", "degree"), [(1, 6), (16, 3)])
+def test_polynomials_are_as_good_as_chebyshev_nodes_allow(steps: int, degree: int) -> None:
+    """The error of interpolation of 2^f for |f| <= h, with n nodes, is at most 2^h (h ln 2)^n / (n! 2^(n - 1))."""
+    h, n = 1 / (2 * steps), degree + 1
+    fractions = np.linspace(-h, h, 10_001)
+    error = np.abs(np.polyval(exponential.EXP2_POLYNOMIAL[32, steps], fractions) - np.exp2(fractions))
+    assert error.max() <= 2**h * (h * math.log(2)) ** n / (math.factorial(n) * 2 ** (n - 1))
 
 
 def test_powers_of_two_are_exact(dtype: str) -> None:
