@@ -72,6 +72,8 @@ TESTS = {  # by the first pattern that matches; the quickest first, for the firs
     "kernels/*.py": "tests/kernels/test_contract.py tests/kernels/test_parameters.py",
     "bevia_fast/data/guessing.py": "tests/data/test_decoding.py",
     "bevia_fast/data/encoding.py": "tests/data/test_tokenfile.py tests/data/test_sources.py",
+    "bevia_fast/data/sources.py":
+        "tests/data/test_sources.py tests/data/test_selection.py tests/data/test_decoding.py",
     "bevia_fast/data/*.py": "tests/data/test_{stem}.py",
     "bevia_fast/runs/folder.py":
         "tests/runs/test_folder.py tests/training/test_saving.py tests/training/test_resume.py",

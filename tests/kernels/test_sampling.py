@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import Backend
+from bevia_fast.kernels.rng import uniform
 
 
 def draw(backend: Backend, logits: object, temperature: float, top_k: int, top_p: float, noise: float) -> int:
@@ -71,6 +72,12 @@ def test_a_logit_that_is_not_finite_is_told(backend: Backend, dtype: str, bad: f
         logits = np.zeros(3, dtype)
         logits[place] = bad
         assert draw(backend, logits, temperature, 0, 1.0, 0.5) == -1
+
+
+def test_the_numbers_to_draw_with_are_those_of_splitmix64() -> None:
+    """Its first numbers from the seed 1234567, as in the author's program (Vigna, public domain)."""
+    first = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431, 16408922859458223821]
+    assert [uniform(1234567, index) for index in range(5)] == [(number >> 11) / 2**53 for number in first]
 
 
 def test_both_backends_draw_the_same(dtype: str) -> None:

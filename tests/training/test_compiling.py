@@ -13,13 +13,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 from small_runs import TEXT
 
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import get_backend
+from bevia_fast.kernels.contract import Backend
+from bevia_fast.kernels.instruments import Listener
 from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
 from bevia_fast.training import compiling
@@ -149,6 +152,16 @@ def test_the_report_counts_the_operations_so_far_and_in_all(monkeypatch: pytest.
     assert (name, number) == ("decode_tokens", total)  # the last operation of all
     assert number > 10
     assert again == reported[0]
+
+
+def test_the_model_that_is_compiled_for_is_tiny_whatever_the_sizes() -> None:
+    """With the sizes of the model itself, this would take terabytes."""
+    noted = Listener(get_backend("numpy"))
+    compiling._use_every_kernel(
+        ModelConfig(vocab_size=1 << 16, ctx=1 << 20, dim=1 << 12, layers=1 << 10), cast(Backend, noted)
+    )
+    sizes = [each.size for _, arguments, _ in noted.called for each in arguments if isinstance(each, np.ndarray)]
+    assert max(sizes) <= 16 * 1024
 
 
 def test_no_second_process_is_started_where_it_would_not_help(monkeypatch: pytest.MonkeyPatch) -> None:

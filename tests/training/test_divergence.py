@@ -90,12 +90,13 @@ def test_with_recompute_the_current_layer_is_named(tmp_path: Path, monkeypatch: 
     """All layers share the arrays of attention, so an array alone does not tell the layer."""
     backend = get_backend("numpy")
     config = tiny_config(tmp_path, recompute=True)
-    model = replace(config.model, vocab_size=5, layers=4)
-    for operation, call, words in (
-        ("attention_forward", 3, "attended[1, 7, 7], which is nan after attention_forward at h.2"),
-        ("attention_forward", 5, "attended[1, 7, 7], which is nan after attention_forward at h.2"),  # recomputed
-        ("linear_forward", 5, "qkv[15, 23], which is nan after linear_forward with h.1.attn.c_attn.weight"),
-        ("attention_backward", 3, "dqkv[1, 7, 23], which is nan after attention_backward at h.1"),
+    two, four = (replace(config.model, vocab_size=5, layers=layers) for layers in (2, 4))
+    for model, operation, call, words in (
+        (two, "attention_forward", 1, "attended[1, 7, 7], which is nan after attention_forward at h.0"),
+        (four, "attention_forward", 3, "attended[1, 7, 7], which is nan after attention_forward at h.2"),
+        (four, "attention_forward", 5, "attended[1, 7, 7], which is nan after attention_forward at h.2"),  # recomputed
+        (four, "linear_forward", 5, "qkv[15, 23], which is nan after linear_forward with h.1.attn.c_attn.weight"),
+        (four, "attention_backward", 3, "dqkv[1, 7, 23], which is nan after attention_backward at h.1"),
     ):
         with monkeypatch.context() as patch:
             poison(patch, backend, operation, call)
