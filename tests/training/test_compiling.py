@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +23,7 @@ from small_runs import TEXT
 
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.contract import Backend
+from bevia_fast.kernels.contract import OPERATIONS, Backend
 from bevia_fast.kernels.instruments import Listener
 from bevia_fast.kernels.numba_jit._runtime import cache as kernel_cache
 from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
@@ -162,6 +164,29 @@ def test_the_model_that_is_compiled_for_is_tiny_whatever_the_sizes() -> None:
     )
     sizes = [each.size for _, arguments, _ in noted.called for each in arguments if isinstance(each, np.ndarray)]
     assert max(sizes) <= 16 * 1024
+
+
+def test_a_function_that_is_compiled_elsewhere_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only then does the second process end, for what the other one has begun may fail."""
+    numpy, calls = get_backend("numpy"), Counter[str]()
+
+    def busy_at_first(operation: str) -> Callable[..., None]:
+        def kernel(*_: object, **__: object) -> None:
+            calls[operation] += 1
+            if calls[operation] == 1:
+                raise kernel_cache.CompiledElsewhere
+
+        return kernel
+
+    backend = SimpleNamespace(name="numba", **{operation: busy_at_first(operation) for operation in OPERATIONS})
+    monkeypatch.setattr(compiling, "get_backend", lambda name: numpy if name == "numpy" else backend)
+    monkeypatch.setattr(kernel_cache, "POLL", 0)
+    monkeypatch.setattr(kernel_threads, "set_threads", lambda count: None)
+    noted = Listener(numpy)
+    compiling._use_every_kernel(ModelConfig(vocab_size=5), cast(Backend, noted))
+    compiling._compile([ModelConfig(vocab_size=5)])
+    wanted = Counter(operation for operation, _, _ in noted.called)
+    assert calls == {operation: count + 1 for operation, count in wanted.items()}
 
 
 def test_no_second_process_is_started_where_it_would_not_help(monkeypatch: pytest.MonkeyPatch) -> None:
