@@ -7,12 +7,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
 from .config import BackendName
 from .errors import ConfigError, reason, shown
-from .kernels import get_backend
+from .kernels import BACKENDS, get_backend
 from .kernels.contract import OPERATIONS, UNCHECKED, Backend
 from .kernels.memory import keep_freed_memory
 from .naming import option
@@ -26,8 +27,13 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
     on, see `kernels.memory.keep_freed_memory`. Raises ConfigError if the backend does not load or the threads are not
     available.
     """
+    if name not in BACKENDS:
+        raise ConfigError(f"{option('backend')} is {shown(repr(name), 60)}; it must be one of {', '.join(BACKENDS)}.")
+    count: Any = threads  # a Python caller may pass anything
+    if isinstance(count, bool) or not isinstance(count, Integral) or int(count) < 0:
+        raise ConfigError(f"{option('threads')} is {shown(repr(threads), 60)}; it must be an integer, at least 0.")
     if name == "numba":
-        require_numba()
+        require_numba(f"take {option('backend', 'numpy')}")
     try:
         backend = get_backend(name)
     except ImportError as error:
@@ -38,7 +44,7 @@ def open_backend(name: BackendName, threads: int = 0) -> Backend:
     from .kernels.numba_jit._runtime import threads as kernel_threads
 
     try:
-        count = kernel_threads.set_threads(threads or None)
+        count = kernel_threads.set_threads(int(threads) or None)
     except kernel_threads.LayerError as error:
         raise ConfigError(f"{error}.") from None
     except ValueError as error:
@@ -83,8 +89,11 @@ class OnThreads:
         return counted
 
 
-def require_numba() -> None:
-    """Import Numba and the kernels. Raises ConfigError, naming the variables, if NUMBA_* variables prevent that."""
+def require_numba(alternative: str = "") -> None:
+    """Import Numba and the kernels. Raises ConfigError, naming the variables, if NUMBA_* variables prevent that.
+
+    `alternative` says in a few words what would work without Numba.
+    """
     given = {name: value for name, value in os.environ.items() if name.startswith("NUMBA_")}
     if not given:
         return
@@ -97,7 +106,7 @@ def require_numba() -> None:
             if numba.config.DISABLE_JIT:
                 raise ConfigError(
                     f"NUMBA_DISABLE_JIT is {shown(given.get('NUMBA_DISABLE_JIT', 'set'), 60)}, so Numba compiles "
-                    f"nothing; unset it, or take {option('backend', 'numpy')}."
+                    f"nothing; unset it{f', or {alternative}' if alternative else ''}."
                 )
             get_backend("numba")
         except ConfigError:

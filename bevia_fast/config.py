@@ -11,14 +11,14 @@ import codecs
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from tyro.conf import Positional, Suppress, arg
 
-from .errors import ConfigError, escaped
+from .errors import ConfigError, escaped, shown
 from .naming import option
 
 __all__ = [
@@ -153,15 +153,14 @@ class TrainConfig:
     """Random seed of the weights, the order of batches, dropout and samples."""
 
     def __post_init__(self) -> None:
-        if isinstance(self.data, str | os.PathLike):  # an easy mistake, since a string is a sequence of strings
-            object.__setattr__(self, "data", (self.data,))
-        object.__setattr__(self, "data", tuple(str(path) for path in self.data))
-        if isinstance(self.glob, str):
-            object.__setattr__(self, "glob", (self.glob,))
-        object.__setattr__(self, "glob", tuple(str(pattern) for pattern in self.glob))
+        for name, kind in (("data", "paths"), ("glob", "patterns")):
+            object.__setattr__(self, name, _texts(name, getattr(self, name), kind))
         object.__setattr__(self, "encoding", _encoding_name(self.encoding))
         for name in ("out", "resume"):
-            object.__setattr__(self, name, str(getattr(self, name)))
+            if isinstance(getattr(self, name), os.PathLike):
+                object.__setattr__(self, name, str(getattr(self, name)))
+        if not isinstance(self.model, ModelConfig):
+            raise ConfigError(f"{option('model')} is {shown(repr(self.model), 60)}; it must be a ModelConfig.")
         _check_types(self)
         for name, least, most in (
             ("steps", 1, 1 << 40), ("batch", 1, 1 << 20), ("accumulate", 1, 1 << 20), ("warmup", 0, 1 << 40),
@@ -376,6 +375,18 @@ def _encoding_name(name: object) -> str:
             "cp1252 or gb18030."
         ) from None
     return found.name
+
+
+def _texts(name: str, value: Any, kind: str) -> tuple[str, ...]:
+    """Return one path or pattern, or a sequence of them, as a tuple of strings. Raises ConfigError."""
+    values = (value,) if isinstance(value, str | os.PathLike) else value  # a string is a sequence of strings, too
+    if isinstance(values, bytes) or not isinstance(values, Iterable):
+        raise ConfigError(f"{option(name)} is {shown(repr(value), 60)}; it must be a sequence of {kind}.")
+    values = tuple(values)
+    for each in values:
+        if not isinstance(each, str | os.PathLike):
+            raise ConfigError(f"{option(name)} has {shown(repr(each), 60)}; it must be a sequence of {kind}.")
+    return tuple(map(str, values))
 
 
 def _check_types(config: Any) -> None:

@@ -9,7 +9,7 @@ import itertools
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from html import escape
 from typing import Any
 
@@ -32,11 +32,13 @@ def describe_fields(kind: Any) -> None:
     Python does not keep the docstrings below fields, so they are read from the source; without it, nothing changes.
     """
     with contextlib.suppress(OSError, TypeError, SyntaxError, ValueError):
-        meanings = _field_docstrings(textwrap.dedent(inspect.getsource(kind)))
+        meanings = field_docstrings(kind)
+        if not meanings:
+            return
         names = {each.name for each in fields(kind)}
         parts = []
         for each in fields(kind):
-            text = inspect.cleandoc(meanings.get(each.name, ""))
+            text = meanings.get(each.name, "")
             part: Any = each.default_factory
             if not text and isinstance(part, type):
                 text = f"{part.__name__}: {inspect.getdoc(part)}"
@@ -44,13 +46,23 @@ def describe_fields(kind: Any) -> None:
         kind.__init__.__doc__ = "\n".join(parts)
 
 
-def _field_docstrings(source: str) -> dict[str, str]:
-    """Return the string below each field of the class that `source` defines."""
+def field_docstrings(kind: type) -> dict[str, str]:
+    """Return the string below each field of a dataclass, also of those that it inherits; none without the source."""
+    found: dict[str, str] = {}
+    for part in reversed(kind.__mro__):
+        if is_dataclass(part):
+            with contextlib.suppress(OSError, TypeError, SyntaxError):
+                found |= _docstrings_in(textwrap.dedent(inspect.getsource(part)))
+    return found
+
+
+def _docstrings_in(source: str) -> dict[str, str]:
     [body] = [node.body for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     found = {}
-    for node, following in itertools.pairwise(body):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(following, ast.Expr):
-            found[node.target.id] = str(ast.literal_eval(following.value))
+    for node, below in itertools.pairwise(body):
+        text = below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else None
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(text, str):
+            found[node.target.id] = inspect.cleandoc(text)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import stat
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import STANDARD
-from .errors import CheckpointError, UserError
+from .errors import CheckpointError, StoppedRun, UserError
 
 RUNS = "runs"  # the folder of the runs that have no name of their own
 # The names of a run's files. They are known here because a folder of text is read without its sample.txt.
@@ -193,8 +194,9 @@ def write_text(path: str, text: str) -> None:
 
 
 def write_to_standard_output(data: bytes) -> None:
-    """Write bytes to standard output. Raises UserError if it is closed, BrokenPipeError if nobody reads it."""
-    if sys.stdout is None:
+    """Write bytes to standard output. Raises UserError if it is closed, StoppedRun if they are not all written, and
+    BrokenPipeError if nobody reads them."""
+    if sys.stdout is None or isinstance(sys.stdout, Nowhere):
         raise UserError("Cannot write to standard output: it is closed.")
     sys.stdout.flush()
     try:
@@ -203,7 +205,14 @@ def write_to_standard_output(data: bytes) -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UserError(f"Cannot write to standard output: {error.strerror or error}.") from None
+        raise StoppedRun(f"Cannot write to standard output: {error.strerror or error}.") from None
+
+
+class Nowhere(io.TextIOWrapper):
+    """What stands in for a standard stream that is closed: what is printed is lost, and what is asked for refused."""
+
+    def __init__(self) -> None:
+        super().__init__(open(os.devnull, "wb"), encoding="utf-8")  # noqa: SIM115  # open until the exit
 
 
 def read_standard_input(what: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
+from .decorations import drawn
 from .machine import readable
 from .naming import command, resuming
 from .reporter import Record, Reporter
@@ -109,15 +110,17 @@ class NotebookReporter(Reporter):
         return " · ".join(parts)
 
     def _draw(self) -> None:
-        from .plots import draw_losses, png
+        def draw() -> bytes:
+            from .plots import draw_losses, png
+
+            return png(draw_losses(self._records))
 
         began = time.monotonic()
-        try:
-            self._picture = png(draw_losses(self._records))
-        except Exception as error:  # matplotlib's, of any kind: a picture must not end a run
-            self._notes.append(f"no picture: {error}")
+        picture = drawn("the picture of the losses", draw, self._notes.append)
+        if picture is None:
             self._draw_after = float("inf")
             return
+        self._picture = picture
         self._drawn = len(self._records)
         self._draw_after = time.monotonic() + SHARE * (time.monotonic() - began)
 

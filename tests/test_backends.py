@@ -76,6 +76,17 @@ def test_a_backend_on_threads_has_the_signatures_of_the_contract() -> None:
         assert inspect.signature(getattr(backend, name)) == inspect.signature(getattr(kernels, name))
 
 
+@pytest.mark.parametrize(("name", "threads", "words"), [
+    ("cuda", 0, "backend is 'cuda'; it must be one of numpy, numba."), (None, 0, "backend is None; it must be one of"),
+    ("numba", "2", "threads is '2'; it must be an integer, at least 0."), ("numba", True, "threads is True; it must"),
+    ("numba", -1, "threads is -1; it must"), ("numpy", 1.5, "threads is 1.5; it must"),
+])  # fmt: skip
+def test_what_is_no_backend_is_refused(name: Any, threads: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_backend(name, threads)
+    assert str(caught.value).startswith(words)
+
+
 def test_more_threads_than_there_are_are_refused() -> None:
     with pytest.raises(ConfigError, match="4096 is not available: 4096 threads are requested"):
         open_backend("numba", 4096)

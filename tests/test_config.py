@@ -31,6 +31,8 @@ BAD_TRAINING: list[dict[str, Any]] = [
     {"weight_decay": math.nan}, {"beta1": 1.0}, {"beta2": -0.1}, {"beta2": math.nan}, {"eps": 0.0},
     {"grad_clip": -1.0}, {"eval_every": 0}, {"eval_batches": -1}, {"sample_every": -1}, {"crosscheck_every": -1},
     {"threads": -1}, {"threads": 1 << 20}, {"seed": -1}, {"seed": 1 << 64}, {"backend": "torch"},
+    {"out": None}, {"out": 3}, {"resume": None}, {"data": b"a.txt"}, {"data": 3}, {"data": None}, {"data": [None]},
+    {"glob": None}, {"glob": ["*.md", 3]}, {"model": None}, {"model": {"dim": 16}},
 ]  # fmt: skip
 
 BAD_GENERATION: list[dict[str, Any]] = [

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 import pytest
 
 import bevia_fast
-from bevia_fast.describing import describe_fields, table
+from bevia_fast.describing import describe_fields, field_docstrings, table
 
 
 @pytest.mark.parametrize("name", ["TrainConfig", "ModelConfig", "GenerateConfig", "Run"])
@@ -55,7 +55,10 @@ def test_the_help_of_the_commands_is_as_before() -> None:
 def test_a_class_without_source_keeps_its_help() -> None:
     made: dict[str, type] = {"dataclass": dataclass}  # type: ignore[dict-item]
     exec("@dataclass\nclass Made:\n    field: int = 0\n    'Words.'\n", made)
+    before = made["Made"].__init__.__doc__  # type: ignore[misc]
     describe_fields(made["Made"])
+    assert made["Made"].__init__.__doc__ == before  # type: ignore[misc]
+    assert field_docstrings(made["Made"]) == {}
     assert made["Made"]().field == 0  # type: ignore[attr-defined]
 
 

@@ -64,6 +64,19 @@ def test_compiled_code_is_forgotten_with_what_it_depends_on() -> None:
     assert not dependents(ROOT / "kernels", "bevia_fast/data/corpus.py")
 
 
+def test_mutants_of_the_cache_keep_its_folder() -> None:
+    """Whether they lie before or behind what the tool itself changes there."""
+    text = (ROOT / mutate.CACHE).read_text(encoding="utf-8")
+    place = text.index("= all_versions() / _version()")
+    mutants = mutate.mutants_of(mutate.CACHE)
+    for mutant in (mutants[0], mutants[-1]):
+        changed = mutate.one_version(mutant.apply(text))
+        assert '= all_versions() / "m"' in changed
+        assert mutant.new in changed
+        ast.parse(changed)
+    assert mutants[0].start < place < mutants[-1].start
+
+
 def test_equivalent_mutants_have_reasons_and_exist() -> None:
     for (file, change), reason in equivalents().items():
         line = change.rpartition(": ")[0]

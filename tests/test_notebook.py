@@ -125,7 +125,7 @@ def test_a_picture_that_fails_is_a_note(tmp_path: Path, cell: Cell, monkeypatch:
     monkeypatch.setattr("bevia_fast.plots.draw_losses", fail)
     run = train(tiny_config(tmp_path), NotebookReporter())
     assert run.step == 10
-    assert cell.shown[-1].count("Note: no picture: no &lt;font&gt;") == 1
+    assert cell.shown[-1].count("Note: the picture of the losses cannot be drawn: no &lt;font&gt;.") == 1
     assert "<img" not in cell.shown[-1]
 
 

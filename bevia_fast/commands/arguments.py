@@ -34,7 +34,7 @@ from ..naming import on_the_command_line
 from .fields import command_options
 from .groups import NOT_PLANNED, filled, page
 from .hints import did_you_mean
-from .words import HELP, regular
+from .words import HELP, asks_for_help, regular
 
 PROG = "bevia-fast"
 FAINT = re.compile(r"\x1b\[(37;)?2m")  # what tyro writes before text that is dim, or white and dim
@@ -151,8 +151,8 @@ def command_tree() -> Any:
 def _parse_training(name: str, words: list[str]) -> Any:
     """Return the configuration of `train` or `plan`: a preset, a file or a run to resume, and options over it."""
     kind, asked = COMMANDS[name], f"{PROG} {name}"
-    helping = bool(HELP & set(words))
     known = command_options(kind)
+    helping = asks_for_help(words, known)
     if not helping:
         words = regular(words, known, asked, _owner)
     chosen, file, run = (_given(words, option) for option in ("--preset", "--config", "--resume"))
@@ -221,7 +221,8 @@ def _parse_measuring(name: str, arguments: list[str]) -> Any:
 
 def _fill(kind: type, asked: str, words: list[str]) -> Any:
     """Return the configuration `kind` of the command `asked` from the words that follow it."""
-    words = ["--help"] if HELP & set(words) else regular(words, command_options(kind), asked, _owner)
+    known = command_options(kind)
+    words = ["--help"] if asks_for_help(words, known) else regular(words, known, asked, _owner)
     return filled(kind, _tyro(page(kind), asked, words))
 
 

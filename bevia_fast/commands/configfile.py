@@ -17,14 +17,15 @@ import json
 import os
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ..config import ModelConfig, TrainConfig, preset, preset_name
+from ..config import STANDARD, ModelConfig, TrainConfig, preset, preset_name
 from ..errors import ConfigError, UserError, shown
-from ..files import CONFIG, is_folder, reading, refuse_nul, refuse_special
+from ..files import CONFIG, is_folder, read_standard_input, reading, refuse_nul, refuse_special
 from .fields import Option, command_options
 from .hints import did_you_mean, other_name
 
@@ -39,7 +40,7 @@ def read_config(name: str) -> TrainConfig:
     """
     path, text = _read(name)
     try:
-        found = json.loads(text) if path.suffix.lower() == ".json" else tomllib.loads(text)
+        found = json.loads(text, object_pairs_hook=_once) if path.suffix.lower() == ".json" else tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         kind = "JSON" if path.suffix.lower() == ".json" else "TOML"
         raise UserError(f"{shown(path)} is not {kind}: {shown(error)}.") from None
@@ -56,6 +57,8 @@ def read_config(name: str) -> TrainConfig:
         if option.field in given:
             raise UserError(f"{shown(path)} has two values of {option.field}.")
         given[option.field] = _typed(path, option, value)
+    if given.get("resume"):
+        raise UserError(f"{shown(path)} has resume, which a file cannot have: name the run with --resume.")
     try:
         return preset(preset_name(given.pop("preset", "laptop")), **given)
     except ConfigError as error:
@@ -63,6 +66,8 @@ def read_config(name: str) -> TrainConfig:
 
 
 def _read(name: str) -> tuple[Path, str]:
+    if name == STANDARD:
+        return Path("standard input"), read_standard_input("The file of options")
     refuse_nul(name, "a file of options")
     path = Path(name)
     with reading(path):
@@ -78,6 +83,15 @@ def _read(name: str) -> tuple[Path, str]:
         return path, content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{shown(path)} is not UTF-8: byte {error.start} is 0x{content[error.start]:02x}.") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON. Raises ValueError if a name is there twice, as TOML does."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    return found
 
 
 def _entries(path: Path, found: dict[str, Any]) -> Iterator[tuple[str, Any]]:

@@ -26,7 +26,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from ..config import TrainConfig
-from ..errors import counted, escaped
+from ..errors import counted, escaped, reason
 from ..machine import duration, readable
 from ..naming import command, resuming
 from ..reporter import Record, Reporter
@@ -54,11 +54,12 @@ READABLE = Theme({
 class Steadfast:
     """A stream that goes on when it cannot be written, as on a full disk: training is worth more than what it prints.
 
-    `problem` is the first failure. A reader that closes the pipe is none: that is an exception.
+    `problem` is the first failure. A reader that closes the pipe is none: that is an exception, unless the stream is
+    there `only_to_watch`.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self.problem = stream, ""
+    def __init__(self, stream: TextIO, only_to_watch: bool = False) -> None:
+        self._stream, self._only_to_watch, self.problem = stream, only_to_watch, ""
 
     def write(self, text: str) -> int:
         with self._trying():
@@ -73,10 +74,12 @@ class Steadfast:
     def _trying(self) -> Iterator[None]:
         try:
             yield
-        except BrokenPipeError:
-            raise
-        except OSError as error:
-            self.problem = self.problem or error.strerror or str(error)
+        except BrokenPipeError as error:
+            if not self._only_to_watch:
+                raise
+            self.problem = self.problem or reason(error)
+        except (OSError, ValueError) as error:  # ValueError: it was closed
+            self.problem = self.problem or getattr(error, "strerror", None) or reason(error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

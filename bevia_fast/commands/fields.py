@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import inspect
-import itertools
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -72,17 +68,3 @@ def _option(name: str, hint: Any) -> Option:
     choices = get_args(kind) if get_origin(kind) is Literal else ()
     option = f"--{named[0]}" if named else flag(name)
     return Option(name, option, str if choices else kind, choices, many, Positional in _notes(hint), hint)
-
-
-def descriptions(kind: type) -> dict[str, str]:
-    """Return the docstrings of a dataclass's fields, also of those that it inherits."""
-    found: dict[str, str] = {}
-    for part in reversed(kind.__mro__):
-        if is_dataclass(part):
-            body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body  # type: ignore[attr-defined]
-            for field, text in itertools.pairwise(body):
-                if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr):
-                    value = text.value.value if isinstance(text.value, ast.Constant) else None
-                    if isinstance(field.target, ast.Name) and isinstance(value, str):
-                        found[field.target.id] = inspect.cleandoc(value)
-    return found

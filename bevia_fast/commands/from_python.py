@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TextIO
 
 from ..config import OLD_PRESETS, PRESETS, ModelConfig, TrainConfig
 from ..errors import ConfigError, shown
@@ -96,9 +96,9 @@ def _shown_in_a_notebook() -> Reporter:
 
 
 def _shown_on_a_console() -> Reporter:
-    from rich.console import Console
+    from .console import ConsoleReporter, PlainConsole, Steadfast
 
-    from .console import ConsoleReporter
-
-    # on standard error, so that it does not mix with what the program prints
-    return ConsoleReporter(Console(stderr=True, highlight=False, markup=False))
+    stream: TextIO | None = sys.stderr  # so that it does not mix with what the program prints
+    if stream is None:  # a program without a console
+        return Reporter()
+    return ConsoleReporter(PlainConsole(file=Steadfast(stream, only_to_watch=True)))

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from .fields import bare, descriptions, own_fields
+from ..describing import field_docstrings
+from .fields import bare, own_fields
 
 # The heading under which a field stands, and the fields after it up to the next one that is named here. Without a
 # heading: the general options, at the top.
@@ -52,7 +53,7 @@ def page(kind: type, defaults: Any = None, left_out: Collection[str] = (), headi
 
 def _entries(kind: type, defaults: Any) -> Iterator[tuple[str, Any, Any]]:
     """Yield (name, type with its description, default) of each option, those of dataclasses inside it last."""
-    about = descriptions(kind)
+    about = field_docstrings(kind)
     declared = {each.name: each for each in fields(kind)}
     inside = []
     for name, hint in own_fields(kind):

@@ -1,8 +1,8 @@
 """The command line: from arguments to a configuration, from an error to an exit code.
 
 Exit codes: 0 success · 1 the numbers are wrong, the results are not all written, or something unexpected happened ·
-2 the request was invalid · 129 the terminal
-closed · 130 Ctrl-C · 141 the reader of a pipe went away · 143 terminated by a signal (128 + its number).
+2 the request was invalid · 129 the terminal closed · 130 Ctrl-C · 141 the reader of a pipe went away · 143 terminated
+by a signal (128 + its number).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import contextlib
 import importlib
 import io
 import os
+import re
 import sys
 import tempfile
 from typing import Any, TextIO
@@ -23,6 +24,7 @@ from ..config import (
     TrainConfig,
 )
 from ..errors import StoppedRun, UserError, escaped, reason
+from ..files import Nowhere
 from ..naming import on_the_command_line
 from .arguments import PROG, CompletionConfig, GenerateCommand, PlanCommand, parse
 
@@ -82,8 +84,8 @@ def _open_closed_streams() -> None:
             os.close(handle)
             break
         os.set_inheritable(handle, True)
-    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  # open until the exit
-    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout = sys.stdout or Nowhere()
+    sys.stderr = sys.stderr or Nowhere()
 
 
 def _flush(stream: TextIO) -> Exception | None:
@@ -166,7 +168,7 @@ def run(config: Any) -> int:
 
         limit_blas_threads(config)
         module = "profile" if type(config).__name__.startswith("Profile") else "bench"
-    if module not in OPENING and any(name.startswith("NUMBA_") for name in os.environ):
+    if module not in OPENING and type(config).__name__ not in WITHOUT and any(map(NUMBA.match, os.environ)):
         from ..backends import require_numba
 
         require_numba()
@@ -174,7 +176,9 @@ def run(config: Any) -> int:
     return code
 
 
-OPENING = ("train", "generate", "attention", "parameters")  # they use Numba, if at all, through `open_backend`
+NUMBA = re.compile("NUMBA_")
+OPENING = ("train", "plan", "generate", "attention", "parameters", "completion")  # Numba, if at all, by `open_backend`
+WITHOUT = ("BenchCompareConfig", "ProfileListConfig")  # parts of bench and profile that compute nothing
 
 _MODULES: dict[type, str] = {
     TrainConfig: "train",

@@ -24,6 +24,19 @@ LARGEST_EXPONENT = 30  # of an integer; every option's limit is far below
 LOOSE = ("--data", "--prompt")  # what a word without an option may be, if the command has that option
 
 
+def asks_for_help(words: list[str], known: dict[str, Option]) -> bool:
+    """Return whether -h or --help is among the words, other than as a value: `--prompt -h` is a text."""
+    before = ""
+    for word in words:
+        takes = before in known and known[before].kind is not bool and not known[before].many
+        if word == "--help" or (word in HELP and not takes):
+            return True
+        if word == "--":
+            return False
+        before = word
+    return False
+
+
 def regular(words: list[str], known: dict[str, Option], asked: str, owner: Owner) -> list[str]:
     """Return the words that follow the command `asked`, whose options are `known`, as said above.
 
@@ -98,13 +111,15 @@ def _sorted(
 
 
 def _is_option(word: str) -> bool:
-    """Return whether a word names an option: it begins with - and is neither a number nor - alone."""
-    return word.startswith("-") and word != "-" and not re.fullmatch(r"-(\.?\d.*|inf|nan)", word)
+    """Return whether a word names an option: it begins with - and is neither a number, nor a text, nor - alone."""
+    name = word.partition("=")[0]
+    return re.fullmatch(r"-\S+", name) is not None and not re.fullmatch(r"-(\.?\d.*|inf|nan)", word)
 
 
 def _refuse_missing(name: str, known: dict[str, Option], named: dict[str, list[str]]) -> None:
     if name and not named[name] and not known[name].many:
-        escape = f", such as {name}=--x if the value begins with --" if known[name].kind is str else ""
+        free = known[name].kind is str and not known[name].choices
+        escape = f", such as {name}=--x if the value begins with --" if free else ""
         raise UserError(f"{name} needs a value{escape}.")
 
 
@@ -114,7 +129,7 @@ def _place(loose: list[str], named: dict[str, list[str]], known: dict[str, Optio
     if not name:
         raise UserError(f"Unexpected argument {loose[0]!r}; see {asked} --help.")
     if known[name].many:
-        named[name] = loose + named.get(name, [])
+        named[name] = [_value(known[name], word) for word in loose] + named.get(name, [])
     elif len(loose) == 1 and name not in named:
         named[name] = loose
     elif name in named:
@@ -128,6 +143,8 @@ def _place(loose: list[str], named: dict[str, list[str]], known: dict[str, Optio
 
 def _value(option: Option, word: str) -> str:
     """Return a value as Python writes it. Raises UserError if the option cannot take it."""
+    if option.many and word.startswith("-") and word != "-":  # tyro would take it for an option
+        word = {"data": "./-", "glob": "[-]"}.get(option.field, "-") + word[1:]
     name = option.field.upper() if option.positional else option.option
     if option.choices:
         if set(option.choices) == set(PRESETS):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..errors import DataError
+from ..errors import DataError, counted
 from ..files import METRICS, SAMPLE, mode
 from ..naming import option
 
@@ -48,8 +48,7 @@ class Selection:
 
     def described(self) -> str:
         """Return what was taken and what was not, such as "2 files of books; ignored: 3 *.md and 1 hidden"."""
-        count = len(self.files)
-        taken = f"{count:,} file{'s' if count > 1 else ''} of {self.path}"
+        taken = f"{counted(len(self.files), 'file')} of {self.path}"
         return f"{taken}; ignored: {listed(self.ignored)} (see {option('glob')})" if self.ignored else taken
 
 
@@ -91,7 +90,7 @@ def listed(counts: Counter[str], most: int = SHOWN) -> str:
     kinds = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     parts = [f"{count:,} {PLURALS.get(kind, kind) if count > 1 else kind}" for kind, count in kinds[:most]]
     if len(kinds) > most:
-        parts.append(f"{sum(count for _, count in kinds[most:]):,} others")
+        parts.append(counted(sum(count for _, count in kinds[most:]), "other"))
     return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 from ..config import ModelConfig, TrainConfig
 from ..errors import CheckpointError, ConfigError
 from ..files import CONFIG, reading, refuse_nul, refuse_special
-from ..runs.modelfile import load_model
+from ..runs.modelfile import known_fields, load_model
 
 TAKEN = ("batch", "accumulate", "recompute")  # the options of a run, beside its model's, that decide about a step
 
@@ -35,7 +33,7 @@ def run_config(run: str) -> TrainConfig:
         data = path.read_bytes()
     try:
         found = json.loads(data.decode("utf-8"))
-        model = ModelConfig(**_known(ModelConfig, found["model"]))
+        model = ModelConfig(**known_fields(ModelConfig, found["model"]))
         config = TrainConfig(model=model, **{name: found[name] for name in TAKEN})
     except ConfigError as error:
         raise CheckpointError(f"{path} is not the configuration of a run: {error}") from None
@@ -44,9 +42,3 @@ def run_config(run: str) -> TrainConfig:
     if model.vocab_size < 1:
         raise CheckpointError(f"{path} does not say how many characters the text has.")
     return config
-
-
-def _known(kind: type, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options that a dataclass has; a later version may have written more."""
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in options.items() if name in names}

@@ -64,6 +64,11 @@ def load_trained(path: str | Path) -> tuple[Parameters, Tokenizer, int]:
     return parameters, tokenizer, step
 
 
+def known_fields(kind: type, found: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a dataclass from parsed JSON. An older version wrote fewer of them, a later one may more."""
+    return {each.name: found[each.name] for each in fields(kind) if each.name in found}
+
+
 def model_path(path: str | Path) -> Path:
     """Return the model file of a run folder, or `path` if it is a file. Raises CheckpointError if there is none."""
     path = Path(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +12,11 @@ from ..config import BackendName, GenerateConfig, ModelConfig, TrainConfig
 from ..data.tokenizer import Tokenizer
 from ..describing import table
 from ..errors import CheckpointError, ConfigError, shown
-from ..files import CONFIG, MODEL, is_folder, reading, refuse_special, writing
+from ..files import CONFIG, MODEL, is_folder, reading, refuse_nul, refuse_special, writing
 from ..model.gpt import GPT
 from ..model.writing import stream
 from .folder import read_metrics
-from .modelfile import load_trained, model_path, run_of, save_model
+from .modelfile import known_fields, load_trained, model_path, run_of, save_model
 
 if TYPE_CHECKING:
     from ..plots import Picture
@@ -57,8 +57,8 @@ class Run:
             content = path.read_bytes()
         try:
             found = json.loads(content)
-            model = ModelConfig(**_known(ModelConfig, found["model"]))
-            return TrainConfig(**{**_known(TrainConfig, found), "model": model})
+            model = ModelConfig(**known_fields(ModelConfig, found["model"]))
+            return TrainConfig(**{**known_fields(TrainConfig, found), "model": model})
         except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
             raise CheckpointError(f"{path} does not describe a run: {shown(error)}.") from None
 
@@ -84,6 +84,7 @@ class Run:
         Raises CheckpointError if that fails; an older file then stays.
         """
         path = Path(path)
+        refuse_nul(path, "a file")
         with writing(path):
             if is_folder(path):
                 path = path / MODEL
@@ -111,11 +112,6 @@ class Run:
         names = ("loss", "training loss"), ("val_loss", "validation loss")
         last = [(label, [record[name] for record in history if record.get(name) is not None]) for name, label in names]
         return [(label, f"{values[-1]:.4f} nats per character") for label, values in last if values]
-
-
-def _known(kind: type, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of a dataclass from parsed JSON; a run of an older version lacks some, which have defaults."""
-    return {each.name: found[each.name] for each in fields(kind) if each.name in found}
 
 
 def generate(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -76,6 +78,8 @@ def test_every_option_can_be_in_the_file(tmp_path: Path) -> None:
         default = next(vars(part).get(option.field) for part in (TrainConfig(), ModelConfig())
                        if option.field in vars(part))  # fmt: skip
         value: Any = values[option.kind.__name__]
+        if name == "--resume":
+            continue
         value = option.choices[-1] if option.choices else not default if option.kind is bool else value
         if name in ("--encoding", "--min-lr", "--ctx"):
             value = {"--encoding": "cp1252", "--min-lr": 1e-6, "--ctx": 7}[name]
@@ -134,6 +138,7 @@ def test_a_run_is_repeated_from_its_config(tmp_path: Path, named: str) -> None:
         ("a = " + "[" * 5000, "a.toml is not TOML: "),
         ("vocab_size = 5", "unknown option vocab_size"),
         ("config_file = 'b.toml'", "unknown option config_file"),
+        ("resume = 'runs/1'", "a.toml has resume, which a file cannot have: name the run with --resume."),
     ],
 )
 def test_errors_name_the_file_and_what_would_be_right(content: str, words: str) -> None:
@@ -141,16 +146,25 @@ def test_errors_name_the_file_and_what_would_be_right(content: str, words: str) 
     assert words in refused(["train", "--config", "a.toml"])
 
 
+def test_options_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"steps = 7\n")))
+    assert parse(["train", "--config", "-"]) == TrainConfig(steps=7)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"stepz = 7\n")))
+    assert refused(["train", "--config", "-"]).startswith("standard input has an unknown option stepz")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     Path("latin.toml").write_bytes(b"data = '\xe9.txt'")
     Path("big.toml").write_bytes(b"#" * (1 << 20) + b"\n#")
     Path("list.json").write_text("[]")
     Path("broken.json").write_text("{")
+    Path("twice.json").write_text('{"steps": 1, "steps": 3}')
     Path("deep.json").write_text("[" * 100_000)
     Path("recipe.yaml").write_text("steps: 5")
     Path("folder").mkdir()
     os.mkfifo("pipe.toml")
     for name, words in (
+        ("twice.json", "twice.json is not JSON: 'steps' is there twice."),
         ("none.toml", "Cannot read none.toml: No such file or directory."),
         ("folder", f"Cannot read {Path('folder/config.json')}: No such file or directory."),
         ("latin.toml", "latin.toml is not UTF-8: byte 8 is 0xe9."),

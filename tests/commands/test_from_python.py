@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,40 @@ def at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setenv("TERM", "xterm")
     return stream
+
+
+class Broken(io.StringIO):
+    """A terminal whose window is gone, or a file on a disk that is full."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def isatty(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "gone"), OSError(28, "full"), ValueError("closed")])
+def test_a_display_that_fails_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(sys, "stderr", Broken(error))
+    run = train(tiny_config(tmp_path), progress=True)
+    assert (run.step, run.interrupted) == (10, 0)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert train(tiny_config(tmp_path, "again"), progress=True).step == 10
+
+
+def test_no_text_is_dim_or_yellow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A light background hides both."""
+    terminal = at_a_terminal(monkeypatch)
+    monkeypatch.setattr("bevia_fast.commands.console.SHOW_AFTER", 0.0)
+    train(tiny_config(tmp_path))
+    assert "\x1b[" in terminal.getvalue()
+    assert not re.search(r"\x1b\[(\d+;)*(2|33|37)m", terminal.getvalue())
 
 
 def test_a_run_is_shown_in_a_terminal(

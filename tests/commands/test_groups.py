@@ -14,10 +14,11 @@ import pytest
 import tyro
 
 from bevia_fast.commands.arguments import COMMANDS, PlanCommand, TrainCommand, parse
-from bevia_fast.commands.fields import command_options, descriptions
+from bevia_fast.commands.fields import command_options
 from bevia_fast.commands.groups import HEADINGS, NOT_PLANNED, ORDER, filled, page
 from bevia_fast.commands.main import main
 from bevia_fast.config import ModelConfig, TrainConfig
+from bevia_fast.describing import field_docstrings
 from bevia_fast.planning.plan import make_plan
 
 
@@ -89,7 +90,7 @@ def test_help_can_be_read_on_a_light_background(monkeypatch: pytest.MonkeyPatch,
 
 def test_every_option_has_a_description() -> None:
     for kind in (TrainConfig, ModelConfig, *COMMANDS.values()):
-        about = descriptions(kind)
+        about = field_docstrings(kind)
         for field in fields(kind):
             assert field.name in about or field.name in ("model", "config", "preset"), (kind, field.name)
 

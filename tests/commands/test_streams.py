@@ -109,6 +109,12 @@ def test_a_run_goes_on_when_its_output_cannot_be_written() -> None:
     assert full.problem == "No space left on device"
     with pytest.raises(BrokenPipeError):
         Steadfast(Gone()).write("abc")
+    watched = Steadfast(Gone(), only_to_watch=True)
+    assert watched.write("abc") == 3
+    assert watched.problem
+    closed = io.StringIO()
+    closed.close()
+    assert Steadfast(closed).write("abc") == 3
     assert Steadfast(sys.stdout).isatty() == sys.stdout.isatty()
 
 
@@ -144,8 +150,27 @@ def test_commands_that_need_numba_say_so(place: Path, command: str) -> None:
     code, out, err = bevia(command, "", place, NUMBA_DISABLE_JIT="1")
     assert (code, out) == (2, "")
     assert err == (
-        "bevia-fast: error: NUMBA_DISABLE_JIT is 1, so Numba compiles nothing; unset it, or take --backend numpy.\n"
+        "bevia-fast: error: NUMBA_DISABLE_JIT is 1, so Numba compiles nothing; unset it.\n"
     )
+
+
+@pytest.mark.parametrize("command", ["list", "plan", "completion bash", "version"])
+def test_commands_that_need_no_numba_do_not_ask_for_it(place: Path, command: str) -> None:
+    code, out, err = bevia(COMMANDS.get(command, command), "", place, NUMBA_DISABLE_JIT="1")
+    assert (code, err) == (0, "")
+    assert out
+    if command == "plan":
+        code, out, err = bevia("plan --data text.txt --ctx 8", "", place, NUMBA_DISABLE_JIT="1")
+        assert (code, out) == (2, "")
+        assert err.endswith("so Numba compiles nothing; unset it, or take --backend numpy.\n")
+
+
+@pytest.mark.parametrize("command", [f"{COMMANDS['plan']} --json -", "attention run --prompt the --out -"])
+def test_what_is_asked_for_on_standard_output_is_not_lost_in_silence(place: Path, command: str) -> None:
+    for redirect, expected, why in ((">&-", 2, "it is closed"), (">/dev/full", 1, "No space left on device")):
+        code, out, err = bevia(command, redirect, place)
+        assert (code, out) == (expected, "")
+        assert err.endswith(f"bevia-fast: error: Cannot write to standard output: {why}.\n")
 
 
 HOMELESS = """

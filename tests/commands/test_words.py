@@ -41,6 +41,9 @@ def refused(line: list[str]) -> str:
         ("generate runs/1 -1", "generate runs/1 --prompt=-1"),
         ("generate -- -run", "generate ./-run"),
         ("train --out -run", "train --out=-run"),
+        ("train --data=-x.txt", "train --data ./-x.txt"),
+        ("train -- -x.txt -", "train --data ./-x.txt -"),
+        ("train --glob=-* --glob=*.md", "train --glob [-]* *.md"),
         ("attention runs/1 The", "attention runs/1 --prompt The"),
         ("train --min_lr 1e-5", "train --min-lr 1e-5"),
         ("train --preset seed", "train --preset tiny"),
@@ -62,6 +65,7 @@ def test_lines_that_mean_the_same(line: str, same: str) -> None:
         ("train --recompute=false", "--recompute takes no value; --no-recompute switches it off."),
         ("train --steps", "--steps needs a value."),
         ("train --out --steps 5", "--out needs a value, such as --out=--x if the value begins with --."),
+        ("train --preset", "--preset needs a value."),
         ("train --resume", "--resume needs a value"),
         ("train --resume=", "--resume needs a value"),
         ("-x train", "no option '-x' before the command; see bevia-fast --help."),
@@ -73,6 +77,13 @@ def test_lines_that_mean_the_same(line: str, same: str) -> None:
 )
 def test_one_sentence_says_what_would_be_right(line: str, words: str) -> None:
     assert words in refused(line.split())
+
+
+def test_a_text_may_begin_with_a_dash() -> None:
+    for words in (["generate", "r", "- a"], ["generate", "r", "--prompt", "- a"], ["generate", "r", "--prompt=- a"]):
+        assert parse(words).prompt == "- a"
+    assert parse(["generate", "r", "--prompt", "-h"]).prompt == "-h"
+    assert parse(["train", "--out", "-h", "--data", "x"]).out == "-h"
 
 
 # -------------------------------------------------------------------------------------------------------------- numbers

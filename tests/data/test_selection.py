@@ -95,6 +95,9 @@ def test_what_is_taken_and_what_is_not_is_said(tmp_path: Path) -> None:
 def test_many_kinds_are_summed_up(tmp_path: Path) -> None:
     folder = make(tmp_path, "a.txt", *(f"{number}.x{number}" for number in range(9)))
     assert select(folder).described().endswith("1 *.x4, 1 *.x5 and 3 others (see --glob)")
+    for number in (7, 8):
+        Path(folder, f"{number}.x{number}").unlink()
+    assert select(folder).described().endswith("1 *.x4, 1 *.x5 and 1 other (see --glob)")
 
 
 def test_a_link_to_nothing_is_said(tmp_path: Path) -> None:

@@ -187,7 +187,9 @@ def test_a_folder_that_is_created_again_gets_all_lines(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: No such file or directory"):
         folder.sync()
     path.mkdir()
+    before = open_files()
     folder.sync()
+    assert len(open_files()) == len(before)
     folder.log({"step": 3})
     folder.close()
     assert [record["step"] for record in read_metrics(path)] == [1, 2, 3]

@@ -155,6 +155,21 @@ def test_tensors_that_do_not_fit(tmp_path: Path) -> None:
     refused(saved(path, {"ln_f.bias": bad}), "ln_f.bias[4] is inf")
 
 
+@pytest.mark.parametrize(("end", "valid"), [("}", True), ("}  ", True), ("", False), (" ", False), ("} x", False),
+                                            ("}}", False), ("]", False), ("x}", False)])  # fmt: skip
+def test_the_end_of_the_header(tmp_path: Path, end: str, valid: bool) -> None:
+    path = saved(tmp_path / "m.safetensors")
+    whole = path.read_bytes()
+    size = 8 + int.from_bytes(whole[:8], "little")
+    header = whole[8:size].decode().rstrip(" ")
+    assert header.endswith("}")
+    path.write_bytes(signed(header[:-1] + end, whole[size:]))
+    if valid:
+        load_model(path)
+    else:
+        refused(path, "damaged")
+
+
 def test_any_cut_or_changed_byte_is_refused(tmp_path: Path) -> None:
     whole = saved(tmp_path / "whole.safetensors").read_bytes()
     path = tmp_path / "m.safetensors"

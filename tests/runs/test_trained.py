@@ -95,6 +95,8 @@ def test_a_saved_model_is_the_same(run: Run, tmp_path: Path) -> None:
     assert load_trained(run.folder)[2] == load_trained(tmp_path)[2] == 10
     with pytest.raises(CheckpointError):
         run.save(tmp_path / "nowhere" / "m.safetensors")
+    with pytest.raises(CheckpointError, match="NUL"):
+        run.save("x\0y")
     assert not (tmp_path / "nowhere").exists()
 
 

@@ -227,7 +227,10 @@ def test_a_spike_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     config = tiny_config(tmp_path, steps=80, save_every=1)
     train(config, reporter)
     assert [note.split(" to ")[0] for note in reporter.notes] == ["step 70: the loss jumped"]
-    assert [line["step"] for line in read_metrics(Path(config.out)) if "spike" in line] == [70]
+    [line] = [line for line in read_metrics(Path(config.out)) if "spike" in line]
+    assert line["step"] == 70
+    assert 4.0 < line["spike"] < 6.0  # above the usual loss
+    assert line["loss"] - line["spike"] > 1.0
 
 
 def test_a_spike_is_logged_even_if_it_cannot_be_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
