@@ -8,7 +8,8 @@
     [model]                  # may be left out: the names are unique
     dim = 96
 
-`--config -` reads TOML from standard input. From a run's config.json come the options that make the run anew: its folder and its way of resuming are left behind.
+`--config -` reads TOML from standard input. From a run's config.json come the options that make the run anew: its
+folder and its way of resuming are left behind.
 """
 
 from __future__ import annotations
