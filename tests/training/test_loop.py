@@ -218,6 +218,19 @@ def test_it_learns(config: TrainConfig, backend: Backend) -> None:
     assert "the " in generate(run, "the ", length=100, temperature=0.0)[4:]
 
 
+@pytest.mark.parametrize(("every", "steps"), [(0, []), (1, [1, 2, 3, 4, 5]), (2, [2, 4]), (3, [3]), (5, [5]), (6, [])])
+def test_samples_are_shown_every_so_many_steps(config: TrainConfig, every: int, steps: list[int]) -> None:
+    """And before the first step, unless there are none on the way, and after the last."""
+    found: list[int] = []
+
+    class Listening(Reporter):
+        def sample(self, step: int, text: str) -> None:
+            found.append(step)
+
+    train(replace(config, backend="numpy", sample_every=every), Listening())
+    assert found == [*([0] if every else []), *steps, 6]
+
+
 def test_evaluation_and_samples_do_not_change_the_run(config: TrainConfig, tmp_path: Path) -> None:
     plain = train(replace(config, eval_every=6))
     busy = train(replace(config, out=str(tmp_path / "busy"), eval_every=1, eval_batches=1, sample_every=1))

@@ -311,6 +311,14 @@ def test_a_folder_without_checkpoints_is_refused(tmp_path: Path) -> None:
         stored_config(tmp_path / "file")
 
 
+def test_a_folder_without_checkpoints_stays_as_it_is(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path)
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(CheckpointError, match="has no checkpoint to resume from"):
+        train(replace(config, out="", resume=str(tmp_path / "photos")))
+    assert list((tmp_path / "photos").iterdir()) == []
+
+
 def test_another_text_is_refused_unless_allowed(tmp_path: Path) -> None:
     run = train(tiny_config(tmp_path), Acting(5, interrupt))
     text = tmp_path / "text.txt"

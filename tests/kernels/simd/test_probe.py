@@ -5,10 +5,21 @@ from __future__ import annotations
 import re
 
 import numba
+import numpy as np
 import pytest
 
 from bevia_fast.kernels.numba_jit._runtime.target import TARGET
-from bevia_fast.kernels.numba_jit._simd.probe import CHAINS, multiply_add_chains
+from bevia_fast.kernels.numba_jit._simd.probe import CHAINS, _triad, multiply_add_chains
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_triad_computes_what_it_is_timed_for(dtype: str, threads: int) -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((2, 1003)).astype(dtype)
+    out, factor = np.full(1003, np.nan, dtype), np.dtype(dtype).type(0.75)
+    _triad(out, left, right, factor, 2, threads)
+    np.testing.assert_allclose(out, left + factor * right, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("real", [numba.float32, numba.float64])
