@@ -86,6 +86,9 @@ TESTS = {  # by the first pattern that matches; the quickest first, for the firs
     "bevia_fast/training/signals.py":
         "tests/training/test_signals.py tests/training/test_loop.py tests/test_platforms.py",
     "bevia_fast/training/diagnosis.py": "tests/training/test_divergence.py",
+    "bevia_fast/training/opening.py":
+        "tests/training/test_loop.py tests/training/test_divergence.py tests/training/test_resume.py "
+        "tests/runs/test_damage.py",
     "bevia_fast/training/schedule.py": "tests/training/test_schedule.py",
     "bevia_fast/training/step.py": "tests/training/test_loop.py tests/training/test_divergence.py",
     "bevia_fast/training/evaluation.py": "tests/training/test_loop.py tests/training/test_resume.py",
