@@ -138,6 +138,9 @@ class TrainConfig:
     On a slow disk the interval grows, so that saving takes at most 4 % of the time."""
     keep: int = 2
     """Checkpoints to keep; older ones are removed once a new one is complete."""
+    film: int = 16
+    """Steps whose weights are kept, for bevia-fast explore to show how the model came about.
+    They include the first and the last, and are closer together at the beginning. 0: none."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do if the loss or the gradient is not finite: stop, or skip the step and count it."""
     recompute: bool = False
@@ -167,7 +170,7 @@ class TrainConfig:
             ("steps", 1, 1 << 40), ("batch", 1, 1 << 20), ("accumulate", 1, 1 << 20), ("warmup", 0, 1 << 40),
             ("eval_every", 1, 1 << 40), ("eval_batches", 0, 1 << 40), ("sample_every", 0, 1 << 40),
             ("crosscheck_every", 0, 1 << 40), ("save_every", 0, 1 << 40), ("keep", 1, 1 << 20),
-            ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
+            ("film", 0, 1 << 10), ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
         ):  # fmt: skip
             check_range(self, name, least, most)
         for name in ("lr", "eps"):
