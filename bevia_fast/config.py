@@ -22,8 +22,8 @@ from .errors import ConfigError, escaped
 from .naming import option
 
 __all__ = [
-    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "GenerateConfig", "ModelConfig",
-    "ParametersConfig", "PresetName", "TrainConfig", "preset",
+    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
+    "ModelConfig", "ParametersConfig", "PresetName", "TrainConfig", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -275,6 +275,32 @@ class AttentionConfig:
 
     def __post_init__(self) -> None:
         picture_format(self.out)
+
+
+@dataclass(frozen=True)
+class ExploreConfig:
+    """Make a page in which a trained model can be looked at, in any browser and without a network."""
+
+    run: RunPath
+    """Run folder, model.safetensors file or checkpoint."""
+    prompt: Annotated[tuple[str, ...], arg(metavar="TEXT ...", help_behavior_hint=NONE)] = ()
+    """Texts to look at, each at most as long as the context; - reads one from standard input.
+    If omitted: three pieces of the run's validation text."""
+    out: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
+    """Page to write, - for standard output. If omitted: explorer.html in the run folder."""
+    open: bool = False
+    """Open the page in the browser."""
+    half: bool = False
+    """Store the numbers in half precision, for a page of about half the size."""
+    serve: bool = False
+    """Serve the page to the browsers of this machine until Ctrl-C, whatever its size; without --out, no file is
+    written."""
+    backend: BackendName = "numpy"
+    """Kernels to compute with."""
+
+    def __post_init__(self) -> None:
+        if isinstance(self.prompt, str):
+            object.__setattr__(self, "prompt", (self.prompt,))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from ..config import (
     AttentionConfig,
     CheckConfig,
     DoctorConfig,
+    ExploreConfig,
     ParametersConfig,
     TrainConfig,
 )
@@ -174,7 +175,7 @@ def run(config: Any) -> int:
     return code
 
 
-OPENING = ("train", "generate", "attention", "parameters")  # they use Numba, if at all, through `open_backend`
+OPENING = ("train", "generate", "explore", "attention", "parameters")  # they use Numba, if at all, through `open_backend`
 
 _MODULES: dict[type, str] = {
     TrainConfig: "train",
@@ -182,6 +183,7 @@ _MODULES: dict[type, str] = {
     GenerateCommand: "generate",
     CheckConfig: "check",
     DoctorConfig: "doctor",
+    ExploreConfig: "explore",
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
     CompletionConfig: "completion",
