@@ -37,13 +37,15 @@ if not os.path.isdir(os.path.join(os.path.dirname(__file__), "kernels")):
 
 __all__ = [
     "GPT", "Explorer", "GenerateConfig", "ModelConfig", "Parameters", "Reporter", "Run", "TensorBoardReporter",
-    "Tokenizer", "TrainConfig", "UserError", "explore", "generate", "get_backend", "open_backend", "preset", "resume", "train",
+    "Tokenizer", "TrainConfig", "UserError", "explore", "generate", "get_backend", "open_backend", "preset", "resume",
+    "train",
 ]  # fmt: skip
 
 _HOMES = {
-    "GPT": "model.gpt", "Explorer": "explorer.exploring", "explore": "explorer.exploring", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "model.parameters",
-    "Reporter": "reporter", "Run": "runs.trained", "TensorBoardReporter": "tensorboard", "Tokenizer": "data.tokenizer",
-    "TrainConfig": "config", "UserError": "errors", "generate": "runs.trained", "get_backend": "kernels",
+    "GPT": "model.gpt", "Explorer": "explorer.exploring", "GenerateConfig": "config", "ModelConfig": "config",
+    "Parameters": "model.parameters", "Reporter": "reporter", "Run": "runs.trained",
+    "TensorBoardReporter": "tensorboard", "Tokenizer": "data.tokenizer", "TrainConfig": "config",
+    "UserError": "errors", "explore": "explorer.exploring", "generate": "runs.trained", "get_backend": "kernels",
     "open_backend": "backends", "preset": "config", "resume": "runs.checkpoint", "train": "commands.from_python",
 }  # fmt: skip
 

@@ -293,14 +293,10 @@ class ExploreConfig:
     half: bool = False
     """Store the numbers in half precision, for a page of about half the size."""
     serve: bool = False
-    """Serve the page to the browsers of this machine until Ctrl-C, whatever its size; without --out, no file is
-    written."""
+    """Serve the page to the browsers of this machine until Ctrl-C, whatever its size.
+    Without --out, no file is written."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""
-
-    def __post_init__(self) -> None:
-        if isinstance(self.prompt, str):
-            object.__setattr__(self, "prompt", (self.prompt,))
 
 
 @dataclass(frozen=True)

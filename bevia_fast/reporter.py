@@ -22,8 +22,9 @@ class Reporter:
         train(TrainConfig(), Losses())
 
     A run calls `start`, `fact`, `compiling` and `compiled` before the first step; `step` for each one, and `sample`,
-    `note` and `interrupted` as they come; `saved`, `filmed` and `end` after the last. All are called in the Python thread that
-    trains, which waits for them. An exception that a method raises ends the run; what the last checkpoint has stays.
+    `note` and `interrupted` as they come; `saved`, `filmed` and `end` after the last. All are called in the Python
+    thread that trains, which waits for them. An exception that a method raises ends the run; what the last checkpoint
+    has stays.
     """
 
     def start(self, config: TrainConfig) -> None:

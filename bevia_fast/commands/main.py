@@ -175,7 +175,7 @@ def run(config: Any) -> int:
     return code
 
 
-OPENING = ("train", "generate", "explore", "attention", "parameters")  # they use Numba, if at all, through `open_backend`
+OPENING = ("train", "generate", "explore", "attention", "parameters")  # they open Numba, if at all
 
 _MODULES: dict[type, str] = {
     TrainConfig: "train",

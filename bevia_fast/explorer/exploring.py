@@ -17,6 +17,7 @@ from ..machine import readable, refuse_too_large
 from ..naming import option
 from ..planning.memory import map_bytes
 from ..reporter import Record
+from ..runs.checkpoint import versions
 from ..runs.trained import Run
 from .assembly import assemble
 from .encoding import Tensor, encode
@@ -150,13 +151,11 @@ def _tensors(run: Run, prompts: Sequence[Prompt]) -> Iterator[Tensor]:
 
 
 def _header(run: Run, prompts: Sequence[Prompt], steps: list[int], day: date) -> dict[str, Any]:
-    from .. import __version__
-
     c = run.model.config
     records = _records(run)
     at = {record["step"]: record for record in records}
     return {
-        "format": FORMAT, "program": f"bevia-fast {__version__}", "run": _name(run), "made": day.isoformat(),
+        "format": FORMAT, "program": f"bevia-fast {versions()['bevia-fast']}", "run": _name(run), "made": day.isoformat(),
         "backend": run.model.backend.name, "dtype": c.dtype, "step": run.step,
         "config": {
             "vocab": c.vocab_size, "ctx": c.ctx, "dim": c.dim, "layers": c.layers, "heads": c.heads,

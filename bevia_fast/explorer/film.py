@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from ..model.gpt import GPT
+from ..naming import option
 from ..runs.film import frames
 from ..runs.modelfile import load_trained
 from ..runs.trained import Run
@@ -61,7 +62,7 @@ def film(run: Run) -> tuple[list[tuple[int, Path]], str]:
     except CheckpointError as error:
         return [], f"The film cannot be shown: {error}"
     if not found:
-        return [], "This run has no film, so only its final model is shown; train with --film 16 to see how it came about."
+        return [], f"This run has no film, so only its last step is shown; {option('film', 16)} keeps one in training."
     return found, ""
 
 

@@ -107,6 +107,9 @@ def surprise(found: Trace) -> Array:
 
 def best(distribution: Array, count: int = BEST) -> tuple[Array, Array]:
     """Return the `count` likeliest tokens of distributions (..., V), and their probabilities, the likeliest first."""
+    if count == 1:
+        order = distribution.argmax(axis=-1)[..., None]
+        return order, np.take_along_axis(distribution, order, axis=-1)
     count = min(count, distribution.shape[-1])
     order = np.argsort(-distribution, axis=-1, kind="stable")[..., :count]
     return order, np.take_along_axis(distribution, order, axis=-1)

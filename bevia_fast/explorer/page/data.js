@@ -2,6 +2,9 @@
 
 // The data of the page: the header, and the tensors as bevia_fast/explorer/encoding.py stores them.
 
+/** What the page's scripts have in common: each adds an object to it. */
+const Bevia = /** @type {import("./types").Bevia} */ ({ views: {} });
+
 (() => {
   /** @typedef {import("./types").Header} Header */
   /** @typedef {import("./types").Entry} Entry */
