@@ -53,7 +53,8 @@ def scripts() -> list[str]:
     for name in SCRIPTS:
         place = files(__package__) / "page" / name
         if place.is_dir():
-            found += [each.read_text("utf-8") for each in sorted(place.iterdir(), key=lambda each: each.name)]
+            inside = sorted((each for each in place.iterdir() if each.name.endswith(".js")), key=lambda each: each.name)
+            found += [each.read_text("utf-8") for each in inside]
         elif place.is_file():
             found.append(place.read_text("utf-8"))
     return found

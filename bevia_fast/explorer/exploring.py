@@ -155,7 +155,8 @@ def _header(run: Run, prompts: Sequence[Prompt], steps: list[int], day: date) ->
     records = _records(run)
     at = {record["step"]: record for record in records}
     return {
-        "format": FORMAT, "program": f"bevia-fast {versions()['bevia-fast']}", "run": _name(run), "made": day.isoformat(),
+        "format": FORMAT, "program": f"bevia-fast {versions()['bevia-fast']}", "run": _name(run),
+        "made": day.isoformat(),
         "backend": run.model.backend.name, "dtype": c.dtype, "step": run.step,
         "config": {
             "vocab": c.vocab_size, "ctx": c.ctx, "dim": c.dim, "layers": c.layers, "heads": c.heads,
