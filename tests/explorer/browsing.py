@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,14 @@ from bevia_fast.runs.trained import Run
 
 REQUIRED = "BEVIA_FAST_BROWSER"  # CI sets it to "required": then a missing browser is a failure
 TEXT = "a cat sat on a mat"
+
+# Every kind of model.
+SIZES = [
+    {"norm": norm, "activation": activation, "tie": tie, "bias": bias, "heads": heads}
+    for norm, activation, tie, bias, heads in itertools.product(
+        ("pre", "post"), ("gelu", "relu"), (True, False), (True, False), (1, 2, 4)
+    )
+]
 
 
 @contextmanager

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from browsing import TEXT, array, opened, small_run
+from browsing import SIZES, TEXT, array, opened, small_run
 from stages import stages
 
 from bevia_fast import generate
@@ -18,13 +17,6 @@ from bevia_fast.explorer.tracing import lens, trace
 from bevia_fast.runs.trained import Run
 
 TOLERANCE = 1e-10  # of a stage's largest number
-
-SIZES = [
-    {"norm": norm, "activation": activation, "tie": tie, "bias": bias, "heads": heads}
-    for norm, activation, tie, bias, heads in itertools.product(
-        ("pre", "post"), ("gelu", "relu"), (True, False), (True, False), (1, 2, 4)
-    )
-]
 
 # Computes the first prompt twice: at once, and from 3 tokens on one by one.
 COMPUTE = """
