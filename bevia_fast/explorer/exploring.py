@@ -122,16 +122,12 @@ def _too_large(size: int, most: int, halved: int | None, prompts: int) -> str:
     """Say that a page is too large, and what helps."""
     helps = []
     if halved is not None and halved <= most:
-        helps.append(f"{option('half', True)} makes it {readable(halved)}")
+        helps.append(f"{option('half', True)} (it makes {readable(halved)})")
     if prompts > 1:
-        helps.append("fewer or shorter prompts make it smaller")
-    helps.append(f"{option('serve', True)} shows a page of any size from this machine")
-    return f"The page would have {readable(size)}; at most {readable(most)} open quickly. {_listed(helps)}."
-
-
-def _listed(parts: list[str]) -> str:
-    text = ", or ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
-    return text[:1].upper() + text[1:] if not text.startswith("--") else text
+        helps.append("fewer prompts")
+    helps.append("bevia-fast explore --serve, which shows a page of any size")
+    listed = ", or ".join([", ".join(helps[:-1]), helps[-1]] if len(helps) > 1 else helps)
+    return f"The page would have {readable(size)}; at most {readable(most)} open quickly. What helps: {listed}."
 
 
 def _tensors(run: Run, prompts: Sequence[Prompt]) -> Iterator[Tensor]:
