@@ -60,9 +60,9 @@ const Bevia = /** @type {import("./types").Bevia} */ ({ views: {} });
     return element.textContent || "";
   }
 
-  /** @param {string} text */
-  function fromBase64(text) {
-    const binary = atob(text);
+  /** @param {string} coded */
+  function fromBase64(coded) {
+    const binary = atob(coded);
     const bytes = new Uint8Array(binary.length);
     for (let i = 0; i < bytes.length; i++) bytes[i] = binary.charCodeAt(i);
     return bytes;

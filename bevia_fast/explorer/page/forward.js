@@ -269,7 +269,8 @@
       this.model = model;
       /** @type {number[]} */
       this.tokens = [];
-      this.embedding = this.final = this.logits = this.probabilities = new Float64Array(0);
+      const none = /** @type {Float64Array} */ (new Float64Array(0));
+      this.embedding = this.final = this.logits = this.probabilities = none;
       /** @type {BlockTrace[]} */
       this.blocks = Array.from({ length: model.config.layers }, emptyBlock);
       this.append(tokens);
@@ -419,11 +420,11 @@
     const old = Math.round(Math.sqrt(values.length / NH));
     const result = new Float64Array(NH * T * T);
     for (let row = 0; row < NH * old; row++) {
-      const head = Math.floor(row / old);
-      result.set(values.subarray(row * old, (row + 1) * old), (head * T + row % old) * T);
+      const h = Math.floor(row / old);
+      result.set(values.subarray(row * old, (row + 1) * old), (h * T + row % old) * T);
     }
     return result;
   }
 
-  Bevia.forward = { Model, Trace };
+  Bevia.forward = { Model };
 })();

@@ -21,8 +21,8 @@
     // added in the order of numpy_ref: one by one
     let total = 0;
     for (const weight of weights) total += weight;
-    let sum = 0;
-    order.forEach((token, place) => { sums[place] = sum += weights[token]; });
+    let soFar = 0;
+    order.forEach((token, place) => { sums[place] = soFar += weights[token]; });
     let count = order.length;
     if (topP < 1) {
       const kept = Math.min(sums.findIndex((sum) => sum >= topP * total), count - 1);
