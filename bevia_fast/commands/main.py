@@ -167,6 +167,11 @@ def run(config: Any) -> int:
 
         limit_blas_threads(config)
         module = "profile" if type(config).__name__.startswith("Profile") else "bench"
+    if module == "explore" and config.backend == "numpy" and "numpy" not in sys.modules:
+        # its products are so small that threads wait for each other longer than they compute
+        from ..measuring.competitor import set_blas_threads
+
+        set_blas_threads(1)
     if module not in OPENING and any(name.startswith("NUMBA_") for name in os.environ):
         from ..backends import require_numba
 

@@ -15,7 +15,7 @@ from typing import Any
 
 # In the order in which they run: each adds one object to the global `Bevia`, from the ones before it.
 NUMERICS = ("data.js", "rng.js", "sampling.js", "forward.js")
-SCRIPTS = (*NUMERICS, "state.js", "views", "tour.js", "page.js")  # a name without an ending is a folder
+SCRIPTS = (*NUMERICS, "parts", "state.js", "views", "tour.js", "page.js")  # a name without an ending is a folder
 MARKS = ("policy", "style", "header", "tensors", "scripts")
 
 

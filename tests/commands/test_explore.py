@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import in_a_process
 from small_runs import tiny_config
 
 from bevia_fast import Run, train
@@ -162,3 +163,24 @@ def test_serve_ends_with_control_c(
     line = capsys.readouterr().out.splitlines()[0]
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/  \([\d.]+ kB; Ctrl-C ends it\)", line)
     assert browsers == [line.split()[0]]
+
+
+def test_numpy_gets_one_thread(run: Run, tmp_path: Path) -> None:
+    """Its products are small: on a busy machine, two threads take ten times as long as one. Numba keeps its own."""
+    script = """
+import json, os, sys
+from bevia_fast.commands import main
+found = {}
+main._MODULES = dict.fromkeys(main._MODULES, "explore")
+class Module:
+    @staticmethod
+    def run(config):
+        found[config.backend] = os.environ.get("OPENBLAS_NUM_THREADS")
+        return 0
+main.importlib.import_module = lambda *names: Module
+os.environ.pop("OPENBLAS_NUM_THREADS", None)
+for backend in ("numba", "numpy"):
+    assert main.main(["explore", sys.argv[1], "--backend", backend]) == 0
+print(json.dumps(found))
+"""
+    assert in_a_process(script, str(run.folder)) == {"numba": None, "numpy": "1"}

@@ -1,5 +1,7 @@
 // The types of the page's scripts, for `tsc --checkJs`; nothing of this is in the page.
 
+import type { Parts } from "./views";
+
 export interface Config {
   vocab: number; ctx: number; dim: number; layers: number; heads: number; hidden: number;
   norm: "pre" | "post"; activation: "gelu" | "relu"; tie: boolean; bias: boolean; epsilon: number;
@@ -61,7 +63,7 @@ export interface Model {
 }
 
 /** The object that all scripts share. The views describe what they add in a file of their own. */
-export interface Bevia extends Numerics { state: any; views: any; tour: any }
+export interface Bevia extends Numerics, Parts {}
 
 export interface Numerics {
   data: { read(page: Document): Promise<Data> };
