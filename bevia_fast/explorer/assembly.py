@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 # In the order in which they run: each adds one object to the global `Bevia`, from the ones before it.
-NUMERICS = ("data.js", "rng.js", "sampling.js", "forward.js")
+NUMERICS = ("data.js", "rng.js", "sampling.js", "kernels.js", "forward.js")
 SCRIPTS = (*NUMERICS, "parts", "state.js", "views", "tour.js", "page.js")  # a name without an ending is a folder
 MARKS = ("policy", "style", "header", "tensors", "scripts")
 

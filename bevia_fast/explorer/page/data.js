@@ -3,7 +3,7 @@
 // The data of the page: the header, and the tensors as bevia_fast/explorer/encoding.py stores them.
 
 /** What the page's scripts have in common: each adds an object to it. */
-const Bevia = /** @type {import("./types").Bevia} */ ({ views: {} });
+const Bevia = /** @type {import("./types").Bevia} */ (/** @type {unknown} */ ({ views: {} }));
 
 (() => {
   /** @typedef {import("./types").Header} Header */

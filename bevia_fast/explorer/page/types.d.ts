@@ -65,6 +65,27 @@ export interface Model {
 /** The object that all scripts share. The views describe what they add in a file of their own. */
 export interface Bevia extends Numerics, Parts {}
 
+/** The weight and the bias of a linear layer or of a layer normalization. */
+export interface Affine { weight: Float64Array; bias: Float64Array | undefined }
+
+/** The kernels; kernels.js says what each argument is. They compute the rows from `first` on. */
+export interface Kernels {
+  add(out: Float64Array, a: Float64Array, b: Float64Array, C: number, first: number): void;
+  causalScores(
+    scores: Float64Array, scaled: Float64Array, q: Float64Array, k: Float64Array, NH: number, C: number, first: number,
+  ): void;
+  embedding(
+    out: Float64Array, tokens: number[], tokenTable: Float64Array, positionTable: Float64Array, C: number, first: number,
+  ): void;
+  gelu(x: number): number;
+  head(out: Float64Array, inp: Float64Array, weight: Float64Array, C: number, first: number): void;
+  layernorm(out: Float64Array, inp: Float64Array, affine: Affine, epsilon: number, first: number): void;
+  linear(out: Float64Array, inp: Float64Array, affine: Affine, C: number, first: number): void;
+  mix(out: Float64Array, weights: Float64Array, v: Float64Array, NH: number, C: number, first: number): void;
+  relu(x: number): number;
+  softmax(out: Float64Array, scores: Float64Array, width: number, height: number, first: number): void;
+}
+
 export interface Numerics {
   data: { read(page: Document): Promise<Data> };
   rng: {
@@ -76,5 +97,6 @@ export interface Numerics {
     draw(logits: Float64Array, options: Sampling, noise: number): number;
     probabilities(logits: Float64Array, options: Sampling): Float64Array;
   };
+  kernels: Kernels;
   forward: { Model: new (config: Config, weights: Record<string, Float64Array>) => Model };
 }

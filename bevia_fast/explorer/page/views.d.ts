@@ -67,10 +67,12 @@ export interface Scenes {
 }
 
 export interface App {
+  glyphs: Glyphs;
   data: Data; header: Header; state: State; scenes: Scenes; scene: Scene;
   set(change: Partial<State>): void;
   explain(number: string): void;
   announce(text: string): void;
+  redraw(): void;
   /** Colors the text as `position` looks, while the pointer is over it; -1 ends that. */
   hover(position: number): void;
   hovered: number;
