@@ -279,7 +279,7 @@ class AttentionConfig:
 
 @dataclass(frozen=True)
 class ExploreConfig:
-    """Make a page in which a trained model can be looked at, in any browser and without a network."""
+    """Make a page on which any browser shows how a trained model works."""
 
     run: RunPath
     """Run folder, model.safetensors file or checkpoint."""

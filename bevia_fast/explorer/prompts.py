@@ -23,7 +23,7 @@ Array = NDArray[Any]
 
 PIECES = 3  # of the validation text
 LENGTH = 48  # characters of a piece
-NEAR = 2048  # characters around a place in which a piece with many letters is sought
+SEARCHED = 1 << 14  # characters in the middle of each part of the text in which a piece is sought
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,21 @@ def _pieces(run: Run) -> list[Prompt]:
     if text.fingerprint != text_fingerprint(run.folder):
         raise DataError("it has changed since")
     validation = Corpus(text, run.tokenizer).validation
-    found = []
+    found: list[Prompt] = []
+    taken: set[str] = set()
     for index in range(PIECES):
-        middle = len(validation) * (2 * index + 1) // (2 * PIECES)
-        first = max(0, middle - NEAR // 2)
-        near = run.tokenizer.decode(validation[slice(first, first + NEAR)])
-        length = min(LENGTH, run.model.config.ctx, len(near))
-        start = _most_letters(near, length)
-        tokens = run.tokenizer.encode(near[start : start + length])
+        begin, end = (len(validation) * number // PIECES for number in (index, index + 1))
+        first = begin + max(0, (end - begin - SEARCHED) // 2)
+        part = run.tokenizer.decode(validation[slice(first, min(first + SEARCHED, end))])
+        if not part:  # the text has fewer characters than there are pieces
+            continue
+        length = min(LENGTH, run.model.config.ctx, len(part))
+        start = _most_letters(part, length, taken)
+        piece = part[start : start + length]
+        taken.add(piece)
         start += first + 1
-        found.append(Prompt(tokens, f"validation text, characters {start:,} to {start + length - 1:,}"))
+        origin = f"validation text, characters {start:,} to {start + length - 1:,}"
+        found.append(Prompt(run.tokenizer.encode(piece), origin))
     return found
 
 
@@ -90,12 +95,16 @@ def _refuse_streams(config: TrainConfig) -> None:
         raise DataError("it came from a stream")
 
 
-def _most_letters(text: str, length: int) -> int:
-    """Return where the piece with the most letters begins, of those that begin with a word: it is not a table."""
+def _most_letters(text: str, length: int, taken: set[str]) -> int:
+    """Return where the piece with the most letters begins, of those that begin with a word and are not `taken`.
+
+    A piece with many letters is not a table; and a text may repeat itself.
+    """
     letters = np.cumsum([0, *(char.isalpha() for char in text)])
     inside = letters[length:] - letters[:-length]
-    starts = [0, *(place for place in range(1, len(inside)) if text[place].isalpha() and text[place - 1].isspace())]
-    return max(starts, key=lambda start: int(inside[start]))
+    starts = [place for place in range(1, len(inside)) if text[place].isalpha() and text[place - 1].isspace()]
+    fresh = [place for place in starts if text[place : place + length] not in taken]
+    return max(fresh or starts or [0], key=lambda start: int(inside[start]))
 
 
 def _written(run: Run) -> list[Prompt]:

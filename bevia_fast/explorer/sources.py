@@ -67,6 +67,10 @@ ANCHORS: dict[str, Anchor] = {
         "p[v] = exp(logit[v] - max) / sum of exp(logit - max)",
         "attention", "softmax", "return exponentials / total",
     ),
+    "sampling": Anchor(
+        "p[v] = exp((logit[v] - max) / temperature) / sum over the kept characters",
+        "sampling", "sample_token", "weights[order] = [math.exp(score) for score in scores[order]]",
+    ),
     "surprise": Anchor(
         "surprise = -log p[next character]",
         "cross_entropy", "cross_entropy", "losses[...] = np.log(total) - shifted[rows, targets]",

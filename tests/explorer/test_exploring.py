@@ -66,7 +66,7 @@ def test_the_usual_prompts_are_pieces_of_the_validation_text(run: Run) -> None:
 
 
 def test_a_piece_is_of_words(tmp_path: Path) -> None:
-    """Of the pieces near its place, the one with the most letters, from the beginning of a word."""
+    """Of each third, the one with the most letters, from the beginning of a word."""
     table = "| 1 | 22 | 333 | 4 |\n" * 400
     text = table + "and here it says what all of these numbers mean to us\n" + table
     config = tiny_config(tmp_path, steps=1, model=replace(tiny_model(), ctx=64))
@@ -74,6 +74,25 @@ def test_a_piece_is_of_words(tmp_path: Path) -> None:
     found, _ = usual(train(config))
     words = "and here it says what all of these numbers mean"
     assert any(words in Run.load(config.out, "numpy").tokenizer.decode(prompt.tokens) for prompt in found)
+
+
+def test_a_text_that_is_hardly_long_enough(tmp_path: Path) -> None:
+    """Two characters for validation are fewer than the three pieces."""
+    config = tiny_config(tmp_path, steps=1, model=replace(tiny_model(), ctx=1))
+    Path(config.data[0]).write_text("ab" * 10)
+    found, note = usual(train(config))
+    assert note == ""
+    assert [prompt.origin for prompt in found] == [
+        f"validation text, characters {place} to {place}" for place in (1, 2)
+    ]
+    assert len(header(explore(config.out).html)["prompts"]) == 2
+
+
+def test_pieces_differ_even_if_the_text_repeats_itself(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, steps=1, model=replace(tiny_model(), ctx=32))
+    Path(config.data[0]).write_text("all of these words are here again and again\n" * 1000)
+    run = train(config)
+    assert len({run.tokenizer.decode(prompt.tokens) for prompt in usual(run)[0]}) == 3
 
 
 @pytest.mark.parametrize("change", ["moved", "changed", "piped", "without checkpoints", "without options"])
