@@ -23,7 +23,7 @@ BEGINS = 0.01
 def film_steps(steps: int, frames: int) -> list[int]:
     """Return the steps of a run that its film shows: step 0, the last one, and others between them, evenly in log step.
 
-    There are `frames` of them, or all steps if there are fewer. One frame shows the last step.
+    There are `frames` of them, or fewer if the run has few steps. One frame shows the last step.
     """
     if frames < 2:
         return [steps] * frames
