@@ -13,15 +13,16 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-# In the order in which they run: each adds one object to the global `Bevia`, from the ones before it.
+# In the order in which they run: each adds one object to the global `Bevia`, from the ones before it. A name without an
+# ending is a folder.
 NUMERICS = ("data.js", "rng.js", "sampling.js", "kernels.js", "forward.js")
-SCRIPTS = (*NUMERICS, "parts", "state.js", "views", "tour.js", "page.js")  # a name without an ending is a folder
+SCRIPTS = (*NUMERICS, "dom.js", "glyphs.js", "parts", "state.js", "views", "tour.js", "page.js")
 MARKS = ("policy", "style", "header", "tensors", "scripts")
 
 
 def assemble(header: dict[str, Any], tensors: str) -> str:
     """Return the page for a header, and tensors in base64 (see `encoding`)."""
-    style, programs = asset("style.css"), scripts()
+    style, programs = lean(asset("style.css")), scripts()
     policy = (
         f"default-src 'none'; script-src {' '.join(map(_hash, programs))}; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -48,7 +49,7 @@ def inert(value: Any) -> str:
 
 
 def scripts() -> list[str]:
-    """Return the text of each of the page's scripts, in the order in which they run."""
+    """Return the text of each of the page's scripts, in the order in which they run, without its comments."""
     found = []
     for name in SCRIPTS:
         place = files(__package__) / "page" / name
@@ -57,7 +58,26 @@ def scripts() -> list[str]:
             found += [each.read_text("utf-8") for each in inside]
         elif place.is_file():
             found.append(place.read_text("utf-8"))
-    return found
+    return [lean(program) for program in found]
+
+
+def lean(text: str) -> str:
+    """Return a script or a style sheet without indentation, empty lines, and comments that have lines of their own.
+
+    Raises ValueError where that would change the program: for code beside a block comment's end, and for a template
+    that goes over lines.
+    """
+    kept, inside = [], False
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if inside or line.startswith("/*"):
+            if "*/" in line.removesuffix("*/"):
+                raise ValueError(f"line {number} has code beside a comment: {line}")
+            inside = not line.endswith("*/")
+        elif line and not line.startswith("//"):
+            if line.count("`") % 2:
+                raise ValueError(f"line {number} begins or ends a template of several lines: {line}")
+            kept.append(line)
+    return "\n".join(kept) + "\n"
 
 
 @cache
