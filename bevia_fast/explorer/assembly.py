@@ -64,19 +64,19 @@ def scripts() -> list[str]:
 def lean(text: str) -> str:
     """Return a script or a style sheet without indentation, empty lines, and comments that have lines of their own.
 
-    Raises ValueError where that would change the program: for code beside a block comment's end, and for a template
-    that goes over lines.
+    Lines inside of a template, from one backtick to the next, stay as they are. Raises ValueError for code beside the
+    end of a block comment.
     """
-    kept, inside = [], False
-    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
-        if inside or line.startswith("/*"):
-            if "*/" in line.removesuffix("*/"):
-                raise ValueError(f"line {number} has code beside a comment: {line}")
-            inside = not line.endswith("*/")
-        elif line and not line.startswith("//"):
-            if line.count("`") % 2:
-                raise ValueError(f"line {number} begins or ends a template of several lines: {line}")
-            kept.append(line)
+    kept, comment, template = [], False, False
+    for number, line in enumerate(text.split("\n"), 1):
+        bare = line.strip()
+        if not template and (comment or bare.startswith("/*")):
+            if "*/" in bare.removesuffix("*/"):
+                raise ValueError(f"line {number} has code beside a comment: {bare}")
+            comment = not bare.endswith("*/")
+        elif template or (bare and not bare.startswith("//")):
+            kept.append(line if template else line.lstrip())
+            template ^= line.count("`") % 2 == 1
     return "\n".join(kept) + "\n"
 
 
