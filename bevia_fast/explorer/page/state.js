@@ -34,9 +34,10 @@
   function fitting(state, header) {
     const { layers, heads, vocab, ctx } = header.config;
     const start = initial(header);
-    const text = whole(state.text, -1, header.prompts.length - 1, start.text);
     const typed = state.typed.filter((token) => Number.isInteger(token) && token >= 0 && token < vocab).slice(0, LONGEST);
-    const length = (text < 0 ? 1 : header.prompts[text].tokens.length) + typed.length;
+    let text = whole(state.text, -2, header.prompts.length - 1, start.text);
+    if (text === -2 && !typed.length) text = -1;
+    const length = (text === -2 ? 0 : text < 0 ? 1 : header.prompts[text].tokens.length) + typed.length;
     const frames = Math.max(1, header.film.length);
     return {
       view: VIEWS.includes(state.view) ? state.view : start.view,

@@ -7,7 +7,7 @@ export type ViewName = "read" | "attention" | "stream" | "embeddings" | "film" |
 /** What one looks at: the shared cursor and every setting. All of it is in the address, behind the #. */
 export interface State {
   view: ViewName;
-  /** Number of the prompt; -1 is the blank page. */
+  /** Number of the prompt; -1 is the blank page, -2 is nothing but what was typed. */
   text: number;
   /** What was typed or written after the prompt. */
   typed: number[];
@@ -63,6 +63,7 @@ export interface Scenes {
   model(): Model;
   of(state: State): Scene;
   at(state: State, frame: number): Scene;
+  base(text: number): number[];
   tokens(state: State): number[];
 }
 

@@ -25,7 +25,7 @@
       show(app, Number(nodes.slider.value));
     });
     nodes.play.addEventListener("click", () => play(app));
-    byId("film-bar").append(nodes.play, nodes.slider, nodes.text);
+    byId("film-bar").append(el("h2", {}, "Film"), nodes.play, nodes.slider, nodes.text);
   }
 
   /**
@@ -83,7 +83,7 @@
     nodes.slider.setAttribute("aria-valuetext", describe(app, app.state.frame));
     label(nodes.play);
     const end = app.state.frame === app.last;
-    put(nodes.text, `${end ? "after" : "in"} training: ${describe(app, app.state.frame)}`);
+    put(nodes.text, `${describe(app, app.state.frame)}${end ? " · the end" : ""}`);
   }
 
   /** @param {HTMLElement} button */

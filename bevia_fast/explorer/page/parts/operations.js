@@ -20,6 +20,9 @@
     };
   });
 
+  /** @param {number} share */
+  const percent = (share) => `= ${f(100 * share, 3)} %`;
+
   /**
    * The address of the stream before a block.
    * @param {number} l
@@ -84,7 +87,7 @@
     const found = share(row, j);
     return {
       title: "Attention weight", of: `${head(l, h)}: how much ${at(x, t)} looks at ${at(x, j)}`,
-      value: found.value, unit: "of 1", formula: "", operation: "softmax", filled: j > t ? "exp(−∞) / …" : found.filled,
+      value: found.value, unit: percent(found.value), formula: "", operation: "softmax", filled: j > t ? "exp(−∞) / …" : found.filled,
       parts: [
         { label: "scaled score", value: row[j], ref: `scaled.${l}.${h}.${t}.${j}` },
         { label: "max: the largest score of the row", value: found.top, ref: `scaled.${l}.${h}.${t}.${row.indexOf(found.top)}` },
@@ -214,7 +217,7 @@
     const row = x.trace.logits.subarray(t * x.V, (t + 1) * x.V);
     const found = share(row, v);
     return {
-      title: "Probability", of: `that “${x.app.glyphs.signs[v]}” comes after ${at(x, t)}`, value: found.value, unit: "of 1",
+      title: "Probability", of: `that “${x.app.glyphs.signs[v]}” comes after ${at(x, t)}`, value: found.value, unit: percent(found.value),
       formula: "", operation: "probabilities", filled: found.filled,
       parts: [
         { label: "logit", value: row[v], ref: `logit.${t}.${v}` },
@@ -233,7 +236,7 @@
     const total = kept.reduce((all, token) => all + Math.exp((row[token] - top) / temperature), 0);
     return {
       title: "Probability of being drawn", of: `“${x.app.glyphs.signs[v]}” after ${at(x, t)}, with the sliders as they are`,
-      value: p[v], unit: "of 1", operation: "sampling",
+      value: p[v], unit: percent(p[v]), operation: "sampling",
       formula: "p[v] = exp((logit[v] − max) / temperature) / sum over the characters that are kept",
       filled: temperature === 0 ? "temperature 0 always takes the largest logit"
         : p[v] === 0 ? "cut off by top-k or top-p" : `exp((${f(row[v])} − ${g(top)}) / ${f(temperature, 3)}) / ${f(total)}`,
@@ -271,7 +274,7 @@
     const row = stream.subarray(t * x.C, (t + 1) * x.C);
     const largest = Array.from(row.keys()).sort((a, b) => Math.abs(row[b]) - Math.abs(row[a])).slice(0, 4);
     return {
-      title: "Logit lens", of: `“${x.app.glyphs.signs[v]}” after ${at(x, t)}, as guessed right after ${place}`, value: p[v], unit: "of 1",
+      title: "Logit lens", of: `“${x.app.glyphs.signs[v]}” after ${at(x, t)}, as guessed right after ${place}`, value: p[v], unit: percent(p[v]),
       formula: "p = softmax(ln_f(stream) @ head)", operation: "final_norm",
       filled: `softmax(ln_f([${Array.from(row.subarray(0, 3)).map((value) => f(value)).join(", ")}, … ${x.C} numbers]) @ head)[${v}]`,
       parts: largest.map((c) => ({
@@ -279,6 +282,22 @@
         ref: s === 0 ? `embedding.${t}.${c}` : `${s % 2 ? "stream1" : "stream2"}.${l}.${t}.${c}`,
       })),
       note: "The model never uses this number: the lens takes an early stage as if it were the last one.",
+    };
+  });
+
+  define("cosine", "vv", ({ app, C, W }, a, b) => {
+    const table = W["wte.weight"];
+    const [one, other] = [a, b].map((v) => table.subarray(v * C, (v + 1) * C));
+    const found = terms(`The largest of ${C} products`, [`embedding of “${app.glyphs.signs[a]}”`, `of “${app.glyphs.signs[b]}”`], C,
+      (c) => ({ label: `channel ${c}`, a: one[c], b: other[c] }));
+    const product = one.reduce((total, x, c) => total + x * other[c], 0);
+    const [left, right] = [one, other].map((row) => Math.hypot(...row));
+    return {
+      title: "Cosine", of: `of the embeddings of “${app.glyphs.signs[a]}” and “${app.glyphs.signs[b]}”`,
+      value: Bevia.views.embeddings.cosine(table, a, b, C), unit: "from −1 to 1", operation: "",
+      formula: "cosine = a · b / (|a| |b|)", filled: `${f(product)} / (${f(left)} · ${f(right)})`,
+      parts: [{ label: "length of a", value: left }, { label: "length of b", value: right }], terms: found,
+      note: "The page computes it from the learned embeddings; the model itself does not.",
     };
   });
 

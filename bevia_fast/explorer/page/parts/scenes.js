@@ -32,9 +32,18 @@
       return made;
     }
 
+    /**
+     * Return what a text begins with: a prompt; for the blank page (-1) a newline, as `generate` does; or nothing (-2).
+     * @param {number} text
+     */
+    function base(text) {
+      if (text === -2) return [];
+      return text < 0 ? [newline] : header.prompts[text].tokens;
+    }
+
     /** @param {State} state */
     function tokens(state) {
-      return [...(state.text < 0 ? [newline] : header.prompts[state.text].tokens), ...state.typed];
+      return [...base(state.text), ...state.typed];
     }
 
     /**
@@ -73,7 +82,7 @@
       return typed(traced(all.slice(start)), all.slice(0, start), last);
     }
 
-    return { model, tokens, at, of: (state) => at(state, state.frame) };
+    return { model, base, tokens, at, of: (state) => at(state, state.frame) };
   }
 
   /**

@@ -23,6 +23,7 @@
     low: el("span"), high: el("span"), meaning: el("span", { class: "meaning" }),
     readout: el("p", { class: "readout" }),
     blind: el("span", { class: "blind" }),
+    guess: el("span", { class: "blind-guess" }, "a blind guess"),
     typing: el("input", {
       id: "typing", type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false",
       placeholder: "type here, and the model reads along",
@@ -54,10 +55,9 @@
     byId("text-card").append(
       el("div", { class: "row" },
         el("h2", { id: "text-title" }, "The text"), nodes.select, nodes.origin,
-        el("div", { class: "legend" }, nodes.meaning, nodes.low, el("span", { class: "ramp" }, nodes.legend, nodes.blind), nodes.high)),
+        el("div", { class: "legend" }, nodes.meaning, nodes.low, el("span", { class: "ramp" }, nodes.legend, nodes.blind), nodes.high, nodes.guess)),
       el("div", { class: "page", dir: "ltr" }, nodes.before, nodes.characters),
-      nodes.readout,
-      el("div", { class: "row typing" }, el("label", { for: "typing" }, "Continue it"), nodes.typing, nodes.refused));
+      el("div", { class: "row typing" }, nodes.readout, el("label", { for: "typing" }, "Continue it"), nodes.typing, nodes.refused));
   }
 
   /**
@@ -74,7 +74,7 @@
    */
   function choose(app, element) {
     const at = Number(element.dataset.at);
-    app.set({ at, token: -1, ...(at > 0 && app.state.view === "read" ? { number: `surprise.${at}` } : {}) });
+    app.set({ at, token: -1 });
   }
 
   /**
@@ -98,10 +98,10 @@
    * @param {number[]} typed
    */
   function extend(app, typed) {
-    const base = app.state.text < 0 ? 1 : app.header.prompts[app.state.text].tokens.length;
-    const length = base + typed.length;
+    const text = app.state.text === -2 && !typed.length ? -1 : app.state.text;
+    const length = app.scenes.base(text).length + typed.length;
     app.set({
-      typed, frame: app.last, number: "",
+      text, typed, frame: app.last, number: "",
       at: length - Bevia.scenes.windowStart(length, app.header.config.ctx) - 1,
     });
   }
@@ -109,7 +109,7 @@
   /** @param {App} app */
   function update(app) {
     const { scene, state, glyphs } = app;
-    nodes.select.value = String(state.text);
+    nodes.select.value = String(Math.max(-1, state.text));
     const origin = state.text < 0 ? "a blank page" : app.header.prompts[state.text].origin;
     put(nodes.origin, `${state.typed.length ? "continued by you" : origin} · ${WHOSE[scene.kind]}`);
     const continued = glyphs.decode(state.typed);
@@ -122,6 +122,9 @@
     const most = Math.ceil(Math.log(app.header.config.vocab));
     const T = scene.tokens.length;
     const weights = scene.weights(state.layer);
+    // shades of a row go up to its largest weight, or an even row would be hardly visible
+    let strongest = 1e-9;
+    for (let at = 0; at <= from; at++) strongest = Math.max(strongest, weights[(state.head * T + from) * T + at]);
     cells.forEach((cell, at) => {
       const token = scene.tokens[at];
       const text = glyphs.signs[token];
@@ -130,7 +133,7 @@
       cell.classList.toggle("wide", text.length > 2);
       cell.classList.toggle("turn", glyphs.texts[token] === "\n");
       const weight = weights[(state.head * T + from) * T + at];
-      const value = looking ? (at > from ? NaN : weight) : scene.surprise[at] / most;
+      const value = looking ? (at > from ? NaN : weight / strongest) : scene.surprise[at] / most;
       Bevia.colors.paint(cell, value);
       cell.classList.toggle("chosen", at === state.at);
       cell.classList.toggle("hovered", looking && at === app.hovered);
@@ -144,12 +147,12 @@
     say(app, looking, from);
     Bevia.colors.legend(nodes.legend);
     put(nodes.low, "0");
-    put(nodes.high, looking ? "1" : String(most));
+    put(nodes.high, looking ? strongest.toFixed(2) : String(most));
     put(nodes.meaning, looking ? "attention weight" : "surprise, nats");
     const blind = Math.log(app.header.config.vocab);
     nodes.blind.style.left = `${100 * blind / most}%`;
-    nodes.blind.hidden = looking;
-    nodes.blind.title = `a blind guess: ln ${app.header.config.vocab} = ${number(blind, 3)} nats`;
+    nodes.blind.hidden = nodes.guess.hidden = looking;
+    nodes.guess.title = `ln ${app.header.config.vocab} = ${number(blind, 3)} nats: each character is as likely as the others`;
   }
 
   /**
