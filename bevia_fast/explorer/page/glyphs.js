@@ -95,7 +95,8 @@
    * @param {number} value
    */
   function probability(value) {
-    if (value > 0 && value < 0.0005) return "<0.001";
+    if (value < 1e-12) return "0";
+    if (value < 0.0005) return "<0.001";
     return value.toFixed(3);
   }
 

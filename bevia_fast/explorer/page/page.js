@@ -7,7 +7,6 @@
   const { whole } = Bevia.glyphs;
 
   /** @typedef {import("./views").App} App */
-  /** @typedef {import("./views").State} State */
   /** @typedef {import("./views").ViewName} ViewName */
 
   const LATER = 200;  // milliseconds until the address follows: browsers count how often it changes
@@ -142,10 +141,8 @@
 
   /** @param {string} chosen */
   function theme(chosen) {
-    const root = document.documentElement;
-    if (chosen) root.dataset.theme = chosen;
-    else delete root.dataset.theme;
-    const dark = Bevia.colors.dark();
+    const dark = chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    document.documentElement.dataset.theme = dark ? "dark" : "light";
     put(byId("theme"), dark ? "☀ Light" : "☾ Dark");
     byId("theme").setAttribute("aria-label", `Change to the ${dark ? "light" : "dark"} theme`);
   }

@@ -101,7 +101,7 @@
     if (!pointed) return;
     pointed.classList.add("pointed");
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const top = pointed.getBoundingClientRect().top + window.scrollY - 76;
+    const top = pointed.getBoundingClientRect().top + window.scrollY - byId("tabs").offsetHeight - 16;
     window.scrollTo({ top: Math.max(0, top), behavior: still ? "auto" : "smooth" });
   }
 

@@ -5,16 +5,7 @@
 (() => {
   const { el, put, reach, repeat, roving } = Bevia.dom;
 
-  /**
-   * @typedef {object} Bar
-   * @property {string} label
-   * @property {string} name how a screen reader calls it
-   * @property {number} value
-   * @property {number} [ghost] a value to compare with, drawn as a line
-   * @property {string} text the value, written
-   * @property {string} [mark] a word after the value
-   * @property {string} [number] the number that it explains
-   */
+  /** @typedef {import("./../views").Bar} Bar */
 
   /**
    * Return a group of bars, which the arrow keys walk through.
@@ -36,6 +27,7 @@
       el("bdi", { class: "glyph" }),
       el("span", { class: "track" }, el("span", { class: "fill" }), el("span", { class: "ghost" })),
       el("span", { class: "value" }), el("span", { class: "mark" })));
+    root.classList.toggle("wide", bars.some(({ label }) => label.length > 2));
     rows.forEach((row, index) => {
       const bar = bars[index];
       const [glyph, track, value, mark] = row.children;

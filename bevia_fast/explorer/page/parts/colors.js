@@ -39,8 +39,7 @@
 
   /** Whether the page is dark now. */
   function dark() {
-    const chosen = document.documentElement.dataset.theme;
-    return chosen ? chosen === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
+    return document.documentElement.dataset.theme === "dark";
   }
 
   /**

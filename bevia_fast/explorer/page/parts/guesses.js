@@ -5,13 +5,7 @@
 (() => {
   const { el, put, reach, repeat, roving } = Bevia.dom;
 
-  /**
-   * @typedef {object} Row
-   * @property {string} label
-   * @property {ArrayLike<number>} tokens
-   * @property {ArrayLike<number>} p
-   * @property {number} start of the row in both
-   */
+  /** @typedef {import("./../views").Row} Row */
 
   /**
    * Return a grid in a box that scrolls sideways where it is narrow.

@@ -4,18 +4,7 @@
 
 (() => {
   /** @typedef {import("./../views").Numbers} Numbers */
-
-  /**
-   * @typedef {object} Matrix
-   * @property {Numbers} values row-major
-   * @property {number} start index of its first number
-   * @property {number} rows
-   * @property {number} columns
-   * @property {"sequential" | "diverging"} kind
-   * @property {number} low the number of the first color
-   * @property {number} high the number of the last color
-   * @property {boolean} [causal] leave what lies above the diagonal empty
-   */
+  /** @typedef {import("./../views").Matrix} Matrix */
 
   /**
    * Draw a matrix onto a canvas of width x height pixels of the page, from (left, top) on.

@@ -5,12 +5,7 @@
 (() => {
   const { svg } = Bevia.dom;
 
-  /**
-   * @typedef {object} Axis
-   * @property {string} label with its unit
-   * @property {(value: number) => number} place where a value lies, from 0 to 1
-   * @property {{value: number, text: string}[]} ticks
-   */
+  /** @typedef {import("./../views").Axis} Axis */
 
   /**
    * Draw a frame with both axes into a drawing of the width of its box. Returns where a point lies, in pixels.
@@ -50,7 +45,7 @@
       svg("text", { class: "label", x: box.left + inner.width / 2, y: height - 6, "text-anchor": "middle" }, x.label),
       svg("text", { class: "label", x: 0, y: 0, "text-anchor": "middle",
         transform: `translate(11 ${box.top + inner.height / 2}) rotate(-90)` }, y.label));
-    return { across, down, box, width, height, inner };
+    return { across, down, box, width, height };
   }
 
   /**

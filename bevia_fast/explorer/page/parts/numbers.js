@@ -7,9 +7,7 @@
   /** @typedef {import("./../views").App} App */
   /** @typedef {import("./../views").Explained} Explained */
   /** @typedef {import("./../views").Terms} Terms */
-  /** @typedef {import("./../views").Numbers} Numbers */
-  /** @typedef {import("./../types").Trace} Trace */
-  /** @typedef {{app: App, trace: Trace, W: Record<string, Float64Array>, C: number, NH: number, HS: number, T: number, V: number, pre: boolean}} Context */
+  /** @typedef {import("./../views").Context} Context */
 
   const MOST = 6;  // terms of a sum that are shown
   const { number } = Bevia.glyphs;
@@ -27,7 +25,7 @@
     const trace = app.scene.trace();
     const make = KINDS[kind];
     if (!make || !trace) return null;
-    const { dim: C, heads: NH, vocab: V, norm } = app.header.config;
+    const { dim: C, heads: NH, vocab: V } = app.header.config;
     const limits = LIMITS[kind];
     /** @type {Record<string, number>} */
     const sizes = {
@@ -35,7 +33,7 @@
       s: 2 * app.header.config.layers + 2,
     };
     if (indices.length !== limits.length || indices.some((index, i) => !(index >= 0 && index < sizes[limits[i]]))) return null;
-    const context = { app, trace, W: trace.model.weights, C, NH, HS: C / NH, T: trace.length, V, pre: norm === "pre" };
+    const context = { app, trace, W: trace.model.weights, C, NH, HS: C / NH, T: trace.length, V, pre: app.header.config.norm === "pre" };
     return make(context, ...indices);
   }
 
@@ -60,7 +58,7 @@
    * @param {string} caption
    * @param {[string, string]} names
    * @param {number} count
-   * @param {(i: number) => {label: string, a: number, aRef?: string, b: number, bRef?: string}} term
+   * @param {(i: number) => import("./../views").Term} term
    * @returns {Terms}
    */
   function terms(caption, names, count, term) {
@@ -70,7 +68,7 @@
     }).sort((one, other) => Math.abs(other.product) - Math.abs(one.product));
     const rows = all.slice(0, MOST);
     return {
-      caption, names, rows, rest: all.slice(MOST).reduce((sum, { product }) => sum + product, 0), left: all.length - rows.length,
+      caption, names, rows, rest: all.slice(MOST).reduce((total, { product }) => total + product, 0), left: all.length - rows.length,
     };
   }
 
@@ -85,8 +83,7 @@
   /**
    * A number of a linear layer: a row times a column of a weight, plus a bias.
    * @param {Context} context
-   * @param {{title: string, of: string, input: Float64Array, start: number, count: number, ref: (c: number) => string,
-   *   name: string, column: number, columns: number, value: number, operation: string, inputs: string}} what
+   * @param {import("./../views").Linear} what
    * @returns {Explained}
    */
   function linear({ W }, { title, of, input, start, count, ref, name, column, columns, value, operation, inputs }) {
@@ -106,8 +103,7 @@
   /**
    * A number of a layer normalization.
    * @param {Context} context
-   * @param {{title: string, of: string, input: Float64Array, t: number, c: number, ref: string, name: string,
-   *   operation: string}} what
+   * @param {import("./../views").Normalized} what
    * @returns {Explained}
    */
   function norm({ W, C, app }, { title, of, input, t, c, ref, name, operation }) {

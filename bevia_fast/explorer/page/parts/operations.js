@@ -20,8 +20,8 @@
     };
   });
 
-  /** @param {number} share */
-  const percent = (share) => `= ${f(100 * share, 3)} %`;
+  /** @param {number} part of 1 */
+  const percent = (part) => `= ${f(100 * part, 3)} %`;
 
   /**
    * The address of the stream before a block.

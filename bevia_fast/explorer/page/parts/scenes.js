@@ -276,5 +276,5 @@
     });
   }
 
-  Bevia.scenes = { open, windowStart, minusLog };
+  Bevia.scenes = { open, windowStart };
 })();

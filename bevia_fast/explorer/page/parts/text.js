@@ -55,7 +55,7 @@
     byId("text-card").append(
       el("div", { class: "row" },
         el("h2", { id: "text-title" }, "The text"), nodes.select, nodes.origin,
-        el("div", { class: "legend" }, nodes.meaning, nodes.low, el("span", { class: "ramp" }, nodes.legend, nodes.blind), nodes.high, nodes.guess)),
+        el("div", { class: "legend" }, nodes.meaning, el("span", { class: "scale" }, nodes.low, el("span", { class: "ramp" }, nodes.legend, nodes.blind), nodes.high), nodes.guess)),
       el("div", { class: "page", dir: "ltr" }, nodes.before, nodes.characters),
       el("div", { class: "row typing" }, nodes.readout, el("label", { for: "typing" }, "Continue it"), nodes.typing, nodes.refused));
   }
@@ -128,7 +128,7 @@
     cells.forEach((cell, at) => {
       const token = scene.tokens[at];
       const text = glyphs.signs[token];
-      put(cell, text === "␣" ? "\u00a0" : text);
+      put(cell, text === "␣" ? " " : text);
       cell.classList.toggle("faint", text !== glyphs.texts[token]);
       cell.classList.toggle("wide", text.length > 2);
       cell.classList.toggle("turn", glyphs.texts[token] === "\n");

@@ -56,7 +56,7 @@
         el("em", {}, "Attention is not explanation: "), "a large weight says that something was gathered, not why, nor that the guess depends on it."),
       el("div", { class: "columns attention" },
         el("div", { class: "card" }, el("h3", {}, "Layers × heads"),
-          el("p", { class: "caption" }, "Each picture is one head. Down: layers; across: heads. Choose one."), nodes.heads, nodes.habit),
+          el("p", { class: "caption" }, "Each picture is one head. Down: layers; across: heads; shade: weights, full from 0.6 on. Choose one."), nodes.heads, nodes.habit),
         el("div", { class: "card" }, el("div", { class: "row spread" }, nodes.mapTitle, nodes.choice), nodes.box, nodes.readout,
           el("div", { class: "legend" }, nodes.low, el("span", { class: "ramp" }, nodes.legend), nodes.high)),
         el("div", { class: "card" }, nodes.title, nodes.caption,
@@ -246,7 +246,7 @@
     const { layer, head } = state;
     const from = app.hovered >= 0 ? app.hovered : state.at;
     const T = scene.tokens.length;
-    const place = (head * T + from) * T;
+    const first = (head * T + from) * T;
     const weights = scene.weights(layer);
     const scores = scene.scores(layer);
     const size = app.header.config.dim / app.header.config.heads;
@@ -255,15 +255,15 @@
     put(nodes.caption, scores
       ? `Query times key, divided by √${size} (the head's size), through a softmax: the weight.`
       : "The film keeps the weights, to within 0.002, and no scores.");
-    const order = Array.from({ length: from + 1 }, (_, j) => j).sort((a, b) => weights[place + b] - weights[place + a] || a - b);
+    const order = Array.from({ length: from + 1 }, (_, j) => j).sort((a, b) => weights[first + b] - weights[first + a] || a - b);
     const rows = repeat(nodes.table, order.length, () => el("tr", {}, el("th", { scope: "row" }), ...[1, 2, 3].map(() =>
       el("td", { class: "number" }, el("button", { type: "button", class: "value" })))));
     rows.forEach((row, index) => {
       const j = order[index];
       row.children[0].replaceChildren(el("span", { class: "where" }, String(j)), " ", el("bdi", { class: "glyph" }, glyphs.signs[scene.tokens[j]]));
       const values = [
-        ["score", scores ? number(scores[place + j]) : "–"], ["scaled", scores ? number(scores[place + j] / Math.sqrt(size)) : "–"],
-        ["weight", scores ? probability(weights[place + j]) : weights[place + j].toFixed(2)],
+        ["score", scores ? number(scores[first + j]) : "–"], ["scaled", scores ? number(scores[first + j] / Math.sqrt(size)) : "–"],
+        ["weight", scores ? probability(weights[first + j]) : weights[first + j].toFixed(2)],
       ];
       values.forEach(([kind, text], at) => {
         const button = /** @type {HTMLButtonElement} */ (row.children[at + 1].firstElementChild);

@@ -117,8 +117,8 @@
   }
 
   /**
-   * Return where a place lies in the box, in percent. One scale for both directions, and for the whole film, so that it
-   * shows how the characters move apart.
+   * Return where a place lies in the box, in percent. The scales are the same for the whole film, so that it shows how
+   * the characters move apart.
    * @param {App} app
    */
   function scale(app) {
@@ -129,17 +129,12 @@
       low[index % 2] = Math.min(low[index % 2], value);
       high[index % 2] = Math.max(high[index % 2], value);
     });
-    const width = nodes.map.clientWidth || 800;
-    const height = nodes.map.clientHeight || 520;
-    const pixels = Math.min((width - 56) / (high[0] - low[0] || 1), (height - 72) / (high[1] - low[1] || 1));
-    const middle = [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2];
-    /** @param {number} percent */
-    const inside = (percent) => Math.max(1, Math.min(99, percent));
-    const half = [width / 2 / pixels, height / 2 / pixels];
+    const size = low.map((value, axis) => high[axis] - value || 1);
+    const [least, most] = [low, high].map((ends, end) => ends.map((value, axis) => value + (end - 0.5) * 0.2 * size[axis]));
+    /** @param {number} value @param {number} axis */
+    const share = (value, axis) => Math.max(1, Math.min(99, (100 * (value - least[axis])) / (most[axis] - least[axis])));
     return {
-      left: (/** @type {number} */ x) => inside(50 + (100 * (x - middle[0]) * pixels) / width),
-      top: (/** @type {number} */ y) => inside(50 - (100 * (y - middle[1]) * pixels) / height),
-      low: middle.map((value, axis) => value - half[axis]), high: middle.map((value, axis) => value + half[axis]),
+      left: (/** @type {number} */ x) => share(x, 0), top: (/** @type {number} */ y) => 100 - share(y, 1), low: least, high: most,
     };
   }
 

@@ -55,7 +55,7 @@
       nodes.sides,
       el("div", { class: "card" },
         el("div", { class: "row spread" }, el("h3", {}, "Best guess at each frame"),
-          el("div", { class: "legend" }, el("span", { class: "key" }, "underlined: it came next"), el("span", {}, "probability 0"), el("span", { class: "ramp" }, nodes.legend), el("span", {}, "1"))),
+          el("div", { class: "legend" }, el("span", { class: "key" }, "underlined: it came next"), el("span", { class: "scale" }, "probability 0", el("span", { class: "ramp" }, nodes.legend), "1"))),
         el("p", { class: "caption" }, "Each row is the model at one step of its training; each cell is the character that it would guess next there. A row is a frame: choose one."),
         grid.box));
     root.append(
@@ -193,7 +193,7 @@
     const most = Math.ceil(Math.log(app.header.config.vocab));
     Bevia.dom.repeat(characters, T, () => el("span", { class: "character" })).forEach((cell, at) => {
       const sign = glyphs.signs[scene.tokens[at]];
-      put(cell, sign === "␣" ? "\u00a0" : sign);
+      put(cell, sign === "␣" ? " " : sign);
       Bevia.colors.paint(cell, scene.surprise[at] / most);
       cell.classList.toggle("chosen", at === state.at);
     });

@@ -10,6 +10,8 @@
   /** @typedef {import("./../views").Explained} Explained */
 
   const body = el("div", { class: "explained" });
+  const layer = el("select", { id: "layer" });
+  const head = el("select", { id: "head" });
   const chain = el("ol", { class: "chain" });
   const trail = el("nav", { class: "trail-of-numbers", "aria-label": "Numbers that led here" });
   /** Numbers that were asked for, one from within the other. @type {string[]} */
@@ -25,7 +27,12 @@
       el("div", { class: "columns number" },
         el("div", { class: "card" }, trail, body),
         el("div", { class: "card" }, el("h3", {}, "On the way"),
-          el("p", { class: "caption" }, "The forward pass in order, at the cursor: its position, layer and head. Start anywhere."), chain)));
+          el("p", { class: "caption" }, "The forward pass in order, at the cursor. Start anywhere."),
+          el("div", { class: "row fields" }, el("label", { for: "layer" }, "Layer"), layer, el("label", { for: "head" }, "Head"), head), chain)));
+    for (const [select, name, count] of /** @type {[HTMLSelectElement, string, number][]} */ ([[layer, "layer", app.header.config.layers], [head, "head", app.header.config.heads]])) {
+      select.append(...Array.from({ length: count }, (_, index) => el("option", { value: index }, String(index))));
+      select.addEventListener("change", () => app.set({ [name]: Number(select.value) }));
+    }
     byId("dock").addEventListener("keydown", (event) => {
       if (event.key === "Escape") app.set({ number: "" });
     });
@@ -186,11 +193,13 @@
       ["final norm", `final.${t}.${c}`], ["logit", `logit.${t}.${next}`], ["probability", `probability.${t}.${next}`],
       ...(app.scene.tokens.length > t + 1 ? [["surprise", `surprise.${t + 1}`]] : []),
     ];
+    layer.value = String(l);
+    head.value = String(h);
     const kind = address.split(".")[0];
     chain.replaceChildren(...steps.map(([name, ref]) => {
       const inside = /^[a-z]+[12]?\.\d+\.\d+\.\d+/.test(ref) && !/^(final|embedding)/.test(ref);
       return el("li", { class: inside ? "inside" : "" }, el("button", {
-        type: "button", class: ref.split(".")[0] === kind ? "step chosen" : "step", "data-number": ref, ...(ref.split(".")[0] === kind ? { "aria-current": "step" } : {}),
+        type: "button", class: ref === address ? "step chosen" : ref.split(".")[0] === kind ? "step kin" : "step", "data-number": ref, "aria-current": ref === address && "step",
       }, name, el("span", { class: "value-text" }, shortly(app, ref))));
     }));
   }

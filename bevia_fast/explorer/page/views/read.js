@@ -4,7 +4,7 @@
 
 (() => {
   const { el, put } = Bevia.dom;
-  const { number, probability } = Bevia.glyphs;
+  const { probability } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
 
@@ -97,9 +97,9 @@
       nodes[name].input.value = String(state[name]);
       nodes[name].input.disabled = scene.kind === "film";
     }
-    put(nodes.temperature.output, temperature === 0 ? "0 · always the likeliest" : number(temperature, 3));
+    put(nodes.temperature.output, temperature === 0 ? "0 · always the likeliest" : temperature.toFixed(2));
     put(nodes.topK.output, topK === 0 || topK >= app.header.config.vocab ? "off" : `the best ${topK}`);
-    put(nodes.topP.output, topP === 1 ? "off" : number(topP, 2));
+    put(nodes.topP.output, topP === 1 ? "off" : topP.toFixed(2));
     put(nodes.filmed, scene.kind === "film" ? "The film keeps the eight likeliest characters only; move it to its end to use these." : "");
     nodes.filmed.hidden = scene.kind !== "film";
     if (document.activeElement !== nodes.seed) nodes.seed.value = String(state.seed);

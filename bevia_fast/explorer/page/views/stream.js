@@ -30,7 +30,7 @@
       el("p", { class: "lead" }, "A stream of numbers flows through the model, and each attention and each MLP adds to it. Here every stage is read as if it were the last one: each cell is the character that it would guess next, shaded by its probability. Watch guesses form from top to bottom."),
       el("div", { class: "card" },
         el("div", { class: "row spread" }, el("h3", {}, "Best guess after each stage"),
-          el("div", { class: "legend" }, el("span", { class: "key" }, "underlined: it came next"), el("span", {}, "probability 0"), el("span", { class: "ramp" }, nodes.legend), el("span", {}, "1"))),
+          el("div", { class: "legend" }, el("span", { class: "key" }, "underlined: it came next"), el("span", { class: "scale" }, "probability 0", el("span", { class: "ramp" }, nodes.legend), "1"))),
         grid.box),
       el("div", { class: "columns two" },
         el("div", { class: "card" }, nodes.title, nodes.caption, bars),
