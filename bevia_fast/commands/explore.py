@@ -27,7 +27,8 @@ def run(config: ExploreConfig) -> int:
     console = console_beside(config.out)
     trained = Run.load(config.run, config.backend)
     texts = [read_standard_input("The prompt") if text == STANDARD else text for text in config.prompt]
-    page = make_page(trained, texts, half=config.half, most=None if config.serve else LARGEST)
+    serving = f"{option('serve', True)}, which shows a page of any size"
+    page = make_page(trained, texts, half=config.half, most=None if config.serve else LARGEST, serving=serving)
     for note in page.notes:
         console.say(f"note: {note}")
     if config.out or not config.serve:

@@ -28,6 +28,7 @@ from .tracing import trace
 
 FORMAT = 1
 LARGEST = 8_000_000  # bytes of a page that opens quickly
+SERVING = "the command line, which can serve a page of any size"
 CURVE = 1500  # points of a loss curve that a page draws
 SHOWN_OPTIONS = (
     "steps", "batch", "accumulate", "lr", "min_lr", "warmup", "weight_decay", "beta1", "beta2", "grad_clip", "seed",
@@ -87,11 +88,13 @@ def explore(
 
 
 def make_page(
-    run: Run, texts: Sequence[str] = (), *, half: bool = False, most: int | None = None, day: date | None = None
-) -> Explorer:
+    run: Run, texts: Sequence[str] = (), *, half: bool = False, most: int | None = None, day: date | None = None,
+    serving: str = SERVING,
+) -> Explorer:  # fmt: skip
     """Return the page of a run for the prompts `texts`, or for pieces of its validation text.
 
-    `day` is the date that the page bears, today by default. Raises ConfigError if it has more than `most` bytes.
+    `day` is the date that the page bears, today by default. Raises ConfigError if it has more than `most` bytes;
+    `serving` says how a larger one can be seen.
     """
     found, note = (asked_for(run, texts), "") if texts else usual(run)
     longest = max(prompt.tokens.size for prompt in found)
@@ -114,18 +117,18 @@ def make_page(
 
     made = page(half)
     if most is not None and made.size > most:
-        raise ConfigError(_too_large(made.size, most, None if half else page(True).size, len(found)))
+        raise ConfigError(_too_large(made.size, most, None if half else page(True).size, len(found), serving))
     return made
 
 
-def _too_large(size: int, most: int, halved: int | None, prompts: int) -> str:
+def _too_large(size: int, most: int, halved: int | None, prompts: int, serving: str) -> str:
     """Say that a page is too large, and what helps."""
     helps = []
     if halved is not None and halved <= most:
         helps.append(f"{option('half', True)} (it makes {readable(halved)})")
     if prompts > 1:
         helps.append("fewer prompts")
-    helps.append("bevia-fast explore --serve, which shows a page of any size")
+    helps.append(serving)
     listed = ", or ".join([", ".join(helps[:-1]), helps[-1]] if len(helps) > 1 else helps)
     return f"The page would have {readable(size)}; at most {readable(most)} open quickly. What helps: {listed}."
 

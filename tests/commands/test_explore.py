@@ -101,7 +101,7 @@ def test_a_page_that_is_too_large(
     assert main(["explore", str(run.folder), *PROMPT, "--out", str(path)]) == 2
     assert re.fullmatch(
         r"bevia-fast: error: The page would have [\d.]+ kB; at most 1\.0 kB open quickly\. "
-        r"What helps: bevia-fast explore --serve, which shows a page of any size\.\n", capsys.readouterr().err,
+        r"What helps: --serve, which shows a page of any size\.\n", capsys.readouterr().err,
     )  # fmt: skip
     assert not path.exists()
     assert exploring.LARGEST == 8_000_000

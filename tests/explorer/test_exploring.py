@@ -259,7 +259,7 @@ def test_a_page_that_is_too_large(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
     text = str(error.value)
     assert re.match(r"The page would have [\d.]+ kB; at most [\d.]+ kB open quickly\. What helps: ", text)
     assert "half=True (it makes " in text
-    assert "), fewer prompts, or bevia-fast explore --serve, which shows a page of any size." in text
+    assert "), fewer prompts, or the command line, which can serve a page of any size." in text
     explore(run, ["the", "cat"], half=True)
     monkeypatch.setattr(exploring, "LARGEST", 1000)
     with pytest.raises(ConfigError) as error:
