@@ -72,6 +72,7 @@
     Bevia.tour.build(app);
     listen(app);
     redraw();
+    performance.mark("ready");
     document.documentElement.dataset.ready = "true";
     // what a first key would wait for
     setTimeout(() => app.scene.trace(), 300);

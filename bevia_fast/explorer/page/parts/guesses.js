@@ -7,6 +7,9 @@
 
   /** @typedef {import("./../views").Row} Row */
 
+  /** What is in a cell. @type {WeakMap<Element, string>} */
+  const written = new WeakMap();
+
   /**
    * Return a grid in a box that scrolls sideways where it is narrow.
    * @param {string} label
@@ -39,6 +42,7 @@
   function draw({ table, corner }, app, rows, cursor) {
     const { tokens } = app.scene;
     const { signs, names } = app.glyphs;
+    const theme = Bevia.colors.dark();
     const lines = repeat(table, rows.length + 1, () => el("div", { role: "row", class: "line" }));
     lines.forEach((line, index) => {
       const cells = repeat(line, tokens.length + 1, (column) => column
@@ -56,12 +60,17 @@
         }
         const token = row.tokens[row.start + column];
         const p = row.p[row.start + column];
+        const here = column === cursor.column && index - 1 === cursor.row;
+        const right = token === cursor.truth(column);
+        // a typed key changes few of the cells, and a large grid takes long to write
+        const content = [token, p, right, here, theme, row.label].join();
+        if (written.get(cell) === content) continue;
+        written.set(cell, content);
         put(cell, signs[token]);
         Bevia.colors.paint(cell, p);
         cell.dataset.row = String(index - 1);
         cell.dataset.column = String(column);
-        cell.classList.toggle("right", token === cursor.truth(column));
-        const here = column === cursor.column && index - 1 === cursor.row;
+        cell.classList.toggle("right", right);
         cell.classList.toggle("chosen", here);
         cell.setAttribute("aria-selected", String(here));
         cell.setAttribute("aria-label",

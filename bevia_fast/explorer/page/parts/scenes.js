@@ -10,6 +10,7 @@
   /** @typedef {import("./../types").Data} Data */
   /** @typedef {import("./../types").Trace} Trace */
   /** @typedef {import("./../types").Model} Model */
+  /** The best guess of each stage at a position. @typedef {{token: number, p: number}[]} Column */
 
   /**
    * @param {Data} data
@@ -24,8 +25,11 @@
     let made;
     /** @type {Trace | undefined} */
     let live;
+    let shown = "";
     /** @type {Map<string, Scene>} */
     const kept = new Map();
+    /** Best guesses of what was typed. @type {Column[]} */
+    let columns = [];
 
     function model() {
       made ??= new Bevia.forward.Model(header.config, data.weights());
@@ -52,7 +56,9 @@
      */
     function traced(wanted) {
       let same = 0;
+      live ??= begun();
       if (live) while (same < Math.min(live.length, wanted.length) && live.tokens[same] === wanted[same]) same++;
+      columns = columns.slice(0, same);
       if (!live || same === 0) {
         live = model().forward(wanted);
       } else {
@@ -60,6 +66,12 @@
         for (const token of wanted.slice(same)) live.extend(token);
       }
       return live;
+    }
+
+    /** Return a copy of the trace of the prompt that is shown, from which one types on. */
+    function begun() {
+      const whole = kept.get(shown)?.trace();
+      return whole ? shortened(whole, whole.length) : undefined;
     }
 
     /**
@@ -70,6 +82,7 @@
     function at(state, frame) {
       if (state.text >= 0 && !state.typed.length) {
         const name = `${state.text}/${frame}`;
+        shown = `${state.text}/${last}`;
         let found = kept.get(name);
         if (!found) {
           found = frame < last ? filmed(data, state.text, frame) : computed(data, state.text, model);
@@ -77,9 +90,12 @@
         }
         return found;
       }
+      if (shown !== `${state.text}/${last}`) live = undefined;
+      shown = `${state.text}/${last}`;
       const all = tokens(state);
       const start = windowStart(all.length, ctx);
-      return typed(traced(all.slice(start)), all.slice(0, start), last);
+      const trace = traced(all.slice(start));
+      return typed(trace, all.slice(0, start), last, columns);
     }
 
     return { model, base, tokens, at, of: (state) => at(state, state.frame) };
@@ -128,9 +144,10 @@
    * @param {Trace} trace
    * @param {number[]} before
    * @param {number} frame
+   * @param {Column[]} columns that are known already
    * @returns {Scene}
    */
-  function typed(trace, before, frame) {
+  function typed(trace, before, frame, columns) {
     const streams = [trace.embedding, ...trace.blocks.flatMap((block) => [block.stream1, block.stream2])];
     return fromLogits({
       kind: "page", frame, tokens: trace.tokens, before,
@@ -138,7 +155,7 @@
       scores: (layer) => trace.blocks[layer].scores,
       trace: () => trace,
     }, trace.logits, trace.model.config.vocab, streams.length,
-    (stage, position) => trace.model.lens(streams[stage], position));
+    (stage, position) => trace.model.lens(streams[stage], position), columns);
   }
 
   /**
@@ -148,9 +165,10 @@
    * @param {number} V
    * @param {number} stages of the stream; the output comes on top
    * @param {(stage: number, position: number) => Float64Array} look
+   * @param {Column[]} [columns] the best guesses at each position, which this extends
    * @returns {Scene}
    */
-  function fromLogits(scene, logits, V, stages, look) {
+  function fromLogits(scene, logits, V, stages, look, columns = []) {
     const T = scene.tokens.length;
     const plain = { temperature: 1, topK: 0, topP: 1 };
     /** @param {number} position */
@@ -175,12 +193,15 @@
       lens() {
         if (seen) return seen;
         seen = { token: new Float64Array((stages + 1) * T), probability: new Float64Array((stages + 1) * T) };
-        for (let stage = 0; stage <= stages; stage++) {
-          for (let t = 0; t < T; t++) {
+        for (let t = 0; t < T; t++) {
+          const column = columns[t] ??= Array.from({ length: stages + 1 }, (_, stage) => {
             const p = stageOf(stage, t);
-            const best = largest(p);
-            seen.token[stage * T + t] = best;
-            seen.probability[stage * T + t] = p[best];
+            const token = largest(p);
+            return { token, p: p[token] };
+          });
+          for (let stage = 0; stage <= stages; stage++) {
+            seen.token[stage * T + t] = column[stage].token;
+            seen.probability[stage * T + t] = column[stage].p;
           }
         }
         return seen;
