@@ -213,6 +213,7 @@ export interface Parts {
   heatmap: {
     draw(canvas: HTMLCanvasElement, matrix: Matrix, box: { width: number; height: number; left?: number; top?: number }): CanvasRenderingContext2D | null;
     extent(values: Numbers, start: number, rows: number): number;
+    small(canvas: HTMLCanvasElement, matrix: Matrix, size: number): void;
   };
   lines: {
     frame(drawing: SVGSVGElement, x: Axis, y: Axis, height: number): Plot;

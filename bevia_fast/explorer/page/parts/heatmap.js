@@ -6,6 +6,8 @@
   /** @typedef {import("./../views").Numbers} Numbers */
   /** @typedef {import("./../views").Matrix} Matrix */
 
+  const scratch = document.createElement("canvas");
+
   /**
    * Draw a matrix onto a canvas of width x height pixels of the page, from (left, top) on.
    * @param {HTMLCanvasElement} canvas
@@ -14,23 +16,47 @@
    */
   function draw(canvas, matrix, { width, height, left = 0, top = 0 }) {
     const scale = window.devicePixelRatio || 1;
-    canvas.width = Math.round(width * scale);
-    canvas.height = Math.round(height * scale);
+    resize(canvas, Math.round(width * scale), Math.round(height * scale));
     const context = canvas.getContext("2d");
     if (!context) return null;
-    context.scale(scale, scale);
+    context.setTransform(scale, 0, 0, scale, 0, 0);
+    context.clearRect(0, 0, width, height);
     context.imageSmoothingEnabled = false;
-    context.drawImage(picture(matrix), left, top, width - left, height - top);
+    fill(scratch, matrix);
+    context.drawImage(scratch, left, top, width - left, height - top);
     return context;
   }
 
-  /** @param {Matrix} matrix */
-  function picture({ values, start, rows, columns, kind, low, high, causal }) {
-    const canvas = document.createElement("canvas");
-    canvas.width = columns;
-    canvas.height = rows;
+  /**
+   * Draw a matrix onto a canvas of one point for each cell, which the browser stretches to `size` pixels.
+   * @param {HTMLCanvasElement} canvas
+   * @param {Matrix} matrix
+   * @param {number} size
+   */
+  function small(canvas, matrix, size) {
+    canvas.style.width = canvas.style.height = `${size}px`;
+    canvas.style.imageRendering = matrix.columns > size ? "auto" : "pixelated";
+    fill(canvas, matrix);
+  }
+
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {number} width
+   * @param {number} height
+   */
+  function resize(canvas, width, height) {
+    if (canvas.width !== width) canvas.width = width;
+    if (canvas.height !== height) canvas.height = height;
+  }
+
+  /**
+   * @param {HTMLCanvasElement} canvas
+   * @param {Matrix} matrix
+   */
+  function fill(canvas, { values, start, rows, columns, kind, low, high, causal }) {
+    resize(canvas, columns, rows);
     const context = canvas.getContext("2d");
-    if (!context) return canvas;
+    if (!context) return;
     const image = context.createImageData(columns, rows);
     const colors = Bevia.colors.current(kind);
     for (let row = 0; row < rows; row++) {
@@ -45,7 +71,6 @@
       }
     }
     context.putImageData(image, 0, 0);
-    return canvas;
   }
 
   /**
@@ -62,5 +87,5 @@
     return size || 1;
   }
 
-  Bevia.heatmap = { draw, extent };
+  Bevia.heatmap = { draw, extent, small };
 })();

@@ -130,10 +130,9 @@
         cell.setAttribute("aria-selected", String(here));
         cell.setAttribute("aria-label", `layer ${layer}, head ${head}`);
         const canvas = /** @type {HTMLCanvasElement} */ (cell.firstElementChild);
-        canvas.style.width = canvas.style.height = `${size}px`;
-        Bevia.heatmap.draw(canvas, {
+        Bevia.heatmap.small(canvas, {
           values: weights, start: head * T * T, rows: T, columns: T, kind: "sequential", low: 0, high: 0.6, causal: true,
-        }, { width: size, height: size });
+        }, size);
         if (here) reach(nodes.heads, ".head", cell);
       });
     });

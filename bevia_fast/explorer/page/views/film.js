@@ -201,11 +201,10 @@
     put(left.children[0], `Attention of layer ${state.layer}, head ${state.head}`);
     const canvas = /** @type {HTMLCanvasElement} */ (left.children[1]);
     const width = Math.max(120, Math.min(left.clientWidth || 200, 200));
-    canvas.style.width = canvas.style.height = `${width}px`;
     canvas.setAttribute("aria-label", `Attention weights of layer ${state.layer}, head ${state.head} at ${Bevia.filmbar.describe(app, frame)}`);
-    Bevia.heatmap.draw(canvas, {
+    Bevia.heatmap.small(canvas, {
       values: scene.weights(state.layer), start: state.head * T * T, rows: T, columns: T, kind: "sequential", low: 0, high: 0.6, causal: true,
-    }, { width, height: width });
+    }, width);
     right.children[0].replaceChildren(`Expected after position ${state.at} `, el("bdi", { class: "glyph" }, glyphs.signs[scene.tokens[state.at]]));
     const { tokens, p } = scene.guesses(state.at);
     Bevia.bars.draw(/** @type {HTMLElement} */ (right.children[1]), tokens.slice(0, 6).map((token, index) => ({
