@@ -13,6 +13,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
+from .leaning import lean_script, lean_style
+
 # In the order in which they run: each adds one object to the global `Bevia`, from the ones before it. A name without an
 # ending is a folder.
 NUMERICS = ("data.js", "rng.js", "sampling.js", "kernels.js", "forward.js")
@@ -22,7 +24,7 @@ MARKS = ("policy", "style", "header", "tensors", "scripts")
 
 def assemble(header: dict[str, Any], tensors: str) -> str:
     """Return the page for a header, and tensors in base64 (see `encoding`)."""
-    style, programs = lean(asset("style.css")), scripts()
+    style, programs = lean_style(asset("style.css")), scripts()
     policy = (
         f"default-src 'none'; script-src {' '.join(map(_hash, programs))}; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -58,26 +60,7 @@ def scripts() -> list[str]:
             found += [each.read_text("utf-8") for each in inside]
         elif place.is_file():
             found.append(place.read_text("utf-8"))
-    return [lean(program) for program in found]
-
-
-def lean(text: str) -> str:
-    """Return a script or a style sheet without indentation, empty lines, and comments that have lines of their own.
-
-    Lines inside of a template, from one backtick to the next, stay as they are. Raises ValueError for code beside the
-    end of a block comment.
-    """
-    kept, comment, template = [], False, False
-    for number, line in enumerate(text.split("\n"), 1):
-        bare = line.strip()
-        if not template and (comment or bare.startswith("/*")):
-            if "*/" in bare.removesuffix("*/"):
-                raise ValueError(f"line {number} has code beside a comment: {bare}")
-            comment = not bare.endswith("*/")
-        elif template or (bare and not bare.startswith("//")):
-            kept.append(line if template else line.lstrip())
-            template ^= line.count("`") % 2 == 1
-    return "\n".join(kept) + "\n"
+    return [lean_script(program) for program in found]
 
 
 @cache

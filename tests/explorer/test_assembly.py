@@ -4,46 +4,15 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
-from bevia_fast.explorer.assembly import assemble, asset, lean, scripts
+from bevia_fast.explorer.assembly import assemble, asset, scripts
 from bevia_fast.explorer.encoding import encode
+from bevia_fast.explorer.leaning import lean_style
 
 LIMIT = 150_000  # bytes of JavaScript and CSS
 
 
-def test_comments_and_indentation_are_left_out() -> None:
-    text = '''
-"use strict";
-
-// A comment.
-(() => {
-  /**
-   * A description.
-   */
-  const url = "https://example.org";  // stays
-  /* one line */
-  return `a // b ${url}`;
-})();
-'''
-    wanted = '"use strict";\n(() => {\nconst url = "https://example.org";  // stays\nreturn `a // b ${url}`;\n})();\n'
-    assert lean(text) == wanted
-    assert lean(wanted) == wanted
-
-
-def test_a_template_stays_as_it_is() -> None:
-    text = "  f(`a\n\n  // b ${\n    c}\n  /* d `);\n  // e\n  g();\n"
-    assert lean(text) == "f(`a\n\n  // b ${\n    c}\n  /* d `);\ng();\n"
-
-
-@pytest.mark.parametrize("text", ["/* a */ b();", "/*\n a\n*/ b();"])
-def test_code_beside_a_comment_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"^line \d has code beside a comment: "):
-        lean(text)
-
-
 def test_scripts_and_style_are_small() -> None:
-    assert sum(len(text.encode()) for text in (*scripts(), lean(asset("style.css")))) <= LIMIT
+    assert sum(len(text.encode()) for text in (*scripts(), lean_style(asset("style.css")))) <= LIMIT
 
 
 def test_every_script_and_the_style_are_in_the_policy() -> None:

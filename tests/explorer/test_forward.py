@@ -13,6 +13,7 @@ from stages import stages
 from bevia_fast import generate
 from bevia_fast.explorer import assembly
 from bevia_fast.explorer.exploring import make_page
+from bevia_fast.explorer.leaning import lean_script
 from bevia_fast.explorer.tracing import lens, trace
 from bevia_fast.runs.trained import Run
 
@@ -110,10 +111,11 @@ def test_a_wrong_line_is_noticed(
 ) -> None:
     """Each mutation of a line of the page's text makes the comparison above fail."""
     right, wrong = MUTATIONS[name]
-    programs, count = assembly.scripts(), len(assembly.NUMERICS)
-    assert sum(program.count(right) for program in programs[:count]) == 1
-    mutated = [*(program.replace(right, wrong) for program in programs[:count]), *programs[count:]]
-    monkeypatch.setattr(assembly, "scripts", lambda: mutated)
+    programs = [assembly.asset(name) for name in assembly.NUMERICS]
+    [program] = [program for program in programs if right in program]
+    assert program.count(right) == 1
+    mutated = program.replace(right, wrong)
+    monkeypatch.setattr(assembly, "lean_script", lambda text: lean_script(mutated if text == program else text))
     noticed = []
     for sizes in (
         {"norm": "pre", "activation": "gelu", "tie": True, "bias": True, "heads": 2},
