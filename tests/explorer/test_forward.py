@@ -105,17 +105,21 @@ MUTATIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", MUTATIONS)
-def test_a_wrong_line_is_noticed(
-    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """Each mutation of a line of the page's text makes the comparison above fail."""
-    right, wrong = MUTATIONS[name]
+def mutate(monkeypatch: pytest.MonkeyPatch, right: str, wrong: str) -> None:
+    """Change the one place of the page's numerics that has the text `right`."""
     programs = [assembly.asset(name) for name in assembly.NUMERICS]
     [program] = [program for program in programs if right in program]
     assert program.count(right) == 1
     mutated = program.replace(right, wrong)
     monkeypatch.setattr(assembly, "lean_script", lambda text: lean_script(mutated if text == program else text))
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_wrong_line_is_noticed(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Each mutation of a line of the page's text makes the comparison above fail."""
+    mutate(monkeypatch, *MUTATIONS[name])
     noticed = []
     for sizes in (
         {"norm": "pre", "activation": "gelu", "tie": True, "bias": True, "heads": 2},
@@ -145,20 +149,46 @@ def test_a_wrong_line_is_noticed(
 )
 def test_the_page_writes_the_same_text(browser: Any, tmp_path: Path, options: dict[str, Any]) -> None:
     """500 characters, many times the context, are those of `generate` from the same seed."""
+    wanted, written = both_texts(browser, tmp_path, options)
+    assert written == wanted
+    assert options.get("temperature") == 0.0 or len(set(wanted)) > 3
+
+
+DRAWING_MUTATIONS = {
+    "the mixer": ("x >> 30n", "x >> 31n"),
+    "the number of the draw": ("(BigInt(index) + 1n)", "BigInt(index)"),
+    "the bits": (">> 11n) / 2 ** 53", ">> 11n) / 2 ** 54"),
+    "the temperature": ("- largest) / temperature", "- largest)"),
+    "top-k": ("order.slice(0, topK)", "order.slice(0, topK + 1)"),
+    "top-p": ("sum >= topP * total", "sum >= topP"),
+    "the order": ("logits[b] - logits[a] || a - b", "a - b"),
+    "the window": ("Math.floor(ctx / 2)", "Math.ceil(ctx / 3)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWING_MUTATIONS)
+def test_a_wrong_line_of_drawing_is_noticed(
+    browser: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    mutate(monkeypatch, *DRAWING_MUTATIONS[name])
+    wanted, written = both_texts(browser, tmp_path, {"temperature": 1.7, "top_k": 6, "top_p": 0.8, "seed": 3})
+    assert written != wanted
+
+
+def both_texts(browser: Any, folder: Path, options: dict[str, Any]) -> tuple[str, str]:
+    """Return 500 characters as `generate` writes them and as the page does."""
     drawing = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "seed": 1337}
     sizes = {name: value for name, value in options.items() if name not in drawing}
     drawing |= {name: value for name, value in options.items() if name in drawing}
-    run = small_run(tmp_path, **sizes)
-    prompt = TEXT[:4]
+    run, prompt = small_run(folder, **sizes), TEXT[:4]
     wanted = generate(run, prompt, length=500, **drawing)  # type: ignore[arg-type]
     argument = {
         "prompt": run.tokenizer.encode(prompt).tolist(), "length": 500, "seed": str(drawing["seed"]),
         "options": {"temperature": drawing["temperature"], "topK": drawing["top_k"], "topP": drawing["top_p"]},
     }  # fmt: skip
-    with opened(browser, tmp_path / "page.html", make_page(run, [prompt[: run.model.config.ctx]]).html) as page:
+    with opened(browser, folder / "page.html", make_page(run, [prompt[: run.model.config.ctx]]).html) as page:
         written = page.run(WRITE, argument)
-    assert run.tokenizer.decode(np.array(written)) == wanted[len(prompt) :]
-    assert drawing["temperature"] == 0.0 or len(set(wanted)) > 3
+    return wanted[len(prompt) :], run.tokenizer.decode(np.array(written))
 
 
 def test_the_probabilities_are_those_that_are_drawn_from(browser: Any, tmp_path: Path) -> None:
