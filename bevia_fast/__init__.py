@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .config import GenerateConfig, ModelConfig, TrainConfig, preset
     from .data.tokenizer import Tokenizer
     from .errors import UserError
+    from .explorer.exploring import Explorer, explore
     from .kernels import get_backend
     from .model.gpt import GPT
     from .model.parameters import Parameters
@@ -35,14 +36,16 @@ if not os.path.isdir(os.path.join(os.path.dirname(__file__), "kernels")):
     __path__.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 __all__ = [
-    "GPT", "GenerateConfig", "ModelConfig", "Parameters", "Reporter", "Run", "TensorBoardReporter", "Tokenizer",
-    "TrainConfig", "UserError", "generate", "get_backend", "open_backend", "preset", "resume", "train",
+    "GPT", "Explorer", "GenerateConfig", "ModelConfig", "Parameters", "Reporter", "Run", "TensorBoardReporter",
+    "Tokenizer", "TrainConfig", "UserError", "explore", "generate", "get_backend", "open_backend", "preset", "resume",
+    "train",
 ]  # fmt: skip
 
 _HOMES = {
-    "GPT": "model.gpt", "GenerateConfig": "config", "ModelConfig": "config", "Parameters": "model.parameters",
-    "Reporter": "reporter", "Run": "runs.trained", "TensorBoardReporter": "tensorboard", "Tokenizer": "data.tokenizer",
-    "TrainConfig": "config", "UserError": "errors", "generate": "runs.trained", "get_backend": "kernels",
+    "GPT": "model.gpt", "Explorer": "explorer.exploring", "GenerateConfig": "config", "ModelConfig": "config",
+    "Parameters": "model.parameters", "Reporter": "reporter", "Run": "runs.trained",
+    "TensorBoardReporter": "tensorboard", "Tokenizer": "data.tokenizer", "TrainConfig": "config",
+    "UserError": "errors", "explore": "explorer.exploring", "generate": "runs.trained", "get_backend": "kernels",
     "open_backend": "backends", "preset": "config", "resume": "runs.checkpoint", "train": "commands.from_python",
 }  # fmt: skip
 

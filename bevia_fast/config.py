@@ -22,8 +22,8 @@ from .errors import ConfigError, escaped, shown
 from .naming import option
 
 __all__ = [
-    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "GenerateConfig", "ModelConfig",
-    "ParametersConfig", "PresetName", "TrainConfig", "preset",
+    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
+    "ModelConfig", "ParametersConfig", "PresetName", "TrainConfig", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -138,6 +138,9 @@ class TrainConfig:
     On a slow disk the interval grows, so that saving takes at most 4 % of the time."""
     keep: int = 2
     """Checkpoints to keep; older ones are removed once a new one is complete."""
+    film: int = 16
+    """Steps whose weights are kept, for bevia-fast explore to show how the model came about.
+    They include the first and the last, and are closer together at the beginning. 0: none."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do if the loss or the gradient is not finite: stop, or skip the step and count it."""
     recompute: bool = False
@@ -166,7 +169,7 @@ class TrainConfig:
             ("steps", 1, 1 << 40), ("batch", 1, 1 << 20), ("accumulate", 1, 1 << 20), ("warmup", 0, 1 << 40),
             ("eval_every", 1, 1 << 40), ("eval_batches", 0, 1 << 40), ("sample_every", 0, 1 << 40),
             ("crosscheck_every", 0, 1 << 40), ("save_every", 0, 1 << 40), ("keep", 1, 1 << 20),
-            ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
+            ("film", 0, 1 << 10), ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
         ):  # fmt: skip
             check_range(self, name, least, most)
         for name in ("lr", "eps"):
@@ -271,6 +274,28 @@ class AttentionConfig:
 
     def __post_init__(self) -> None:
         picture_format(self.out)
+
+
+@dataclass(frozen=True)
+class ExploreConfig:
+    """Make a page on which any browser shows how a trained model works."""
+
+    run: RunPath
+    """Run folder, model.safetensors file or checkpoint."""
+    prompt: Annotated[tuple[str, ...], arg(metavar="TEXT ...", help_behavior_hint=NONE)] = ()
+    """Texts to look at, each at most as long as the context; - reads one from standard input.
+    If omitted: three pieces of the run's validation text."""
+    out: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
+    """Page to write, - for standard output. If omitted: explorer.html in the run folder."""
+    open: bool = False
+    """Open the page in the browser."""
+    half: bool = False
+    """Store the numbers in half precision, for a page of about half the size."""
+    serve: bool = False
+    """Serve the page to the browsers of this machine until Ctrl-C, whatever its size.
+    Without --out, no file is written."""
+    backend: BackendName = "numpy"
+    """Kernels to compute with."""
 
 
 @dataclass(frozen=True)

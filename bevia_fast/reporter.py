@@ -22,8 +22,9 @@ class Reporter:
         train(TrainConfig(), Losses())
 
     A run calls `start`, `fact`, `compiling` and `compiled` before the first step; `step` for each one, and `sample`,
-    `note` and `interrupted` as they come; `saved` and `end` after the last. All are called in the Python thread that
-    trains, which waits for them. An exception that a method raises ends the run; what the last checkpoint has stays.
+    `note` and `interrupted` as they come; `saved`, `filmed` and `end` after the last. All are called in the Python
+    thread that trains, which waits for them. An exception that a method raises ends the run; what the last checkpoint
+    has stays.
     """
 
     def start(self, config: TrainConfig) -> None:
@@ -64,6 +65,9 @@ class Reporter:
 
     def saved(self, count: int, size: int, seconds: float, of: float) -> None:
         """The run was saved `count` times: `size` bytes per checkpoint, `seconds` of `of` seconds in total."""
+
+    def filmed(self, count: int, size: int, seconds: float, of: float) -> None:
+        """The film got `count` frames, of `size` bytes altogether, in `seconds` of `of` seconds in total."""
 
     def end(self, folder: Path | None, interrupted: int) -> None:
         """The run is over and saved in `folder`, or failed if that is None.
@@ -124,6 +128,10 @@ class Reporters(Reporter):
     def saved(self, count: int, size: int, seconds: float, of: float) -> None:
         for each in self.reporters:
             each.saved(count, size, seconds, of)
+
+    def filmed(self, count: int, size: int, seconds: float, of: float) -> None:
+        for each in self.reporters:
+            each.filmed(count, size, seconds, of)
 
     def end(self, folder: Path | None, interrupted: int) -> None:
         """Tell all of them, even if one raises an exception: they close their files and bars."""

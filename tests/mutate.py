@@ -81,7 +81,9 @@ TESTS = {  # by the first pattern that matches; the quickest first, for the firs
     "bevia_fast/runs/checkpoint.py":
         "tests/training/test_saving.py tests/runs/test_damage.py tests/training/test_resume.py "
         "tests/training/test_divergence.py",
+    "bevia_fast/runs/film.py": "tests/runs/test_film.py tests/training/test_filming.py",
     "bevia_fast/runs/*.py": "tests/runs tests/training/test_loop.py",
+    "bevia_fast/training/filming.py": "tests/training/test_filming.py",
     "bevia_fast/training/compiling.py": "tests/training/test_compiling.py",
     "bevia_fast/training/signals.py":
         "tests/training/test_signals.py tests/training/test_loop.py tests/test_platforms.py",

@@ -26,7 +26,7 @@ def tiny_config(folder: Path, name: str = "run", **changes: Any) -> TrainConfig:
     options: dict[str, Any] = {
         "data": [str(text)], "out": str(folder / name), "model": TINY, "steps": 10, "batch": 2, "warmup": 2,
         "eval_every": 4, "eval_batches": 2, "sample_every": 0, "save_every": 3, "save_seconds": 0.0,
-        "backend": "numpy",
+        "film": 0, "backend": "numpy",
     }  # fmt: skip
     return TrainConfig(**{**options, **changes})
 

@@ -89,8 +89,10 @@ def test_the_readme_names_texts_that_are_there() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [line for line in commands() if line.split()[0] in ("generate", "attention", "parameters")]
-)
+    "line",
+    [line for line in commands() if line.split()[0] in ("generate", "attention", "parameters", "explore")
+     and not re.search("--(open|serve)", line)],
+)  # fmt: skip
 def test_commands_on_a_run_run(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.chdir(folder)
     assert main(shlex.split(line)) == 0

@@ -251,6 +251,10 @@ class ConsoleReporter(Reporter):
         share = seconds / max(of, 1e-9)
         self.fact("saving", f"{times}, {readable(size)} each; {seconds:.2f} s, {share:.1%} of the time")
 
+    def filmed(self, count: int, size: int, seconds: float, of: float) -> None:
+        share = seconds / max(of, 1e-9)
+        self.fact("film", f"{counted(count, 'frame')}, {readable(size)}; {seconds:.2f} s, {share:.1%} of the time")
+
     def end(self, folder: Path | None, interrupted: int) -> None:
         if self.compiler is not None:
             self.compiler.stop()

@@ -20,6 +20,7 @@ from ..config import (
     AttentionConfig,
     CheckConfig,
     DoctorConfig,
+    ExploreConfig,
     ParametersConfig,
     TrainConfig,
 )
@@ -168,6 +169,11 @@ def run(config: Any) -> int:
 
         limit_blas_threads(config)
         module = "profile" if type(config).__name__.startswith("Profile") else "bench"
+    if module == "explore" and config.backend == "numpy" and "numpy" not in sys.modules:
+        # its products are so small that threads wait for each other longer than they compute
+        from ..measuring.competitor import set_blas_threads
+
+        set_blas_threads(1)
     if module not in OPENING and type(config).__name__ not in WITHOUT and any(map(NUMBA.match, os.environ)):
         from ..backends import require_numba
 
@@ -177,7 +183,7 @@ def run(config: Any) -> int:
 
 
 NUMBA = re.compile("NUMBA_")
-OPENING = ("train", "plan", "generate", "attention", "parameters", "completion")  # Numba, if at all, by `open_backend`
+OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "completion")  # Numba by `open_backend`
 WITHOUT = ("BenchCompareConfig", "ProfileListConfig")  # parts of bench and profile that compute nothing
 
 _MODULES: dict[type, str] = {
@@ -186,6 +192,7 @@ _MODULES: dict[type, str] = {
     GenerateCommand: "generate",
     CheckConfig: "check",
     DoctorConfig: "doctor",
+    ExploreConfig: "explore",
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
     CompletionConfig: "completion",

@@ -37,7 +37,12 @@ def limit_blas_threads(config: Any) -> None:
     """Limit the threads of NumPy's matrix products in this process. Call this before NumPy is imported, which is when
     they read their number of threads."""
     if getattr(config, "backend", None) == "numpy" and getattr(config, "threads", 0):
-        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(config.threads)))
+        set_blas_threads(config.threads)
+
+
+def set_blas_threads(count: int) -> None:
+    """Let NumPy's matrix products use so many threads in this process; call this before NumPy is imported."""
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(count)))
 
 
 class CompetitorError(UserError):

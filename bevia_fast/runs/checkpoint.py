@@ -45,12 +45,12 @@ NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 MAY_CHANGE = {
     "data", "glob", "encoding", "newlines", "normalize",
     "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
-    "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "on_nan", "recompute",
+    "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "film", "on_nan", "recompute",
     "ignore_memory",
 }  # fmt: skip
 
 # Options that were added later, with what earlier versions did. Their runs can be resumed.
-ADDED: dict[str, Any] = {"glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep"}
+ADDED: dict[str, Any] = {"glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "film": 0}
 
 
 @dataclass
@@ -212,6 +212,20 @@ def newest_good(run: str | Path) -> tuple[Checkpoint, list[str]]:
             damaged.append(str(error))
     others = f" Older checkpoints that cannot be used either: {len(damaged) - 1}." if len(damaged) > 1 else ""
     raise CheckpointError(f"{run} has no intact checkpoint to resume from: {damaged[0]}{others}")
+
+
+def text_fingerprint(run: Path) -> str:
+    """Return the SHA-256 of the text that a run was trained on. Raises CheckpointError if no checkpoint has it."""
+    problem: CheckpointError | None = None
+    for path in candidates(run):
+        try:
+            with open_tensors(path) as file:
+                found = file.about.get("fingerprint")
+            if type(found) is str and FINGERPRINT.fullmatch(found):
+                return found
+        except CheckpointError as error:
+            problem = problem or error
+    raise problem or CheckpointError(f"{run} has no checkpoint that names its text.")
 
 
 # -------------------------------------------------------------------------------------------------------------- options

@@ -17,6 +17,7 @@ from ..files import (
     CHECKPOINTS,
     CHUNK,
     CONFIG,
+    FILM,
     LOSS,
     METRICS,
     MODEL,
@@ -83,7 +84,7 @@ class RunFolder:
         folder.path = path
         with writing(path / METRICS):
             folder._open(os.O_CREAT)
-        for place in (path, path / CHECKPOINTS):
+        for place in (path, path / CHECKPOINTS, path / FILM):
             remove_leftovers(place)
         return folder
 
@@ -259,6 +260,10 @@ def _refuse_existing(path: Path) -> None:
                     f"{path} contains a file {name}, which the run would overwrite; choose another folder with "
                     f"{option('out')}."
                 )
+        if mode(path / FILM):
+            raise CheckpointError(
+                f"{path} contains {FILM}, into which the run would write; choose another folder with {option('out')}."
+            )
 
 
 def _already_a_run(path: Path) -> CheckpointError:

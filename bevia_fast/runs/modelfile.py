@@ -12,7 +12,7 @@ from typing import Any
 from ..config import ModelConfig
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError, counted, shown
-from ..files import CHECKPOINTS, CONFIG, LOSS, METRICS, MODEL, SAMPLE, is_file, is_folder, mode, refuse_nul
+from ..files import CHECKPOINTS, CONFIG, FILM, LOSS, METRICS, MODEL, SAMPLE, is_file, is_folder, mode, refuse_nul
 from ..model.parameters import Parameters, parameter_specs
 from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
 
@@ -24,15 +24,18 @@ PARTS = ("weights", "first", "second")  # of a checkpoint; "first" and "second" 
 INVALID = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, ConfigError, DataError)
 
 
-def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> None:
-    """Write the weights after optimizer step `step`, atomically. Raises CheckpointError; an older file then stays."""
+def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> int:
+    """Write the weights after optimizer step `step`, atomically, and return the file's size in bytes.
+
+    Raises CheckpointError; an older file then stays.
+    """
     about = {
         "format_version": FORMAT_VERSION,
         "config": asdict(parameters.config),
         "alphabet": tokenizer.alphabet,
         "step": step,
     }
-    write_tensors(path, parameters, about)
+    return write_tensors(path, parameters, about)
 
 
 def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
@@ -104,7 +107,7 @@ def checkpoint_layout(config: ModelConfig) -> Layout:
 
 def run_of(path: Path) -> Path | None:
     """Return the folder of the run that a file or folder is part of, or None if it is not in a run."""
-    folder = path.parent.parent if path.parent.name == CHECKPOINTS else path.parent
+    folder = path.parent.parent if path.parent.name in (CHECKPOINTS, FILM) else path.parent
     return folder if is_folder(folder / CHECKPOINTS) else None
 
 

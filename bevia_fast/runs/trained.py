@@ -15,6 +15,7 @@ from ..errors import CheckpointError, ConfigError, shown
 from ..files import CONFIG, MODEL, is_folder, reading, refuse_nul, refuse_special, writing
 from ..model.gpt import GPT
 from ..model.writing import stream
+from .checkpoint import ADDED
 from .folder import read_metrics
 from .modelfile import known_fields, load_trained, model_path, run_of, save_model
 
@@ -58,7 +59,7 @@ class Run:
         try:
             found = json.loads(content)
             model = ModelConfig(**known_fields(ModelConfig, found["model"]))
-            return TrainConfig(**{**known_fields(TrainConfig, found), "model": model})
+            return TrainConfig(**{**known_fields(TrainConfig, {**ADDED, **found}), "model": model})
         except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
             raise CheckpointError(f"{path} does not describe a run: {shown(error)}.") from None
 

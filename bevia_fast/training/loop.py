@@ -22,6 +22,7 @@ from ..reporter import Record, Reporter
 from ..runs.trained import Run
 from .diagnosis import describe_origin
 from .evaluation import evaluate, short_sample
+from .filming import Filming
 from .opening import FIRST_RECORD, Prepared, begin, compile_and_describe, open_folder, prepare
 from .saving import Saver
 from .signals import finish_on_signal
@@ -68,17 +69,21 @@ class _Session:
         self.updating = False  # the weights are between two steps
         self.skipped_in_a_row = self._skipped_before()
         self.eval_batches = self._evaluated_batches()
+        self.film = Filming(run.folder, prepared.config, run.tokenizer, self.trainer.weights, reporter.note)
 
     def run_to_end(self) -> None:
         """Take the steps from the current one to the last, or until a signal arrives; save, and write a sample."""
         progress, began = self.progress, time.monotonic()
         try:
+            self.film.begin(progress.step)
             if progress.unfinished is not None:
                 if not self.config.resume:
                     self.saver.save()  # so that an interruption before the first step can be resumed
                 self._conclude(progress.unfinished)
             while progress.step < self.config.steps and not self.stop():
-                self._conclude(self._step(progress.step + 1))
+                record = self._step(progress.step + 1)
+                self.film.show(progress.step)  # before the checkpoint, see Filming
+                self._conclude(record)
                 if self.saver.due():
                     self.saver.save()
         except Exception:  # a NaN; the reader of our output closed the pipe; a reporter failed
@@ -96,6 +101,8 @@ class _Session:
             write_atomically(self.run.folder / SAMPLE, (text + "\n").encode("utf-8", "replace"))
         self.reporter.sample(progress.step, text)
         self.reporter.saved(self.saver.count, self.saver.size, self.saver.seconds, seconds)
+        if self.film.count:
+            self.reporter.filmed(self.film.count, self.film.size, self.film.seconds, seconds)
         if self.saver.problem:
             raise StoppedRun(f"The run reached step {progress.step:,}, but the last save failed: {self.saver.problem}")
 

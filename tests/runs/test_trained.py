@@ -52,7 +52,7 @@ def test_options_of_another_version(run: Run, tmp_path: Path) -> None:
     """A run of an older version lacks options, one of a newer version has more."""
     copy = shutil.copytree(run.folder, tmp_path / "copy")
     found = json.loads((copy / "config.json").read_text())
-    del found["keep"], found["model"]["tie"]
+    del found["keep"], found["film"], found["model"]["tie"]
     found["invented"], found["model"]["invented"] = 1, 2
     (copy / "config.json").write_text(json.dumps(found))
     assert Run.load(copy, "numpy").config == run.config

@@ -1,0 +1,117 @@
+"""The texts that a page shows: those that are asked for, or else pieces of the text that the run did not train on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..config import GenerateConfig, TrainConfig
+from ..data.corpus import Corpus
+from ..data.sources import sources, text_source
+from ..data.tokenfile import coded_text
+from ..errors import DataError, UserError
+from ..model.writing import stream
+from ..reporter import Reporter
+from ..runs.checkpoint import text_fingerprint
+from ..runs.trained import Run
+
+Array = NDArray[Any]
+
+PIECES = 3  # of the validation text
+LENGTH = 48  # characters of a piece
+SEARCHED = 1 << 14  # characters in the middle of each part of the text in which a piece is sought
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text to look at: its tokens (T,) int32, and where it comes from, for the page to name."""
+
+    tokens: Array
+    origin: str
+
+
+def asked_for(run: Run, texts: Sequence[str]) -> list[Prompt]:
+    """Return the prompts of a user.
+
+    Raises DataError for one that is empty, longer than the context, or has characters that the model does not know.
+    """
+    found, ctx = [], run.model.config.ctx
+    for number, text in enumerate(texts, 1):
+        name = "The prompt" if len(texts) == 1 else f"Prompt {number}"
+        if not text:
+            raise DataError(f"{name} is empty; it needs at least one character.")
+        if len(text) > ctx:
+            raise DataError(f"{name} has {len(text):,} characters; the model's context is {ctx:,}.")
+        found.append(Prompt(run.tokenizer.encode(text, name), "your prompt"))
+    return found
+
+
+def usual(run: Run) -> tuple[list[Prompt], str]:
+    """Return three pieces of the run's validation text, at fixed places of it.
+
+    If that text cannot be read, the model writes three texts instead; the second result then says why.
+    """
+    try:
+        return _pieces(run), ""
+    except UserError as error:
+        why = str(error).rstrip(".")
+        note = f"The prompts are the model's own writing, because the text of the run is not at hand: {why}."
+        return _written(run), note
+
+
+def _pieces(run: Run) -> list[Prompt]:
+    """Return pieces of the validation split. Raises UserError if the text of the run cannot be read again."""
+    config = run.config
+    _refuse_streams(config)
+    text = coded_text(text_source(config), Reporter())
+    if text.fingerprint != text_fingerprint(run.folder):
+        raise DataError("it has changed since")
+    validation = Corpus(text, run.tokenizer).validation
+    found: list[Prompt] = []
+    taken: set[str] = set()
+    for index in range(PIECES):
+        begin, end = (len(validation) * number // PIECES for number in (index, index + 1))
+        first = begin + max(0, (end - begin - SEARCHED) // 2)
+        part = run.tokenizer.decode(validation[slice(first, min(first + SEARCHED, end))])
+        if not part:  # the text has fewer characters than there are pieces
+            continue
+        length = min(LENGTH, run.model.config.ctx, len(part))
+        start = _most_letters(part, length, taken)
+        piece = part[start : start + length]
+        taken.add(piece)
+        start += first + 1
+        origin = f"validation text, characters {start:,} to {start + length - 1:,}"
+        found.append(Prompt(run.tokenizer.encode(piece), origin))
+    return found
+
+
+def _refuse_streams(config: TrainConfig) -> None:
+    """Raise DataError if the text was a stream, which cannot be read twice."""
+    if "-" in config.data or sources(text_source(config)) is None:
+        raise DataError("it came from a stream")
+
+
+def _most_letters(text: str, length: int, taken: set[str]) -> int:
+    """Return where the piece with the most letters begins, of those that begin with a word and are not `taken`.
+
+    A piece with many letters is not a table; and a text may repeat itself.
+    """
+    letters = np.cumsum([0, *(char.isalpha() for char in text)])
+    inside = letters[length:] - letters[:-length]
+    starts = [place for place in range(1, len(inside)) if text[place].isalpha() and text[place - 1].isspace()]
+    fresh = [place for place in starts if text[place : place + length] not in taken]
+    return max(fresh or starts or [0], key=lambda start: int(inside[start]))
+
+
+def _written(run: Run) -> list[Prompt]:
+    """Return texts that the model writes."""
+    length = min(LENGTH, run.model.config.ctx)
+    found = []
+    for seed in range(1, PIECES + 1):
+        text = "".join(stream(run.model, run.tokenizer, GenerateConfig(run="", length=length, seed=seed)))
+        found.append(Prompt(run.tokenizer.encode(text), f"written by the model, with the seed {seed}"))
+    return found
