@@ -155,6 +155,18 @@ def test_tensors_that_do_not_fit(tmp_path: Path) -> None:
     refused(saved(path, {"ln_f.bias": bad}), "ln_f.bias[4] is inf")
 
 
+@pytest.mark.parametrize(("length", "valid"), [(16 << 20, True), ((16 << 20) + 1, False)])
+def test_a_header_has_at_most_16_mib(tmp_path: Path, length: int, valid: bool) -> None:
+    path = saved(tmp_path / "m.safetensors")
+    whole = path.read_bytes()
+    size = 8 + int.from_bytes(whole[:8], "little")
+    path.write_bytes(signed(whole[8:size].decode().ljust(length), whole[size:]))
+    if valid:
+        load_model(path)
+    else:
+        refused(path, "header")
+
+
 @pytest.mark.parametrize(("end", "valid"), [("}", True), ("}  ", True), ("", False), (" ", False), ("} x", False),
                                             ("}}", False), ("]", False), ("x}", False)])  # fmt: skip
 def test_the_end_of_the_header(tmp_path: Path, end: str, valid: bool) -> None:
