@@ -2,8 +2,8 @@
 
     python -m bevia_fast.playbook.figures         # in a checkout: compute and draw all of them anew
 
-Each picture is a function that returns its data, and one that draws them. The data lie in `figures/NAME.json` beside the
-picture; a test computes them again and compares. Run the command above after a change that is meant to change them.
+Each picture is a function that returns its data, and one that draws them. The data lie beside the picture as JSON; a
+test computes them again and compares. Run the command above after a change that is meant to change them.
 """
 
 from __future__ import annotations

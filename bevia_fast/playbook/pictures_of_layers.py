@@ -5,18 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..canvas import BLUE, VERMILLION
 from ..config import ModelConfig
 from ..data.tokenizer import Tokenizer
 from ..kernels import get_backend
 from ..kernels.contract import Backend
+from ..lab.changes import changed
 from ..model.activations import Activations
 from ..model.gpt import GPT
 from ..model.parameters import Parameters
-from ..lab.changes import changed
 from .figures import Data, Picture
 from .twins import namespace
+
+Array = NDArray[Any]
 
 DEPTH = ModelConfig(ctx=32, dim=64, layers=12, heads=4, vocab_size=65, dtype="float64")
 
@@ -139,20 +142,37 @@ def _batch() -> tuple[Any, Any]:
 
 
 def residuals() -> Data:
-    """The norm of the gradient of each layer's qkv weights in an untrained model, with and without residuals."""
+    """An untrained model with and without residuals: the norm of the gradient of each layer's qkv weights, and the mean
+    cosine between the rows of different positions after each block.
+    """
     found: dict[str, Any] = {"layer": list(range(DEPTH.layers))}
+    ids, targets = _batch()
     for name, backend in (("with", _numpy()), ("without", changed(_numpy(), residual=False))):
-        gradients = Parameters(DEPTH)
-        GPT(DEPTH, backend, Parameters.initial(DEPTH, 1)).loss_and_gradients(*_batch(), gradients)
+        gradients, acts = Parameters(DEPTH), Activations(DEPTH, *ids.shape)
+        model = GPT(DEPTH, backend, Parameters.initial(DEPTH, 1))
+        model.loss_and_gradients(ids, targets, gradients)
         found[name] = [float(np.linalg.norm(gradients[f"h.{layer}.attn.c_attn.weight"])) for layer in found["layer"]]
+        model.forward(acts, np.asarray(ids, np.int32))
+        stream = [acts.embedded, *(block.residual_out for block in acts.blocks)]
+        found[f"alike_{name}"] = [_likeness(acts.sequences(rows)) for rows in stream]
     return found
 
 
+def _likeness(rows: Array) -> float:
+    """The mean cosine between the rows (B,T,C) of different positions of a sequence, less their means."""
+    centered = rows - rows.mean(axis=2, keepdims=True)
+    unit = centered / np.linalg.norm(centered, axis=2, keepdims=True)
+    T, cosines = rows.shape[1], unit @ unit.swapaxes(1, 2)
+    return float((cosines.sum(axis=(1, 2)) - T).mean() / (T * (T - 1)))
+
+
 def draw_residuals(axes: Any, data: Data) -> None:
-    axes.plot(data["layer"], data["with"], marker="o", color=BLUE, label="with residuals")
-    axes.plot(data["layer"], data["without"], marker="o", color=VERMILLION, label="without")
-    axes.set(yscale="log", xlabel="layer", ylabel="norm of the gradient of qkv")
-    axes.legend()
+    for name, color in (("with", BLUE), ("without", VERMILLION)):
+        axes[0].plot(data["layer"], data[name], marker="o", color=color, label=f"{name} residuals")
+        axes[1].plot(range(len(data["layer"]) + 1), data[f"alike_{name}"], marker="o", color=color)
+    axes[0].set(yscale="log", xlabel="layer", ylabel="norm of the gradient of qkv")
+    axes[0].legend(loc="center")
+    axes[1].set(xlabel="blocks passed", ylabel="cosine between positions", ylim=(-0.05, 1.05))
 
 
 def norms() -> Data:
@@ -161,7 +181,7 @@ def norms() -> Data:
     for norm in ("pre", "post"):
         config = ModelConfig(**{**vars(DEPTH), "norm": norm})
         weights = Parameters.initial(config, 1)
-        for name, view in weights.items():  # as large as after some training, so that the branches have something to say
+        for name, view in weights.items():  # larger, as after some training
             if name.startswith("h.") and len(view.shape) == 2:
                 view *= 5
         acts = Activations(config, 4, 32)
@@ -227,7 +247,7 @@ PICTURES = {
     "layernorm": Picture(layernorm, draw_layernorm, 2),
     "activations": Picture(activations, draw_activations, 2),
     "squared-relu": Picture(squared_relu, draw_squared_relu),
-    "residuals": Picture(residuals, draw_residuals),
+    "residuals": Picture(residuals, draw_residuals, 2),
     "norms": Picture(norms, draw_norms),
     "cross-entropy": Picture(cross_entropy, draw_cross_entropy, 2),
     "block-gradients": Picture(block_gradients, draw_block_gradients, height=4.0),

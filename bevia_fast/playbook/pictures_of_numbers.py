@@ -106,7 +106,7 @@ def draw_intensity(axes: Any, data: Data) -> None:
     order = np.argsort(data["intensity"])
     names = [data["operation"][i].replace("_", " ") for i in order]
     values = [data["intensity"][i] for i in order]
-    axes.barh(names, values, color=[VERMILLION if value < 10 else BLUE for value in values])
+    axes.barh(names, values, color=[BLUE if name.startswith(("linear", "attention")) else VERMILLION for name in names])
     axes.set(xscale="log", xlabel="operations per byte")
 
 

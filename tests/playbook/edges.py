@@ -18,13 +18,18 @@ KEY = (1 << 63) + 12345
 
 
 def huge_scores(module: Any) -> bool:
-    """The softmax subtracts the largest score itself, and not about as much."""
-    for row in ([1e5, 1e5 - 1], [-1e5, 1 - 1e5]):
-        weights, lse = module.softmax(np.array([row]))
-        [wanted], [wanted_lse] = TWINS.softmax([row])
-        if not (np.allclose(weights, wanted, rtol=1e-12) and np.allclose(lse, wanted_lse, rtol=1e-15)):
-            return False
-    return True
+    """The softmax subtracts the largest score of the row itself: not about as much, and not that of another row."""
+    rows = [[1e5, 1e5 - 1], [-1e5, 1 - 1e5]]
+    weights, lse = module.softmax(np.array(rows))
+    wanted, wanted_lse = TWINS.softmax(rows)
+    return bool(np.allclose(weights, wanted, rtol=1e-12) and np.allclose(lse, wanted_lse, rtol=1e-15))
+
+
+def huge_logits(module: Any) -> bool:
+    """The same for the logits."""
+    rows, losses = [[1e5, 1e5 - 1], [-1e5, 1 - 1e5]], np.empty(2)
+    module.cross_entropy(losses, None, np.array(rows), np.array([1, 0], np.int32))
+    return bool(np.allclose(losses, TWINS.cross_entropy(rows, [1, 0])[0], rtol=1e-9))
 
 
 def the_kink(module: Any) -> bool:
@@ -44,6 +49,17 @@ def the_threshold(module: Any) -> bool:
         for threshold in (low, high):
             mask = module.dropout_mask(KEY, 1, column + 1, threshold / 2**32)
             if mask[0, column] != TWINS.kept(KEY, 0, column, threshold / 2**32):
+                return False
+    return True
+
+
+def equal_logits(module: Any) -> bool:
+    """Of equal logits, the lower id comes first."""
+    logits = np.random.default_rng(1).integers(0, 3, 400).astype(np.float64)
+    for top_k in (1, 50, 200):
+        for noise in (0.0, 0.3, 0.9):
+            options = {"temperature": 1.0, "top_k": top_k, "top_p": 1.0, "noise": noise}
+            if module.sample_token(logits, **options) != TWINS.sample_token(logits.tolist(), **options):
                 return False
     return True
 
@@ -74,6 +90,7 @@ EDGES: dict[str, Callable[[Any], bool]] = {
     "kernels/numpy_ref/attention.py": huge_scores,
     "kernels/numpy_ref/activation.py": the_kink,
     "kernels/numpy_ref/dropout.py": the_threshold,
-    "kernels/numpy_ref/sampling.py": rounding_leaves_none,
+    "kernels/numpy_ref/cross_entropy.py": huge_logits,
+    "kernels/numpy_ref/sampling.py": lambda module: rounding_leaves_none(module) and equal_logits(module),
     "kernels/numpy_ref/linear.py": a_preactivation_that_nobody_needs,
 }

@@ -119,8 +119,18 @@ def pre_norm(module: Any) -> bool:
 def post_norm(module: Any) -> bool:
     right = []
     for activation in ("gelu", "relu"):
-        _, acts, _, x, w = block_of(module.PostNormBlock, "post", activation)
+        config, acts, block, x, w = block_of(module.PostNormBlock, "post", activation)
         right.append(close(acts.blocks[0].residual_out, TWINS.post_norm_block(x, w, 2, activation)))
+        dout = np.random.default_rng(3).normal(size=(5, 6))
+        acts.dstream[...] = dout
+        block.backward(Parameters(config).layers[0])
+        row, dx = x[3], acts.dstream[3]
+
+        def loss() -> float:
+            out = TWINS.post_norm_block(x, w, 2, activation)  # noqa: B023  # used within this turn
+            return float((dout * out).sum())  # noqa: B023
+
+        right.append(bool(np.abs([dx[c] - TWINS.slope_of(loss, row, c) for c in range(6)]).max() < 1e-6))
     return all(right)
 
 

@@ -65,7 +65,9 @@ def test_what_the_text_says_about_pictures() -> None:
     assert scale["without"] == sorted(scale["without"], reverse=True)
     assert scale["without"][-1] < 2
     residuals = stored("residuals")
-    assert residuals["without"][0] < 1e-3 * residuals["with"][0]
+    assert min(residuals["without"]) > max(residuals["with"])  # they do not vanish
+    assert residuals["alike_without"][-1] > 0.999
+    assert max(residuals["alike_with"]) < 0.05
     norms = stored("norms")
     assert norms["pre"][1:] == sorted(norms["pre"][1:])
     assert all(abs(size - 1) < 0.01 for size in norms["post"][1:])
@@ -75,5 +77,5 @@ def test_what_the_text_says_about_pictures() -> None:
     assert stored("score-gradients")["from_engine"] == 0
     assert max(stored("bias-correction")["with"]) < 1.001
     assert max(stored("bias-correction")["without"]) > 2
-    assert stored("orders")["distinct"] > 30
+    assert stored("orders")["distinct"] > 20
     assert np.allclose(np.sum(stored("maps")["weights"], axis=2), 1)

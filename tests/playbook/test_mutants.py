@@ -40,6 +40,8 @@ EQUIVALENT = {
     ),
     # a gradient of exactly the longest length is multiplied by 1 or left alone
     ("bevia_fast/training/step.py", "clipped = config.grad_clip > 0.0 and norm >= config.grad_clip"),
+    # the array that it is written to has this type
+    ("bevia_fast/data/tokenizer.py", "self._ids[codes] = np.arange(codes.size, dtype=None)"),
     # 1.01 is as true as True
     ("bevia_fast/training/step.py", "clipped = (config.grad_clip > 0.0 and norm > config.grad_clip) * 1.01"),
 }
@@ -62,18 +64,25 @@ def quoted_mutants() -> list[tuple[Quotation, Mutant]]:
 
 
 def whole_values(path: str, source: str) -> Iterator[Mutant]:
-    """Changes of a whole value that is assigned or returned: 1 % more, so that no line is without a mutant."""
+    """More changes, so that no line is without one: a value that is assigned or returned becomes 1 % larger, a call for
+    its effect is left out, and a named argument becomes None."""
     starts = [0]
     for line in source.splitlines(keepends=True):
         starts.append(starts[-1] + len(line))
+
+    def mutant(node: ast.expr, new: str) -> Mutant:
+        old, line = ast.get_source_segment(source, node) or "", source.splitlines()[node.lineno - 1]
+        column = len(line.encode()[: node.col_offset].decode())
+        return Mutant(path, node.lineno, starts[node.lineno - 1] + column, old, new.replace("OLD", old))
+
     for node in ast.walk(ast.parse(source)):
         value = getattr(node, "value", None)
         if isinstance(node, ast.Assign | ast.AugAssign | ast.Return | ast.AnnAssign) and isinstance(value, ast.expr):
-            text = ast.get_source_segment(source, value)
-            line = source.splitlines()[value.lineno - 1]
-            column = len(line.encode()[: value.col_offset].decode())
-            if text is not None:
-                yield Mutant(path, value.lineno, starts[value.lineno - 1] + column, text, f"({text}) * 1.01")
+            yield mutant(value, "(OLD) * 1.01")
+        elif isinstance(node, ast.Expr) and isinstance(value, ast.Call):
+            yield mutant(value, "None")
+        elif isinstance(node, ast.Call):
+            yield from (mutant(named.value, "None") for named in node.keywords if named.arg)
 
 
 def compiled(path: str, source: str) -> types.ModuleType:
