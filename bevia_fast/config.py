@@ -23,7 +23,7 @@ from .naming import option
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "GenerateConfig", "ModelConfig",
-    "ParametersConfig", "PresetName", "TrainConfig", "preset",
+    "ParametersConfig", "PlaybookConfig", "PresetName", "TrainConfig", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -288,6 +288,22 @@ class ParametersConfig:
         check_range(self, "vocab_size", 1, 1 << 21)
         if self.run and replace(self, run="") != ParametersConfig():
             raise ConfigError(f"{self.run} has its own sizes; name either a run or sizes.")
+
+
+@dataclass(frozen=True)
+class PlaybookConfig:
+    """Write the playbook, which explains each step of a GPT with its formula, its code and exercises, as one page."""
+
+    out: Annotated[str, arg(metavar="FILE")] = "playbook.html"
+    """HTML file to write, which needs no network and no other file; - is standard output."""
+    open: bool = False
+    """Open the file in the browser."""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise ConfigError("--out needs the name of a file, or - for standard output.")
+        if self.open and self.out == STANDARD:
+            raise ConfigError("--open cannot open standard output; name a file with --out.")
 
 
 # What a preset changes; everything else keeps the defaults above.

@@ -23,6 +23,7 @@ from ..config import (
     DoctorConfig,
     GenerateConfig,
     ParametersConfig,
+    PlaybookConfig,
     PresetName,
     TrainConfig,
     preset,
@@ -101,6 +102,7 @@ COMMANDS: dict[str, type] = {
     "doctor": DoctorConfig,
     "attention": AttentionConfig,
     "parameters": ParametersConfig,
+    "playbook": PlaybookConfig,
     "completion": CompletionConfig,
 }
 

@@ -20,6 +20,7 @@ from ..config import (
     CheckConfig,
     DoctorConfig,
     ParametersConfig,
+    PlaybookConfig,
     TrainConfig,
 )
 from ..errors import StoppedRun, UserError, escaped, reason
@@ -184,5 +185,6 @@ _MODULES: dict[type, str] = {
     DoctorConfig: "doctor",
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
+    PlaybookConfig: "playbook",
     CompletionConfig: "completion",
 }

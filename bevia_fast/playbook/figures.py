@@ -9,35 +9,19 @@ test computes them again and compares. Run the command above after a change that
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..canvas import Figure, fixed_style, rendered
 from ..files import write_atomically
+from . import pictures_of_attention, pictures_of_layers, pictures_of_numbers
 from .chapters import folder
-
-Data = Mapping[str, Any]  # of numbers, texts and lists of them
-TOLERANCE = 1e-6  # relative to the largest number of a list
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture: its data, computed anew by each call, and how they are drawn. `panels` are drawn side by side."""
-
-    compute: Callable[[], Data]
-    draw: Callable[[Any, Data], None]
-    panels: int = 1
-    height: float = 3.2  # inches
-    tolerance: float = TOLERANCE
+from .picture import Data, Picture
 
 
 def pictures() -> dict[str, Picture]:
     """Return all pictures by name."""
-    from . import pictures_of_attention, pictures_of_layers, pictures_of_numbers
-
     return {
         **pictures_of_layers.PICTURES, **pictures_of_attention.PICTURES, **pictures_of_numbers.PICTURES,
     }  # fmt: skip

@@ -11,7 +11,7 @@ from ..canvas import BLUE, VERMILLION
 from ..kernels import get_backend
 from ..kernels.contract import Backend
 from ..lab.changes import changed
-from .figures import Data, Picture
+from .picture import Data, Picture
 from .twins import namespace
 
 Array = NDArray[Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..lab.changes import changed
 from ..model.activations import Activations
 from ..model.gpt import GPT
 from ..model.parameters import Parameters
-from .figures import Data, Picture
+from .picture import Data, Picture
 from .twins import namespace
 
 Array = NDArray[Any]
@@ -70,10 +71,10 @@ def finite_differences() -> Data:
     def error(h: float, dtype: str) -> float:
         out = np.empty((1, 2), dtype)
         _numpy().gelu_forward(out, np.array([[0.5 + h, 0.5 - h]], dtype))
-        return abs((float(out[0, 0]) - float(out[0, 1])) / (2 * h) - right)
+        return abs((float(out[0, 0]) - float(out[0, 1])) / (2 * h) - float(right))
 
     def power(h: float, dtype: str) -> float:  # the errors at small steps are rounding, which differs between machines
-        return round(float(np.log10(max(error(h, dtype), 1e-12))), 1)
+        return round(math.log10(max(error(h, dtype), 1e-12)), 1)
 
     return {"steps": steps, **{dtype: [power(h, dtype) for h in steps] for dtype in ("float64", "float32")}}
 

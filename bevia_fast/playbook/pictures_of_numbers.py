@@ -14,7 +14,7 @@ from ..kernels.contract import OPERATIONS
 from ..kernels.numpy_ref.dropout import dropout_mask
 from ..lab.changes import changed
 from ..training.schedule import learning_rate
-from .figures import Data, Picture
+from .picture import Data, Picture
 
 
 def bias_correction() -> Data:
