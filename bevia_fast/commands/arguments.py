@@ -22,6 +22,7 @@ from ..config import (
     CheckConfig,
     DoctorConfig,
     GenerateConfig,
+    LabConfig,
     ParametersConfig,
     PlaybookConfig,
     PresetName,
@@ -103,6 +104,7 @@ COMMANDS: dict[str, type] = {
     "attention": AttentionConfig,
     "parameters": ParametersConfig,
     "playbook": PlaybookConfig,
+    "lab": LabConfig,
     "completion": CompletionConfig,
 }
 

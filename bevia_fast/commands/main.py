@@ -19,6 +19,7 @@ from ..config import (
     AttentionConfig,
     CheckConfig,
     DoctorConfig,
+    LabConfig,
     ParametersConfig,
     PlaybookConfig,
     TrainConfig,
@@ -186,5 +187,6 @@ _MODULES: dict[type, str] = {
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
     PlaybookConfig: "playbook",
+    LabConfig: "lab",
     CompletionConfig: "completion",
 }

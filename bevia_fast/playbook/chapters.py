@@ -2,7 +2,7 @@
 
 A chapter is Markdown. Four kinds of code block mean something, and the tests hold each of them against the code:
 
-    In `path/to/file.py`, `function`:      a quotation: whole lines, which occur once in that function (```py)
+    In `PATH`, `function`:                 a quotation: whole lines, which occur once in that function (```py)
     <!-- twin: NAME -->                    a function NAME in plain loops, the twin of what the engine does (```python)
     >>> expression                         an example with its result (```pycon)
     ![caption](figures/NAME.svg)           a picture whose data are compared; see `figures`

@@ -13,6 +13,7 @@ from ..config import ModelConfig
 from ..data.tokenizer import Tokenizer
 from ..kernels import get_backend
 from ..kernels.contract import Backend
+from ..lab.cells import likeness
 from ..lab.changes import changed
 from ..model.activations import Activations
 from ..model.gpt import GPT
@@ -155,16 +156,10 @@ def residuals() -> Data:
         found[name] = [float(np.linalg.norm(gradients[f"h.{layer}.attn.c_attn.weight"])) for layer in found["layer"]]
         model.forward(acts, np.asarray(ids, np.int32))
         stream = [acts.embedded, *(block.residual_out for block in acts.blocks)]
-        found[f"alike_{name}"] = [_likeness(acts.sequences(rows)) for rows in stream]
+        found[f"alike_{name}"] = [
+            float(np.mean([likeness(rows) for rows in acts.sequences(after)])) for after in stream
+        ]
     return found
-
-
-def _likeness(rows: Array) -> float:
-    """The mean cosine between the rows (B,T,C) of different positions of a sequence, less their means."""
-    centered = rows - rows.mean(axis=2, keepdims=True)
-    unit = centered / np.linalg.norm(centered, axis=2, keepdims=True)
-    T, cosines = rows.shape[1], unit @ unit.swapaxes(1, 2)
-    return float((cosines.sum(axis=(1, 2)) - T).mean() / (T * (T - 1)))
 
 
 def draw_residuals(axes: Any, data: Data) -> None:
