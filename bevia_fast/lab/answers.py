@@ -89,8 +89,8 @@ def sentence(cells: Sequence[Cell], arms: Sequence[str], steps: int) -> str:
             said.append(f"*{other.arm}* {other.loss:.3f} ({apart(other)})")
     paired = f"{seeds} seeds, paired; ± is the 95 % confidence interval" if seeds > 1 else "one seed"
     return (
-        f"The validation loss after {steps:,} steps, in nats per character: {'; '.join(said)}. Each arm has the learning "
-        f"rate that suits it best ({paired})."
+        f"The validation loss after {steps:,} steps, in nats per character: {'; '.join(said)}. Each arm has the "
+        f"learning rate that suits it best ({paired})."
     )
 
 

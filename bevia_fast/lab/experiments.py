@@ -46,8 +46,8 @@ class Experiment:
     def config(self, arm: Arm, rate: float, seed: int, steps: int = 0) -> TrainConfig:
         """Return the options of one training run. The learning rate falls to a tenth, unless the arm says otherwise."""
         model = replace(self.base.model, **arm.model)
-        found = replace(self.base, **{"model": model, "lr": rate, "min_lr": rate / 10, "seed": seed})
-        changes = {name: rate if value == "lr" else value for name, value in arm.train.items()}
+        found = replace(self.base, model=model, lr=rate, min_lr=rate / 10, seed=seed)
+        changes: dict[str, Any] = {name: rate if value == "lr" else value for name, value in arm.train.items()}
         found = replace(found, **changes)
         return replace(found, steps=steps, warmup=min(found.warmup, steps // 10)) if steps else found
 

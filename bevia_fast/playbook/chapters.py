@@ -1,11 +1,12 @@
 """The chapters: their titles, the code that they quote, their plain loops and their examples.
 
-A chapter is Markdown. Four kinds of code block mean something, and the tests hold each of them against the code:
+A chapter is Markdown. Five things in it mean something, and the tests hold each of them against the code:
 
     In `PATH`, `function`:                 a quotation: whole lines, which occur once in that function (```py)
     <!-- twin: NAME -->                    a function NAME in plain loops, the twin of what the engine does (```python)
     >>> expression                         an example with its result (```pycon)
     ![caption](figures/NAME.svg)           a picture whose data are compared; see `figures`
+    <!-- lab: NAME -->                     a sentence about a result of the lab; see `measured`
 """
 
 from __future__ import annotations
@@ -96,9 +97,9 @@ def folder() -> Path:
 
 
 def read_chapters() -> list[Chapter]:
-    """Return all chapters in their order. The introduction, index.md, is the first."""
-    paths = sorted(folder().glob("[0-9]*.md"))
-    return [Chapter(path.stem, path.read_text("utf-8")) for path in [folder() / "index.md", *paths]]
+    """Return all chapters in their order. The introduction, index.md, is the first; the results of the lab are last."""
+    paths = [folder() / "index.md", *sorted(folder().glob("[0-9]*.md")), folder() / "lab.md"]
+    return [Chapter(path.stem, path.read_text("utf-8")) for path in paths]
 
 
 def find_function(tree: ast.Module, name: str) -> ast.FunctionDef | None:

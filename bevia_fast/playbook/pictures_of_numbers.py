@@ -14,6 +14,7 @@ from ..kernels.contract import OPERATIONS
 from ..kernels.numpy_ref.dropout import dropout_mask
 from ..lab.changes import changed
 from ..training.schedule import learning_rate
+from .measured import all_differences
 from .picture import Data, Picture
 
 
@@ -141,6 +142,18 @@ def draw_tolerances(axes: Any, data: Data) -> None:
     axes.legend()
 
 
+def draw_lab(axes: Any, data: Data) -> None:
+    places = np.arange(len(data["arm"]))[::-1]
+    sure = [abs(mean) > margin for mean, margin in zip(data["difference"], data["margin"], strict=True)]
+    for place, mean, margin, differs in zip(places, data["difference"], data["margin"], sure, strict=True):
+        axes.errorbar(mean, place, xerr=margin, fmt="o", capsize=3, color=VERMILLION if differs else "0.55")
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    axes.set_yticks(places, data["arm"])
+    axes.set(xlabel="difference of the validation loss (nats per character)")
+    axes.set_xscale("symlog", linthresh=0.1)
+    axes.grid(axis="x", alpha=0.25)
+
+
 PICTURES = {
     "bias-correction": Picture(bias_correction, draw_bias_correction),
     "schedule": Picture(schedule, draw_schedule),
@@ -148,5 +161,6 @@ PICTURES = {
     "temperature": Picture(temperature, draw_temperature),
     "intensity": Picture(intensity, draw_intensity, height=4.2),
     "orders": Picture(orders, draw_orders),
+    "lab": Picture(all_differences, draw_lab, height=6.0),
     "tolerances": Picture(tolerances, draw_tolerances),
 }
