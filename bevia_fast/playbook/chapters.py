@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent  # a checkout may be installed as links to its files
 ROOT = HERE.parents[1]  # of a checkout
 QUOTATION = re.compile(r"^In `([\w/.]+\.py)`, `([\w.]+)`:\n\n```py\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TWIN = re.compile(r"^<!-- twin: (\w+) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
