@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bevia_fast.lab.answers import best_rate, losses, mean
 from bevia_fast.lab.experiments import EXPERIMENTS
 from bevia_fast.playbook import measured
 from bevia_fast.playbook.chapters import folder, read_chapters
@@ -41,6 +42,35 @@ def test_results_are_those_of_the_experiment_and_of_whole_seeds(name: str) -> No
     assert [(cell["arm"], cell["rate"], cell["seed"]) for cell in found["cells"]] == wanted
     assert re.search(rf"bevia-fast lab {name} ", found["facts"]["command"])
     assert found["facts"].keys() >= {"command", "text", "kernels", "date"}
+
+
+def layers(name: str, arm: str, measure: str) -> list[float]:
+    """A measure of each layer at the best rate of an arm, in the mean over the seeds."""
+    cells = results()[name]["cells"]
+    chosen = [c[measure] for c in cells if (c["arm"], c["rate"]) == (arm, best_rate(cells, arm))]
+    return [mean(values) for values in zip(*chosen, strict=True)]
+
+
+def losses_at(name: str, arm: str) -> list[float]:
+    """The loss at each rate, in the mean over the seeds."""
+    cells = results()[name]["cells"]
+    return [mean(list(losses(cells, arm, rate).values())) for rate in results()[name]["rates"]]
+
+
+def test_numbers_that_the_chapters_name_beside_the_sentences() -> None:
+    assert [round(x) for x in layers("scale-large", "without", "attended")] == [6, 5]
+    assert [round(x, 1) for x in layers("scale-large", "with the scale", "attended")] == [10.5, 15.4]
+    first, *_, last = layers("residual", "without", "gradient_last")
+    assert 1e-7 < first / last < 1e-5
+    assert min(losses_at("residual", "without")) > 3.2
+    assert max(losses_at("norm", "pre-norm")) < 2.5
+    low, *higher = losses_at("norm", "post-norm")
+    assert low < 2.4 < 3.1 < min(higher)
+    pairs = zip(losses_at("bias-correction", "with correction"), losses_at("bias-correction", "without"), strict=True)
+    assert [round(without - corrected, 1) for corrected, without in pairs] == [0.0, 0.2, 0.2]
+    cells = results()["warmup"]["cells"]
+    assert [best_rate(cells, arm) for arm in results()["warmup"]["arms"]] == [0.003, 0.001]
+    assert round(losses_at("warmup", "none")[0] - losses_at("warmup", "40 steps of warm-up")[0], 2) == 0.01
 
 
 def test_a_changed_result_changes_the_text() -> None:
