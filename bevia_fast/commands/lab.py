@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import shlex
 from dataclasses import replace
 from datetime import date
@@ -61,5 +62,6 @@ def _facts(config: LabConfig, text: Text, kernels: str) -> dict[str, str]:
     words += ["--data", *config.data] if config.data else []
     sizes = f"{len(text.training):,} characters for training, {len(text.validation):,} for validation"
     return {
-        "command": f"`{shlex.join(words)}`", "text": sizes, "kernels": kernels, "date": f"{date.today():%Y-%m-%d}",
+        "command": f"`{shlex.join(words)}`", "text": sizes, "kernels": kernels, "python": platform.python_version(),
+        "date": f"{date.today():%Y-%m-%d}",
     }  # fmt: skip
