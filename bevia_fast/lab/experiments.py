@@ -132,11 +132,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
     ),
     "dropout": Experiment(
-        "Does dropout help on a text of 20,000 characters?",
+        "Does dropout help on a text of 10,000 characters?",
         "Yes: without it, the model learns the text by heart.",
         (Arm("no dropout"), Arm("dropout 0.2", {"dropout": 0.2})),
-        replace(TRAIN, steps=1200),
-        characters=20_000,
+        replace(TRAIN, steps=600),
+        characters=10_000,
     ),
     "shape": Experiment(
         "Deep and narrow, or shallow and wide, at about 400,000 parameters?",
