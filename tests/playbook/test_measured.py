@@ -68,6 +68,7 @@ def test_numbers_that_the_chapters_name_beside_the_sentences() -> None:
     assert low < 2.4 < 3.1 < min(higher)
     pairs = zip(losses_at("bias-correction", "with correction"), losses_at("bias-correction", "without"), strict=True)
     assert [round(without - corrected, 1) for corrected, without in pairs] == [0.0, 0.2, 0.2]
+    assert round(losses_at("decay", "cosine decay")[0] - losses_at("decay", "constant")[0], 2) == 0.05
     cells = results()["warmup"]["cells"]
     assert [best_rate(cells, arm) for arm in results()["warmup"]["arms"]] == [0.003, 0.001]
     assert round(losses_at("warmup", "none")[0] - losses_at("warmup", "40 steps of warm-up")[0], 2) == 0.01
