@@ -23,7 +23,6 @@ from .picture import Data
 
 MEASURED = re.compile(r"^<!-- lab: ([\w-]+) -->\n(> .*?)$", re.MULTILINE)
 TABLE = re.compile(r"(?<=<!-- all results -->\n).*?(?=\n<!-- end of the results -->)", re.DOTALL)
-LEFT_OUT = ("curve",)  # of each cell: the curves are long, and the command makes them again
 
 
 def results() -> dict[str, Any]:
@@ -78,8 +77,8 @@ def take_over(lab: Path) -> None:
         if path.exists():
             result = json.loads(path.read_text("utf-8"))
             for cell in result["cells"]:
-                for part in LEFT_OUT:
-                    cell.pop(part, None)
+                curve = cell.pop("curve")  # which is long, and which the command makes again
+                cell["train_loss"] = curve[-1][1] if curve else None
             cells = ",\n".join(f"  {json.dumps(_short(cell))}" for cell in result.pop("cells"))
             content = json.dumps({**result, "cells": []}, indent=1).replace('"cells": []', f'"cells": [\n{cells}\n ]')
             write_atomically(folder() / "lab" / f"{name}.json", (content + "\n").encode())

@@ -69,6 +69,12 @@ def test_numbers_that_the_chapters_name_beside_the_sentences() -> None:
     pairs = zip(losses_at("bias-correction", "with correction"), losses_at("bias-correction", "without"), strict=True)
     assert [round(without - corrected, 1) for corrected, without in pairs] == [0.0, 0.2, 0.2]
     assert round(losses_at("decay", "cosine decay")[0] - losses_at("decay", "constant")[0], 2) == 0.05
+    last: dict[str, list[float]] = {"no dropout": [], "dropout 0.2": []}
+    for cell in results()["dropout"]["cells"]:
+        if cell["rate"] == 0.003:
+            last[cell["arm"]].append(cell["train_loss"])
+    assert [round(mean(values), 1) for values in last.values()] == [1.6, 2.2]
+    assert [round(losses_at("dropout", arm)[1], 1) for arm in last] == [2.8, 2.8]
     cells = results()["warmup"]["cells"]
     assert [best_rate(cells, arm) for arm in results()["warmup"]["arms"]] == [0.003, 0.001]
     assert round(losses_at("warmup", "none")[0] - losses_at("warmup", "40 steps of warm-up")[0], 2) == 0.01
@@ -95,7 +101,7 @@ def test_results_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     [name, *_] = results()
     found: Any = results()[name]
     for cell in found["cells"]:
-        cell["curve"] = [[1, 2.0, 3.0]]
+        cell["curve"] = [[1, cell.pop("train_loss"), 3.0]]
     (tmp_path / "lab" / name).mkdir(parents=True)
     (tmp_path / "lab" / name / "result.json").write_text(json.dumps(found))
     book = tmp_path / "book"
