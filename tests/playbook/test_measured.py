@@ -66,6 +66,9 @@ def test_numbers_that_the_chapters_name_beside_the_sentences() -> None:
     assert max(losses_at("norm", "pre-norm")) < 2.5
     low, *higher = losses_at("norm", "post-norm")
     assert low < 2.4 < 3.1 < min(higher)
+    deep = results()["norm-deep"]["cells"]
+    pre, post = (losses(deep, arm, best_rate(deep, arm)) for arm in ("pre-norm", "post-norm"))
+    assert [round(post[seed] - pre[seed], 1) for seed in pre] == [0.5, 0.9, 0.2]
     pairs = zip(losses_at("bias-correction", "with correction"), losses_at("bias-correction", "without"), strict=True)
     assert [round(without - corrected, 1) for corrected, without in pairs] == [0.0, 0.2, 0.2]
     assert round(losses_at("decay", "cosine decay")[0] - losses_at("decay", "constant")[0], 2) == 0.05
