@@ -1,4 +1,4 @@
-"""What is written about an experiment: report.md, result.json, and a picture as PNG and SVG."""
+"""What is written about an experiment: a report in Markdown, the numbers as JSON, and a picture as PNG and SVG."""
 
 from __future__ import annotations
 
