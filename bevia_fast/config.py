@@ -292,7 +292,7 @@ class ParametersConfig:
 
 @dataclass(frozen=True)
 class PlaybookConfig:
-    """Write the playbook, which explains each step of a GPT with its formula, its code and exercises, as one page."""
+    """Write the playbook, which explains each step of a GPT, as one page."""
 
     out: Annotated[str, arg(metavar="FILE")] = "playbook.html"
     """HTML file to write, which needs no network and no other file; - is standard output."""
@@ -308,10 +308,10 @@ class PlaybookConfig:
 
 @dataclass(frozen=True)
 class LabConfig:
-    """Run an experiment: train models that differ in one thing, and report whether it matters. "list" lists them."""
+    """Train models that differ in one thing, and report whether it matters."""
 
     experiment: Positional[Annotated[str, arg(metavar="NAME")]]
-    """Name of the experiment, or list."""
+    """Name of the experiment; list prints all of them."""
     seeds: int = 3
     """Random seeds; every arm and learning rate is trained with each."""
     steps: int = 0
