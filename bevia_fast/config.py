@@ -23,7 +23,7 @@ from .naming import option
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
-    "ModelConfig", "ParametersConfig", "PresetName", "TrainConfig", "preset",
+    "LabConfig", "ModelConfig", "ParametersConfig", "PlaybookConfig", "PresetName", "TrainConfig", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -312,6 +312,53 @@ class ParametersConfig:
         check_range(self, "vocab_size", 1, 1 << 21)
         if self.run and replace(self, run="") != ParametersConfig():
             raise ConfigError(f"{self.run} has its own sizes; name either a run or sizes.")
+
+
+@dataclass(frozen=True)
+class PlaybookConfig:
+    """Write the playbook, which explains each step of a GPT, as one page."""
+
+    out: Annotated[str, arg(metavar="FILE")] = "playbook.html"
+    """HTML file to write, which needs no network and no other file; - is standard output."""
+    open: bool = False
+    """Open the file in the browser."""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise ConfigError("--out needs the name of a file, or - for standard output.")
+        if self.open and self.out == STANDARD:
+            raise ConfigError("--open cannot open standard output; name a file with --out.")
+
+
+@dataclass(frozen=True)
+class LabConfig:
+    """Train models that differ in one thing, and report whether it matters."""
+
+    experiment: Positional[Annotated[str, arg(metavar="NAME")]]
+    """Name of the experiment; list prints all of them."""
+    seeds: int = 3
+    """Random seeds; every arm and learning rate is trained with each."""
+    steps: int = 0
+    """Optimizer steps of each run. 0: those of the experiment."""
+    minutes: float = 0.0
+    """Minutes after which the report is made from the seeds that are whole. 0: no limit."""
+    data: Annotated[Sequence[str], arg(metavar="PATH ...", help_behavior_hint=NONE)] = ()
+    """Text to train on: files or folders. If omitted: the language reference that comes with Python."""
+    out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
+    """Folder for the report; an interrupted experiment goes on there. If omitted: lab/NAME."""
+    backend: BackendName = "numba"
+    """Kernels to compute with."""
+    threads: int = 0
+    """Threads of the numba backend. 0: one for each physical core."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "data", tuple(map(str, self.data)))
+        for name, least, most in (("seeds", 1, 1000), ("steps", 0, 1 << 40), ("threads", 0, 4096)):
+            check_range(self, name, least, most)
+        if self.steps and self.steps < 10:
+            raise ConfigError(f"{option('steps', self.steps)} are too few to compare anything; it must be at least 10.")
+        if not 0.0 <= self.minutes < math.inf:
+            raise ConfigError(f"{option('minutes')} is {self.minutes}; it must be a finite number, at least 0.")
 
 
 # What a preset changes; everything else keeps the defaults above.

@@ -24,7 +24,9 @@ from ..config import (
     DoctorConfig,
     ExploreConfig,
     GenerateConfig,
+    LabConfig,
     ParametersConfig,
+    PlaybookConfig,
     PresetName,
     TrainConfig,
     preset,
@@ -105,6 +107,8 @@ COMMANDS: dict[str, type] = {
     "explore": ExploreConfig,
     "attention": AttentionConfig,
     "parameters": ParametersConfig,
+    "playbook": PlaybookConfig,
+    "lab": LabConfig,
     "completion": CompletionConfig,
 }
 

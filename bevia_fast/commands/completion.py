@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import tyro
 from tyro.conf import OmitArgPrefixes, OmitSubcommandPrefixes, subcommand
 
+from ..config import LabConfig
+from ..lab.experiments import EXPERIMENTS
 from ..measuring.kernel_jobs import families
 from ..measuring.options import BENCHES, PROFILES, ProfileKernelConfig
 from .arguments import COMMANDS, PROG, CompletionConfig, union
@@ -31,6 +33,7 @@ def whole_tree() -> Any:
         "profile": {**PROFILES, **kernels},
         "completion": dict.fromkeys(command_options(CompletionConfig)["--shell"].choices, Word),
         "help": dict.fromkeys(COMMANDS, Word),
+        "lab": dict.fromkeys(("list", *EXPERIMENTS), LabConfig),
     }
     choices: list[Any] = []
     for name, kind in {**COMMANDS, "help": Word}.items():
@@ -48,7 +51,7 @@ def _kernels() -> list[str]:
 
 def _page(kind: type) -> type:
     """Return the options of a command, without what is given without a name: that is a file or a text of the user."""
-    return page(kind, left_out=("run", "kernels", "a", "b"))
+    return page(kind, left_out=("run", "kernels", "a", "b", "experiment"))
 
 
 def run(config: CompletionConfig) -> int:

@@ -21,7 +21,9 @@ from ..config import (
     CheckConfig,
     DoctorConfig,
     ExploreConfig,
+    LabConfig,
     ParametersConfig,
+    PlaybookConfig,
     TrainConfig,
 )
 from ..errors import StoppedRun, UserError, escaped, reason
@@ -195,5 +197,7 @@ _MODULES: dict[type, str] = {
     ExploreConfig: "explore",
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
+    PlaybookConfig: "playbook",
+    LabConfig: "lab",
     CompletionConfig: "completion",
 }

@@ -41,13 +41,15 @@ def test_bash_completes_every_command_and_option(tmp_path: Path, capsys: pytest.
     path = tmp_path / "bevia-fast"
     path.write_text(script("bash", capsys))
     assert completed(path, "bevia-fast ") >= {*COMMANDS, "help"}
-    assert completed(path, "bevia-fast pl") == {"plan"}
+    assert completed(path, "bevia-fast pl") == {"plan", "playbook"}
+    assert completed(path, "bevia-fast lab ") >= {"list", "residual", "scale-large"}
     assert completed(path, "bevia-fast bench ") >= set(BENCHES)
     assert completed(path, "bevia-fast profile ") >= {*PROFILES, "all", "attention", "attention_forward"}
     assert completed(path, "bevia-fast help ") >= set(COMMANDS)
-    lines = {name: kind for name, kind in COMMANDS.items() if name not in ("bench", "profile")}
+    lines = {name: kind for name, kind in COMMANDS.items() if name not in ("bench", "profile", "lab")}
     lines |= {f"bench {name}": kind for name, kind in BENCHES.items()}
     lines |= {f"profile {name}": kind for name, kind in {**PROFILES, "attention": ProfileKernelConfig}.items()}
+    lines |= {"lab residual": COMMANDS["lab"]}
     for line, kind in lines.items():
         wanted = {name for name, option in command_options(kind).items() if not option.positional}
         assert completed(path, f"bevia-fast {line} --") >= wanted, line
