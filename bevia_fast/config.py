@@ -325,9 +325,9 @@ class PlaybookConfig:
 
     def __post_init__(self) -> None:
         if not self.out:
-            raise ConfigError("--out needs the name of a file, or - for standard output.")
+            raise ConfigError(f"{option('out')} needs the name of a file, or - for standard output.")
         if self.open and self.out == STANDARD:
-            raise ConfigError("--open cannot open standard output; name a file with --out.")
+            raise ConfigError(f"{option('open')} cannot open standard output; name a file with {option('out')}.")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import CheckpointError, UserError
 from ..files import reading, write_atomically, writing
 from ..kernels.contract import Backend
+from ..naming import option
 from .cells import Text, run_cell
 from .experiments import Arm, Experiment
 
@@ -89,7 +90,7 @@ def _claim(folder: Path, stamp: dict[str, str]) -> None:
         if held != json.dumps(stamp):
             raise CheckpointError(
                 f"{folder} holds another experiment, or the same one with other options or another text; name another "
-                "folder with --out."
+                f"folder with {option('out')}."
             )
         return
     with writing(folder):
