@@ -118,7 +118,7 @@
       const cells = repeat(row, heads + 1, (column) => column
         ? (index ? el("div", { role: "gridcell", class: "head", tabindex: -1, "data-layer": layer, "data-head": column - 1 }, el("canvas", { "aria-hidden": "true" }))
           : el("div", { role: "columnheader", class: "over" }, String(column - 1)))
-        : el("div", { role: index ? "rowheader" : "columnheader", class: "side", ...(index ? {} : { "aria-label": "layer, head" }) }, index ? String(layer) : ""));
+        : el("div", { role: index ? "rowheader" : "columnheader", class: "side" }, index ? String(layer) : el("span", { class: "unseen" }, "layer")));
       if (!index) {
         for (const cell of cells.slice(1)) cell.style.width = `${size}px`;
         return;

@@ -87,7 +87,6 @@
     drawCurve(app);
     Bevia.filmbar.label(nodes.play);
     put(nodes.axis, `Steps: ${state.axis === "log" ? "logarithmic" : "linear"}`);
-    nodes.axis.setAttribute("aria-label", `Axis of the steps: ${state.axis}. Change it.`);
     put(nodes.pin, state.pin === state.frame ? "Unpin" : state.pin >= 0 ? "Pin this one instead" : "Pin this frame to compare");
     put(nodes.now, Bevia.filmbar.describe(app, state.frame));
     nodes.filmed.hidden = nodes.play.hidden = nodes.pin.hidden = last === 0;

@@ -164,7 +164,7 @@
     /** @param {number} value @param {string | undefined} ref */
     const cell = (value, ref) => el("td", { class: "number" }, ref ? el("button", { type: "button", class: "value", "data-number": ref }, number(value)) : number(value));
     return el("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": terms.caption }, el("table", {}, el("caption", {}, terms.caption),
-      el("thead", {}, el("tr", {}, el("th", { scope: "col" }, ""), ...[...terms.names, "product"].map((name) => el("th", { scope: "col", class: "number" }, name)))),
+      el("thead", {}, el("tr", {}, el("td"), ...[...terms.names, "product"].map((name) => el("th", { scope: "col", class: "number" }, name)))),
       el("tbody", {},
         ...rows.map(({ label, a, aRef, b, bRef, product }) => el("tr", {}, el("th", { scope: "row" }, label), cell(a, aRef), cell(b, bRef), cell(product, undefined))),
         left ? el("tr", {}, el("th", { scope: "row" }, `${left} more`), el("td"), el("td"), cell(rest, undefined)) : null)));
