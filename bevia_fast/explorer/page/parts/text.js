@@ -119,7 +119,7 @@
     const from = looking && app.hovered >= 0 ? app.hovered : state.at;
     const cells = repeat(nodes.characters, scene.tokens.length, (at) =>
       el("span", { class: "character", role: "option", tabindex: -1, "data-at": at }));
-    const most = Math.ceil(Math.log(app.header.config.vocab));
+    const most = Math.max(1, Math.ceil(Math.log(app.header.config.vocab)));
     const T = scene.tokens.length;
     const weights = scene.weights(state.layer);
     // shades of a row go up to its largest weight, or an even row would be hardly visible

@@ -106,7 +106,7 @@
     const losses = [...curve.train, ...curve.validation].filter((loss) => loss !== null);
     const steps = [...curve.steps, ...film.map(({ step }) => step), 1];
     const end = steps.reduce((most, step) => Math.max(most, step), 1);
-    const high = Math.max(blind * 1.06, losses.reduce((most, loss) => Math.max(most, loss), 0) * 1.02);
+    const high = Math.max(1, blind * 1.06, losses.reduce((most, loss) => Math.max(most, loss), 0) * 1.02);
     const low = Math.max(0, Math.floor(2 * losses.reduce((least, loss) => Math.min(least, loss), high)) / 2 - 0.5);
     const first = film.length > 1 ? film[1].step : 10;
     // A model changes most at the beginning: log(1 + step/first) spreads the frames, and keeps step 0.
@@ -189,7 +189,7 @@
     const surprises = scene.surprise.slice(1);
     const average = surprises.reduce((sum, value) => sum + value, 0) / (surprises.length || 1);
     put(mean, `Mean surprise of this text: ${number(average, 3)} nats. Shade: surprise of each character.`);
-    const most = Math.ceil(Math.log(app.header.config.vocab));
+    const most = Math.max(1, Math.ceil(Math.log(app.header.config.vocab)));
     Bevia.dom.repeat(characters, T, () => el("span", { class: "character" })).forEach((cell, at) => {
       const sign = glyphs.signs[scene.tokens[at]];
       put(cell, sign === "␣" ? " " : sign);
