@@ -23,11 +23,20 @@
    * @param {number} [most] the value of a bar of full width
    */
   function draw(root, bars, most = 1) {
-    const rows = repeat(root, bars.length, () => el("button", { type: "button", class: "bar" },
-      el("span", {}, el("bdi", { class: "glyph" }), el("span", { class: "unseen" })),
-      el("span", { class: "track" }, el("span", { class: "fill" }), el("span", { class: "ghost" })),
-      el("span", { class: "value" }), el("span", { class: "mark" })));
-    root.classList.toggle("wide", bars.some(({ label }) => label.length > 2));
+    const rows = repeat(root, bars.length, () =>
+      el(
+        "button",
+        { type: "button", class: "bar" },
+        el("span", {}, el("bdi", { class: "glyph" }), el("span", { class: "unseen" })),
+        el("span", { class: "track" }, el("span", { class: "fill" }), el("span", { class: "ghost" })),
+        el("span", { class: "value" }),
+        el("span", { class: "mark" }),
+      ),
+    );
+    root.classList.toggle(
+      "wide",
+      bars.some(({ label }) => label.length > 2),
+    );
     rows.forEach((row, index) => {
       const bar = bars[index];
       const [label, track, value, mark] = row.children;
@@ -44,8 +53,15 @@
       row.dataset.number = bar.number || "";
       row.disabled = !bar.number;
     });
-    if (!rows.some((row) => row.tabIndex === 0 && !row.disabled) || rows.filter((row) => row.tabIndex === 0).length > 1) {
-      reach(root, "button", rows.find((row) => !row.disabled));
+    if (
+      !rows.some((row) => row.tabIndex === 0 && !row.disabled)
+      || rows.filter((row) => row.tabIndex === 0).length > 1
+    ) {
+      reach(
+        root,
+        "button",
+        rows.find((row) => !row.disabled),
+      );
     }
   }
 

@@ -128,15 +128,24 @@
     for (let layer = 0; layer < layers; layer++) streams.push(`block.${layer}.attention`, `block.${layer}.mlp`);
     /** @type {Trace | undefined} */
     let whole;
-    return fromLogits({
-      kind: "engine", frame: Math.max(0, header.film.length - 1), tokens, before: [],
-      weights: (layer) => data.tensor(`${name}/block.${layer}.weights`),
-      scores: (layer) => data.tensor(`${name}/block.${layer}.scores`),
-      trace: () => whole ??= model().forward(tokens),
-    }, logits, V, streams.length, (stage, position) => {
-      const row = data.tensor(`${name}/${streams[stage]}`).subarray(position * C, (position + 1) * C);
-      return model().lens(Float64Array.from(row), 0);
-    });
+    return fromLogits(
+      {
+        kind: "engine",
+        frame: Math.max(0, header.film.length - 1),
+        tokens,
+        before: [],
+        weights: (layer) => data.tensor(`${name}/block.${layer}.weights`),
+        scores: (layer) => data.tensor(`${name}/block.${layer}.scores`),
+        trace: () => (whole ??= model().forward(tokens)),
+      },
+      logits,
+      V,
+      streams.length,
+      (stage, position) => {
+        const row = data.tensor(`${name}/${streams[stage]}`).subarray(position * C, (position + 1) * C);
+        return model().lens(Float64Array.from(row), 0);
+      },
+    );
   }
 
   /**
@@ -149,13 +158,22 @@
    */
   function typed(trace, before, frame, columns) {
     const streams = [trace.embedding, ...trace.blocks.flatMap((block) => [block.stream1, block.stream2])];
-    return fromLogits({
-      kind: "page", frame, tokens: trace.tokens, before,
-      weights: (layer) => trace.blocks[layer].weights,
-      scores: (layer) => trace.blocks[layer].scores,
-      trace: () => trace,
-    }, trace.logits, trace.model.config.vocab, streams.length,
-    (stage, position) => trace.model.lens(streams[stage], position), columns);
+    return fromLogits(
+      {
+        kind: "page",
+        frame,
+        tokens: trace.tokens,
+        before,
+        weights: (layer) => trace.blocks[layer].weights,
+        scores: (layer) => trace.blocks[layer].scores,
+        trace: () => trace,
+      },
+      trace.logits,
+      trace.model.config.vocab,
+      streams.length,
+      (stage, position) => trace.model.lens(streams[stage], position),
+      columns,
+    );
   }
 
   /**
@@ -187,18 +205,19 @@
     }
 
     return {
-      ...scene, surprise,
+      ...scene,
+      surprise,
       logits: row,
       stage: stageOf,
       lens() {
         if (seen) return seen;
         seen = { token: new Float64Array((stages + 1) * T), probability: new Float64Array((stages + 1) * T) };
         for (let t = 0; t < T; t++) {
-          const column = columns[t] ??= Array.from({ length: stages + 1 }, (_, stage) => {
+          const column = (columns[t] ??= Array.from({ length: stages + 1 }, (_, stage) => {
             const p = stageOf(stage, t);
             const token = largest(p);
             return { token, p: p[token] };
-          });
+          }));
           for (let stage = 0; stage <= stages; stage++) {
             seen.token[stage * T + t] = column[stage].token;
             seen.probability[stage * T + t] = column[stage].p;
@@ -208,7 +227,9 @@
       },
       guesses(position, sampling = plain) {
         const p = Bevia.sampling.probabilities(row(position), sampling);
-        const order = Array.from(row(position).keys()).sort((a, b) => p[b] - p[a] || row(position)[b] - row(position)[a] || a - b);
+        const order = Array.from(row(position).keys()).sort(
+          (a, b) => p[b] - p[a] || row(position)[b] - row(position)[a] || a - b,
+        );
         return { tokens: order, p: order.map((token) => p[token]), full: true };
       },
     };
@@ -231,7 +252,11 @@
     const surprise = new Float64Array(T).fill(NaN);
     surprise.set(data.tensor(`${name}/surprise`), 1);
     return {
-      kind: "film", frame, tokens, before: [], surprise,
+      kind: "film",
+      frame,
+      tokens,
+      before: [],
+      surprise,
       weights: (layer) => data.tensor(`${name}/weights`).subarray(layer * NH * T * T, (layer + 1) * NH * T * T),
       scores: () => null,
       logits: () => null,
@@ -242,7 +267,8 @@
         const part = [position * columns, (position + 1) * columns];
         return {
           tokens: Array.from(data.tensor(`${name}/top.token`).subarray(...part)),
-          p: Array.from(data.tensor(`${name}/top.probability`).subarray(...part)), full: columns === V,
+          p: Array.from(data.tensor(`${name}/top.probability`).subarray(...part)),
+          full: columns === V,
         };
       },
     };
@@ -282,18 +308,25 @@
     const square = (values) => {
       const result = new Float64Array(NH * length * length);
       for (let row = 0; row < NH * length; row++) {
-        const start = (Math.floor(row / length) * old + row % length) * old;
+        const start = (Math.floor(row / length) * old + (row % length)) * old;
         result.set(values.subarray(start, start + length), row * length);
       }
       return result;
     };
     const squares = new Set(["scores", "scaled", "weights"]);
-    const blocks = trace.blocks.map((block) => Object.fromEntries(
-      Object.entries(block).map(([name, values]) => [name, squares.has(name) ? square(values) : rows(values)]),
-    ));
+    const blocks = trace.blocks.map((block) =>
+      Object.fromEntries(
+        Object.entries(block).map(([name, values]) => [name, squares.has(name) ? square(values) : rows(values)]),
+      ),
+    );
     return Object.assign(Object.create(Object.getPrototypeOf(trace)), {
-      model: trace.model, tokens: trace.tokens.slice(0, length), blocks, embedding: rows(trace.embedding),
-      final: rows(trace.final), logits: rows(trace.logits), probabilities: rows(trace.probabilities),
+      model: trace.model,
+      tokens: trace.tokens.slice(0, length),
+      blocks,
+      embedding: rows(trace.embedding),
+      final: rows(trace.final),
+      logits: rows(trace.logits),
+      probabilities: rows(trace.probabilities),
     });
   }
 
