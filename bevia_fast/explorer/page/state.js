@@ -61,7 +61,7 @@
       view: VIEWS.includes(state.view) ? state.view : start.view,
       text,
       typed,
-      at: whole(state.at, 0, length - Bevia.scenes.windowStart(length, ctx) - 1, 0),
+      at: whole(state.at, 0, length - Bevia.traces.windowStart(length, ctx) - 1, 0),
       layer: whole(state.layer, 0, layers - 1, 0),
       head: whole(state.head, 0, heads - 1, 0),
       frame: whole(state.frame, 0, frames - 1, frames - 1),

@@ -195,5 +195,33 @@
     LIMITS[kind] = limits;
   }
 
-  Bevia.numbers = { at, define, explain, f, g, linear, norm, share, sum, terms };
+  /** @param {number} part of 1 */
+  const percent = (part) => `= ${f(100 * part, 3)} %`;
+
+  /**
+   * Another number, explained.
+   * @param {Context} x
+   * @param {string} kind
+   * @param {...number} indices
+   * @returns {Explained}
+   */
+  function sibling(x, kind, ...indices) {
+    const found = explain(x.app, [kind, ...indices].join("."));
+    if (!found) throw new Error(`there is no ${kind}`);
+    return found;
+  }
+
+  /**
+   * Return a number of the engine, if the page has those of this text.
+   * @param {Context} x
+   * @param {string} name
+   * @param {number} place
+   * @returns {number | undefined}
+   */
+  function engine({ app }, name, place) {
+    if (app.scene.kind !== "engine") return undefined;
+    return app.data.tensor(`prompt/${app.state.text}/${name}`)[place];
+  }
+
+  Bevia.numbers = { at, define, engine, explain, f, g, linear, norm, percent, share, sibling, sum, terms };
 })();

@@ -6,7 +6,6 @@
 (() => {
   /** @typedef {import("./../views").Scene} Scene */
   /** @typedef {import("./../views").State} State */
-  /** @typedef {import("./../views").Numbers} Numbers */
   /** @typedef {import("./../types").Data} Data */
   /** @typedef {import("./../types").Trace} Trace */
   /** @typedef {import("./../types").Model} Model */
@@ -62,7 +61,7 @@
       if (!live || same === 0) {
         live = model().forward(wanted);
       } else {
-        if (same < live.length) live = shortened(live, same);
+        if (same < live.length) live = Bevia.traces.shortened(live, same);
         for (const token of wanted.slice(same)) live.extend(token);
       }
       return live;
@@ -71,7 +70,7 @@
     /** Return a copy of the trace of the prompt that is shown, from which one types on. */
     function begun() {
       const whole = kept.get(shown)?.trace();
-      return whole ? shortened(whole, whole.length) : undefined;
+      return whole ? Bevia.traces.shortened(whole, whole.length) : undefined;
     }
 
     /**
@@ -93,22 +92,12 @@
       if (shown !== `${state.text}/${last}`) live = undefined;
       shown = `${state.text}/${last}`;
       const all = tokens(state);
-      const start = windowStart(all.length, ctx);
+      const start = Bevia.traces.windowStart(all.length, ctx);
       const trace = traced(all.slice(start));
       return typed(trace, all.slice(0, start), last, columns);
     }
 
     return { model, base, tokens, at, of: (state) => at(state, state.frame) };
-  }
-
-  /**
-   * Return where the model's window begins in a text: when the context is full, it goes on with the last half.
-   * @param {number} length
-   * @param {number} ctx
-   */
-  function windowStart(length, ctx) {
-    const jump = ctx + 1 - Math.max(1, Math.floor(ctx / 2));
-    return length <= ctx ? 0 : jump * Math.ceil((length - ctx) / jump);
   }
 
   /**
@@ -192,7 +181,7 @@
     /** @param {number} position */
     const row = (position) => logits.subarray(position * V, (position + 1) * V);
     const surprise = new Float64Array(T).fill(NaN);
-    for (let t = 1; t < T; t++) surprise[t] = minusLog(row(t - 1), scene.tokens[t]);
+    for (let t = 1; t < T; t++) surprise[t] = Bevia.traces.minusLog(row(t - 1), scene.tokens[t]);
     /** @type {{token: Float64Array, probability: Float64Array} | undefined} */
     let seen;
 
@@ -215,7 +204,7 @@
         for (let t = 0; t < T; t++) {
           const column = (columns[t] ??= Array.from({ length: stages + 1 }, (_, stage) => {
             const p = stageOf(stage, t);
-            const token = largest(p);
+            const token = Bevia.traces.largest(p);
             return { token, p: p[token] };
           }));
           for (let stage = 0; stage <= stages; stage++) {
@@ -274,61 +263,5 @@
     };
   }
 
-  /**
-   * -log of the softmax of logits, at a token
-   * @param {Float64Array} logits
-   * @param {number} token
-   */
-  function minusLog(logits, token) {
-    const top = logits[largest(logits)];
-    let total = 0;
-    for (const logit of logits) total += Math.exp(logit - top);
-    return Math.log(total) - (logits[token] - top);
-  }
-
-  /** @param {Numbers} values */
-  function largest(values) {
-    let best = 0;
-    for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
-    return best;
-  }
-
-  /**
-   * Return the trace of the first `length` tokens: no row depends on later ones.
-   * @param {Trace} trace
-   * @param {number} length
-   * @returns {Trace}
-   */
-  function shortened(trace, length) {
-    const old = trace.length;
-    const { heads: NH } = trace.model.config;
-    /** @param {Float64Array} values */
-    const rows = (values) => values.subarray(0, (values.length / old) * length);
-    /** @param {Float64Array} values */
-    const square = (values) => {
-      const result = new Float64Array(NH * length * length);
-      for (let row = 0; row < NH * length; row++) {
-        const start = (Math.floor(row / length) * old + (row % length)) * old;
-        result.set(values.subarray(start, start + length), row * length);
-      }
-      return result;
-    };
-    const squares = new Set(["scores", "scaled", "weights"]);
-    const blocks = trace.blocks.map((block) =>
-      Object.fromEntries(
-        Object.entries(block).map(([name, values]) => [name, squares.has(name) ? square(values) : rows(values)]),
-      ),
-    );
-    return Object.assign(Object.create(Object.getPrototypeOf(trace)), {
-      model: trace.model,
-      tokens: trace.tokens.slice(0, length),
-      blocks,
-      embedding: rows(trace.embedding),
-      final: rows(trace.final),
-      logits: rows(trace.logits),
-      probabilities: rows(trace.probabilities),
-    });
-  }
-
-  Bevia.scenes = { open, windowStart };
+  Bevia.scenes = { open };
 })();

@@ -148,7 +148,7 @@
       typed,
       frame: app.last,
       number: "",
-      at: length - Bevia.scenes.windowStart(length, app.header.config.ctx) - 1,
+      at: length - Bevia.traces.windowStart(length, app.header.config.ctx) - 1,
     });
   }
 
