@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +35,14 @@ async (typed) => {
   const wrong = [];
   const kinds = new Set();
   const operations = new Set();
+  const formulas = [];
   while (waiting.length && seen.size < 1500) {
     const address = waiting.shift();
     const found = Bevia.numbers.explain(app, address);
     if (!found) { wrong.push(`${address}: nothing`); continue; }
     kinds.add(address.split(".")[0]);
     operations.add(found.operation);
+    formulas.push([address, found.filled, Number.isFinite(found.value) ? found.value : null]);
     if (found.engine !== undefined && far(found.engine, found.value))
       wrong.push(`${address}: the engine's ${found.engine}`);
     if (found.terms) {
@@ -59,9 +63,39 @@ async (typed) => {
       if (!seen.has(ref)) { seen.add(ref); waiting.push(ref); }
     }
   }
-  return { wrong, kinds: [...kinds].sort(), operations: [...operations], count: seen.size };
+  return { wrong, kinds: [...kinds].sort(), operations: [...operations], count: seen.size, formulas };
 }
 """
+
+# How a formula with its numbers is written, and how Python writes it.
+WRITTEN = (
+    ("−", "-"), ("·", "*"), ("×10^", "e"), ("³", "**3"), ("exp(", "math.exp("), ("tanh(", "math.tanh("),
+    ("√(", "math.sqrt("),
+)  # fmt: skip
+WORDS = re.compile(r"softmax|cut off|later|first|…")  # of formulas that are no arithmetic
+
+
+def evaluated(formula: str) -> float:
+    """Return what a formula gives in which the numbers, of about 4 digits, are put in."""
+    for written, meant in WRITTEN:
+        formula = formula.replace(written, meant)
+    formula = re.sub(r"√(\d+)", r"math.sqrt(\1)", formula)
+    formula = re.sub(r"-ln (\S+)", r"-math.log(\1)", formula)
+    formula = re.sub(r" from \d+ more", "", formula)
+    return float(eval(formula, {"math": math, "max": max}))
+
+
+def wrong_formulas(formulas: list[tuple[str, str, float | None]]) -> list[str]:
+    """Return the formulas that do not give their numbers, to within what the digits of the numbers put in allow."""
+    wrong = []
+    for address, formula, value in formulas:
+        if value is None or WORDS.search(formula):
+            continue
+        sizes = [abs(float(text)) for text in re.findall(r"\d+\.\d+", formula)]
+        if abs(evaluated(formula) - value) > 2e-3 * max(1.0, value, *sizes) ** 2:
+            wrong.append(f"{address}: {formula} is not {value}")
+    return wrong
+
 
 MODELS = [
     {},
@@ -80,6 +114,7 @@ def test_numbers_are_made_of_numbers(browser: Any, tmp_path: Path, sizes: dict[s
         found = page.run(FOLLOW.replace("attention.1.4.3", "attention.0.4.3").replace("1.4.1", "0.4.1")
                          .replace("stream1.1.2", "stream1.0.2"), typed)  # fmt: skip
     assert found["wrong"] == []
+    assert wrong_formulas(found["formulas"]) == []
     # with post-norm, the stream is what the norms return
     assert set(found["kinds"]) == KINDS - ({"norm1", "norm2"} if run.model.config.norm == "post" else set())
     assert found["count"] > 300

@@ -130,6 +130,7 @@ def test_the_address_keeps_the_state(page: Shown) -> None:
         {"view": "constructor", "at": "1e9", "layer": -3, "head": "x", "frame": 99, "number": "weight.9.9.9.9"},
         {"typed": "1.2.999.-1.x", "text": 7, "temperature": "NaN", "topP": -1, "__proto__": "x"},
         {"view": "number", "number": "__proto__", "token": 1e300, "stage": -1, "seed": -5, "text": -2},
+        {"view": "attention", "layer": 9, "head": 9},
         {"view": "film", "pin": 5, "axis": "<b>", "theme": "pink", "tour": 50},
     ],
     ids=str,
@@ -212,8 +213,10 @@ def test_attention(page: Shown, run: Run) -> None:
     numbers = np.array([float(cell.replace("−", "-").replace("<", "")) for cell in cells]).reshape(-1, 3)
     wanted = np.stack([scores, scores / 2, weights], axis=1)[order]  # a head has 4 channels
     assert np.abs(numbers - wanted).max() <= 1e-3 + 5e-4 * np.abs(wanted).max()
-    future = page.run("() => [...document.querySelectorAll('#text-card .character.future')].length")
-    assert future == len(TEXT) - PLACE - 1
+    painted = "() => [...document.querySelectorAll('#text-card .character')].map((each) => each.style.backgroundColor)"
+    shades = page.run(painted)
+    assert [bool(shade) for shade in shades] == [place <= PLACE for place in range(len(TEXT))]
+    assert len(page.texts("#text-card .character.future")) == len(TEXT) - PLACE - 1
     page.page.hover("#text-card [data-at='3']")
     assert page.text("#view-attention .columns > :nth-child(3) h3").endswith("position 3")
     page.page.mouse.move(0, 0)
@@ -239,6 +242,12 @@ def test_stream(page: Shown, run: Run) -> None:
     cells = page.run("() => [...document.querySelectorAll('#view-stream .cell')].map((each) => each.textContent)")
     signs = [character.replace(" ", "␣") for character in run.tokenizer.alphabet]
     assert cells == [signs[token] for token in wanted.ravel()]
+    page.page.fill("#typing", "sat")
+    page.page.fill("#typing", "smo")  # other guesses than before, at the same positions
+    wanted = lens(run.model, trace(run.model, run.tokenizer.encode(f"{TEXT}smo"))).argmax(axis=-1)
+    cells = page.run("() => [...document.querySelectorAll('#view-stream .cell')].map((each) => each.textContent)")
+    assert cells == [signs[token] for token in wanted.ravel()]
+    page.go(view="stream", at=PLACE, head=1)
     page.page.focus("#view-stream .cell.chosen")
     page.press("ArrowUp", "ArrowUp", "ArrowLeft")
     assert page.focused() == {"row": "3", "column": str(PLACE - 1)}
