@@ -4,11 +4,30 @@
 // what would change the direction of the text around it stands alone.
 
 (() => {
-  const SIGNS = new Map([["\n", "↵"], ["\t", "⇥"], ["\r", "␍"], [" ", "␣"], ["\u00a0", "⍽"], ["\u007f", "␡"]]);
+  const SIGNS = new Map([
+    ["\n", "↵"],
+    ["\t", "⇥"],
+    ["\r", "␍"],
+    [" ", "␣"],
+    ["\u00a0", "⍽"],
+    ["\u007f", "␡"],
+  ]);
   const NAMES = new Map([
-    ["\n", "newline"], ["\t", "tab"], ["\r", "carriage return"], [" ", "space"], ["\u00a0", "no-break space"],
-    [",", "comma"], [".", "full stop"], [":", "colon"], [";", "semicolon"], ["'", "apostrophe"], ["\"", "quotation mark"],
-    ["-", "hyphen"], ["_", "underscore"], ["(", "left parenthesis"], [")", "right parenthesis"],
+    ["\n", "newline"],
+    ["\t", "tab"],
+    ["\r", "carriage return"],
+    [" ", "space"],
+    ["\u00a0", "no-break space"],
+    [",", "comma"],
+    [".", "full stop"],
+    [":", "colon"],
+    [";", "semicolon"],
+    ["'", "apostrophe"],
+    ['"', "quotation mark"],
+    ["-", "hyphen"],
+    ["_", "underscore"],
+    ["(", "left parenthesis"],
+    [")", "right parenthesis"],
   ]);
 
   /**
@@ -22,7 +41,9 @@
     /** @type {Map<string, number>} */
     const tokens = new Map(texts.map((text, token) => [text, token]));
     return {
-      signs, names, texts,
+      signs,
+      names,
+      texts,
       /**
        * Return the tokens of a text, and the characters that are not in the alphabet.
        * @param {string} text
@@ -50,7 +71,7 @@
     const character = String.fromCodePoint(code);
     const known = SIGNS.get(character);
     if (known) return known;
-    if (code < 0x20) return String.fromCharCode(0x2400 + code);  // Unicode has pictures of the control characters
+    if (code < 0x20) return String.fromCharCode(0x2400 + code); // Unicode has pictures of the control characters
     if (/^[\p{C}\p{Z}]|[\ufe00-\ufe0f]$/u.test(character)) return hexadecimal(code);
     if (/^\p{M}$/u.test(character)) return `◌${character}`;
     return character;
@@ -86,7 +107,12 @@
     if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
     const size = Math.abs(value);
     if (value === 0) return "0";
-    if (size < 1e-4 || size >= 1e6) return value.toExponential(digits - 2).replace("e", "×10^").replace(/-/g, "−").replace("+", "");
+    if (size < 1e-4 || size >= 1e6)
+      return value
+        .toExponential(digits - 2)
+        .replace("e", "×10^")
+        .replace(/-/g, "−")
+        .replace("+", "");
     return value.toFixed(Math.max(0, digits - 1 - Math.max(-1, Math.floor(Math.log10(size))))).replace("-", "−");
   }
 

@@ -9,7 +9,7 @@
   /** @typedef {import("./views").App} App */
   /** @typedef {import("./views").ViewName} ViewName */
 
-  const LATER = 200;  // milliseconds until the address follows: browsers count how often it changes
+  const LATER = 200; // milliseconds until the address follows: browsers count how often it changes
 
   /** @param {import("./types").Data} data */
   function start(data) {
@@ -22,7 +22,13 @@
 
     /** @type {App} */
     const app = {
-      data, header, state, scenes, scene: scenes.of(state), hovered: -1, last: Math.max(0, header.film.length - 1),
+      data,
+      header,
+      state,
+      scenes,
+      scene: scenes.of(state),
+      hovered: -1,
+      last: Math.max(0, header.film.length - 1),
       glyphs: Bevia.glyphs.of(header.alphabet),
       set(change) {
         const old = app.state;
@@ -98,22 +104,35 @@
    */
   function facts({ header, data }) {
     const { config } = header;
-    const count = Object.entries(header.tensors).filter(([name]) => name.startsWith("model/"))
+    const count = Object.entries(header.tensors)
+      .filter(([name]) => name.startsWith("model/"))
       .reduce((sum, [name]) => sum + data.header.tensors[name].shape.reduce((product, size) => product * size, 1), 0);
     const size = count < 1e5 ? whole(count) : `${(count / 1e6).toFixed(1)} million`;
-    byId("facts").replaceChildren(el("bdi", {}, header.run), ` · ${size} parameters · ${config.layers} ${config.layers === 1 ? "layer" : "layers"} × ${config.heads} ${config.heads === 1 ? "head" : "heads"} · ${whole(header.step)} steps`);
-    const options = Object.entries(header.train_config).map(([name, value]) => `${name.replace(/_/g, " ")} ${value}`).join(" · ");
+    byId("facts").replaceChildren(
+      el("bdi", {}, header.run),
+      ` · ${size} parameters · ${config.layers} ${config.layers === 1 ? "layer" : "layers"} × ${config.heads} ${config.heads === 1 ? "head" : "heads"} · ${whole(header.step)} steps`,
+    );
+    const options = Object.entries(header.train_config)
+      .map(([name, value]) => `${name.replace(/_/g, " ")} ${value}`)
+      .join(" · ");
     byId("notes").append(
       ...header.notes.map((note) => el("p", {}, note)),
-      el("p", {}, `${config.norm}-norm · ${config.activation} · ${config.dim} channels · context of ${config.ctx} characters · alphabet of ${config.vocab} · ${config.tie ? "tied" : "untied"} head · ${config.bias ? "with" : "without"} biases · ${header.dtype}, ${header.backend} kernels`),
+      el(
+        "p",
+        {},
+        `${config.norm}-norm · ${config.activation} · ${config.dim} channels · context of ${config.ctx} characters · alphabet of ${config.vocab} · ${config.tie ? "tied" : "untied"} head · ${config.bias ? "with" : "without"} biases · ${header.dtype}, ${header.backend} kernels`,
+      ),
       options ? el("p", {}, `Training: ${options}`) : el("p"),
-      el("p", {}, `Made by ${header.program} on ${header.made}. This file asks nothing of any network.`));
+      el("p", {}, `Made by ${header.program} on ${header.made}. This file asks nothing of any network.`),
+    );
     document.title = `${header.run} · bevia-fast explorer`;
   }
 
   /** @param {App} app */
   function listen(app) {
-    Bevia.dom.roving(byId("tabs"), "[role=tab]", (tab) => app.set({ view: /** @type {ViewName} */ (tab.dataset.view) }));
+    Bevia.dom.roving(byId("tabs"), "[role=tab]", (tab) =>
+      app.set({ view: /** @type {ViewName} */ (tab.dataset.view) }),
+    );
     byId("tabs").addEventListener("click", (event) => {
       const tab = /** @type {HTMLElement} */ (event.target).closest("[role=tab]");
       if (tab) app.set({ view: /** @type {ViewName} */ (/** @type {HTMLElement} */ (tab).dataset.view) });
@@ -173,8 +192,11 @@
     byId("loading").hidden = false;
   }
 
-  Bevia.data.read(document).then(start).catch((error) => {
-    if (document.getElementById("loading")) failed(error);
-    else throw error;
-  });
+  Bevia.data
+    .read(document)
+    .then(start)
+    .catch((error) => {
+      if (document.getElementById("loading")) failed(error);
+      else throw error;
+    });
 })();

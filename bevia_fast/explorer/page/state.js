@@ -9,7 +9,7 @@
 
   const VIEWS = ["read", "attention", "stream", "embeddings", "film", "number"];
   const MAPS = ["weights", "scaled", "scores"];
-  const LONGEST = 4000;  // tokens that an address holds
+  const LONGEST = 4000; // tokens that an address holds
 
   /**
    * @param {Header} header
@@ -18,9 +18,25 @@
   function initial(header) {
     const T = header.prompts.length ? header.prompts[0].tokens.length : 1;
     return {
-      view: "read", text: header.prompts.length ? 0 : -1, typed: [], at: T >> 1, layer: 0, head: 0,
-      frame: Math.max(0, header.film.length - 1), pin: -1, stage: 2 * header.config.layers + 1, token: -1,
-      temperature: 1, topK: 0, topP: 1, seed: 1337, length: 100, number: "", map: "weights", axis: "log", theme: "",
+      view: "read",
+      text: header.prompts.length ? 0 : -1,
+      typed: [],
+      at: T >> 1,
+      layer: 0,
+      head: 0,
+      frame: Math.max(0, header.film.length - 1),
+      pin: -1,
+      stage: 2 * header.config.layers + 1,
+      token: -1,
+      temperature: 1,
+      topK: 0,
+      topP: 1,
+      seed: 1337,
+      length: 100,
+      number: "",
+      map: "weights",
+      axis: "log",
+      theme: "",
       tour: 0,
     };
   }
@@ -34,15 +50,18 @@
   function fitting(state, header) {
     const { layers, heads, vocab, ctx } = header.config;
     const start = initial(header);
-    const typed = state.typed.filter((token) => Number.isInteger(token) && token >= 0 && token < vocab).slice(0, LONGEST);
+    const typed = state.typed
+      .filter((token) => Number.isInteger(token) && token >= 0 && token < vocab)
+      .slice(0, LONGEST);
     let text = whole(state.text, -2, header.prompts.length - 1, start.text);
     if (text === -2 && !typed.length) text = -1;
     const length = (text === -2 ? 0 : text < 0 ? 1 : header.prompts[text].tokens.length) + typed.length;
     const frames = Math.max(1, header.film.length);
     return {
       view: VIEWS.includes(state.view) ? state.view : start.view,
-      text, typed,
-      at: whole(state.at, 0, length - Bevia.scenes.windowStart(length, ctx) - 1, 0),
+      text,
+      typed,
+      at: whole(state.at, 0, length - Bevia.traces.windowStart(length, ctx) - 1, 0),
       layer: whole(state.layer, 0, layers - 1, 0),
       head: whole(state.head, 0, heads - 1, 0),
       frame: whole(state.frame, 0, frames - 1, frames - 1),

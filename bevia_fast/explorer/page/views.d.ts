@@ -223,14 +223,27 @@ export interface Parts {
   numbers: {
     at(context: Context, t: number): string;
     define(kind: string, limits: string, make: (context: Context, ...indices: number[]) => Explained): void;
+    engine(context: Context, name: string, place: number): number | undefined;
     explain(app: App, address: string): Explained | null;
+    percent(part: number): string; sibling(context: Context, kind: string, ...indices: number[]): Explained;
     f(value: number, digits?: number): string; g(value: number): string;
     linear(context: Context, what: Linear): Explained; norm(context: Context, what: Normalized): Explained;
     share(row: ArrayLike<number>, index: number): { top: number; total: number; value: number; filled: string };
     sum(found: Terms): string;
     terms(caption: string, names: [string, string], count: number, term: (i: number) => Term): Terms;
   };
-  scenes: { open(data: Data): Scenes; windowStart(length: number, ctx: number): number };
+  scenes: { open(data: Data): Scenes };
+  traces: {
+    largest(values: Numbers): number; minusLog(logits: Float64Array, token: number): number;
+    shortened(trace: Trace, length: number): Trace; windowStart(length: number, ctx: number): number;
+  };
+  explanation: { described(app: App, address: string, all: boolean): Node[] };
+  heads: { draw(root: HTMLElement, app: App): void; habit(line: HTMLElement, app: App): void };
+  losses: { draw(drawing: SVGSVGElement, app: App): Plot };
+  places: {
+    of(app: App, frame: number): Numbers;
+    scale(app: App): { left(x: number): number; top(y: number): number; low: number[]; high: number[] };
+  };
   state: {
     fitting(state: State, header: Header): State; initial(header: Header): State;
     read(hash: string, header: Header): State; write(state: State, header: Header): string;

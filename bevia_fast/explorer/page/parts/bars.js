@@ -23,15 +23,25 @@
    * @param {number} [most] the value of a bar of full width
    */
   function draw(root, bars, most = 1) {
-    const rows = repeat(root, bars.length, () => el("button", { type: "button", class: "bar" },
-      el("bdi", { class: "glyph" }),
-      el("span", { class: "track" }, el("span", { class: "fill" }), el("span", { class: "ghost" })),
-      el("span", { class: "value" }), el("span", { class: "mark" })));
-    root.classList.toggle("wide", bars.some(({ label }) => label.length > 2));
+    const rows = repeat(root, bars.length, () =>
+      el(
+        "button",
+        { type: "button", class: "bar" },
+        el("span", {}, el("bdi", { class: "glyph" }), el("span", { class: "unseen" })),
+        el("span", { class: "track" }, el("span", { class: "fill" }), el("span", { class: "ghost" })),
+        el("span", { class: "value" }),
+        el("span", { class: "mark" }),
+      ),
+    );
+    root.classList.toggle(
+      "wide",
+      bars.some(({ label }) => label.length > 2),
+    );
     rows.forEach((row, index) => {
       const bar = bars[index];
-      const [glyph, track, value, mark] = row.children;
-      put(glyph, bar.label);
+      const [label, track, value, mark] = row.children;
+      put(label.children[0], bar.label);
+      put(label.children[1], bar.name === bar.label ? ": " : ` ${bar.name}: `);
       put(value, bar.text);
       put(mark, bar.mark || "");
       const [fill, ghost] = /** @type {HTMLElement[]} */ ([...track.children]);
@@ -42,10 +52,16 @@
       row.classList.toggle("out", bar.value === 0 && bar.ghost !== undefined);
       row.dataset.number = bar.number || "";
       row.disabled = !bar.number;
-      row.setAttribute("aria-label", `${bar.name}: ${bar.text}${bar.mark ? `, ${bar.mark}` : ""}`);
     });
-    if (!rows.some((row) => row.tabIndex === 0 && !row.disabled) || rows.filter((row) => row.tabIndex === 0).length > 1) {
-      reach(root, "button", rows.find((row) => !row.disabled));
+    if (
+      !rows.some((row) => row.tabIndex === 0 && !row.disabled)
+      || rows.filter((row) => row.tabIndex === 0).length > 1
+    ) {
+      reach(
+        root,
+        "button",
+        rows.find((row) => !row.disabled),
+      );
     }
   }
 

@@ -8,7 +8,7 @@
 
   /** @typedef {import("./../views").App} App */
 
-  const SECOND = 450;  // milliseconds that a frame is shown
+  const SECOND = 450; // milliseconds that a frame is shown
 
   const nodes = {
     play: el("button", { type: "button", class: "quiet play" }),

@@ -10,6 +10,23 @@
   /** What is in a cell. @type {WeakMap<Element, string>} */
   const written = new WeakMap();
 
+  /** The chosen cell that was drawn last. @type {WeakMap<Element, Element>} */
+  const seen = new WeakMap();
+
+  /**
+   * Scroll the box of a grid sideways, so that a cell is seen; the page stays where it is.
+   * @param {HTMLElement} cell
+   */
+  function reveal(cell) {
+    const box = cell.closest(".scroll");
+    if (!box || box.scrollWidth <= box.clientWidth) return;
+    const place = cell.getBoundingClientRect();
+    const inside = box.getBoundingClientRect();
+    if (place.left < inside.left + 100 || place.right > inside.right) {
+      box.scrollLeft += place.left - (inside.left + inside.right) / 2;
+    }
+  }
+
   /**
    * Return a grid in a box that scrolls sideways where it is narrow.
    * @param {string} label
@@ -45,9 +62,15 @@
     const theme = Bevia.colors.dark();
     const lines = repeat(table, rows.length + 1, () => el("div", { role: "row", class: "line" }));
     lines.forEach((line, index) => {
-      const cells = repeat(line, tokens.length + 1, (column) => column
-        ? el("div", { role: index ? "gridcell" : "columnheader", class: index ? "cell" : "over", tabindex: index ? -1 : null })
-        : el("div", { role: index ? "rowheader" : "columnheader", class: "side" }));
+      const cells = repeat(line, tokens.length + 1, (column) =>
+        column
+          ? el("div", {
+              role: index ? "gridcell" : "columnheader",
+              class: index ? "cell" : "over",
+              tabindex: index ? -1 : null,
+            })
+          : el("div", { role: index ? "rowheader" : "columnheader", class: "side" }),
+      );
       const row = rows[index - 1];
       put(cells[0], row ? row.label : corner);
       line.classList.toggle("here", index - 1 === cursor.row);
@@ -73,11 +96,16 @@
         cell.classList.toggle("right", right);
         cell.classList.toggle("chosen", here);
         cell.setAttribute("aria-selected", String(here));
-        cell.setAttribute("aria-label",
-          `${row.label}, after position ${column}: ${names[token]}, probability ${Bevia.glyphs.probability(p)}`);
+        cell.setAttribute(
+          "aria-label",
+          `${row.label}, after position ${column}: ${names[token]}, probability ${Bevia.glyphs.probability(p)}`,
+        );
       }
     });
-    reach(table, ".cell", /** @type {HTMLElement} */ (lines[cursor.row + 1].children[cursor.column + 1]));
+    const chosen = /** @type {HTMLElement} */ (lines[cursor.row + 1].children[cursor.column + 1]);
+    reach(table, ".cell", chosen);
+    if (seen.get(table) !== chosen) reveal(chosen);
+    seen.set(table, chosen);
   }
 
   Bevia.guesses = { draw, make };

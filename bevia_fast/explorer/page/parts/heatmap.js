@@ -82,7 +82,8 @@
   function extent(values, start, rows) {
     let size = 0;
     for (let row = 0; row < rows; row++) {
-      for (let column = 0; column <= row; column++) size = Math.max(size, Math.abs(values[start + row * rows + column]));
+      for (let column = 0; column <= row; column++)
+        size = Math.max(size, Math.abs(values[start + row * rows + column]));
     }
     return size || 1;
   }

@@ -28,23 +28,49 @@
     for (const { value, text } of y.ticks) {
       drawing.append(
         svg("line", { class: "rule", x1: box.left, x2: width - box.right, y1: down(value), y2: down(value) }),
-        svg("text", { class: "tick", x: box.left - 8, y: down(value) + 4, "text-anchor": "end" }, text));
+        svg("text", { class: "tick", x: box.left - 8, y: down(value) + 4, "text-anchor": "end" }, text),
+      );
     }
     let free = -Infinity;
     for (const { value, text } of x.ticks) {
       const size = 7 * text.length;
-      if (across(value) - size / 2 < free) continue;  // labels do not touch
+      if (across(value) - size / 2 < free) continue; // labels do not touch
       free = across(value) + size / 2 + 6;
       const end = across(value) + size / 2 > width;
-      drawing.append(svg("text", {
-        class: "tick", x: end ? width : across(value), y: height - box.bottom + 18, "text-anchor": end ? "end" : "middle",
-      }, text));
+      drawing.append(
+        svg(
+          "text",
+          {
+            class: "tick",
+            x: end ? width : across(value),
+            y: height - box.bottom + 18,
+            "text-anchor": end ? "end" : "middle",
+          },
+          text,
+        ),
+      );
     }
     drawing.append(
-      svg("line", { class: "axis", x1: box.left, x2: width - box.right, y1: height - box.bottom, y2: height - box.bottom }),
+      svg("line", {
+        class: "axis",
+        x1: box.left,
+        x2: width - box.right,
+        y1: height - box.bottom,
+        y2: height - box.bottom,
+      }),
       svg("text", { class: "label", x: box.left + inner.width / 2, y: height - 6, "text-anchor": "middle" }, x.label),
-      svg("text", { class: "label", x: 0, y: 0, "text-anchor": "middle",
-        transform: `translate(11 ${box.top + inner.height / 2}) rotate(-90)` }, y.label));
+      svg(
+        "text",
+        {
+          class: "label",
+          x: 0,
+          y: 0,
+          "text-anchor": "middle",
+          transform: `translate(11 ${box.top + inner.height / 2}) rotate(-90)`,
+        },
+        y.label,
+      ),
+    );
     return { across, down, box, width, height };
   }
 
@@ -54,15 +80,17 @@
    */
   function path(points) {
     let pen = "M";
-    return points.map(([x, y]) => {
-      if (!Number.isFinite(y)) {
-        pen = "M";
-        return "";
-      }
-      const part = `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
-      pen = "L";
-      return part;
-    }).join("");
+    return points
+      .map(([x, y]) => {
+        if (!Number.isFinite(y)) {
+          pen = "M";
+          return "";
+        }
+        const part = `${pen}${x.toFixed(1)} ${y.toFixed(1)}`;
+        pen = "L";
+        return part;
+      })
+      .join("");
   }
 
   /**

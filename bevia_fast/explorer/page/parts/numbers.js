@@ -9,7 +9,7 @@
   /** @typedef {import("./../views").Terms} Terms */
   /** @typedef {import("./../views").Context} Context */
 
-  const MOST = 6;  // terms of a sum that are shown
+  const MOST = 6; // terms of a sum that are shown
   const { number } = Bevia.glyphs;
   const f = number;
 
@@ -29,11 +29,28 @@
     const limits = LIMITS[kind];
     /** @type {Record<string, number>} */
     const sizes = {
-      t: trace.length, j: trace.length, v: V, c: C, h: NH, l: app.header.config.layers, k: app.header.config.hidden,
+      t: trace.length,
+      j: trace.length,
+      v: V,
+      c: C,
+      h: NH,
+      l: app.header.config.layers,
+      k: app.header.config.hidden,
       s: 2 * app.header.config.layers + 2,
     };
-    if (indices.length !== limits.length || indices.some((index, i) => !(index >= 0 && index < sizes[limits[i]]))) return null;
-    const context = { app, trace, W: trace.model.weights, C, NH, HS: C / NH, T: trace.length, V, pre: app.header.config.norm === "pre" };
+    if (indices.length !== limits.length || indices.some((index, i) => !(index >= 0 && index < sizes[limits[i]])))
+      return null;
+    const context = {
+      app,
+      trace,
+      W: trace.model.weights,
+      C,
+      NH,
+      HS: C / NH,
+      T: trace.length,
+      V,
+      pre: app.header.config.norm === "pre",
+    };
     return make(context, ...indices);
   }
 
@@ -68,13 +85,20 @@
     }).sort((one, other) => Math.abs(other.product) - Math.abs(one.product));
     const rows = all.slice(0, MOST);
     return {
-      caption, names, rows, rest: all.slice(MOST).reduce((total, { product }) => total + product, 0), left: all.length - rows.length,
+      caption,
+      names,
+      rows,
+      rest: all.slice(MOST).reduce((total, { product }) => total + product, 0),
+      left: all.length - rows.length,
     };
   }
 
   /** @param {Terms} found */
   function sum({ rows, rest, left }) {
-    const shown = rows.slice(0, 3).map(({ a, b }) => `${g(a)}·${g(b)}`).join(" + ");
+    const shown = rows
+      .slice(0, 3)
+      .map(({ a, b }) => `${g(a)}·${g(b)}`)
+      .join(" + ");
     const others = rows.slice(3).reduce((total, { product }) => total + product, rest);
     const count = left + Math.max(0, rows.length - 3);
     return count ? `${shown} + ${g(others)} from ${count} more` : shown;
@@ -90,10 +114,18 @@
     const weight = W[`${name}.weight`];
     const bias = W[`${name}.bias`];
     const found = terms(`The largest of ${count} products`, [inputs, `${name}.weight`], count, (c) => ({
-      label: `channel ${c}`, a: input[start + c], aRef: ref(c), b: weight[c * columns + column],
+      label: `channel ${c}`,
+      a: input[start + c],
+      aRef: ref(c),
+      b: weight[c * columns + column],
     }));
     return {
-      title, of, value, unit: "", formula: "", operation,
+      title,
+      of,
+      value,
+      unit: "",
+      formula: "",
+      operation,
       filled: sum(found) + (bias ? ` + ${g(bias[column])}` : ""),
       parts: bias ? [{ label: `bias: ${name}.bias[${column}], learned`, value: bias[column] }] : [],
       terms: found,
@@ -114,12 +146,17 @@
     const bias = W[`${name}.bias`] ? W[`${name}.bias`][c] : 0;
     const { epsilon } = app.header.config;
     return {
-      title, of, unit: "", formula: "", operation,
+      title,
+      of,
+      unit: "",
+      formula: "",
+      operation,
       value: ((row[c] - mean) / Math.sqrt(variance + epsilon)) * weight + bias,
       filled: `(${f(row[c])} − ${g(mean)}) / √(${f(variance)} + ${epsilon}) · ${g(weight)} + ${g(bias)}`,
       parts: [
         { label: `x: the stream in channel ${c}`, value: row[c], ref },
-        { label: `mean of the ${C} channels`, value: mean }, { label: "variance of the channels", value: variance },
+        { label: `mean of the ${C} channels`, value: mean },
+        { label: "variance of the channels", value: variance },
         { label: `${name}.weight[${c}], learned`, value: weight },
         ...(W[`${name}.bias`] ? [{ label: `${name}.bias[${c}], learned`, value: bias }] : []),
       ],
@@ -134,7 +171,12 @@
   function share(row, index) {
     const top = Array.from(row).reduce((most, x) => Math.max(most, x), -Infinity);
     const total = Array.from(row).reduce((all, x) => all + Math.exp(x - top), 0);
-    return { top, total, value: Math.exp(row[index] - top) / total, filled: `exp(${f(row[index])} − ${g(top)}) / ${f(total)}` };
+    return {
+      top,
+      total,
+      value: Math.exp(row[index] - top) / total,
+      filled: `exp(${f(row[index])} − ${g(top)}) / ${f(total)}`,
+    };
   }
 
   /** @type {Record<string, (context: any, ...indices: number[]) => Explained>} */
@@ -153,5 +195,33 @@
     LIMITS[kind] = limits;
   }
 
-  Bevia.numbers = { at, define, explain, f, g, linear, norm, share, sum, terms };
+  /** @param {number} part of 1 */
+  const percent = (part) => `= ${f(100 * part, 3)} %`;
+
+  /**
+   * Another number, explained.
+   * @param {Context} x
+   * @param {string} kind
+   * @param {...number} indices
+   * @returns {Explained}
+   */
+  function sibling(x, kind, ...indices) {
+    const found = explain(x.app, [kind, ...indices].join("."));
+    if (!found) throw new Error(`there is no ${kind}`);
+    return found;
+  }
+
+  /**
+   * Return a number of the engine, if the page has those of this text.
+   * @param {Context} x
+   * @param {string} name
+   * @param {number} place
+   * @returns {number | undefined}
+   */
+  function engine({ app }, name, place) {
+    if (app.scene.kind !== "engine") return undefined;
+    return app.data.tensor(`prompt/${app.state.text}/${name}`)[place];
+  }
+
+  Bevia.numbers = { at, define, engine, explain, f, g, linear, norm, percent, share, sibling, sum, terms };
 })();

@@ -6,7 +6,6 @@
 (() => {
   /** @typedef {import("./../views").Scene} Scene */
   /** @typedef {import("./../views").State} State */
-  /** @typedef {import("./../views").Numbers} Numbers */
   /** @typedef {import("./../types").Data} Data */
   /** @typedef {import("./../types").Trace} Trace */
   /** @typedef {import("./../types").Model} Model */
@@ -62,7 +61,7 @@
       if (!live || same === 0) {
         live = model().forward(wanted);
       } else {
-        if (same < live.length) live = shortened(live, same);
+        if (same < live.length) live = Bevia.traces.shortened(live, same);
         for (const token of wanted.slice(same)) live.extend(token);
       }
       return live;
@@ -71,7 +70,7 @@
     /** Return a copy of the trace of the prompt that is shown, from which one types on. */
     function begun() {
       const whole = kept.get(shown)?.trace();
-      return whole ? shortened(whole, whole.length) : undefined;
+      return whole ? Bevia.traces.shortened(whole, whole.length) : undefined;
     }
 
     /**
@@ -93,22 +92,12 @@
       if (shown !== `${state.text}/${last}`) live = undefined;
       shown = `${state.text}/${last}`;
       const all = tokens(state);
-      const start = windowStart(all.length, ctx);
+      const start = Bevia.traces.windowStart(all.length, ctx);
       const trace = traced(all.slice(start));
       return typed(trace, all.slice(0, start), last, columns);
     }
 
     return { model, base, tokens, at, of: (state) => at(state, state.frame) };
-  }
-
-  /**
-   * Return where the model's window begins in a text: when the context is full, it goes on with the last half.
-   * @param {number} length
-   * @param {number} ctx
-   */
-  function windowStart(length, ctx) {
-    const jump = ctx + 1 - Math.max(1, Math.floor(ctx / 2));
-    return length <= ctx ? 0 : jump * Math.ceil((length - ctx) / jump);
   }
 
   /**
@@ -128,15 +117,24 @@
     for (let layer = 0; layer < layers; layer++) streams.push(`block.${layer}.attention`, `block.${layer}.mlp`);
     /** @type {Trace | undefined} */
     let whole;
-    return fromLogits({
-      kind: "engine", frame: Math.max(0, header.film.length - 1), tokens, before: [],
-      weights: (layer) => data.tensor(`${name}/block.${layer}.weights`),
-      scores: (layer) => data.tensor(`${name}/block.${layer}.scores`),
-      trace: () => whole ??= model().forward(tokens),
-    }, logits, V, streams.length, (stage, position) => {
-      const row = data.tensor(`${name}/${streams[stage]}`).subarray(position * C, (position + 1) * C);
-      return model().lens(Float64Array.from(row), 0);
-    });
+    return fromLogits(
+      {
+        kind: "engine",
+        frame: Math.max(0, header.film.length - 1),
+        tokens,
+        before: [],
+        weights: (layer) => data.tensor(`${name}/block.${layer}.weights`),
+        scores: (layer) => data.tensor(`${name}/block.${layer}.scores`),
+        trace: () => (whole ??= model().forward(tokens)),
+      },
+      logits,
+      V,
+      streams.length,
+      (stage, position) => {
+        const row = data.tensor(`${name}/${streams[stage]}`).subarray(position * C, (position + 1) * C);
+        return model().lens(Float64Array.from(row), 0);
+      },
+    );
   }
 
   /**
@@ -149,13 +147,22 @@
    */
   function typed(trace, before, frame, columns) {
     const streams = [trace.embedding, ...trace.blocks.flatMap((block) => [block.stream1, block.stream2])];
-    return fromLogits({
-      kind: "page", frame, tokens: trace.tokens, before,
-      weights: (layer) => trace.blocks[layer].weights,
-      scores: (layer) => trace.blocks[layer].scores,
-      trace: () => trace,
-    }, trace.logits, trace.model.config.vocab, streams.length,
-    (stage, position) => trace.model.lens(streams[stage], position), columns);
+    return fromLogits(
+      {
+        kind: "page",
+        frame,
+        tokens: trace.tokens,
+        before,
+        weights: (layer) => trace.blocks[layer].weights,
+        scores: (layer) => trace.blocks[layer].scores,
+        trace: () => trace,
+      },
+      trace.logits,
+      trace.model.config.vocab,
+      streams.length,
+      (stage, position) => trace.model.lens(streams[stage], position),
+      columns,
+    );
   }
 
   /**
@@ -174,7 +181,7 @@
     /** @param {number} position */
     const row = (position) => logits.subarray(position * V, (position + 1) * V);
     const surprise = new Float64Array(T).fill(NaN);
-    for (let t = 1; t < T; t++) surprise[t] = minusLog(row(t - 1), scene.tokens[t]);
+    for (let t = 1; t < T; t++) surprise[t] = Bevia.traces.minusLog(row(t - 1), scene.tokens[t]);
     /** @type {{token: Float64Array, probability: Float64Array} | undefined} */
     let seen;
 
@@ -187,18 +194,19 @@
     }
 
     return {
-      ...scene, surprise,
+      ...scene,
+      surprise,
       logits: row,
       stage: stageOf,
       lens() {
         if (seen) return seen;
         seen = { token: new Float64Array((stages + 1) * T), probability: new Float64Array((stages + 1) * T) };
         for (let t = 0; t < T; t++) {
-          const column = columns[t] ??= Array.from({ length: stages + 1 }, (_, stage) => {
+          const column = (columns[t] ??= Array.from({ length: stages + 1 }, (_, stage) => {
             const p = stageOf(stage, t);
-            const token = largest(p);
+            const token = Bevia.traces.largest(p);
             return { token, p: p[token] };
-          });
+          }));
           for (let stage = 0; stage <= stages; stage++) {
             seen.token[stage * T + t] = column[stage].token;
             seen.probability[stage * T + t] = column[stage].p;
@@ -208,7 +216,9 @@
       },
       guesses(position, sampling = plain) {
         const p = Bevia.sampling.probabilities(row(position), sampling);
-        const order = Array.from(row(position).keys()).sort((a, b) => p[b] - p[a] || row(position)[b] - row(position)[a] || a - b);
+        const order = Array.from(row(position).keys()).sort(
+          (a, b) => p[b] - p[a] || row(position)[b] - row(position)[a] || a - b,
+        );
         return { tokens: order, p: order.map((token) => p[token]), full: true };
       },
     };
@@ -231,7 +241,11 @@
     const surprise = new Float64Array(T).fill(NaN);
     surprise.set(data.tensor(`${name}/surprise`), 1);
     return {
-      kind: "film", frame, tokens, before: [], surprise,
+      kind: "film",
+      frame,
+      tokens,
+      before: [],
+      surprise,
       weights: (layer) => data.tensor(`${name}/weights`).subarray(layer * NH * T * T, (layer + 1) * NH * T * T),
       scores: () => null,
       logits: () => null,
@@ -242,60 +256,12 @@
         const part = [position * columns, (position + 1) * columns];
         return {
           tokens: Array.from(data.tensor(`${name}/top.token`).subarray(...part)),
-          p: Array.from(data.tensor(`${name}/top.probability`).subarray(...part)), full: columns === V,
+          p: Array.from(data.tensor(`${name}/top.probability`).subarray(...part)),
+          full: columns === V,
         };
       },
     };
   }
 
-  /**
-   * -log of the softmax of logits, at a token
-   * @param {Float64Array} logits
-   * @param {number} token
-   */
-  function minusLog(logits, token) {
-    const top = logits[largest(logits)];
-    let total = 0;
-    for (const logit of logits) total += Math.exp(logit - top);
-    return Math.log(total) - (logits[token] - top);
-  }
-
-  /** @param {Numbers} values */
-  function largest(values) {
-    let best = 0;
-    for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
-    return best;
-  }
-
-  /**
-   * Return the trace of the first `length` tokens: no row depends on later ones.
-   * @param {Trace} trace
-   * @param {number} length
-   * @returns {Trace}
-   */
-  function shortened(trace, length) {
-    const old = trace.length;
-    const { heads: NH } = trace.model.config;
-    /** @param {Float64Array} values */
-    const rows = (values) => values.subarray(0, (values.length / old) * length);
-    /** @param {Float64Array} values */
-    const square = (values) => {
-      const result = new Float64Array(NH * length * length);
-      for (let row = 0; row < NH * length; row++) {
-        const start = (Math.floor(row / length) * old + row % length) * old;
-        result.set(values.subarray(start, start + length), row * length);
-      }
-      return result;
-    };
-    const squares = new Set(["scores", "scaled", "weights"]);
-    const blocks = trace.blocks.map((block) => Object.fromEntries(
-      Object.entries(block).map(([name, values]) => [name, squares.has(name) ? square(values) : rows(values)]),
-    ));
-    return Object.assign(Object.create(Object.getPrototypeOf(trace)), {
-      model: trace.model, tokens: trace.tokens.slice(0, length), blocks, embedding: rows(trace.embedding),
-      final: rows(trace.final), logits: rows(trace.logits), probabilities: rows(trace.probabilities),
-    });
-  }
-
-  Bevia.scenes = { open, windowStart };
+  Bevia.scenes = { open };
 })();

@@ -18,14 +18,25 @@
     select: el("select", { id: "text-select", "aria-label": "Which text" }),
     origin: el("p", { class: "origin" }),
     before: el("span", { class: "before", title: "outside of the model's window" }),
-    characters: el("div", { class: "characters", role: "listbox", "aria-label": "The text", "aria-orientation": "horizontal" }),
+    characters: el("div", {
+      class: "characters",
+      role: "listbox",
+      "aria-label": "The text",
+      "aria-orientation": "horizontal",
+    }),
     legend: el("canvas", { "aria-hidden": "true" }),
-    low: el("span"), high: el("span"), meaning: el("span", { class: "meaning" }),
+    low: el("span"),
+    high: el("span"),
+    meaning: el("span", { class: "meaning" }),
     readout: el("p", { class: "readout" }),
     blind: el("span", { class: "blind" }),
     guess: el("span", { class: "blind-guess" }, "a blind guess"),
     typing: el("input", {
-      id: "typing", type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false",
+      id: "typing",
+      type: "text",
+      autocomplete: "off",
+      autocapitalize: "off",
+      spellcheck: "false",
       placeholder: "type here, and the model reads along",
     }),
     refused: el("p", { class: "refused", role: "status" }),
@@ -34,8 +45,9 @@
   /** @param {App} app */
   function build(app) {
     const { header } = app;
-    header.prompts.forEach((prompt, index) => nodes.select.append(
-      el("option", { value: index }, `${index + 1} · ${start(app, prompt.tokens)}`)));
+    header.prompts.forEach((prompt, index) =>
+      nodes.select.append(el("option", { value: index }, `${index + 1} · ${start(app, prompt.tokens)}`)),
+    );
     nodes.select.append(el("option", { value: -1 }, "a blank page"));
     nodes.select.addEventListener("change", () => {
       const text = Number(nodes.select.value);
@@ -53,11 +65,36 @@
     nodes.characters.addEventListener("pointerleave", () => app.hover(-1));
     nodes.typing.addEventListener("input", () => type(app));
     byId("text-card").append(
-      el("div", { class: "row" },
-        el("h2", { id: "text-title" }, "The text"), nodes.select, nodes.origin,
-        el("div", { class: "legend" }, nodes.meaning, el("span", { class: "scale" }, nodes.low, el("span", { class: "ramp" }, nodes.legend, nodes.blind), nodes.high), nodes.guess)),
+      el(
+        "div",
+        { class: "row" },
+        el("h2", { id: "text-title" }, "The text"),
+        nodes.select,
+        nodes.origin,
+        el(
+          "div",
+          { class: "legend" },
+          nodes.meaning,
+          el(
+            "span",
+            { class: "scale" },
+            nodes.low,
+            el("span", { class: "ramp" }, nodes.legend, nodes.blind),
+            nodes.high,
+          ),
+          nodes.guess,
+        ),
+      ),
       el("div", { class: "page", dir: "ltr" }, nodes.before, nodes.characters),
-      el("div", { class: "row typing" }, nodes.readout, el("label", { for: "typing" }, "Continue it"), nodes.typing, nodes.refused));
+      el(
+        "div",
+        { class: "row typing" },
+        nodes.readout,
+        el("label", { for: "typing" }, "Continue it"),
+        nodes.typing,
+        nodes.refused,
+      ),
+    );
   }
 
   /**
@@ -65,7 +102,10 @@
    * @param {number[]} tokens
    */
   function start(app, tokens) {
-    return `${tokens.slice(0, 18).map((token) => app.glyphs.texts[token] === " " ? " " : app.glyphs.signs[token]).join("")} …`;
+    return `${tokens
+      .slice(0, 18)
+      .map((token) => (app.glyphs.texts[token] === " " ? " " : app.glyphs.signs[token]))
+      .join("")} …`;
   }
 
   /**
@@ -85,7 +125,10 @@
     const { known, unknown } = app.glyphs.encode(nodes.typing.value);
     if (unknown.length) {
       nodes.typing.value = app.glyphs.decode(known);
-      put(nodes.refused, `This model does not know ${unknown.map((character) => `“${character}”`).join(", ")}: the text that it was trained on has none.`);
+      put(
+        nodes.refused,
+        `This model does not know ${unknown.map((character) => `“${character}”`).join(", ")}: the text that it was trained on has none.`,
+      );
     } else {
       put(nodes.refused, "");
     }
@@ -101,8 +144,11 @@
     const text = app.state.text === -2 && !typed.length ? -1 : app.state.text;
     const length = app.scenes.base(text).length + typed.length;
     app.set({
-      text, typed, frame: app.last, number: "",
-      at: length - Bevia.scenes.windowStart(length, app.header.config.ctx) - 1,
+      text,
+      typed,
+      frame: app.last,
+      number: "",
+      at: length - Bevia.traces.windowStart(length, app.header.config.ctx) - 1,
     });
   }
 
@@ -114,16 +160,22 @@
     put(nodes.origin, `${state.typed.length ? "continued by you" : origin} · ${WHOSE[scene.kind]}`);
     const continued = glyphs.decode(state.typed);
     if (nodes.typing.value !== continued && document.activeElement !== nodes.typing) nodes.typing.value = continued;
-    put(nodes.before, scene.before.map((token) => glyphs.texts[token] === "\n" ? "↵" : glyphs.signs[token] === "␣" ? " " : glyphs.signs[token]).join(""));
+    put(
+      nodes.before,
+      scene.before
+        .map((token) => (glyphs.texts[token] === "\n" ? "↵" : glyphs.signs[token] === "␣" ? " " : glyphs.signs[token]))
+        .join(""),
+    );
     const looking = state.view === "attention";
     const from = looking && app.hovered >= 0 ? app.hovered : state.at;
     const cells = repeat(nodes.characters, scene.tokens.length, (at) =>
-      el("span", { class: "character", role: "option", tabindex: -1, "data-at": at }));
-    const most = Math.ceil(Math.log(app.header.config.vocab));
+      el("span", { class: "character", role: "option", tabindex: -1, "data-at": at }),
+    );
+    const most = Math.max(1, Math.ceil(Math.log(app.header.config.vocab)));
     const T = scene.tokens.length;
     const weights = scene.weights(state.layer);
-    // shades of a row go up to its largest weight, or an even row would be hardly visible
-    let strongest = 1e-9;
+    // Shades of a row go up to its largest weight, or they would hardly be seen; but an even row stays pale.
+    let strongest = 0.2;
     for (let at = 0; at <= from; at++) strongest = Math.max(strongest, weights[(state.head * T + from) * T + at]);
     cells.forEach((cell, at) => {
       const token = scene.tokens[at];
@@ -139,9 +191,18 @@
       cell.classList.toggle("hovered", looking && at === app.hovered);
       cell.classList.toggle("future", looking && at > from);
       cell.setAttribute("aria-selected", String(at === state.at));
-      cell.setAttribute("aria-label", `position ${at}, ${glyphs.names[token]}, ${looking
-        ? (at > from ? "not seen yet" : `weight ${Bevia.glyphs.probability(weight)}`)
-        : (at ? `surprise ${number(scene.surprise[at], 3)} nats` : "the first one")}`);
+      cell.setAttribute(
+        "aria-label",
+        `position ${at}, ${glyphs.names[token]}, ${
+          looking
+            ? at > from
+              ? "not seen yet"
+              : `weight ${Bevia.glyphs.probability(weight)}`
+            : at
+              ? `surprise ${number(scene.surprise[at], 3)} nats`
+              : "the first one"
+        }`,
+      );
     });
     reach(nodes.characters, ".character", cells[state.at]);
     say(app, looking, from);
@@ -150,7 +211,7 @@
     put(nodes.high, looking ? strongest.toFixed(2) : String(most));
     put(nodes.meaning, looking ? "attention weight" : "surprise, nats");
     const blind = Math.log(app.header.config.vocab);
-    nodes.blind.style.left = `${100 * blind / most}%`;
+    nodes.blind.style.left = `${(100 * blind) / most}%`;
     nodes.blind.hidden = nodes.guess.hidden = looking;
     nodes.guess.title = `ln ${app.header.config.vocab} = ${number(blind, 3)} nats: each character is as likely as the others`;
   }
@@ -164,19 +225,34 @@
   function say(app, looking, from) {
     const { scene, state, glyphs } = app;
     const token = scene.tokens[from];
-    const where = [el("span", { class: "where" }, `position ${from}`), " ", el("bdi", { class: "glyph" }, glyphs.signs[token]), " "];
+    const where = [
+      el("span", { class: "where" }, `position ${from}`),
+      " ",
+      el("bdi", { class: "glyph" }, glyphs.signs[token]),
+      " ",
+    ];
     if (looking) {
-      nodes.readout.replaceChildren(...where, `looks back at these characters, in layer ${state.layer}, head ${state.head}.`);
+      nodes.readout.replaceChildren(
+        ...where,
+        `looks back at these characters, in layer ${state.layer}, head ${state.head}.`,
+      );
       return;
     }
     const surprise = scene.surprise[from];
-    nodes.readout.replaceChildren(...where, ...(Number.isNaN(surprise)
-      ? ["is the first character: the model has nothing to guess it from."]
-      : [
-        "surprised the model by ",
-        el("button", { type: "button", class: "value", "data-number": `surprise.${from}` }, `${number(surprise, 3)} nats`),
-        `: it had given it probability ${Bevia.glyphs.probability(Math.exp(-surprise))}.`,
-      ]));
+    nodes.readout.replaceChildren(
+      ...where,
+      ...(Number.isNaN(surprise)
+        ? ["is the first character: the model has nothing to guess it from."]
+        : [
+            "surprised the model by ",
+            el(
+              "button",
+              { type: "button", class: "value", "data-number": `surprise.${from}` },
+              `${number(surprise, 3)} nats`,
+            ),
+            `: it had given it probability ${Bevia.glyphs.probability(Math.exp(-surprise))}.`,
+          ]),
+    );
   }
 
   Bevia.text = { build, extend, update };

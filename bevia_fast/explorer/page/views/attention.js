@@ -3,14 +3,12 @@
 // Attention: where each position looks, in each layer and head.
 
 (() => {
-  const { el, put, reach, repeat, roving } = Bevia.dom;
+  const { el, put, repeat, roving } = Bevia.dom;
   const { number, probability } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
 
-  const MAPS = /** @type {const} */ ({
-    weights: "Weights", scaled: "Scores / √head size", scores: "Scores",
-  });
+  const MAPS = /** @type {const} */ ({ weights: "Weights", scaled: "Scores / √head size", scores: "Scores" });
   const MARGIN = 22;
 
   const nodes = {
@@ -19,9 +17,14 @@
     map: el("canvas", { class: "map", role: "img" }),
     box: el("div", { class: "map-box" }),
     readout: el("p", { class: "readout", "aria-live": "off" }),
-    legend: el("canvas", { "aria-hidden": "true" }), low: el("span"), high: el("span"),
+    legend: el("canvas", { "aria-hidden": "true" }),
+    low: el("span"),
+    high: el("span"),
     habit: el("p", { class: "habit" }),
-    title: el("h3"), table: el("tbody"), caption: el("p", { class: "caption" }), mapTitle: el("h3"),
+    title: el("h3"),
+    table: el("tbody"),
+    caption: el("p", { class: "caption" }),
+    mapTitle: el("h3"),
   };
   let over = { row: -1, column: -1 };
 
@@ -36,7 +39,13 @@
       if (cell) pick(app, /** @type {HTMLElement} */ (cell));
     });
     for (const [name, label] of Object.entries(MAPS)) {
-      nodes.choice.append(el("button", { type: "button", "data-map": name, click: () => app.set({ map: /** @type {"weights"} */ (name) }) }, label));
+      nodes.choice.append(
+        el(
+          "button",
+          { type: "button", "data-map": name, click: () => app.set({ map: /** @type {"weights"} */ (name) }) },
+          label,
+        ),
+      );
     }
     nodes.map.addEventListener("pointermove", (event) => point(app, event));
     nodes.map.addEventListener("pointerleave", () => {
@@ -52,17 +61,64 @@
     });
     nodes.box.append(nodes.map);
     root.append(
-      el("p", { class: "lead" }, "Before it guesses, each position gathers from the positions before it. A head's weights say how much from where; every row of weights adds up to 1. ",
-        el("em", {}, "Attention is not explanation: "), "a large weight says that something was gathered, not why, nor that the guess depends on it."),
-      el("div", { class: "columns attention" },
-        el("div", { class: "card" }, el("h3", {}, "Layers × heads"),
-          el("p", { class: "caption" }, "Each picture is one head. Down: layers; across: heads; shade: weights, full from 0.6 on. Choose one."), nodes.heads, nodes.habit),
-        el("div", { class: "card" }, el("div", { class: "row spread" }, nodes.mapTitle, nodes.choice), nodes.box, nodes.readout,
-          el("div", { class: "legend" }, nodes.low, el("span", { class: "ramp" }, nodes.legend), nodes.high)),
-        el("div", { class: "card" }, nodes.title, nodes.caption,
-          el("div", { class: "scroll tall", tabindex: 0, role: "group", "aria-label": "Weights of the position" },
-            el("table", {}, el("thead", {}, el("tr", {}, ...["looks at", "q · k", "/ √size", "weight"].map((text, index) =>
-              el("th", { scope: "col", class: index ? "number" : "" }, text)))), nodes.table)))));
+      el(
+        "p",
+        { class: "lead" },
+        "Before it guesses, each position gathers from the positions before it. A head's weights say how much from where; every row of weights adds up to 1. ",
+        el("em", {}, "Attention is not explanation: "),
+        "a large weight says that something was gathered, not why, nor that the guess depends on it.",
+      ),
+      el(
+        "div",
+        { class: "columns attention" },
+        el(
+          "div",
+          { class: "card" },
+          el("h3", {}, "Layers × heads"),
+          el(
+            "p",
+            { class: "caption" },
+            "Each picture is one head. Down: layers; across: heads; shade: weights, full from 0.6 on. Choose one.",
+          ),
+          nodes.heads,
+          nodes.habit,
+        ),
+        el(
+          "div",
+          { class: "card" },
+          el("div", { class: "row spread" }, nodes.mapTitle, nodes.choice),
+          nodes.box,
+          nodes.readout,
+          el("div", { class: "legend" }, nodes.low, el("span", { class: "ramp" }, nodes.legend), nodes.high),
+        ),
+        el(
+          "div",
+          { class: "card" },
+          nodes.title,
+          nodes.caption,
+          el(
+            "div",
+            { class: "scroll tall", tabindex: 0, role: "group", "aria-label": "Weights of the position" },
+            el(
+              "table",
+              {},
+              el(
+                "thead",
+                {},
+                el(
+                  "tr",
+                  {},
+                  ...["looks at", "q · k", "/ √size", "weight"].map((text, index) =>
+                    el("th", { scope: "col", class: index ? "number" : "" }, text),
+                  ),
+                ),
+              ),
+              nodes.table,
+            ),
+          ),
+        ),
+      ),
+    );
   }
 
   /**
@@ -100,65 +156,10 @@
 
   /** @param {App} app */
   function update(app) {
-    drawHeads(app);
-    drawHabit(app);
+    Bevia.heads.draw(nodes.heads, app);
+    Bevia.heads.habit(nodes.habit, app);
     drawMap(app);
     drawTable(app);
-  }
-
-  /** @param {App} app */
-  function drawHeads(app) {
-    const { scene, state } = app;
-    const { layers, heads } = app.header.config;
-    const T = scene.tokens.length;
-    const size = Math.max(20, Math.min(80, Math.floor(((nodes.heads.clientWidth || 300) - 22) / heads) - 6));
-    const rows = repeat(nodes.heads, layers + 1, () => el("div", { role: "row", class: "line" }));
-    rows.forEach((row, index) => {
-      const layer = index - 1;
-      const cells = repeat(row, heads + 1, (column) => column
-        ? (index ? el("div", { role: "gridcell", class: "head", tabindex: -1, "data-layer": layer, "data-head": column - 1 }, el("canvas", { "aria-hidden": "true" }))
-          : el("div", { role: "columnheader", class: "over" }, String(column - 1)))
-        : el("div", { role: index ? "rowheader" : "columnheader", class: "side", ...(index ? {} : { "aria-label": "layer, head" }) }, index ? String(layer) : ""));
-      if (!index) {
-        for (const cell of cells.slice(1)) cell.style.width = `${size}px`;
-        return;
-      }
-      const weights = scene.weights(layer);
-      cells.slice(1).forEach((cell, head) => {
-        const here = layer === state.layer && head === state.head;
-        cell.classList.toggle("chosen", here);
-        cell.setAttribute("aria-selected", String(here));
-        cell.setAttribute("aria-label", `layer ${layer}, head ${head}`);
-        const canvas = /** @type {HTMLCanvasElement} */ (cell.firstElementChild);
-        Bevia.heatmap.small(canvas, {
-          values: weights, start: head * T * T, rows: T, columns: T, kind: "sequential", low: 0, high: 0.6, causal: true,
-        }, size);
-        if (here) reach(nodes.heads, ".head", cell);
-      });
-    });
-  }
-
-  /**
-   * Say how the head attends on the whole, on this text.
-   * @param {App} app
-   */
-  function drawHabit({ scene, state }) {
-    const T = scene.tokens.length;
-    const weights = scene.weights(state.layer);
-    let itself = 0;
-    let one = 0;
-    let back = 0;
-    for (let i = 1; i < T; i++) {
-      for (let j = 0; j <= i; j++) {
-        const weight = weights[(state.head * T + i) * T + j] / (T - 1);
-        if (j === i) itself += weight;
-        if (j === i - 1) one += weight;
-        back += weight * (i - j);
-      }
-    }
-    nodes.habit.hidden = T < 2;
-    nodes.habit.replaceChildren(el("strong", {}, `Head ${state.head} of layer ${state.layer}`),
-      ` on this text, on average: ${itself.toFixed(2)} of its weight goes to the position itself, ${one.toFixed(2)} to the one before, and it looks ${number(back, 2)} positions back.`);
   }
 
   /**
@@ -170,7 +171,8 @@
     const T = scene.tokens.length;
     const scores = scene.scores(state.layer);
     const start = state.head * T * T;
-    if (state.map === "weights" || !scores) return { values: scene.weights(state.layer), start, kind: /** @type {const} */ ("sequential"), low: 0, high: 1 };
+    if (state.map === "weights" || !scores)
+      return { values: scene.weights(state.layer), start, kind: /** @type {const} */ ("sequential"), low: 0, high: 1 };
     const scale = state.map === "scaled" ? 1 / Math.sqrt(app.header.config.dim / app.header.config.heads) : 1;
     // both maps of scores have the colors of the unscaled ones, so that one sees what the scale does
     const size = Bevia.heatmap.extent(scores, start, T);
@@ -185,7 +187,11 @@
     const width = Math.max(200, Math.min(nodes.box.clientWidth || 480, 560));
     const matrix = shown(app);
     nodes.map.style.width = nodes.map.style.height = `${width}px`;
-    const context = Bevia.heatmap.draw(nodes.map, { ...matrix, rows: T, columns: T, causal: true }, { width, height: width, left: MARGIN, top: MARGIN });
+    const context = Bevia.heatmap.draw(
+      nodes.map,
+      { ...matrix, rows: T, columns: T, causal: true },
+      { width, height: width, left: MARGIN, top: MARGIN },
+    );
     if (!context) return;
     const cell = (width - MARGIN) / T;
     const row = over.row >= 0 ? over.row : state.at;
@@ -230,10 +236,16 @@
     const column = over.column;
     const value = column >= 0 ? matrix.values[matrix.start + row * T + column] : NaN;
     const written = film ? value.toFixed(2) : matrix.kind === "sequential" ? probability(value) : number(value);
-    put(nodes.readout, column < 0
-      ? "Down: the position that looks. Across: the position that it looks at."
-      : `${row} “${glyphs.signs[scene.tokens[row]]}” looks at ${column} “${glyphs.signs[scene.tokens[column]]}”: ${written}`);
-    nodes.map.setAttribute("aria-label", `Map of layer ${state.layer}, head ${state.head}: ${T} by ${T} positions. The table has its numbers.`);
+    put(
+      nodes.readout,
+      column < 0
+        ? "Down: the position that looks. Across: the position that it looks at."
+        : `${row} “${glyphs.signs[scene.tokens[row]]}” looks at ${column} “${glyphs.signs[scene.tokens[column]]}”: ${written}`,
+    );
+    nodes.map.setAttribute(
+      "aria-label",
+      `Map of layer ${state.layer}, head ${state.head}: ${T} by ${T} positions. The table has its numbers.`,
+    );
     Bevia.colors.legend(nodes.legend, matrix.kind);
     put(nodes.low, matrix.kind === "sequential" ? "weight 0" : `score ${number(matrix.low, 3)}`);
     put(nodes.high, matrix.kind === "sequential" ? "1" : number(matrix.high, 3));
@@ -249,19 +261,39 @@
     const weights = scene.weights(layer);
     const scores = scene.scores(layer);
     const size = app.header.config.dim / app.header.config.heads;
-    nodes.title.replaceChildren("Where ", el("bdi", { class: "glyph" }, glyphs.signs[scene.tokens[from]]), " looks",
-      el("span", { class: "where" }, ` position ${from}`));
-    put(nodes.caption, scores
-      ? `Query times key, divided by √${size} (the head's size), through a softmax: the weight.`
-      : "The film keeps the weights, to within 0.002, and no scores.");
-    const order = Array.from({ length: from + 1 }, (_, j) => j).sort((a, b) => weights[first + b] - weights[first + a] || a - b);
-    const rows = repeat(nodes.table, order.length, () => el("tr", {}, el("th", { scope: "row" }), ...[1, 2, 3].map(() =>
-      el("td", { class: "number" }, el("button", { type: "button", class: "value" })))));
+    nodes.title.replaceChildren(
+      "Where ",
+      el("bdi", { class: "glyph" }, glyphs.signs[scene.tokens[from]]),
+      " looks",
+      el("span", { class: "where" }, ` position ${from}`),
+    );
+    put(
+      nodes.caption,
+      scores
+        ? `Query times key, divided by √${size} (the head's size), through a softmax: the weight.`
+        : "The film keeps the weights, to within 0.002, and no scores.",
+    );
+    const order = Array.from({ length: from + 1 }, (_, j) => j).sort(
+      (a, b) => weights[first + b] - weights[first + a] || a - b,
+    );
+    const rows = repeat(nodes.table, order.length, () =>
+      el(
+        "tr",
+        {},
+        el("th", { scope: "row" }),
+        ...[1, 2, 3].map(() => el("td", { class: "number" }, el("button", { type: "button", class: "value" }))),
+      ),
+    );
     rows.forEach((row, index) => {
       const j = order[index];
-      row.children[0].replaceChildren(el("span", { class: "where" }, String(j)), " ", el("bdi", { class: "glyph" }, glyphs.signs[scene.tokens[j]]));
+      row.children[0].replaceChildren(
+        el("span", { class: "where" }, String(j)),
+        " ",
+        el("bdi", { class: "glyph" }, glyphs.signs[scene.tokens[j]]),
+      );
       const values = [
-        ["score", scores ? number(scores[first + j]) : "–"], ["scaled", scores ? number(scores[first + j] / Math.sqrt(size)) : "–"],
+        ["score", scores ? number(scores[first + j]) : "–"],
+        ["scaled", scores ? number(scores[first + j] / Math.sqrt(size)) : "–"],
         ["weight", scores ? probability(weights[first + j]) : weights[first + j].toFixed(2)],
       ];
       values.forEach(([kind, text], at) => {

@@ -10,23 +10,31 @@
 
   const NEAREST = 8;
 
-  const KINDS = [["lower", "small letters"], ["upper", "capital letters"], ["digit", "digits"], ["sign", "signs"], ["space", "spaces"]];
+  const KINDS = [
+    ["lower", "small letters"],
+    ["upper", "capital letters"],
+    ["digit", "digits"],
+    ["sign", "signs"],
+    ["space", "spaces"],
+  ];
 
   const bars = Bevia.bars.group("Nearest characters");
   const nodes = {
     map: el("div", { class: "scatter", role: "listbox", "aria-label": "Map of the characters" }),
     trail: svg("svg", { class: "trail", "aria-hidden": "true" }),
-    title: el("h3"), caption: el("p", { class: "caption" }),
+    title: el("h3"),
+    caption: el("p", { class: "caption" }),
     positions: el("canvas", { class: "map", role: "img", "aria-label": "Similarity of the positions" }),
-    box: el("div", { class: "map-box" }), positionText: el("p", { class: "readout" }), legend: el("canvas", { "aria-hidden": "true" }),
-    across: el("span", { class: "along across" }), down: el("span", { class: "along down" }),
+    box: el("div", { class: "map-box" }),
+    positionText: el("p", { class: "readout" }),
+    legend: el("canvas", { "aria-hidden": "true" }),
+    across: el("span", { class: "along across" }),
+    down: el("span", { class: "along down" }),
     mapCaption: el("p", { class: "caption" }),
     key: el("p", { class: "kinds" }),
   };
   /** @type {Float64Array | undefined} */
   let positions;
-  /** @type {Float64Array | undefined} */
-  let basis;
 
   /**
    * @param {HTMLElement} root
@@ -40,7 +48,9 @@
       if (point) pick(/** @type {HTMLElement} */ (point));
     });
     const present = new Set(app.glyphs.kinds);
-    nodes.key.append(...KINDS.filter(([kind]) => present.has(kind)).map(([kind, label]) => el("span", { class: kind }, label)));
+    nodes.key.append(
+      ...KINDS.filter(([kind]) => present.has(kind)).map(([kind, label]) => el("span", { class: kind }, label)),
+    );
     nodes.positions.addEventListener("click", (event) => {
       const box = nodes.positions.getBoundingClientRect();
       const at = Math.floor(((event.clientY - box.top) / box.height) * app.header.config.ctx);
@@ -48,63 +58,47 @@
     });
     nodes.box.append(nodes.positions);
     root.append(
-      el("p", { class: "lead" }, "The model turns each character into a list of numbers, its embedding. Characters that are used alike get lists that are alike: here, they come to lie near each other. Choose one."),
-      el("div", { class: "columns map-and-list" },
-        el("div", { class: "card" },
+      el(
+        "p",
+        { class: "lead" },
+        "The model turns each character into a list of numbers, its embedding. Characters that are used alike get lists that are alike: here, they come to lie near each other. Choose one.",
+      ),
+      el(
+        "div",
+        { class: "columns map-and-list" },
+        el(
+          "div",
+          { class: "card" },
           el("div", { class: "row spread" }, el("h3", {}, "Map of the characters"), nodes.key),
           el("div", { class: "scatter-box" }, nodes.trail, nodes.map, nodes.across, nodes.down),
-          nodes.mapCaption),
-        el("div", { class: "stack" },
+          nodes.mapCaption,
+        ),
+        el(
+          "div",
+          { class: "stack" },
           el("div", { class: "card" }, nodes.title, nodes.caption, bars),
-          el("div", { class: "card" }, el("h3", {}, "Positions"),
-            el("p", { class: "caption" }, "Each position has an embedding of its own. Row and column are positions, from 0 at the upper left; the shade is how alike they are, after training."),
+          el(
+            "div",
+            { class: "card" },
+            el("h3", {}, "Positions"),
+            el(
+              "p",
+              { class: "caption" },
+              "Each position has an embedding of its own. Row and column are positions, from 0 at the upper left; the shade is how alike they are, after training.",
+            ),
             nodes.box,
-            el("div", { class: "legend" }, el("span", {}, "cosine −1"), el("span", { class: "ramp" }, nodes.legend), el("span", {}, "1")),
-            nodes.positionText))));
-  }
-
-  /**
-   * Return the places (V, 2) of the characters in a frame: those of the film, or for a run without one, made here.
-   * @param {App} app
-   * @param {number} frame
-   */
-  function places(app, frame) {
-    const name = `film/${frame}/embedding`;
-    if (app.data.has(name)) return app.data.tensor(name);
-    basis ??= principal(Float64Array.from(app.data.tensor("model/wte.weight")), app.header.config.dim);
-    return basis;
-  }
-
-  /**
-   * Project the rows of a table (V,C) on the two directions in which they differ most, found by power iteration.
-   * @param {Float64Array} table
-   * @param {number} C
-   */
-  function principal(table, C) {
-    const V = table.length / C;
-    const rows = Float64Array.from(table);
-    for (let c = 0; c < C; c++) {
-      let mean = 0;
-      for (let v = 0; v < V; v++) mean += table[v * C + c] / V;
-      for (let v = 0; v < V; v++) rows[v * C + c] -= mean;
-    }
-    const result = new Float64Array(2 * V);
-    for (let axis = 0; axis < 2; axis++) {
-      let direction = Float64Array.from({ length: C }, (_, c) => Math.cos(1 + c * (axis + 1)));
-      let along = new Float64Array(V);
-      for (let turn = 0; turn < 200; turn++) {
-        along = along.map((_, v) => direction.reduce((sum, x, c) => sum + x * rows[v * C + c], 0));
-        const next = direction.map((_, c) => along.reduce((sum, x, v) => sum + x * rows[v * C + c], 0));
-        const size = Math.hypot(...next) || 1;
-        direction = next.map((x) => x / size);
-      }
-      along = along.map((_, v) => direction.reduce((sum, x, c) => sum + x * rows[v * C + c], 0));
-      along.forEach((x, v) => {
-        result[2 * v + axis] = x;
-        direction.forEach((part, c) => { rows[v * C + c] -= x * part; });
-      });
-    }
-    return result;
+            el(
+              "div",
+              { class: "legend" },
+              el("span", {}, "cosine −1"),
+              el("span", { class: "ramp" }, nodes.legend),
+              el("span", {}, "1"),
+            ),
+            nodes.positionText,
+          ),
+        ),
+      ),
+    );
   }
 
   /** @param {App} app */
@@ -117,39 +111,27 @@
   }
 
   /**
-   * Return where a place lies in the box, in percent. The scales are the same for the whole film, so that it shows how
-   * the characters move apart.
-   * @param {App} app
-   */
-  function scale(app) {
-    const all = places(app, app.last);
-    const low = [0, 0];
-    const high = [0, 0];
-    all.forEach((value, index) => {
-      low[index % 2] = Math.min(low[index % 2], value);
-      high[index % 2] = Math.max(high[index % 2], value);
-    });
-    const size = low.map((value, axis) => high[axis] - value || 1);
-    const [least, most] = [low, high].map((ends, end) => ends.map((value, axis) => value + (end - 0.5) * 0.2 * size[axis]));
-    /** @param {number} value @param {number} axis */
-    const share = (value, axis) => Math.max(1, Math.min(99, (100 * (value - least[axis])) / (most[axis] - least[axis])));
-    return {
-      left: (/** @type {number} */ x) => share(x, 0), top: (/** @type {number} */ y) => 100 - share(y, 1), low: least, high: most,
-    };
-  }
-
-  /**
    * @param {App} app
    * @param {number} token
    */
   function drawMap(app, token) {
     const { glyphs, state } = app;
     const { vocab: V } = app.header.config;
-    const now = places(app, state.frame);
-    const { left, top, low, high } = scale(app);
-    const points = repeat(nodes.map, V, (each) => el("span", {
-      class: `point ${glyphs.kinds[each]}`, role: "option", tabindex: -1, "data-token": each, "aria-label": glyphs.names[each],
-    }, glyphs.signs[each]));
+    const now = Bevia.places.of(app, state.frame);
+    const { left, top, low, high } = Bevia.places.scale(app);
+    const points = repeat(nodes.map, V, (each) =>
+      el(
+        "span",
+        {
+          class: `point ${glyphs.kinds[each]}`,
+          role: "option",
+          tabindex: -1,
+          "data-token": each,
+          "aria-label": glyphs.names[each],
+        },
+        glyphs.signs[each],
+      ),
+    );
     points.forEach((point, each) => {
       point.style.left = `${left(now[2 * each])}%`;
       point.style.top = `${top(now[2 * each + 1])}%`;
@@ -159,13 +141,20 @@
     reach(nodes.map, ".point", points[token]);
     nodes.trail.setAttribute("viewBox", "0 0 100 100");
     nodes.trail.setAttribute("preserveAspectRatio", "none");
-    const frames = Array.from({ length: state.frame + 1 }, (_, frame) => places(app, frame));
-    nodes.trail.replaceChildren(svg("path", { d: `M${left(0)} 0V100M0 ${top(0)}H100`, class: "cross" }), svg("path", {
-      class: "way", d: Bevia.lines.path(frames.map((place) => [left(place[2 * token]), top(place[2 * token + 1])])),
-    }));
+    const frames = Array.from({ length: state.frame + 1 }, (_, frame) => Bevia.places.of(app, frame));
+    nodes.trail.replaceChildren(
+      svg("path", { d: `M${left(0)} 0V100M0 ${top(0)}H100`, class: "cross" }),
+      svg("path", {
+        class: "way",
+        d: Bevia.lines.path(frames.map((place) => [left(place[2 * token]), top(place[2 * token + 1])])),
+      }),
+    );
     put(nodes.across, `first direction, from ${number(low[0], 2)} to ${number(high[0], 2)}`);
     put(nodes.down, `second direction, from ${number(low[1], 2)} to ${number(high[1], 2)}`);
-    put(nodes.mapCaption, `The two directions, of ${app.header.config.dim}, in which the embeddings differ most after training, in the embeddings' own units.${app.last ? " They stay the same through the film; the line is the way of the chosen character." : ""}`);
+    put(
+      nodes.mapCaption,
+      `The two directions, of ${app.header.config.dim}, in which the embeddings differ most after training, in the embeddings' own units.${app.last ? " They stay the same through the film; the line is the way of the chosen character." : ""}`,
+    );
   }
 
   /**
@@ -176,18 +165,40 @@
     const { glyphs, state } = app;
     const { vocab: V, dim: C } = app.header.config;
     const exact = state.frame === app.last;
-    nodes.title.replaceChildren("Nearest to ", el("bdi", { class: "glyph" }, glyphs.signs[token]), el("span", { class: "where" }, glyphs.names[token] === glyphs.signs[token] ? "" : ` ${glyphs.names[token]}`));
-    put(nodes.caption, exact ? `Cosine of the angle between two embeddings of ${C} numbers: 1 is the same direction, 0 is unrelated.`
-      : "At this frame the page knows the map only: these are the nearest there, by distance.");
-    const table = exact ? app.data.tensor("model/wte.weight") : places(app, state.frame);
+    nodes.title.replaceChildren(
+      "Nearest to ",
+      el("bdi", { class: "glyph" }, glyphs.signs[token]),
+      el("span", { class: "where" }, glyphs.names[token] === glyphs.signs[token] ? "" : ` ${glyphs.names[token]}`),
+    );
+    put(
+      nodes.caption,
+      exact
+        ? `Cosine of the angle between two embeddings of ${C} numbers: 1 is the same direction, 0 is unrelated.`
+        : "At this frame the page knows the map only: these are the nearest there, by distance.",
+    );
+    const table = exact ? app.data.tensor("model/wte.weight") : Bevia.places.of(app, state.frame);
     const width = exact ? C : 2;
     const near = Array.from({ length: V }, (_, other) => ({
-      other, value: exact ? cosine(table, token, other, width) : Math.hypot(table[2 * token] - table[2 * other], table[2 * token + 1] - table[2 * other + 1]),
-    })).filter(({ other }) => other !== token).sort((a, b) => exact ? b.value - a.value : a.value - b.value).slice(0, NEAREST);
+      other,
+      value: exact
+        ? cosine(table, token, other, width)
+        : Math.hypot(table[2 * token] - table[2 * other], table[2 * token + 1] - table[2 * other + 1]),
+    }))
+      .filter(({ other }) => other !== token)
+      .sort((a, b) => (exact ? b.value - a.value : a.value - b.value))
+      .slice(0, NEAREST);
     const most = exact ? 1 : near.reduce((size, { value }) => Math.max(size, value), 1e-9);
-    Bevia.bars.draw(bars, near.map(({ other, value }) => ({
-      label: glyphs.signs[other], name: glyphs.names[other], value: Math.max(0, value), text: number(value, 3), number: exact ? `cosine.${token}.${other}` : "",
-    })), most);
+    Bevia.bars.draw(
+      bars,
+      near.map(({ other, value }) => ({
+        label: glyphs.signs[other],
+        name: glyphs.names[other],
+        value: Math.max(0, value),
+        text: number(value, 3),
+        number: exact ? `cosine.${token}.${other}` : "",
+      })),
+      most,
+    );
   }
 
   /**
@@ -215,13 +226,16 @@
     if (!positions) {
       const table = app.data.tensor("model/wpe.weight");
       positions = new Float64Array(ctx * ctx);
-      for (let a = 0; a < ctx; a++) for (let b = 0; b <= a; b++) positions[a * ctx + b] = positions[b * ctx + a] = cosine(table, a, b, C);
+      for (let a = 0; a < ctx; a++)
+        for (let b = 0; b <= a; b++) positions[a * ctx + b] = positions[b * ctx + a] = cosine(table, a, b, C);
     }
     const width = Math.max(160, Math.min(nodes.box.clientWidth || 240, 240));
     nodes.positions.style.width = nodes.positions.style.height = `${width}px`;
-    const context = Bevia.heatmap.draw(nodes.positions, {
-      values: positions, start: 0, rows: ctx, columns: ctx, kind: "diverging", low: -1, high: 1,
-    }, { width, height: width });
+    const context = Bevia.heatmap.draw(
+      nodes.positions,
+      { values: positions, start: 0, rows: ctx, columns: ctx, kind: "diverging", low: -1, high: 1 },
+      { width, height: width },
+    );
     const { at } = app.state;
     if (context) {
       context.strokeStyle = Bevia.colors.named("--accent");
@@ -230,9 +244,16 @@
     }
     Bevia.colors.legend(nodes.legend, "diverging");
     const all = positions;
-    const near = Array.from({ length: ctx }, (_, other) => other).filter((other) => other !== at)
-      .sort((a, b) => all[at * ctx + b] - all[at * ctx + a]).slice(0, 3);
-    put(nodes.positionText, near.length ? `Position ${whole(at)} is most like ${near.map((other) => `${other} (${number(all[at * ctx + other], 3)})`).join(", ")}.` : "");
+    const near = Array.from({ length: ctx }, (_, other) => other)
+      .filter((other) => other !== at)
+      .sort((a, b) => all[at * ctx + b] - all[at * ctx + a])
+      .slice(0, 3);
+    put(
+      nodes.positionText,
+      near.length
+        ? `Position ${whole(at)} is most like ${near.map((other) => `${other} (${number(all[at * ctx + other], 3)})`).join(", ")}.`
+        : "",
+    );
   }
 
   Bevia.views.embeddings = { build, update, cosine };

@@ -36,7 +36,9 @@
     });
     nodes.play.addEventListener("click", () => Bevia.filmbar.play(app));
     nodes.axis.addEventListener("click", () => app.set({ axis: app.state.axis === "log" ? "linear" : "log" }));
-    nodes.pin.addEventListener("click", () => app.set({ pin: app.state.pin === app.state.frame ? -1 : app.state.frame }));
+    nodes.pin.addEventListener("click", () =>
+      app.set({ pin: app.state.pin === app.state.frame ? -1 : app.state.frame }),
+    );
     nodes.drawing.addEventListener("pointerdown", (event) => {
       nodes.drawing.setPointerCapture(event.pointerId);
       drag(app, event);
@@ -45,26 +47,64 @@
       if (event.buttons & 1) drag(app, event);
     });
     nodes.drawing.addEventListener("keydown", (event) => {
-      const jump = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 4, PageDown: -4, Home: -Infinity, End: Infinity }[event.key];
+      const jump = {
+        ArrowRight: 1,
+        ArrowUp: 1,
+        ArrowLeft: -1,
+        ArrowDown: -1,
+        PageUp: 4,
+        PageDown: -4,
+        Home: -Infinity,
+        End: Infinity,
+      }[event.key];
       if (jump === undefined || !app.last) return;
       event.preventDefault();
       Bevia.filmbar.show(app, Math.max(0, Math.min(app.last, app.state.frame + jump)));
     });
-    nodes.key.append(el("span", { class: "train" }, "training, each step's batch"), el("span", { class: "validation" }, "validation"));
+    nodes.key.append(
+      el("span", { class: "train" }, "training, each step's batch"),
+      el("span", { class: "validation" }, "validation"),
+    );
     nodes.filmed.append(
       nodes.sides,
-      el("div", { class: "card" },
-        el("div", { class: "row spread" }, el("h3", {}, "Best guess at each frame"),
-          el("div", { class: "legend" }, el("span", { class: "key" }, "underlined: it came next"), el("span", { class: "scale" }, "probability 0", el("span", { class: "ramp" }, nodes.legend), "1"))),
-        el("p", { class: "caption" }, "Each row is the model at one step of its training; each cell is the character that it would guess next there. A row is a frame: choose one."),
-        grid.box));
+      el(
+        "div",
+        { class: "card" },
+        el(
+          "div",
+          { class: "row spread" },
+          el("h3", {}, "Best guess at each frame"),
+          el(
+            "div",
+            { class: "legend" },
+            el("span", { class: "key" }, "underlined: it came next"),
+            el("span", { class: "scale" }, "probability 0", el("span", { class: "ramp" }, nodes.legend), "1"),
+          ),
+        ),
+        el(
+          "p",
+          { class: "caption" },
+          "Each row is the model at one step of its training; each cell is the character that it would guess next there. A row is a frame: choose one.",
+        ),
+        grid.box,
+      ),
+    );
     root.append(
-      el("p", { class: "lead" }, "Training nudges the weights again and again so that the text surprises the model less: the loss, its mean surprise, falls. Drag along the curve, and everything on this page shows the model as it was at that step."),
-      el("div", { class: "card" },
+      el(
+        "p",
+        { class: "lead" },
+        "Training nudges the weights again and again so that the text surprises the model less: the loss, its mean surprise, falls. Drag along the curve, and everything on this page shows the model as it was at that step.",
+      ),
+      el(
+        "div",
+        { class: "card" },
         el("div", { class: "row spread" }, el("h3", {}, "Loss"), nodes.key),
         nodes.drawing,
-        el("div", { class: "row" }, nodes.play, nodes.pin, nodes.axis, nodes.now)),
-      nodes.none, nodes.filmed);
+        el("div", { class: "row" }, nodes.play, nodes.pin, nodes.axis, nodes.now),
+      ),
+      nodes.none,
+      nodes.filmed,
+    );
   }
 
   /**
@@ -84,11 +124,13 @@
   /** @param {App} app */
   function update(app) {
     const { last, state } = app;
-    drawCurve(app);
+    plot = Bevia.losses.draw(nodes.drawing, app);
     Bevia.filmbar.label(nodes.play);
     put(nodes.axis, `Steps: ${state.axis === "log" ? "logarithmic" : "linear"}`);
-    nodes.axis.setAttribute("aria-label", `Axis of the steps: ${state.axis}. Change it.`);
-    put(nodes.pin, state.pin === state.frame ? "Unpin" : state.pin >= 0 ? "Pin this one instead" : "Pin this frame to compare");
+    put(
+      nodes.pin,
+      state.pin === state.frame ? "Unpin" : state.pin >= 0 ? "Pin this one instead" : "Pin this frame to compare",
+    );
     put(nodes.now, Bevia.filmbar.describe(app, state.frame));
     nodes.filmed.hidden = nodes.play.hidden = nodes.pin.hidden = last === 0;
     nodes.none.hidden = last > 0;
@@ -97,62 +139,6 @@
     Bevia.colors.legend(nodes.legend);
     drawSides(app);
     drawGuesses(app);
-  }
-
-  /** @param {App} app */
-  function drawCurve(app) {
-    const { curve, film } = app.header;
-    const { state } = app;
-    const blind = Math.log(app.header.config.vocab);
-    const losses = [...curve.train, ...curve.validation].filter((loss) => loss !== null);
-    const steps = [...curve.steps, ...film.map(({ step }) => step), 1];
-    const end = steps.reduce((most, step) => Math.max(most, step), 1);
-    const high = Math.max(blind * 1.06, losses.reduce((most, loss) => Math.max(most, loss), 0) * 1.02);
-    const low = Math.max(0, Math.floor(2 * losses.reduce((least, loss) => Math.min(least, loss), high)) / 2 - 0.5);
-    const first = film.length > 1 ? film[1].step : 10;
-    // A model changes most at the beginning: log(1 + step/first) spreads the frames, and keeps step 0.
-    const log = (/** @type {number} */ step) => Math.log1p(step / first) / Math.log1p(end / first);
-    const place = state.axis === "log" ? log : (/** @type {number} */ step) => step / end;
-    const ticks = (state.axis === "log" ? [0, ...[1, 2, 5].flatMap((each) => [1, 10, 100, 1e3, 1e4, 1e5].map((power) => each * power))].sort((a, b) => a - b).filter((step) => step < end && (step === 0 || step > first / 2)) : Bevia.lines.round(0, end, 6)).filter((step) => step === 0 || place(end) - place(step) > 0.06);
-    plot = Bevia.lines.frame(nodes.drawing,
-      { label: `training step${state.axis === "log" ? ", logarithmic" : ""}`, place, ticks: [...ticks, end].map((value) => ({ value, text: whole(value) })) },
-      { label: "loss, nats a character", place: (loss) => (loss - low) / (high - low), ticks: Bevia.lines.round(low, high, 5).map((value) => ({ value, text: number(value, 2) })) }, 280);
-    const { across, down, box, width, height } = plot;
-    const points = (/** @type {(number | null)[]} */ list) => list.flatMap((loss, index) => loss === null ? [] : [/** @type {[number, number]} */ ([across(curve.steps[index]), down(loss)])]);
-    nodes.drawing.append(
-      svg("line", { class: "blind", x1: box.left, x2: width - box.right, y1: down(blind), y2: down(blind) }),
-      svg("text", { class: "tick", x: width - box.right, y: down(blind) - 5, "text-anchor": "end" }, `a blind guess: ln ${app.header.config.vocab} = ${number(blind, 3)}`),
-      svg("path", { class: "line train", d: Bevia.lines.path(points(curve.train)) }),
-      svg("path", { class: "line validation", d: Bevia.lines.path(points(curve.validation)) }),
-      ...points(curve.validation).map(([x, y]) => svg("circle", { class: "dot validation", cx: x, cy: y, r: 3 })));
-    if (app.last) {
-      film.forEach(({ step }, index) => nodes.drawing.append(svg("line", {
-        class: index === state.frame ? "frame chosen" : index === state.pin ? "frame pinned" : "frame",
-        x1: across(step), x2: across(step), y1: index === state.frame || index === state.pin ? box.top : height - box.bottom - 8, y2: height - box.bottom,
-      })));
-      const { step, validation_loss: validation, train_loss: train } = film[state.frame];
-      nodes.drawing.append(svg("circle", { class: "knob", cx: across(step), cy: down(validation ?? train ?? nearest(curve, step)), r: 8 }));
-      if (state.pin >= 0) nodes.drawing.append(svg("text", { class: "tick pinned", x: across(film[state.pin].step) + 4, y: box.top + 10 }, "pinned"));
-    }
-    Bevia.dom.assign(nodes.drawing, app.last ? {
-      role: "slider", tabindex: 0, "aria-label": "Frame of the film, on the loss curve", "aria-valuemin": 0, "aria-valuemax": app.last,
-      "aria-valuenow": state.frame, "aria-valuetext": Bevia.filmbar.describe(app, state.frame),
-    } : { role: "img", "aria-label": `Loss curve: ${curve.steps.length} points` });
-  }
-
-  /**
-   * Return the training loss that is nearest to a step.
-   * @param {App["header"]["curve"]} curve
-   * @param {number} step
-   */
-  function nearest(curve, step) {
-    let best = NaN;
-    let distance = Infinity;
-    curve.train.forEach((loss, index) => {
-      if (loss === null || Math.abs(curve.steps[index] - step) >= distance) return;
-      [best, distance] = [loss, Math.abs(curve.steps[index] - step)];
-    });
-    return best;
   }
 
   /**
@@ -168,12 +154,19 @@
   }
 
   function side() {
-    return el("article", { class: "card side" },
-      el("h3"), el("p", { class: "readout" }),
+    return el(
+      "article",
+      { class: "card side" },
+      el("h3"),
+      el("p", { class: "readout" }),
       el("div", { class: "characters small", "aria-hidden": "true" }),
-      el("div", { class: "halves" },
+      el(
+        "div",
+        { class: "halves" },
         el("div", {}, el("p", { class: "caption" }), el("canvas", { class: "map", role: "img" })),
-        el("div", {}, el("p", { class: "caption" }), Bevia.bars.group("Best guesses at this frame"))));
+        el("div", {}, el("p", { class: "caption" }), Bevia.bars.group("Best guesses at this frame")),
+      ),
+    );
   }
 
   /**
@@ -190,34 +183,66 @@
     const surprises = scene.surprise.slice(1);
     const average = surprises.reduce((sum, value) => sum + value, 0) / (surprises.length || 1);
     put(mean, `Mean surprise of this text: ${number(average, 3)} nats. Shade: surprise of each character.`);
-    const most = Math.ceil(Math.log(app.header.config.vocab));
-    Bevia.dom.repeat(characters, T, () => el("span", { class: "character" })).forEach((cell, at) => {
-      const sign = glyphs.signs[scene.tokens[at]];
-      put(cell, sign === "␣" ? " " : sign);
-      Bevia.colors.paint(cell, scene.surprise[at] / most);
-      cell.classList.toggle("chosen", at === state.at);
-    });
+    const most = Math.max(1, Math.ceil(Math.log(app.header.config.vocab)));
+    Bevia.dom
+      .repeat(characters, T, () => el("span", { class: "character" }))
+      .forEach((cell, at) => {
+        const sign = glyphs.signs[scene.tokens[at]];
+        put(cell, sign === "␣" ? " " : sign);
+        Bevia.colors.paint(cell, scene.surprise[at] / most);
+        cell.classList.toggle("chosen", at === state.at);
+      });
     const [left, right] = /** @type {HTMLElement[]} */ ([...halves.children]);
     put(left.children[0], `Attention of layer ${state.layer}, head ${state.head}`);
     const canvas = /** @type {HTMLCanvasElement} */ (left.children[1]);
     const width = Math.max(120, Math.min(left.clientWidth || 200, 200));
-    canvas.setAttribute("aria-label", `Attention weights of layer ${state.layer}, head ${state.head} at ${Bevia.filmbar.describe(app, frame)}`);
-    Bevia.heatmap.small(canvas, {
-      values: scene.weights(state.layer), start: state.head * T * T, rows: T, columns: T, kind: "sequential", low: 0, high: 0.6, causal: true,
-    }, width);
-    right.children[0].replaceChildren(`Expected after position ${state.at} `, el("bdi", { class: "glyph" }, glyphs.signs[scene.tokens[state.at]]));
+    canvas.setAttribute(
+      "aria-label",
+      `Attention weights of layer ${state.layer}, head ${state.head} at ${Bevia.filmbar.describe(app, frame)}`,
+    );
+    Bevia.heatmap.small(
+      canvas,
+      {
+        values: scene.weights(state.layer),
+        start: state.head * T * T,
+        rows: T,
+        columns: T,
+        kind: "sequential",
+        low: 0,
+        high: 0.6,
+        causal: true,
+      },
+      width,
+    );
+    right.children[0].replaceChildren(
+      `Expected after position ${state.at} `,
+      el("bdi", { class: "glyph" }, glyphs.signs[scene.tokens[state.at]]),
+    );
     const { tokens, p } = scene.guesses(state.at);
-    Bevia.bars.draw(/** @type {HTMLElement} */ (right.children[1]), tokens.slice(0, 6).map((token, index) => ({
-      label: glyphs.signs[token], name: glyphs.names[token], value: p[index], text: probability(p[index]),
-      mark: token === scene.tokens[state.at + 1] ? "came next" : "", number: frame === state.frame ? `probability.${state.at}.${token}` : "",
-    })));
+    const bars = /** @type {HTMLElement} */ (right.children[1]);
+    Bevia.bars.draw(
+      bars,
+      tokens
+        .slice(0, 6)
+        .map((token, index) => ({
+          label: glyphs.signs[token],
+          name: glyphs.names[token],
+          value: p[index],
+          text: probability(p[index]),
+          mark: token === scene.tokens[state.at + 1] ? "came next" : "",
+          number: frame === state.frame ? `probability.${state.at}.${token}` : "",
+        })),
+    );
   }
 
   /** @param {App} app */
   function drawGuesses(app) {
     const { state } = app;
     const rows = app.header.film.map(({ step }, frame) => {
-      const scene = app.scenes.at(state.typed.length || state.text < 0 ? { ...state, text: Math.max(0, state.text), typed: [] } : state, frame);
+      const scene = app.scenes.at(
+        state.typed.length || state.text < 0 ? { ...state, text: Math.max(0, state.text), typed: [] } : state,
+        frame,
+      );
       const { token, probability: p } = scene.lens();
       return { label: whole(step), tokens: token, p, start: token.length - scene.tokens.length };
     });
@@ -225,7 +250,11 @@
     const box = /** @type {HTMLElement} */ (grid.box.parentElement);
     box.hidden = !known;
     if (!known) return;
-    Bevia.guesses.draw(grid, app, rows, { row: state.frame, column: state.at, truth: (column) => app.scene.tokens[column + 1] ?? -1 });
+    Bevia.guesses.draw(grid, app, rows, {
+      row: state.frame,
+      column: state.at,
+      truth: (column) => app.scene.tokens[column + 1] ?? -1,
+    });
   }
 
   Bevia.views.film = { build, update };

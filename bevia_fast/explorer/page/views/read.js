@@ -12,7 +12,9 @@
 
   const bars = Bevia.bars.group("The next character");
   const nodes = {
-    title: el("h3"), caption: el("p", { class: "caption" }), rest: el("p", { class: "caption" }),
+    title: el("h3"),
+    caption: el("p", { class: "caption" }),
+    rest: el("p", { class: "caption" }),
     temperature: slider("temperature", "Temperature", 0, 2, 0.05),
     topK: slider("top-k", "Top-k", 0, 1, 1),
     topP: slider("top-p", "Top-p", 0.05, 1, 0.05),
@@ -52,21 +54,52 @@
     nodes.write.addEventListener("click", () => write(app));
     nodes.undo.addEventListener("click", () => Bevia.text.extend(app, []));
     root.append(
-      el("p", { class: "lead" }, "The model reads one character after another and guesses the next. The stronger the shade, the more a character surprised it. Choose one to see what the model expects after it."),
-      el("div", { class: "columns two" },
+      el(
+        "p",
+        { class: "lead" },
+        "The model reads one character after another and guesses the next. The stronger the shade, the more a character surprised it. Choose one to see what the model expects after it.",
+      ),
+      el(
+        "div",
+        { class: "columns two" },
         el("div", { class: "card" }, nodes.title, nodes.caption, bars, nodes.rest),
-        el("div", { class: "stack" },
-          el("div", { class: "card" },
+        el(
+          "div",
+          { class: "stack" },
+          el(
+            "div",
+            { class: "card" },
             el("h3", {}, "How it draws"),
-            el("p", { class: "caption" }, "To write, the model draws a character at random, as often as the bars say. These reshape the bars; the thin line marks what they were."),
-            nodes.temperature.row, nodes.topK.row, nodes.topP.row, nodes.filmed),
-          el("div", { class: "card" },
+            el(
+              "p",
+              { class: "caption" },
+              "To write, the model draws a character at random, as often as the bars say. These reshape the bars; the thin line marks what they were.",
+            ),
+            nodes.temperature.row,
+            nodes.topK.row,
+            nodes.topP.row,
+            nodes.filmed,
+          ),
+          el(
+            "div",
+            { class: "card" },
             el("h3", {}, "Let it write"),
             el("p", { class: "caption" }, "The same seed always writes the same text, here and on the command line."),
-            el("div", { class: "row fields" },
-              el("label", { for: "seed" }, "Seed"), nodes.seed, el("label", { for: "length" }, "Characters"), nodes.length,
-              nodes.write, nodes.undo),
-            nodes.command))));
+            el(
+              "div",
+              { class: "row fields" },
+              el("label", { for: "seed" }, "Seed"),
+              nodes.seed,
+              el("label", { for: "length" }, "Characters"),
+              nodes.length,
+              nodes.write,
+              nodes.undo,
+            ),
+            nodes.command,
+          ),
+        ),
+      ),
+    );
   }
 
   /** @param {App} app */
@@ -76,8 +109,11 @@
     const usual = temperature === 1 && (topK === 0 || topK >= app.header.config.vocab) && topP === 1;
     const token = scene.tokens[state.at];
     const next = scene.tokens[state.at + 1];
-    nodes.title.replaceChildren("What comes after ", el("bdi", { class: "glyph" }, glyphs.signs[token]),
-      el("span", { class: "where" }, ` position ${state.at}`));
+    nodes.title.replaceChildren(
+      "What comes after ",
+      el("bdi", { class: "glyph" }, glyphs.signs[token]),
+      el("span", { class: "where" }, ` position ${state.at}`),
+    );
     put(nodes.caption, "Probability of each next character, from 0 to 1: the likeliest first.");
     const plain = scene.guesses(state.at);
     const drawn = scene.kind === "film" || usual ? plain : scene.guesses(state.at, { temperature, topK, topP });
@@ -85,11 +121,18 @@
     const listed = drawn.tokens.slice(0, SHOWN);
     if (next !== undefined && drawn.full && !listed.includes(next)) listed[listed.length - 1] = next;
     const p = new Map(drawn.tokens.map((each, index) => [each, drawn.p[index]]));
-    Bevia.bars.draw(bars, listed.map((each) => ({
-      label: glyphs.signs[each], name: glyphs.names[each], value: p.get(each) ?? 0, text: probability(p.get(each) ?? 0),
-      ghost: usual ? undefined : was.get(each), mark: each === next ? "came next" : "",
-      number: usual || scene.kind === "film" ? `probability.${state.at}.${each}` : `drawn.${state.at}.${each}`,
-    })));
+    Bevia.bars.draw(
+      bars,
+      listed.map((each) => ({
+        label: glyphs.signs[each],
+        name: glyphs.names[each],
+        value: p.get(each) ?? 0,
+        text: probability(p.get(each) ?? 0),
+        ghost: usual ? undefined : was.get(each),
+        mark: each === next ? "came next" : "",
+        number: usual || scene.kind === "film" ? `probability.${state.at}.${each}` : `drawn.${state.at}.${each}`,
+      })),
+    );
     const left = 1 - listed.reduce((total, each) => total + (p.get(each) ?? 0), 0);
     const others = app.header.config.vocab - listed.length;
     put(nodes.rest, others > 0 ? `The other ${others} characters share ${probability(Math.max(0, left))}.` : "");
@@ -100,7 +143,12 @@
     put(nodes.temperature.output, temperature === 0 ? "0 · always the likeliest" : temperature.toFixed(2));
     put(nodes.topK.output, topK === 0 || topK >= app.header.config.vocab ? "off" : `the best ${topK}`);
     put(nodes.topP.output, topP === 1 ? "off" : topP.toFixed(2));
-    put(nodes.filmed, scene.kind === "film" ? "The film keeps the eight likeliest characters only; move it to its end to use these." : "");
+    put(
+      nodes.filmed,
+      scene.kind === "film"
+        ? "The film keeps the eight likeliest characters only; move it to its end to use these."
+        : "",
+    );
     nodes.filmed.hidden = scene.kind !== "film";
     if (document.activeElement !== nodes.seed) nodes.seed.value = String(state.seed);
     if (document.activeElement !== nodes.length) nodes.length.value = String(state.length);
@@ -117,7 +165,12 @@
     const { state, header, scenes, glyphs } = app;
     const text = glyphs.decode(scenes.tokens(state).slice(-header.config.ctx));
     const prompt = /^[\x20-\x26\x28-\x7e]*$/.test(text) ? `'${text}'` : `$'${Array.from(text, quoted).join("")}'`;
-    const options = [`--prompt=${prompt}`, `--length ${state.length}`, `--seed ${state.seed}`, `--temperature ${state.temperature}`];
+    const options = [
+      `--prompt=${prompt}`,
+      `--length ${state.length}`,
+      `--seed ${state.seed}`,
+      `--temperature ${state.temperature}`,
+    ];
     if (state.topK) options.push(`--top-k ${state.topK}`);
     if (state.topP < 1) options.push(`--top-p ${state.topP}`);
     return `bevia-fast generate ${header.run} ${options.join(" ")}`;
@@ -153,16 +206,18 @@
       typed = app.scenes.tokens(app.state).slice(-header.config.ctx);
       app.set({ text: -2, typed });
     }
-    const mine = writing = Date.now();
+    const mine = (writing = Date.now());
     let done = 0;
     const step = () => {
-      if (writing !== mine || app.state.typed !== typed && app.state.typed.join() !== typed.join()) {
+      if (writing !== mine || (app.state.typed !== typed && app.state.typed.join() !== typed.join())) {
         if (writing === mine) writing = 0;
         return app.redraw();
       }
       if (app.scene.kind === "film") app.set({ frame: app.last });
       const logits = app.scene.logits(app.scene.tokens.length - 1);
-      const token = logits ? Bevia.sampling.draw(logits, { temperature, topK, topP }, Bevia.rng.uniform(key, done)) : -1;
+      const token = logits
+        ? Bevia.sampling.draw(logits, { temperature, topK, topP }, Bevia.rng.uniform(key, done))
+        : -1;
       if (token < 0) {
         writing = 0;
         app.announce("The model's numbers are not finite.");
