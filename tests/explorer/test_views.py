@@ -198,6 +198,21 @@ def test_it_writes_what_generate_writes(page: Shown, run: Run) -> None:
     assert again == generate(run, prompt, length=70, seed=5, temperature=0.8, top_k=6, top_p=0.9)
 
 
+def test_what_is_written_stays_as_it_is_when_one_types_on(browser: Any, tmp_path: Path) -> None:
+    run = small_run(tmp_path, "a\nb\rc\t ")
+    with shown(browser, tmp_path / "page.html", make_page(run, ["ab\n"]).html) as page:
+        page.go(seed=2, length=16)
+        page.page.click("#view-read .primary")
+        page.page.wait_for_function("() => document.getElementById('live').textContent.startsWith('Wrote')")
+        written = generate(run, "ab\n", length=16, seed=2, temperature=1.0)
+        assert {"\n", "\r", "\t"} < set(written)
+        page.page.focus("#typing")
+        page.press("End", "Control+End", "c", "Enter", "a")
+        signs = {"\n": "↵", "\r": "␍", "\t": "⇥"}
+        cells = "".join(page.texts("#text-card .character"))
+        assert cells == "".join(signs.get(character, character) for character in f"{written}c\na")
+
+
 # --------------------------------------------------------------------------------------------- attention, stream, map
 
 

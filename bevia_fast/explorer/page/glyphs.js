@@ -54,7 +54,7 @@
         /** @type {string[]} */
         const unknown = [];
         for (const character of text) {
-          const token = tokens.get(character);
+          const token = tokens.get(character) ?? (character === "␍" ? tokens.get("\r") : undefined);
           if (token === undefined) unknown.push(character);
           else known.push(token);
         }

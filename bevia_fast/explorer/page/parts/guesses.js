@@ -10,6 +10,12 @@
   /** What is in a cell. @type {WeakMap<Element, string>} */
   const written = new WeakMap();
 
+  /**
+   * Return a sign that fits into a cell: that of a character without one, such as U+202E, does not.
+   * @param {string} sign
+   */
+  const short = (sign) => (sign.length > 2 ? "▯" : sign);
+
   /** The chosen cell that was drawn last. @type {WeakMap<Element, Element>} */
   const seen = new WeakMap();
 
@@ -77,7 +83,7 @@
       for (let column = 0; column < tokens.length; column++) {
         const cell = cells[column + 1];
         if (!row) {
-          put(cell, signs[tokens[column]]);
+          put(cell, short(signs[tokens[column]]));
           cell.classList.toggle("here", column === cursor.column);
           continue;
         }
@@ -89,7 +95,7 @@
         const content = [token, p, right, here, theme, row.label].join();
         if (written.get(cell) === content) continue;
         written.set(cell, content);
-        put(cell, signs[token]);
+        put(cell, short(signs[token]));
         Bevia.colors.paint(cell, p);
         cell.dataset.row = String(index - 1);
         cell.dataset.column = String(column);

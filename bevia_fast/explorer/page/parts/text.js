@@ -31,9 +31,9 @@
     readout: el("p", { class: "readout" }),
     blind: el("span", { class: "blind" }),
     guess: el("span", { class: "blind-guess" }, "a blind guess"),
-    typing: el("input", {
+    typing: el("textarea", {
       id: "typing",
-      type: "text",
+      rows: 1,
       autocomplete: "off",
       autocapitalize: "off",
       spellcheck: "false",
@@ -124,7 +124,7 @@
   function type(app) {
     const { known, unknown } = app.glyphs.encode(nodes.typing.value);
     if (unknown.length) {
-      nodes.typing.value = app.glyphs.decode(known);
+      nodes.typing.value = field(app, known);
       put(
         nodes.refused,
         `This model does not know ${unknown.map((character) => `“${character}”`).join(", ")}: the text that it was trained on has none.`,
@@ -133,6 +133,15 @@
       put(nodes.refused, "");
     }
     extend(app, known);
+  }
+
+  /**
+   * Return tokens as the field holds them: it knows no carriage return.
+   * @param {App} app
+   * @param {number[]} tokens
+   */
+  function field(app, tokens) {
+    return app.glyphs.decode(tokens).replace(/\r/g, "␍");
   }
 
   /**
@@ -157,8 +166,8 @@
     const { scene, state, glyphs } = app;
     nodes.select.value = String(Math.max(-1, state.text));
     const origin = state.text < 0 ? "a blank page" : app.header.prompts[state.text].origin;
-    put(nodes.origin, `${state.typed.length ? "continued by you" : origin} · ${WHOSE[scene.kind]}`);
-    const continued = glyphs.decode(state.typed);
+    put(nodes.origin, `${state.typed.length ? "continued" : origin} · ${WHOSE[scene.kind]}`);
+    const continued = field(app, state.typed);
     if (nodes.typing.value !== continued && document.activeElement !== nodes.typing) nodes.typing.value = continued;
     put(
       nodes.before,

@@ -18,6 +18,7 @@
     sides: el("div", { class: "sides" }),
     legend: el("canvas", { "aria-hidden": "true" }),
     filmed: el("div", { class: "stack" }),
+    curve: el("div", { class: "card" }),
     none: el("p", { class: "card empty" }),
   };
   /** @type {ReturnType<typeof Bevia.guesses.make>} */
@@ -89,19 +90,18 @@
         grid.box,
       ),
     );
+    nodes.curve.append(
+      el("div", { class: "row spread" }, el("h3", {}, "Loss"), nodes.key),
+      nodes.drawing,
+      el("div", { class: "row" }, nodes.play, nodes.pin, nodes.axis, nodes.now),
+    );
     root.append(
       el(
         "p",
         { class: "lead" },
         "Training nudges the weights again and again so that the text surprises the model less: the loss, its mean surprise, falls. Drag along the curve, and everything on this page shows the model as it was at that step.",
       ),
-      el(
-        "div",
-        { class: "card" },
-        el("div", { class: "row spread" }, el("h3", {}, "Loss"), nodes.key),
-        nodes.drawing,
-        el("div", { class: "row" }, nodes.play, nodes.pin, nodes.axis, nodes.now),
-      ),
+      nodes.curve,
       nodes.none,
       nodes.filmed,
     );
@@ -124,6 +124,7 @@
   /** @param {App} app */
   function update(app) {
     const { last, state } = app;
+    nodes.curve.hidden = !last && !app.header.curve.steps.length;
     plot = Bevia.losses.draw(nodes.drawing, app);
     Bevia.filmbar.label(nodes.play);
     put(nodes.axis, `Steps: ${state.axis === "log" ? "logarithmic" : "linear"}`);

@@ -84,7 +84,7 @@
             "div",
             { class: "card" },
             el("h3", {}, "Let it write"),
-            el("p", { class: "caption" }, "The same seed always writes the same text, here and on the command line."),
+            el("p", { class: "caption" }, "The same seed writes the same text again, here and, up to rounding, on the command line:"),
             el(
               "div",
               { class: "row fields" },
@@ -164,16 +164,25 @@
   function command(app) {
     const { state, header, scenes, glyphs } = app;
     const text = glyphs.decode(scenes.tokens(state).slice(-header.config.ctx));
-    const prompt = /^[\x20-\x26\x28-\x7e]*$/.test(text) ? `'${text}'` : `$'${Array.from(text, quoted).join("")}'`;
+    if (/[\0\p{Cs}]/u.test(text)) return "This text has characters that no command line can hold.";
     const options = [
-      `--prompt=${prompt}`,
+      `--prompt=${word(text)}`,
       `--length ${state.length}`,
       `--seed ${state.seed}`,
       `--temperature ${state.temperature}`,
     ];
     if (state.topK) options.push(`--top-k ${state.topK}`);
     if (state.topP < 1) options.push(`--top-p ${state.topP}`);
-    return `bevia-fast generate ${header.run} ${options.join(" ")}`;
+    const run = /^[\w./-]+$/.test(header.run) ? header.run : word(header.run);
+    return `bevia-fast generate ${run} ${options.join(" ")}`;
+  }
+
+  /**
+   * Write a text as one word for a shell.
+   * @param {string} text
+   */
+  function word(text) {
+    return /^[\x20-\x26\x28-\x7e]*$/.test(text) ? `'${text}'` : `$'${Array.from(text, quoted).join("")}'`;
   }
 
   /**
