@@ -322,6 +322,15 @@ def test_the_loss_curve_is_the_scrubber(film_page: Shown) -> None:
 # ---------------------------------------------------------------------------------------------------------------- tour
 
 
+# Whether what the tour points at begins where one sees it: below the tabs, and above the lower edge.
+SEEN = """
+() => {
+  const { top } = document.querySelector(".pointed").getBoundingClientRect();
+  return top >= document.getElementById("tabs").getBoundingClientRect().bottom && top < innerHeight - 200;
+}
+"""
+
+
 def test_the_tour(film_page: Shown) -> None:
     film_page.page.focus("#tour-start")
     film_page.press("Enter")
@@ -331,6 +340,7 @@ def test_the_tour(film_page: Shown) -> None:
     for stop in range(1, stops + 1):
         assert film_page.text("#tour .count") == f"{stop} of {stops}"
         assert len(film_page.texts(".pointed")) == 1
+        assert film_page.run(SEEN), stop
         views.append(film_page.page.get_attribute("[aria-selected=true][role=tab]", "data-view"))
         film_page.press("Enter")  # Next has the focus
     assert list(dict.fromkeys(views)) == list(VIEWS)

@@ -33,10 +33,10 @@
       set(change) {
         const old = app.state;
         app.state = Bevia.state.fitting({ ...old, ...change }, header);
+        if (app.state.view !== old.view) window.scrollTo({ top: 0 });
         app.redraw();
         clearTimeout(waiting);
         waiting = setTimeout(() => keep(Bevia.state.write(app.state, header)), LATER);
-        if (app.state.view !== old.view) window.scrollTo({ top: 0 });
       },
       explain(number) {
         app.set({ number });

@@ -153,9 +153,24 @@
     pointed = document.querySelector(stop.at);
     if (!pointed) return;
     pointed.classList.add("pointed");
+    reveal(pointed, root);
+  }
+
+  /**
+   * Scroll as little as it takes to see an element between the tabs and the card of the tour.
+   * @param {Element} element
+   * @param {HTMLElement} card
+   */
+  function reveal(element, card) {
+    const place = element.getBoundingClientRect();
+    card.classList.toggle("left", place.left > window.innerWidth / 2);
+    const free = card.getBoundingClientRect();
+    // a card that is as wide as the window hides what is beside it
+    const bottom = free.width > window.innerWidth / 2 ? free.top - 16 : window.innerHeight - 24;
+    const most = place.top - byId("tabs").offsetHeight - 16;
+    const top = place.top < byId("tabs").offsetHeight ? most : Math.max(0, Math.min(place.bottom - bottom, most));
     const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    const top = pointed.getBoundingClientRect().top + window.scrollY - byId("tabs").offsetHeight - 16;
-    window.scrollTo({ top: Math.max(0, top), behavior: still ? "auto" : "smooth" });
+    window.scrollBy({ top, behavior: still ? "auto" : "smooth" });
   }
 
   Bevia.tour = { build, update };
