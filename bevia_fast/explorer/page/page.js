@@ -33,6 +33,7 @@
       set(change) {
         const old = app.state;
         app.state = Bevia.state.fitting({ ...old, ...change }, header);
+        app.hovered = -1;
         if (app.state.view !== old.view) window.scrollTo({ top: 0 });
         app.redraw();
         clearTimeout(waiting);
