@@ -245,9 +245,8 @@
     nodes.positionText.replaceChildren(
       `Position ${whole(at)} is most like `,
       ...near.flatMap((other, index) => [
-        `${index ? ", " : ""}${other} (`,
-        numeral(`alike.${at}.${other}`, number(all[at * ctx + other], 3)),
-        ")",
+        index ? ", " : "",
+        numeral(`alike.${at}.${other}`, `${other} (${number(all[at * ctx + other], 3)})`),
       ]),
     );
     nodes.positionText.hidden = !near.length;
