@@ -147,6 +147,13 @@ def test_a_person_follows_a_number_to_what_was_learned(browser: Any, tmp_path: P
         assert page.text("#view-number .what h3") == titles[-2]
 
 
+def test_half_precision_is_said(browser: Any, tmp_path: Path) -> None:
+    with shown(browser, tmp_path / "page.html", make_page(small_run(tmp_path), [TEXT], half=True).html) as page:
+        page.go(at=9, number="logit.9.1")
+        assert "rounded" in page.text(".origin")
+        assert "in half precision" in page.text("#dock .what .caption:last-child")
+
+
 NOWHERE = (
     "constructor", "constructor.0", "alike.99.0", "trainloss.0", "weight.0.0.23.0", "logit.0", "toString",
     "surprise.-1", "nothing.1", "lens.99.0.0",

@@ -29,6 +29,7 @@
       scene: scenes.of(state),
       hovered: -1,
       last: Math.max(0, header.film.length - 1),
+      half: header.tensors["model/wte.weight"].dtype === "float16",
       glyphs: Bevia.glyphs.of(header.alphabet),
       set(change) {
         const old = app.state;

@@ -77,6 +77,8 @@ export interface App {
   /** Colors the text as `position` looks, while the pointer is over it; -1 ends that. */
   hover(position: number): void;
   hovered: number;
+  /** Whether the page holds its numbers in half precision. */
+  half: boolean;
   /** Index of the last frame. */
   last: number;
 }

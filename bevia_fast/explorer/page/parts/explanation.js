@@ -54,10 +54,10 @@
         ),
         found.engine === undefined || !Number.isFinite(found.engine)
           ? null
-          : el(
-              "p",
-              { class: "caption agrees" },
-              `The engine computed ${exactly(found.engine, app.header.dtype)} in ${app.header.dtype}; this page, in double precision, ${exactly(found.value, "float64")}.`,
+          : caption(
+              app.half
+                ? `The engine computed about ${number(found.engine)}, which this page has in half precision. From weights in half precision, it computes ${number(found.value)}.`
+                : `The engine computed ${exactly(found.engine, app.header.dtype)} in ${app.header.dtype}; this page, in double precision, ${exactly(found.value, "float64")}.`,
             ),
         found.note && all ? caption(found.note) : null,
       ),

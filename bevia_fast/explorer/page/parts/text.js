@@ -166,7 +166,7 @@
     const { scene, state, glyphs } = app;
     nodes.select.value = String(Math.max(-1, state.text));
     const origin = state.text < 0 ? "a blank page" : app.header.prompts[state.text].origin;
-    put(nodes.origin, `${state.typed.length ? "continued" : origin} · ${WHOSE[scene.kind]}`);
+    put(nodes.origin, `${state.typed.length ? "continued" : origin} · ${app.half ? WHOSE[scene.kind].replace("exact", "rounded") : WHOSE[scene.kind]}`);
     const continued = field(app, state.typed);
     if (nodes.typing.value !== continued && document.activeElement !== nodes.typing) nodes.typing.value = continued;
     put(
