@@ -15,9 +15,9 @@ from bevia_fast.explorer.exploring import make_page
 from bevia_fast.explorer.sources import ANCHORS
 
 KINDS = {
-    "activated", "attention", "cosine", "drawn", "embedding", "final", "hidden", "k", "lens", "logit", "mixed", "mlp",
-    "norm1", "norm2", "probability", "q", "scaled", "score", "stream1", "stream2", "sum1", "sum2", "surprise", "v",
-    "weight",
+    "activated", "alike", "attention", "cosine", "drawn", "embedding", "final", "hidden", "k", "lens", "logit", "mixed",
+    "mlp", "norm1", "norm2", "probability", "q", "scaled", "score", "stream1", "stream2", "sum1", "sum2", "surprise",
+    "v", "weight",
 }  # fmt: skip
 
 # Follows the numbers put in from a few on, and checks each: returns what is wrong, the kinds, and the operations.
@@ -28,8 +28,9 @@ async (typed) => {
   const state = { ...Bevia.state.initial(data.header), temperature: 0.7, topK: 4, typed };
   const app = { data, scenes, state, header: data.header, scene: scenes.of(state),
     glyphs: Bevia.glyphs.of(data.header.alphabet) };
-  const waiting = ["surprise.9", "probability.8.3", "drawn.8.2", "cosine.1.2", "lens.0.5.1", "lens.1.5.1", "lens.2.5.1",
-    "mlp.0.6.2", "attention.1.4.3", "scaled.0.0.3.6", "sum1.0.4.1", "sum2.1.4.1", "stream1.1.2.3"];
+  const waiting = ["surprise.9", "probability.8.3", "drawn.8.2", "cosine.1.2", "alike.3.7", "lens.0.5.1",
+    "lens.1.5.1", "lens.2.5.1", "mlp.0.6.2", "attention.1.4.3", "scaled.0.0.3.6", "sum1.0.4.1", "sum2.1.4.1",
+    "stream1.1.2.3"];
   const far = (a, b) => !(a === b || Math.abs(a - b) <= 1e-9 * Math.max(1, Math.abs(a), Math.abs(b)));
   const seen = new Set(waiting);
   const wrong = [];
@@ -50,7 +51,7 @@ async (typed) => {
       let sum = rest + rows.reduce((total, { product }) => total + product, 0);
       const bias = found.parts.find(({ label }) => label.startsWith("bias"));
       if (bias) sum += bias.value;
-      if (address.startsWith("cosine")) sum /= found.parts[0].value * found.parts[1].value;
+      if (/^(cosine|alike)/.test(address)) sum /= found.parts[0].value * found.parts[1].value;
       if (far(sum, found.value)) wrong.push(`${address}: ${found.value}, but its terms give ${sum}`);
     }
     const inputs = [...found.parts.map(({ ref, value }) => [ref, value]),
@@ -72,7 +73,7 @@ WRITTEN = (
     ("−", "-"), ("·", "*"), ("×10^", "e"), ("³", "**3"), ("exp(", "math.exp("), ("tanh(", "math.tanh("),
     ("√(", "math.sqrt("),
 )  # fmt: skip
-WORDS = re.compile(r"softmax|cut off|later|first|…")  # of formulas that are no arithmetic
+WORDS = re.compile(r"mean|softmax|cut off|later|first|…")  # of formulas that are no arithmetic
 
 
 def evaluated(formula: str) -> float:
@@ -146,8 +147,21 @@ def test_a_person_follows_a_number_to_what_was_learned(browser: Any, tmp_path: P
         assert page.text("#view-number .what h3") == titles[-2]
 
 
+def test_half_precision_is_said(browser: Any, tmp_path: Path) -> None:
+    with shown(browser, tmp_path / "page.html", make_page(small_run(tmp_path), [TEXT], half=True).html) as page:
+        page.go(at=9, number="logit.9.1")
+        assert "rounded" in page.text(".origin")
+        assert "in half precision" in page.text("#dock .what .caption:last-child")
+
+
+NOWHERE = (
+    "constructor", "constructor.0", "alike.99.0", "trainloss.0", "weight.0.0.23.0", "logit.0", "toString",
+    "surprise.-1", "nothing.1", "lens.99.0.0",
+)  # fmt: skip
+
+
 def test_a_number_that_the_text_does_not_have(browser: Any, tmp_path: Path) -> None:
     with shown(browser, tmp_path / "page.html", make_page(small_run(tmp_path), [TEXT]).html) as page:
-        for number in ("weight.0.0.23.0", "logit.0", "toString", "surprise.-1", "nothing.1", "lens.99.0.0"):
+        for number in NOWHERE:
             page.go(view="number", number=number)
             assert page.texts("#view-number .explained h3")[0] in {"No such number", "Probability"}

@@ -315,6 +315,10 @@ def test_the_loss_curve_is_the_scrubber(film_page: Shown) -> None:
     box = film_page.page.locator(".scrubber").bounding_box()
     film_page.page.mouse.click(box["x"] + 48 + 0.28 * (box["width"] - 60), box["y"] + 100)
     assert film_page.text("#view-film .side h3").startswith("step 3 ")
+    film_page.page.click("#view-film .readout .value")
+    assert film_page.text("#dock h3") == "Loss"
+    assert "step 3" in film_page.text("#dock .what .caption:first-of-type")
+    film_page.press("Escape")
     film_page.page.click("#view-film .play")
     film_page.page.wait_for_function("() => document.querySelector('.scrubber').getAttribute('aria-valuenow') === '3'")
 

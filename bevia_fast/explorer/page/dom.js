@@ -155,5 +155,20 @@
     if (element.textContent !== text) element.textContent = text;
   }
 
-  Bevia.dom = { assign, byId, el, put, reach, repeat, roving, svg };
+  /** @param {...Child} children */
+  const card = (...children) => el("div", { class: "card" }, ...children);
+
+  /** @param {...Child} children */
+  const caption = (...children) => el("p", { class: "caption" }, ...children);
+
+  /**
+   * Make a value that a click explains.
+   * @param {string} number its address
+   * @param {string} text
+   */
+  function numeral(number, text) {
+    return el("button", { type: "button", class: "value", "data-number": number }, text);
+  }
+
+  Bevia.dom = { assign, byId, caption, card, el, numeral, put, reach, repeat, roving, svg };
 })();

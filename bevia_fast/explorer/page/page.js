@@ -29,10 +29,12 @@
       scene: scenes.of(state),
       hovered: -1,
       last: Math.max(0, header.film.length - 1),
+      half: header.tensors["model/wte.weight"].dtype === "float16",
       glyphs: Bevia.glyphs.of(header.alphabet),
       set(change) {
         const old = app.state;
         app.state = Bevia.state.fitting({ ...old, ...change }, header);
+        app.hovered = -1;
         if (app.state.view !== old.view) window.scrollTo({ top: 0 });
         app.redraw();
         clearTimeout(waiting);

@@ -77,6 +77,8 @@ export interface App {
   /** Colors the text as `position` looks, while the pointer is over it; -1 ends that. */
   hover(position: number): void;
   hovered: number;
+  /** Whether the page holds its numbers in half precision. */
+  half: boolean;
   /** Index of the last frame. */
   last: number;
 }
@@ -122,6 +124,8 @@ export interface Dom {
   el<K extends keyof HTMLElementTagNameMap>(tag: K, attributes?: Attributes, ...children: Child[]): HTMLElementTagNameMap[K];
   svg<K extends keyof SVGElementTagNameMap>(tag: K, attributes?: Attributes, ...children: Child[]): SVGElementTagNameMap[K];
   put(element: Element, text: string): void;
+  caption(...children: Child[]): HTMLParagraphElement; card(...children: Child[]): HTMLDivElement;
+  numeral(number: string, text: string): HTMLButtonElement;
   reach(group: HTMLElement, selector: string, element: HTMLElement | undefined): void;
   repeat<E extends HTMLElement>(parent: HTMLElement, count: number, make: (index: number) => E): E[];
   roving(group: HTMLElement, selector: string, moved?: (element: HTMLElement) => void): void;

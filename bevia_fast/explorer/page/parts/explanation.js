@@ -3,7 +3,7 @@
 // A number, explained in words, formula, numbers put in, and the line of code.
 
 (() => {
-  const { el } = Bevia.dom;
+  const { caption, el, numeral } = Bevia.dom;
   const { number } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
@@ -45,7 +45,7 @@
         "div",
         { class: "what" },
         el("h3", {}, found.title),
-        el("p", { class: "caption" }, found.of),
+        caption(found.of),
         el(
           "p",
           { class: "big" },
@@ -54,12 +54,12 @@
         ),
         found.engine === undefined || !Number.isFinite(found.engine)
           ? null
-          : el(
-              "p",
-              { class: "caption agrees" },
-              `The engine computed ${exactly(found.engine, app.header.dtype)} in ${app.header.dtype}; this page, in double precision, ${exactly(found.value, "float64")}.`,
+          : caption(
+              app.half
+                ? `The engine computed about ${number(found.engine)}, which this page has in half precision. From weights in half precision, it computes ${number(found.value)}.`
+                : `The engine computed ${exactly(found.engine, app.header.dtype)} in ${app.header.dtype}; this page, in double precision, ${exactly(found.value, "float64")}.`,
             ),
-        found.note && all ? el("p", { class: "caption" }, found.note) : null,
+        found.note && all ? caption(found.note) : null,
       ),
       el(
         "div",
@@ -109,16 +109,7 @@
       "dl",
       {},
       ...found.parts.map(({ label, value, ref }) =>
-        el(
-          "div",
-          {},
-          el("dt", {}, label),
-          el(
-            "dd",
-            {},
-            ref ? el("button", { type: "button", class: "value", "data-number": ref }, number(value)) : number(value),
-          ),
-        ),
+        el("div", {}, el("dt", {}, label), el("dd", {}, ref ? numeral(ref, number(value)) : number(value))),
       ),
     );
   }
@@ -133,12 +124,7 @@
     const rest = hidden.reduce((sum, { product }) => sum + product, terms.rest);
     const left = terms.left + hidden.length;
     /** @param {number} value @param {string | undefined} ref */
-    const cell = (value, ref) =>
-      el(
-        "td",
-        { class: "number" },
-        ref ? el("button", { type: "button", class: "value", "data-number": ref }, number(value)) : number(value),
-      );
+    const cell = (value, ref) => el("td", { class: "number" }, ref ? numeral(ref, number(value)) : number(value));
     return el(
       "div",
       { class: "scroll", tabindex: 0, role: "group", "aria-label": terms.caption },

@@ -22,7 +22,8 @@
   function explain(app, address) {
     const [kind, ...rest] = address.split(".");
     const indices = rest.map(Number);
-    const trace = app.scene.trace();
+    // a loss is known at every frame, and other numbers only where there is a model
+    const trace = app.scene.trace() || (kind.endsWith("loss") ? app.scenes.at(app.state, app.last).trace() : null);
     const make = KINDS[kind];
     if (!make || !trace) return null;
     const { dim: C, heads: NH, vocab: V } = app.header.config;
@@ -37,6 +38,8 @@
       l: app.header.config.layers,
       k: app.header.config.hidden,
       s: 2 * app.header.config.layers + 2,
+      p: app.header.config.ctx,
+      f: app.header.film.length,
     };
     if (indices.length !== limits.length || indices.some((index, i) => !(index >= 0 && index < sizes[limits[i]])))
       return null;
@@ -180,9 +183,9 @@
   }
 
   /** @type {Record<string, (context: any, ...indices: number[]) => Explained>} */
-  const KINDS = {};
+  const KINDS = Object.create(null);
   /** What each index of a kind counts. @type {Record<string, string>} */
-  const LIMITS = {};
+  const LIMITS = Object.create(null);
 
   /**
    * Add a kind of number.

@@ -148,31 +148,60 @@
     };
   });
 
-  define("cosine", "vv", ({ app, C, W }, a, b) => {
-    const table = W["wte.weight"];
-    const [one, other] = [a, b].map((v) => table.subarray(v * C, (v + 1) * C));
-    const found = terms(
-      `The largest of ${C} products`,
-      [`embedding of “${app.glyphs.signs[a]}”`, `of “${app.glyphs.signs[b]}”`],
-      C,
-      (c) => ({ label: `channel ${c}`, a: one[c], b: other[c] }),
-    );
-    const product = one.reduce((total, x, c) => total + x * other[c], 0);
-    const [left, right] = [one, other].map((row) => Math.hypot(...row));
-    return {
-      title: "Cosine",
-      of: `of the embeddings of “${app.glyphs.signs[a]}” and “${app.glyphs.signs[b]}”`,
-      value: Bevia.views.embeddings.cosine(table, a, b, C),
-      unit: "from −1 to 1",
-      operation: "",
-      formula: "cosine = a · b / (|a| |b|)",
-      filled: `${f(product)} / (${f(left)} · ${f(right)})`,
-      parts: [
-        { label: "length of a", value: left },
-        { label: "length of b", value: right },
-      ],
-      terms: found,
-      note: "The page computes it from the learned embeddings; the model itself does not.",
-    };
-  });
+  for (const [kind, limits, name] of [
+    ["cosine", "vv", "wte.weight"],
+    ["alike", "pp", "wpe.weight"],
+  ]) {
+    define(kind, limits, ({ app, C, W }, a, b) => {
+      const table = W[name];
+      const [one, other] = [a, b].map((row) => table.subarray(row * C, (row + 1) * C));
+      const [first, second] = [a, b].map((row) =>
+        kind === "cosine" ? `“${app.glyphs.signs[row]}”` : `position ${row}`,
+      );
+      const found = terms(`The largest of ${C} products`, [first, second], C, (c) => ({
+        label: `channel ${c}`,
+        a: one[c],
+        b: other[c],
+      }));
+      const product = one.reduce((total, x, c) => total + x * other[c], 0);
+      const [left, right] = [one, other].map((row) => Math.hypot(...row));
+      return {
+        title: "Cosine",
+        of: `of the embeddings of ${first} and ${second}`,
+        value: Bevia.views.embeddings.cosine(table, a, b, C),
+        unit: "from −1 to 1",
+        operation: "",
+        formula: "cosine = a · b / (|a| |b|)",
+        filled: `${f(product)} / (${f(left)} · ${f(right)})`,
+        parts: [
+          { label: "length of a", value: left },
+          { label: "length of b", value: right },
+        ],
+        terms: found,
+        note: "The page computes it from the learned embeddings; the model itself does not.",
+      };
+    });
+  }
+
+  for (const [kind, name] of /** @type {const} */ ([
+    ["trainloss", "train_loss"],
+    ["validloss", "validation_loss"],
+  ])) {
+    define(kind, "f", ({ app }, index) => {
+      const frame = app.header.film[index];
+      const { batch } = app.header.train_config;
+      return {
+        title: "Loss",
+        of:
+          kind === "trainloss" ? `of the batch of step ${frame.step}` : `of the validation text at step ${frame.step}`,
+        value: frame[name] ?? NaN,
+        unit: "nats a character",
+        operation: "surprise",
+        formula: "loss = mean of −log p[next character]",
+        filled: "the mean surprise",
+        parts: kind === "trainloss" && batch ? [{ label: "texts in a batch", value: Number(batch) }] : [],
+        note: "Training measured it; the page has not those texts.",
+      };
+    });
+  }
 })();

@@ -3,7 +3,7 @@
 // The text, on every page of the views: the shared cursor moves in it, and each view colors it in its own way.
 
 (() => {
-  const { el, put, reach, repeat, roving, byId } = Bevia.dom;
+  const { byId, el, numeral, put, reach, repeat, roving } = Bevia.dom;
   const { number } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
@@ -166,7 +166,7 @@
     const { scene, state, glyphs } = app;
     nodes.select.value = String(Math.max(-1, state.text));
     const origin = state.text < 0 ? "a blank page" : app.header.prompts[state.text].origin;
-    put(nodes.origin, `${state.typed.length ? "continued" : origin} · ${WHOSE[scene.kind]}`);
+    put(nodes.origin, `${state.typed.length ? "continued" : origin} · ${app.half ? WHOSE[scene.kind].replace("exact", "rounded") : WHOSE[scene.kind]}`);
     const continued = field(app, state.typed);
     if (nodes.typing.value !== continued && document.activeElement !== nodes.typing) nodes.typing.value = continued;
     put(
@@ -254,11 +254,7 @@
         ? ["is the first character: the model has nothing to guess it from."]
         : [
             "surprised the model by ",
-            el(
-              "button",
-              { type: "button", class: "value", "data-number": `surprise.${from}` },
-              `${number(surprise, 3)} nats`,
-            ),
+            numeral(`surprise.${from}`, `${number(surprise, 3)} nats`),
             `: it had given it probability ${Bevia.glyphs.probability(Math.exp(-surprise))}.`,
           ]),
     );

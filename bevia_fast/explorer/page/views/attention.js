@@ -3,7 +3,7 @@
 // Attention: where each position looks, in each layer and head.
 
 (() => {
-  const { el, put, repeat, roving } = Bevia.dom;
+  const { caption, card, el, put, repeat, roving } = Bevia.dom;
   const { number, probability } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
@@ -23,7 +23,7 @@
     habit: el("p", { class: "habit" }),
     title: el("h3"),
     table: el("tbody"),
-    caption: el("p", { class: "caption" }),
+    caption: caption(),
     mapTitle: el("h3"),
   };
   let over = { row: -1, column: -1 };
@@ -71,29 +71,21 @@
       el(
         "div",
         { class: "columns attention" },
-        el(
-          "div",
-          { class: "card" },
+        card(
           el("h3", {}, "Layers × heads"),
-          el(
-            "p",
-            { class: "caption" },
+          caption(
             "Each picture is one head. Down: layers; across: heads; shade: weights, full from 0.6 on. Choose one.",
           ),
           nodes.heads,
           nodes.habit,
         ),
-        el(
-          "div",
-          { class: "card" },
+        card(
           el("div", { class: "row spread" }, nodes.mapTitle, nodes.choice),
           nodes.box,
           nodes.readout,
           el("div", { class: "legend" }, nodes.low, el("span", { class: "ramp" }, nodes.legend), nodes.high),
         ),
-        el(
-          "div",
-          { class: "card" },
+        card(
           nodes.title,
           nodes.caption,
           el(
@@ -194,6 +186,7 @@
     );
     if (!context) return;
     const cell = (width - MARGIN) / T;
+    if (over.row >= T) over = { row: -1, column: -1 };
     const row = over.row >= 0 ? over.row : state.at;
     context.font = `${Math.min(12, Math.max(8, cell))}px ui-monospace, "DejaVu Sans Mono", monospace`;
     context.textAlign = "center";

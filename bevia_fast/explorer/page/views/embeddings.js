@@ -3,7 +3,7 @@
 // Embeddings: which characters, and which positions, the model holds to be alike.
 
 (() => {
-  const { el, put, reach, repeat, roving, svg } = Bevia.dom;
+  const { caption, card, el, numeral, put, reach, repeat, roving, svg } = Bevia.dom;
   const { number, whole } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
@@ -23,14 +23,14 @@
     map: el("div", { class: "scatter", role: "listbox", "aria-label": "Map of the characters" }),
     trail: svg("svg", { class: "trail", "aria-hidden": "true" }),
     title: el("h3"),
-    caption: el("p", { class: "caption" }),
+    caption: caption(),
     positions: el("canvas", { class: "map", role: "img", "aria-label": "Similarity of the positions" }),
     box: el("div", { class: "map-box" }),
     positionText: el("p", { class: "readout" }),
     legend: el("canvas", { "aria-hidden": "true" }),
     across: el("span", { class: "along across" }),
     down: el("span", { class: "along down" }),
-    mapCaption: el("p", { class: "caption" }),
+    mapCaption: caption(),
     key: el("p", { class: "kinds" }),
   };
   /** @type {Float64Array | undefined} */
@@ -66,9 +66,7 @@
       el(
         "div",
         { class: "columns map-and-list" },
-        el(
-          "div",
-          { class: "card" },
+        card(
           el("div", { class: "row spread" }, el("h3", {}, "Map of the characters"), nodes.key),
           el("div", { class: "scatter-box" }, nodes.trail, nodes.map, nodes.across, nodes.down),
           nodes.mapCaption,
@@ -76,14 +74,10 @@
         el(
           "div",
           { class: "stack" },
-          el("div", { class: "card" }, nodes.title, nodes.caption, bars),
-          el(
-            "div",
-            { class: "card" },
+          card(nodes.title, nodes.caption, bars),
+          card(
             el("h3", {}, "Positions"),
-            el(
-              "p",
-              { class: "caption" },
+            caption(
               "Each position has an embedding of its own. Row and column are positions, from 0 at the upper left; the shade is how alike they are, after training.",
             ),
             nodes.box,
@@ -248,12 +242,14 @@
       .filter((other) => other !== at)
       .sort((a, b) => all[at * ctx + b] - all[at * ctx + a])
       .slice(0, 3);
-    put(
-      nodes.positionText,
-      near.length
-        ? `Position ${whole(at)} is most like ${near.map((other) => `${other} (${number(all[at * ctx + other], 3)})`).join(", ")}.`
-        : "",
+    nodes.positionText.replaceChildren(
+      `Position ${whole(at)} is most like `,
+      ...near.flatMap((other, index) => [
+        index ? ", " : "",
+        numeral(`alike.${at}.${other}`, `${other} (${number(all[at * ctx + other], 3)})`),
+      ]),
     );
+    nodes.positionText.hidden = !near.length;
   }
 
   Bevia.views.embeddings = { build, update, cosine };

@@ -3,7 +3,7 @@
 // Film: how the model came about. The loss curve is the scrubber, and all views follow.
 
 (() => {
-  const { el, put, svg } = Bevia.dom;
+  const { caption, card, el, numeral, put, svg } = Bevia.dom;
   const { number, probability, whole } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
@@ -18,7 +18,7 @@
     sides: el("div", { class: "sides" }),
     legend: el("canvas", { "aria-hidden": "true" }),
     filmed: el("div", { class: "stack" }),
-    curve: el("div", { class: "card" }),
+    curve: card(),
     none: el("p", { class: "card empty" }),
   };
   /** @type {ReturnType<typeof Bevia.guesses.make>} */
@@ -68,9 +68,7 @@
     );
     nodes.filmed.append(
       nodes.sides,
-      el(
-        "div",
-        { class: "card" },
+      card(
         el(
           "div",
           { class: "row spread" },
@@ -82,9 +80,7 @@
             el("span", { class: "scale" }, "probability 0", el("span", { class: "ramp" }, nodes.legend), "1"),
           ),
         ),
-        el(
-          "p",
-          { class: "caption" },
+        caption(
           "Each row is the model at one step of its training; each cell is the character that it would guess next there. A row is a frame: choose one.",
         ),
         grid.box,
@@ -132,7 +128,7 @@
       nodes.pin,
       state.pin === state.frame ? "Unpin" : state.pin >= 0 ? "Pin this one instead" : "Pin this frame to compare",
     );
-    put(nodes.now, Bevia.filmbar.describe(app, state.frame));
+    say(app);
     nodes.filmed.hidden = nodes.play.hidden = nodes.pin.hidden = last === 0;
     nodes.none.hidden = last > 0;
     put(nodes.none, app.header.notes.find((note) => note.includes("film")) || "This run has no film.");
@@ -140,6 +136,27 @@
     Bevia.colors.legend(nodes.legend);
     drawSides(app);
     drawGuesses(app);
+  }
+
+  /**
+   * Say at which step this is, and with which losses.
+   * @param {App} app
+   */
+  function say({ header, state }) {
+    const frame = header.film[state.frame];
+    if (!frame) return;
+    nodes.now.replaceChildren(`step ${whole(frame.step)}`);
+    const losses = /** @type {[string, number | null][]} */ ([
+      ["train", frame.train_loss],
+      ["valid", frame.validation_loss],
+    ]);
+    for (const [kind, loss] of losses) {
+      if (loss === null) continue;
+      nodes.now.append(
+        ` · ${kind === "train" ? "training" : "validation"} loss `,
+        numeral(`${kind}loss.${state.frame}`, number(loss, 3)),
+      );
+    }
   }
 
   /**
@@ -164,8 +181,8 @@
       el(
         "div",
         { class: "halves" },
-        el("div", {}, el("p", { class: "caption" }), el("canvas", { class: "map", role: "img" })),
-        el("div", {}, el("p", { class: "caption" }), Bevia.bars.group("Best guesses at this frame")),
+        el("div", {}, caption(), el("canvas", { class: "map", role: "img" })),
+        el("div", {}, caption(), Bevia.bars.group("Best guesses at this frame")),
       ),
     );
   }

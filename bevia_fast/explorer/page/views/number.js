@@ -3,7 +3,7 @@
 // This number: what any value is, its formula with the numbers put in, and the line of code that computes it.
 
 (() => {
-  const { byId, el } = Bevia.dom;
+  const { byId, caption, card, el } = Bevia.dom;
   const { number } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
@@ -30,12 +30,10 @@
       el(
         "div",
         { class: "columns number" },
-        el("div", { class: "card" }, trail, body),
-        el(
-          "div",
-          { class: "card" },
+        card(trail, body),
+        card(
           el("h3", {}, "On the way"),
-          el("p", { class: "caption" }, "The forward pass in order, at the cursor. Start anywhere."),
+          caption("The forward pass in order, at the cursor. Start anywhere."),
           el(
             "div",
             { class: "row fields" },

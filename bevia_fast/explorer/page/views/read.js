@@ -3,7 +3,7 @@
 // Read: what the model expects after the cursor, how it would draw from that, and its own writing.
 
 (() => {
-  const { el, put } = Bevia.dom;
+  const { caption, card, el, put } = Bevia.dom;
   const { probability } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
@@ -13,8 +13,8 @@
   const bars = Bevia.bars.group("The next character");
   const nodes = {
     title: el("h3"),
-    caption: el("p", { class: "caption" }),
-    rest: el("p", { class: "caption" }),
+    caption: caption(),
+    rest: caption(),
     temperature: slider("temperature", "Temperature", 0, 2, 0.05),
     topK: slider("top-k", "Top-k", 0, 1, 1),
     topP: slider("top-p", "Top-p", 0.05, 1, 0.05),
@@ -23,7 +23,7 @@
     write: el("button", { type: "button", class: "primary" }),
     undo: el("button", { type: "button", class: "quiet" }, "Take it back"),
     command: el("code", { class: "command" }),
-    filmed: el("p", { class: "caption" }),
+    filmed: caption(),
   };
   let writing = 0;
 
@@ -62,17 +62,13 @@
       el(
         "div",
         { class: "columns two" },
-        el("div", { class: "card" }, nodes.title, nodes.caption, bars, nodes.rest),
+        card(nodes.title, nodes.caption, bars, nodes.rest),
         el(
           "div",
           { class: "stack" },
-          el(
-            "div",
-            { class: "card" },
+          card(
             el("h3", {}, "How it draws"),
-            el(
-              "p",
-              { class: "caption" },
+            caption(
               "To write, the model draws a character at random, as often as the bars say. These reshape the bars; the thin line marks what they were.",
             ),
             nodes.temperature.row,
@@ -80,11 +76,9 @@
             nodes.topP.row,
             nodes.filmed,
           ),
-          el(
-            "div",
-            { class: "card" },
+          card(
             el("h3", {}, "Let it write"),
-            el("p", { class: "caption" }, "The same seed writes the same text again, here and, up to rounding, on the command line:"),
+            caption("The same seed writes the same text again, here and, up to rounding, on the command line:"),
             el(
               "div",
               { class: "row fields" },

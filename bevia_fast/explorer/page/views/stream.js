@@ -3,7 +3,7 @@
 // Stream: what the model would say if it stopped after each stage, the "logit lens".
 
 (() => {
-  const { el, put, svg } = Bevia.dom;
+  const { caption, card, el, put, svg } = Bevia.dom;
   const { probability } = Bevia.glyphs;
 
   /** @typedef {import("./../views").App} App */
@@ -11,11 +11,11 @@
   const bars = Bevia.bars.group("Best guesses at this stage");
   const nodes = {
     title: el("h3"),
-    caption: el("p", { class: "caption" }),
+    caption: caption(),
     drawing: svg("svg", { class: "lines", role: "img" }),
     legend: el("canvas", { "aria-hidden": "true" }),
     way: el("h3"),
-    wayCaption: el("p", { class: "caption" }),
+    wayCaption: caption(),
   };
   /** @type {ReturnType<typeof Bevia.guesses.make>} */
   let grid;
@@ -36,9 +36,7 @@
         { class: "lead" },
         "A stream of numbers flows through the model, and each attention and each MLP adds to it. Here every stage is read as if it were the last one: each cell is the character that it would guess next, shaded by its probability. Watch guesses form from top to bottom.",
       ),
-      el(
-        "div",
-        { class: "card" },
+      card(
         el(
           "div",
           { class: "row spread" },
@@ -55,8 +53,8 @@
       el(
         "div",
         { class: "columns two" },
-        el("div", { class: "card" }, nodes.title, nodes.caption, bars),
-        el("div", { class: "card" }, nodes.way, nodes.wayCaption, nodes.drawing),
+        card(nodes.title, nodes.caption, bars),
+        card(nodes.way, nodes.wayCaption, nodes.drawing),
       ),
     );
   }
