@@ -11,7 +11,9 @@ more rows than there are, and no more than are gathered.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from .newton_schulz import COEFFICIENTS
 from .windows import places_of
 
 FUNCTION = 8
@@ -34,6 +36,19 @@ class Cost:
     def intensity(self) -> float:
         """Floating-point operations per byte."""
         return self.flops / self.bytes
+
+
+def muon_flops(d: dict[str, Any]) -> float:
+    """The operations of `muon`. With n the shorter side of a matrix X and m the longer one, it takes the products of
+    n x n matrices that are symmetric, of which one half is computed: X X^T, and then for each polynomial the square,
+    two products for the next X X^T and one for what X is to be multiplied with, except for those that the first and the
+    last one do not need. At the end comes the product with X."""
+    steps = len(COEFFICIENTS)
+    total = 0
+    for _, rows, columns, _ in d["matrices"]:
+        n, m = min(rows, columns), max(rows, columns)
+        total += n * (n + 1) * (m + (4 * steps - 3) * n) + 2 * n * n * m
+    return total
 
 
 def decoding_flops(d: dict[str, int]) -> float:
