@@ -16,7 +16,7 @@ from .progress import progress
 from .tables import console_beside, make_table, number
 
 PARTS = (
-    ("weights", "weights"), ("gradients", "gradients"), ("moments", "AdamW's two moments"),
+    ("weights", "weights"), ("gradients", "gradients"), ("moments", "moments of the optimizer"),
     ("kept", "kept for the backward pass"), ("passing", "arrays of one layer"),
     ("scratch", "working memory of kernels"), ("crosscheck", "cross-check"),
 )  # fmt: skip

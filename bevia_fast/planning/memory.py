@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import BackendName, ModelConfig, TrainConfig
+from ..config import BackendName, ModelConfig, OptimizerName, TrainConfig
 from ..errors import ConfigError
 from ..kernels.contract import OPERATIONS
 from ..machine import available_bytes, readable
@@ -31,6 +31,7 @@ NUMPY_ARRAYS: dict[str, float] = {
     "layernorm_forward": 4.1, "layernorm_backward": 4.1, "gelu_forward": 4, "gelu_backward": 9, "relu_forward": 1,
     "relu_backward": 1, "dropout_forward": 2.1, "dropout_backward": 2.1, "embedding_forward": 2,
     "embedding_backward": 1, "cross_entropy": 4, "adamw": 5, "squared_norm": 2,
+    "muon": 5,
 }  # fmt: skip
 # The same where NumPy does not reuse temporary arrays; for adamw also because the gaps in the heap then fit less well.
 NUMPY_ATTENTION_ANEW = {
@@ -59,18 +60,20 @@ class Memory:
 
 
 def training_memory(
-    config: ModelConfig, batch: int, backend: BackendName, *, recompute: bool = False, crosscheck: bool = False
-) -> Memory:
+    config: ModelConfig, batch: int, backend: BackendName,
+    *, recompute: bool = False, crosscheck: bool = False, optimizer: OptimizerName = "adamw",
+) -> Memory:  # fmt: skip
     """Return the memory that training takes, without allocating it. For numba this depends on the number of threads
     currently set."""
-    rehearsed = rehearse(config, batch, recompute=recompute)
+    rehearsed = rehearse(config, batch, recompute=recompute, optimizer=optimizer)
     weights = rehearsed.weights.flat.nbytes
     kept, passing = activation_bytes(rehearsed.activations)
     other = 0
     if crosscheck:
         other = weights + kept + passing
         other += scratch_bytes(rehearsed, "numpy" if backend == "numba" else "numba")
-    return Memory(weights, weights, 2 * weights, kept, passing, scratch_bytes(rehearsed, backend), other)
+    moments = rehearsed.optimizer.first.flat.nbytes + rehearsed.optimizer.second.flat.nbytes
+    return Memory(weights, weights, moments, kept, passing, scratch_bytes(rehearsed, backend), other)
 
 
 def activation_bytes(activations: Activations) -> tuple[int, int]:
@@ -134,8 +137,9 @@ def reuses_temporaries() -> bool:
 
 
 def largest_ctx(
-    config: ModelConfig, batch: int, backend: BackendName, available: int, *, recompute: bool, crosscheck: bool = False
-) -> int:
+    config: ModelConfig, batch: int, backend: BackendName, available: int,
+    *, recompute: bool, crosscheck: bool = False, optimizer: OptimizerName = "adamw",
+) -> int:  # fmt: skip
     """Return the largest context at which training takes at most `available` bytes; 0 if there is none.
 
     From CTX_STEP on, it is a multiple of that.
@@ -143,7 +147,10 @@ def largest_ctx(
 
     def fits(ctx: int) -> bool:
         other = replace(config, ctx=ctx)
-        return training_memory(other, batch, backend, recompute=recompute, crosscheck=crosscheck).total <= available
+        memory = training_memory(
+            other, batch, backend, recompute=recompute, crosscheck=crosscheck, optimizer=optimizer
+        )
+        return memory.total <= available
 
     a_row = batch * config.dim * np.dtype(config.dtype).itemsize  # of the residual stream, which is always kept
     low, high = 0, min(MOST_CTX, available // a_row, MOST_TOKENS // batch) // CTX_STEP
@@ -181,20 +188,22 @@ def refuse_training(config: TrainConfig, model: ModelConfig, held: int = 0) -> N
     if available is None:
         return
     available += held
-    crosscheck = config.crosscheck_every > 0
-    memory = training_memory(model, config.batch, config.backend, recompute=config.recompute, crosscheck=crosscheck)
+    memory = training_memory(
+        model, config.batch, config.backend, recompute=config.recompute, crosscheck=config.crosscheck_every > 0,
+        optimizer=config.optimizer,
+    )  # fmt: skip
     if memory.total > available:
         raise ConfigError(_refusal(config, model, memory, available))
 
 
 def _refusal(config: TrainConfig, model: ModelConfig, memory: Memory, available: int) -> str:
-    crosscheck = config.crosscheck_every > 0
+    options: dict[str, Any] = {"crosscheck": config.crosscheck_every > 0, "optimizer": config.optimizer}
     fitting = []
     if not config.recompute:
-        less = training_memory(model, config.batch, config.backend, recompute=True, crosscheck=crosscheck).total
+        less = training_memory(model, config.batch, config.backend, recompute=True, **options).total
         if less <= available:
             fitting.append(f"{option('recompute', True)} brings this down to {readable(less)}")
-    ctx = largest_ctx(model, config.batch, config.backend, available, recompute=config.recompute, crosscheck=crosscheck)
+    ctx = largest_ctx(model, config.batch, config.backend, available, recompute=config.recompute, **options)
     if ctx:
         fitting.append(f"{option('ctx', ctx)} would fit")
     ways = "; ".join([*fitting, f"{option('ignore_memory', True)} starts anyway"])

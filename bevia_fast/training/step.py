@@ -1,4 +1,4 @@
-"""One optimizer step: gradient of a batch, clipping, AdamW.
+"""One optimizer step: gradient of a batch, clipping, and the update by AdamW or Muon.
 
 A step is a pure function of (weights, moments, seed, step), because batches and dropout masks are drawn by their number
 and not from a generator with a state. So a resumed run repeats the bits of one that was never interrupted.
@@ -18,6 +18,7 @@ from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
 from ..model.gpt import GPT
+from ..model.optimizer import Optimizer, Rates, second_moment
 from ..model.parameters import Parameters
 from ..naming import option
 from .schedule import learning_rate
@@ -26,7 +27,7 @@ Array = NDArray[Any]
 
 
 class Trainer:
-    """All state that a step changes: the weights, their gradients, and AdamW's first and second moments."""
+    """All state that a step changes: the weights, their gradients, and the optimizer's moments."""
 
     def __init__(
         self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Tokens | Array,
@@ -38,9 +39,11 @@ class Trainer:
         """
         self.config, self.backend = config, backend
         self.tensors = tensors or {
-            "weights": Parameters.initial(model, config.seed), "first": Parameters(model), "second": Parameters(model),
+            "weights": Parameters.initial(model, config.seed), "first": Parameters(model),
+            "second": second_moment(config.optimizer, model),
         }  # fmt: skip
         self.weights, self.first, self.second = (self.tensors[name] for name in ("weights", "first", "second"))
+        self.optimizer, self.rates = Optimizer(config.optimizer, self.first, self.second), Rates.of(config)
         self.gradients = Parameters(model)
         self.model = GPT(model, backend, self.weights, recompute=config.recompute)
         self.batches = Batches(tokens, model.ctx, config.batch, config.seed, order)
@@ -62,7 +65,7 @@ class Trainer:
         return math.sqrt(self.backend.squared_norm(self.gradients.flat))
 
     def update(self, step: int, loss: float, norm: float | None = None) -> tuple[float, float]:
-        """Clip the gradient, update the weights with AdamW, and set the gradient to 0.
+        """Clip the gradient, update the weights, and set the gradient to 0.
 
         `loss` is the result of `backward`, `norm` that of `norm`, if it is already known. Returns the norm before
         clipping and the learning rate. Raises StoppedRun, before anything changes, if loss or norm is not finite.
@@ -76,11 +79,9 @@ class Trainer:
             step, steps=config.steps, lr=config.lr, min_lr=config.min_lr, warmup=config.warmup
         )
         clipped = config.grad_clip > 0.0 and norm > config.grad_clip
-        self.backend.adamw(
-            self.weights.flat, self.gradients.flat, self.first.flat, self.second.flat,
-            step=step, decayed=self.weights.decayed, learning_rate=rate, beta1=config.beta1, beta2=config.beta2,
-            eps=config.eps, weight_decay=config.weight_decay,
-            gradient_scale=config.grad_clip / norm if clipped else 1.0,
+        self.optimizer.update(
+            self.backend, self.weights, self.gradients, self.rates, step=step, learning_rate=rate,
+            muon_rate=config.muon_lr * rate / config.lr, gradient_scale=config.grad_clip / norm if clipped else 1.0,
         )  # fmt: skip
         return norm, rate
 
