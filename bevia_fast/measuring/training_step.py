@@ -62,8 +62,8 @@ class StepSize:
     @property
     def variant(self) -> str:
         """What differs from GPT-2 trained with AdamW, in words; empty if nothing does."""
-        parts = {"Muon": self.optimizer == "muon", "norm post": self.norm != "pre", self.activation: self.activation != "gelu", "untied": not self.tie,
-                 "no bias": not self.bias}  # fmt: skip
+        parts = {"norm post": self.norm != "pre", self.activation: self.activation != "gelu", "untied": not self.tie,
+                 "no bias": not self.bias, "Muon": self.optimizer == "muon"}  # fmt: skip
         return ", ".join(word for word, differs in parts.items() if differs)
 
     @property

@@ -135,21 +135,17 @@ class Forecast:
         layers = max(1, min(self.config.layers, MUON_LAYERS, WEIGHT_BYTES // layer))
         weights, gradients, first = (Parameters(replace(self.small, layers=layers)) for _ in range(3))
         listener = Listener(self.backend)
+        kernels, taken = cast(Backend, listener), list[float]()
         numbers = np.random.default_rng(0).normal(size=gradients.flat.size)
         matrices, hidden = weights.hidden_matrices, weights.hidden
-
-        def update() -> None:
+        for _ in range(2 + LEAST_TIMES):  # the first two warm up
             gradients.flat[...] = numbers
             started = time.perf_counter()
-            listener.muon(
+            kernels.muon(
                 weights.flat[hidden], gradients.flat[hidden], first.flat[hidden], matrices=matrices, learning_rate=0.0,
                 beta=0.95, weight_decay=0.1,
             )  # fmt: skip
             taken.append(time.perf_counter() - started)
-
-        taken: list[float] = []
-        for _ in range(2 + LEAST_TIMES):  # the first two warm up
-            update()
         call = _calls(listener)[0]
         self._times["muon",].append(statistics.median(taken[2:]) / call.cost.flops)
 

@@ -99,10 +99,8 @@ def checkpoint_layout(config: ModelConfig, optimizer: Any) -> Layout:
     """Return the names, shapes and dtype of the tensors in a checkpoint. Raises ValueError for an unknown optimizer."""
     if optimizer not in get_args(OptimizerName):
         raise ValueError("its optimizer is unknown")
-    found: Layout = {}
-    for part in PARTS:
-        found |= layout(config, f"{part}.", hidden=part != "second" or optimizer == "adamw")
-    return found
+    parts = [layout(config, f"{part}.", hidden=part != "second" or optimizer == "adamw") for part in PARTS]
+    return {name: shape for part in parts for name, shape in part.items()}
 
 
 def run_of(path: Path) -> Path | None:

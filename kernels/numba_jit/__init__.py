@@ -1,8 +1,8 @@
 """The fast backend: each kernel compiled by Numba for the CPU at hand, parallel over its cores.
 
 Reading order: `linear`, `linear_backward`, `activation`, `layernorm`, `attention`, `attention_backward`, `embedding`,
-`cross_entropy`, `dropout`, `adamw`, `muon`, `decode`, `sampling`. Each reads beside the file of its name in `numpy_ref`, where
-the forward and backward passes share a file.
+`cross_entropy`, `dropout`, `adamw`, `muon`, `decode`, `sampling`. Each reads beside the file of its name in
+`numpy_ref`, where the forward and backward passes share a file.
 """
 
 from ._runtime.launches import conditions, launches
