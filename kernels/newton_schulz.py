@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 # Each step maps every singular value s of X to a s + b s^3 + c s^5. The coefficients are those of Jordan et al. 2024
-# (kellerjordan.github.io/posts/muon), chosen for a steep slope at 0: after five steps, values from 0.002 to 1 are between
-# 0.68 and 1.21. They never reach 1 exactly, which does not matter for training.
+# (kellerjordan.github.io/posts/muon), chosen for a steep slope at 0: after five steps, values from 0.002 to 1 are
+# between 0.68 and 1.21. They never reach 1 exactly, which does not matter for training.
 COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 5
 MUON_EPS = 1e-7  # the least norm that is divided by, so that a gradient of 0 stays 0
 

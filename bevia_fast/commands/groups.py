@@ -26,8 +26,8 @@ ORDER = ("data", "model", "optimizer", "evaluation", "checkpoint", "memory", "ba
 # Options of `train` that change nothing about what `plan` prints. `plan` takes them too, but does not list them.
 NOT_PLANNED = {
     "out", "allow_changed_text", "lr", "min_lr", "warmup", "muon_lr", "muon_momentum", "weight_decay", "beta1", "beta2",
-    "eps", "grad_clip", "eval_every", "eval_batches", "sample_every", "save_every", "save_seconds", "keep", "on_nan", "ignore_memory",
-    "seed",
+    "eps", "grad_clip", "eval_every", "eval_batches", "sample_every", "save_every", "save_seconds", "keep", "on_nan",
+    "ignore_memory", "seed",
 }  # fmt: skip
 
 

@@ -149,7 +149,7 @@ def test_no_matrices_are_nothing_to_do(backend: Backend) -> None:
 
 
 def test_cost_counts_the_symmetric_products_by_half() -> None:
-    """Of a square matrix: X X^T, five squares, two products for each of the four further X X^T, four for P; then P X."""
+    """Of a square matrix: X X^T, five squares, two products for each of four further X X^T, four for P; then P X."""
     n = 1000
     square, wide = (
         OPERATIONS["muon"].cost_of({"P": m * n}, (), "float32", {"matrices": (MatrixAt(0, n, m, m),)}).flops
