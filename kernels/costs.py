@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .newton_schulz import COEFFICIENTS
+from .newton_schulz import COEFFICIENTS, RESTART
 from .windows import places_of
 
 FUNCTION = 8
@@ -39,15 +39,14 @@ class Cost:
 
 
 def muon_flops(d: dict[str, Any]) -> float:
-    """The operations of `muon`. With n the shorter side of a matrix X and m the longer one, it takes the products of
-    n x n matrices that are symmetric, of which one half is computed: X X^T, and then for each polynomial the square,
-    two products for the next X X^T and one for what X is to be multiplied with, except for those that the first and the
-    last one do not need. At the end comes the product with X."""
-    steps = len(COEFFICIENTS)
+    """The operations of `muon`, whose steps come in two groups, before and after RESTART. With n the shorter side of a
+    matrix X and m the longer one, each group takes X X^T, a square for each step, two products for each further X X^T,
+    one for each further factor of P, and at its end P X. All but the last are symmetric: one half is computed."""
     total = 0
     for _, rows, columns, _ in d["matrices"]:
         n, m = min(rows, columns), max(rows, columns)
-        total += n * (n + 1) * (m + (4 * steps - 3) * n) + 2 * n * n * m
+        for steps in (RESTART, len(COEFFICIENTS) - RESTART):
+            total += n * (n + 1) * (m + (4 * steps - 3) * n) + 2 * n * n * m
     return total
 
 

@@ -13,6 +13,7 @@ Array = NDArray[Any]
 # (kellerjordan.github.io/posts/muon), chosen for a steep slope at 0: after five steps, values from 0.002 to 1 are
 # between 0.68 and 1.21. They never reach 1 exactly, which does not matter for training.
 COEFFICIENTS = ((3.4445, -4.7750, 2.0315),) * 5
+RESTART = 2  # the steps after which X is computed, if the steps go on with X X^T only; see `numba_jit.muon`
 MUON_EPS = 1e-7  # the least norm that is divided by, so that a gradient of 0 stays 0
 
 

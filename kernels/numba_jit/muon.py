@@ -2,8 +2,11 @@
 
 The polynomials are those of the reference, but applied to the Gram matrix. With X wide and R = X X^T, one step makes
 Q X of X, where Q = a I + b R + c R^2 is a polynomial in R. The next R is Q X X^T Q = R Q Q, since all of these are
-polynomials in the first R, so they commute and are symmetric. So X itself is multiplied only once, at the end, with the
-product P of all Q. What comes before is as small as the shorter side of X, and only half of it is computed.
+polynomials in the first R, so they commute and are symmetric. So the steps need not touch X, only the product P of all
+Q does, once. What comes before is as small as the shorter side of X, and only half of it is computed.
+
+The Gram matrix has the squares of the singular values, and their rounding errors grow with the squares of the slopes:
+after five steps a hundredth of a float32 would be left. So P X replaces X after RESTART steps, and R begins anew.
 
 Each thread takes whole matrices, so the result has the same bits for any number of threads.
 """
@@ -19,7 +22,7 @@ import numpy as np
 
 from .. import contract
 from ..contract import Array, MatrixAt, check_matrices, implements
-from ..newton_schulz import COEFFICIENTS, MUON_EPS
+from ..newton_schulz import COEFFICIENTS, MUON_EPS, RESTART
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
 from ._runtime.threads import thread_count
@@ -98,14 +101,12 @@ def _update_matrix(buffers, factors, place, memory, at, multiply):
         matrix(memory, at + 2 * n * row, n, n, row), matrix(memory, at + 3 * n * row, n, n, row),
         panels(memory, at + 4 * n * row, packed, packed, width, multiply),
     )  # fmt: skip
-    if rows <= columns:
-        P = _polynomial(X, X.T, room, buffers.coefficients)
-    else:
-        P = _polynomial(X.T, X, room, buffers.coefficients)
+    _multiply(X, _polynomial(X, room, buffers.coefficients[:RESTART]), room, False, X)
+    P = _polynomial(X, room, buffers.coefficients[RESTART:])
     rate = X.dtype.type(-factors.rate * math.sqrt(max(1.0, columns / rows)))
     for i in range(n):
         scale(P[i], rate)
-    _add_product(W, P, X, room.packed)
+    _multiply(X, P, room, True, W)
     for i in range(rows):
         zero(X[i])
 
@@ -130,10 +131,14 @@ def _normalized_update(X, W, M, factors):
 
 
 @device
-def _polynomial(X, X_transposed, room, coefficients):
-    """Return P, with which the wide X is multiplied to become orthogonal."""
+def _polynomial(X, room, coefficients):
+    """Return the matrix P that makes some steps of X, as P X for a wide X and as X P for a tall one. It lies in
+    `room.P` or `room.Q`."""
     R, S, Q, P, packed = room.R, room.S, room.Q, room.P, room.packed[: room.R.rows, : room.R.columns]
-    multiply_symmetric_streamed(R, X, X_transposed, room.packed)
+    if X.rows <= X.columns:
+        multiply_symmetric_streamed(R, X, X.T, room.packed)
+    else:
+        multiply_symmetric_streamed(R, X.T, X, room.packed)
     steps = coefficients.shape[0]
     for step in range(steps):
         a, b, c = coefficients[step, 0], coefficients[step, 1], coefficients[step, 2]
@@ -157,17 +162,21 @@ def _polynomial(X, X_transposed, room, coefficients):
 
 
 @device
-def _add_product(W, P, X, packed):
-    """W += P X for a wide X, W += X P for a tall one"""
-    nothing = nothing_like(W)
-    if X.rows > X.columns:
-        packed_P = packed[: P.rows, : P.columns]
-        pack(packed_P, P)
-        multiply_add(W, X, packed_P, W, nothing)
-    else:
+def _multiply(X, P, room, begun, W):
+    """W = P X for a wide X, W = X P for a tall one; or W += that if W has `begun`. W may be X if it has not."""
+    nothing, packed, block = nothing_like(W), room.packed, room.S
+    if X.rows <= X.columns:
         for j in range(0, X.columns, packed.columns):
-            end = j + packed.columns
-            part, some = W[:, j:end], X[:, j:end]
-            packed_X = packed[: some.rows, : some.columns]
-            pack(packed_X, some)
-            multiply_add(part, P, packed_X, part, nothing)
+            part, piece = W[:, j : j + packed.columns], X[:, j : j + packed.columns]
+            packed_X = packed[: piece.rows, : piece.columns]
+            pack(packed_X, piece)
+            multiply_add(part, P, packed_X, part if begun else nothing, nothing)
+        return
+    packed_P = packed[: P.rows, : P.columns]
+    pack(packed_P, P)
+    for i in range(0, X.rows, block.rows):
+        part, piece = W[i : i + block.rows], X[i : i + block.rows]
+        rows = block[: piece.rows]
+        for r in range(piece.rows):  # a product may not overwrite its own left operand
+            copy(rows[r], piece[r])
+        multiply_add(part, rows, packed_P, part if begun else nothing, nothing)

@@ -149,15 +149,16 @@ def test_no_matrices_are_nothing_to_do(backend: Backend) -> None:
 
 
 def test_cost_counts_the_symmetric_products_by_half() -> None:
-    """Of a square matrix: X X^T, five squares, two products for each of four further X X^T, four for P; then P X."""
+    """Before the restart X X^T, two squares, two products for the second X X^T and one for P, then P X; after it X X^T,
+    three squares, four products for further X X^T and two for P, then P X."""
     n = 1000
     square, wide = (
         OPERATIONS["muon"].cost_of({"P": m * n}, (), "float32", {"matrices": (MatrixAt(0, n, m, m),)}).flops
         for m in (n, 4 * n)
     )
     half, whole = n * n * (n + 1), 2 * n**3
-    assert square == (1 + 5 + 8 + 4) * half + whole
-    assert wide == (4 + 5 + 8 + 4) * half + 4 * whole
+    assert square == (1 + 2 + 2 + 1 + 1 + 3 + 4 + 2) * half + 2 * whole
+    assert wide == (4 + 2 + 2 + 1 + 4 + 3 + 4 + 2) * half + 8 * whole
 
 
 def test_nan_spreads_over_its_matrix_only(backend: Backend, dtype: str) -> None:

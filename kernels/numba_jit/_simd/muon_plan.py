@@ -48,7 +48,7 @@ def plan_muon(matrices: tuple[MatrixAt, ...], dtype: np.dtype[Any], threads: int
 def _work(matrix: MatrixAt) -> int:
     """Roughly the multiplications; see `costs.muon_flops`."""
     n, m = sorted((matrix.rows, matrix.columns))
-    return n * n * (17 * n + 3 * m)
+    return n * n * (14 * n + 6 * m)
 
 
 def _row(n: int, lanes: int) -> int:
