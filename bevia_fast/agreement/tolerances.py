@@ -129,8 +129,9 @@ BOUNDS: dict[tuple[str, str], Bound] = {
     ("adamw", "gradients"): Bound(0),
     ("adamw", "first_moment"): Bound(4),
     ("adamw", "second_moment"): Bound(4),
-    # Five polynomials with slopes of 3.4 raise small singular values by 485, and their rounding errors with them. Numba
-    # has them in a Gram matrix, where they are squared: up to 2e5 eps. Found for matrices of noise: 800 eps.
+    # A polynomial raises small singular values by 3.4, and their rounding errors with them. Numba has them in a Gram
+    # matrix, where they are squared, for up to three steps: by 1,700. Found for the first gradients of a model, whose
+    # singular values are the smallest: 800 eps.
     ("muon", "parameters"): Bound(2048),
     ("muon", "gradients"): Bound(0),
     ("muon", "momentum"): Bound(4),
