@@ -125,7 +125,8 @@ def test_temporary_arrays_of_the_numpy_kernels(options: dict[str, Any]) -> None:
     kernels, model = get_backend("numpy"), config(ctx=256, dim=64, **{"vocab_size": 200, **options})
     largest = 0
     for recompute in (False, True):
-        for call, _ in rehearse(model, 2, recompute=recompute, optimizer="muon").calls:  # which leaves AdamW some weights
+        # Muon leaves some weights to AdamW
+        for call, _ in rehearse(model, 2, recompute=recompute, optimizer="muon").calls:
             arguments = {name: filled(value, model.vocab_size) for name, value in call.arguments.items()}
             function = getattr(kernels, call.operation)
             function(**arguments)

@@ -96,8 +96,8 @@ def results(inputs: dict[str, Array]) -> dict[str, Array]:
 
 
 def muon(weights: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
-    """The weights after a step of Muon for each gradient, by singular value decomposition: its iteration, five times the
-    same polynomial, changes singular values only."""
+    """The weights after a step of Muon for each gradient, by singular value decomposition: the iteration, five times
+    the same polynomial, changes singular values only."""
     momentum = torch.zeros_like(weights)
     for gradient in gradients:
         momentum = momentum.lerp(gradient, 1 - MUON["momentum"])
