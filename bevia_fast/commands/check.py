@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import get_args
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -15,6 +14,9 @@ from ..training.compiling import two_compilers
 from ..training.twins import check_training
 from .sheet import Sheet
 from .tables import FittedConsole, make_table
+
+
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
 def run(config: CheckConfig) -> int:
@@ -33,11 +35,12 @@ def run(config: CheckConfig) -> int:
         for row in check_kernels(numba, numpy, config.quick):
             rows.append(row)
             progress.update(task, advance=1, description=row.what)
-        for dtype, optimizer in itertools.product(DTYPES, get_args(OptimizerName)):
-            progress.update(task, description="training")
-            for row in check_training(numba, numpy, dtype, 10 if config.quick else 50, optimizer):
-                rows.append(row)
-                progress.update(task, advance=1)
+        progress.update(task, description="training")
+        for dtype in DTYPES:
+            for optimizer in OPTIMIZERS:
+                for row in check_training(numba, numpy, dtype, 10 if config.quick else 50, optimizer):
+                    rows.append(row)
+                    progress.update(task, advance=1)
     console.show(check_table(rows))
     failed = [row for row in rows if not row.ok]
     if failed:

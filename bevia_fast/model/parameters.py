@@ -105,6 +105,7 @@ class Parameters(Mapping[str, NDArray[Any]]):
         """All elements are 0. `empty(size, dtype)` allocates the buffer. Without `hidden`, there is no room for the
         matrices of the layers."""
         self.config = config
+        self.has_hidden = hidden
         self.specs = [spec for spec in parameter_specs(config) if hidden or not spec.hidden]
         dtype = np.dtype(config.dtype)
         line = CACHE_LINE // dtype.itemsize

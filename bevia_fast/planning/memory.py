@@ -67,11 +67,13 @@ def training_memory(
     rehearsed = rehearse(config, batch, recompute=recompute, optimizer=optimizer)
     weights = rehearsed.weights.flat.nbytes
     kept, passing = activation_bytes(rehearsed.activations)
+    moments = rehearsed.optimizer.first.flat.nbytes + rehearsed.optimizer.second.flat.nbytes
     other = 0
     if crosscheck:
         other = weights + kept + passing
+        if optimizer == "muon":  # two copies to update, of which the gradients and moments of the first are freed
+            other += 3 * weights + moments
         other += scratch_bytes(rehearsed, "numpy" if backend == "numba" else "numba")
-    moments = rehearsed.optimizer.first.flat.nbytes + rehearsed.optimizer.second.flat.nbytes
     return Memory(weights, weights, moments, kept, passing, scratch_bytes(rehearsed, backend), other)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..agreement.crosscheck import State
 from ..config import ModelConfig, TrainConfig
 from ..data.corpus import ORDER, Batches, Tokens
 from ..errors import StoppedRun
@@ -70,20 +71,27 @@ class Trainer:
         `loss` is the result of `backward`, `norm` that of `norm`, if it is already known. Returns the norm before
         clipping and the learning rate. Raises StoppedRun, before anything changes, if loss or norm is not finite.
         """
-        config = self.config
         norm = self.norm() if norm is None else norm
         wrong = not_finite(loss, norm)
         if wrong:
             raise StoppedRun(f"Stopped at step {step}: {wrong}; a smaller {option('lr')} may help.")
-        rate = learning_rate(
-            step, steps=config.steps, lr=config.lr, min_lr=config.min_lr, warmup=config.warmup
-        )
+        return norm, self.apply(self.backend, self.state, step, norm)
+
+    @property
+    def state(self) -> State:
+        """What an update changes: weights, gradients, and the optimizer's moments."""
+        return self.weights, self.gradients, self.optimizer
+
+    def apply(self, backend: Backend, state: State, step: int, norm: float) -> float:
+        """Update the weights of `state`, whose gradients have this norm; return the learning rate."""
+        config, (weights, gradients, optimizer) = self.config, state
+        rate = learning_rate(step, steps=config.steps, lr=config.lr, min_lr=config.min_lr, warmup=config.warmup)
         clipped = config.grad_clip > 0.0 and norm > config.grad_clip
-        self.optimizer.update(
-            self.backend, self.weights, self.gradients, self.rates, step=step, learning_rate=rate,
+        optimizer.update(
+            backend, weights, gradients, self.rates, step=step, learning_rate=rate,
             muon_rate=config.muon_lr * rate / config.lr, gradient_scale=config.grad_clip / norm if clipped else 1.0,
         )  # fmt: skip
-        return norm, rate
+        return rate
 
 
 def not_finite(loss: float, norm: float) -> str:

@@ -6,6 +6,7 @@ import os
 import signal
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 from small_runs import TINY, Acting, result, tiny_config
 
 from bevia_fast import ModelConfig, TrainConfig, train
-from bevia_fast.errors import ConfigError
+from bevia_fast.agreement.crosscheck import LiveCrosscheck
+from bevia_fast.errors import ConfigError, StoppedRun
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.contract import Backend, MatrixAt
+from bevia_fast.kernels.contract import OPERATIONS, Backend, MatrixAt
 from bevia_fast.model.optimizer import Optimizer, Rates
 from bevia_fast.model.parameters import Parameters
 from bevia_fast.runs.checkpoint import newest_good, stored_config
@@ -150,3 +152,48 @@ def test_the_tensors_of_a_checkpoint_are_those_of_its_optimizer() -> None:
 def test_impossible_options_are_refused(options: dict[str, Any], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         TrainConfig(**options)
+
+
+def wrong_muon(*arguments: Any, **options: Any) -> None:
+    """The update of one matrix is a little too large."""
+    weights = arguments[0]
+    before = options["matrices"][3].of(weights).copy()
+    get_backend("numpy").muon(*arguments, **options)
+    after = options["matrices"][3].of(weights)
+    after += 0.05 * (after - before)
+
+
+def crosscheck_of(trainer: Trainer, other: Backend, step: int) -> Any:
+    live = LiveCrosscheck(trainer.weights, other)
+    loss = trainer.backward(step)
+    norm, before = trainer.norm(), [part.flat.copy() for part in (trainer.weights, trainer.gradients, trainer.first)]
+    try:
+        return live.compare_update(
+            step, trainer.state, trainer.backend, lambda backend, state: trainer.apply(backend, state, step, norm)
+        )
+    finally:
+        for part, array in zip((trainer.weights, trainer.gradients, trainer.first), before, strict=True):
+            np.testing.assert_array_equal(part.flat, array)
+        trainer.update(step, loss)
+
+
+@pytest.mark.parametrize("steps", [100, 1])  # of warmup: at first the change is hardly more than the rounding
+def test_the_cross_check_compares_updates(dtype: Any, steps: int) -> None:
+    model = replace(MODEL, dim=24, dtype=dtype)
+    config = TrainConfig(model=model, optimizer="muon", batch=4, steps=200, warmup=steps)
+    trainer = Trainer(config, model, get_backend("numba"), TOKENS)
+    for step in range(1, 12):
+        assert crosscheck_of(trainer, get_backend("numpy"), step).share < 0.5
+    numpy: Any = get_backend("numpy")
+    kernels = {name: getattr(numpy, name) for name in (*OPERATIONS, "name")}
+    broken: Any = SimpleNamespace(**kernels | {"muon": wrong_muon})
+    with pytest.raises(StoppedRun, match=r"step 12: after the update h\.0\.attn\.c_proj\.weight\[.*numpy backend"):
+        crosscheck_of(trainer, broken, 12)
+
+
+@pytest.mark.usefixtures("quick_runs")
+def test_a_cross_checked_run_ends_with_the_same_bits(tmp_path: Path) -> None:
+    usual = train(tiny_config(tmp_path, "usual", optimizer="muon"))
+    checked = train(tiny_config(tmp_path, "checked", optimizer="muon", crosscheck_every=2))
+    digests = [newest_good(run.folder)[0].tensors["weights"].flat.tobytes() for run in (usual, checked)]
+    assert digests[0] == digests[1]
