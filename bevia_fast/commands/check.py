@@ -15,7 +15,6 @@ from ..training.twins import check_training
 from .sheet import Sheet
 from .tables import FittedConsole, make_table
 
-
 OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 

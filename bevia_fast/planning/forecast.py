@@ -222,5 +222,5 @@ def _width(size: int, config: ModelConfig) -> str:
 
 def products(rehearsed: Rehearsed) -> float:
     """Return the floating-point operations of a step's matrix products, including the recomputed ones."""
-    names: Sequence[str] = ("linear_forward", "linear_backward", "attention_forward", "attention_backward")
+    names: Sequence[str] = ("linear_forward", "linear_backward", "attention_forward", "attention_backward", "muon")
     return sum(call.cost.flops * count for call, count in rehearsed.calls if call.operation in names)

@@ -123,7 +123,7 @@ def two_compilers(
             kernel_cache.damaged += [name.removesuffix(DAMAGED) for name in names if name.endswith(DAMAGED)]
 
 
-def _start_second(configs: list[ModelConfig], optimizer: OptimizerName) -> subprocess.Popen[bytes] | None:
+def _start_second(configs: list[ModelConfig], optimizer: OptimizerName = "adamw") -> subprocess.Popen[bytes] | None:
     """Start the second process; return None where it would not help or does not start."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
     from ..kernels.numba_jit._runtime import threads as kernel_threads
@@ -150,7 +150,7 @@ def _stop_second(process: subprocess.Popen[bytes]) -> list[str]:
     return names.decode().split()
 
 
-def main(folder: str, models: str, optimizer: OptimizerName) -> None:
+def main(folder: str, models: str, optimizer: OptimizerName = "adamw") -> None:
     """Run as the second process."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
@@ -205,4 +205,4 @@ def _compile(configs: list[ModelConfig], optimizer: OptimizerName) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], cast(OptimizerName, sys.argv[3]))
+    main(*sys.argv[1:])  # type: ignore[arg-type]  # the last is the name of an optimizer
