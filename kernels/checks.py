@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from .declaration import OPERATIONS, Array, ContractError, P, R
+from .newton_schulz import MatrixAt
 
 Activation = Literal["relu", "gelu"]
 Norm = Literal["pre", "post"]
@@ -104,3 +105,21 @@ def check_rows(T: int, R: int, first: int) -> None:
     """Raise ContractError if the rows that `attention_weights` should return are not in [0, T)."""
     if not 0 <= first <= T - R:
         raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= T - R = {T - R}")
+
+
+@functools.lru_cache(64)
+def check_matrices(matrices: tuple[MatrixAt, ...], size: int) -> None:
+    """Raise ContractError if a matrix is not inside of `size` elements, or overlaps another one."""
+    for number, (start, rows, columns, stride) in enumerate(matrices):
+        last = start + (rows - 1) * stride + columns
+        if not (start >= 0 and rows > 0 and 0 < columns <= stride and last <= size):
+            raise ContractError(
+                f"muon: matrices[{number}] is {rows} x {columns} from element {start} on, with rows {stride} apart; "
+                f"wanted a matrix inside of P = {size} elements"
+            )
+    begins = [start + stride * np.arange(rows) for start, rows, _, stride in matrices]
+    ends = [begin + matrix.columns for begin, matrix in zip(begins, matrices, strict=True)]
+    if matrices:
+        order = np.argsort(np.concatenate(begins))
+        if (np.concatenate(begins)[order][1:] < np.concatenate(ends)[order][:-1]).any():
+            raise ContractError("muon: two of the matrices overlap; wanted matrices that do not")

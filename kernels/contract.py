@@ -16,9 +16,19 @@ Laws:
 
 from __future__ import annotations
 
-from .checks import UNCHECKED, Activation, Norm, check_decoding, check_ids, check_rows, implements
+from .checks import (
+    UNCHECKED,
+    Activation,
+    Norm,
+    check_decoding,
+    check_ids,
+    check_matrices,
+    check_rows,
+    implements,
+)
 from .costs import FUNCTION, Cost
 from .declaration import OPERATIONS, Array, ArraySpec, ContractError, Operation, operation
+from .newton_schulz import MatrixAt
 from .operations import (
     NORM_EPS,
     adamw,
@@ -37,6 +47,7 @@ from .operations import (
     layernorm_forward,
     linear_backward,
     linear_forward,
+    muon,
     relu_backward,
     relu_forward,
     sample_token,
@@ -54,6 +65,7 @@ __all__ = [
     "Backend",
     "ContractError",
     "Cost",
+    "MatrixAt",
     "Norm",
     "Operation",
     "adamw",
@@ -62,6 +74,7 @@ __all__ = [
     "attention_weights",
     "check_decoding",
     "check_ids",
+    "check_matrices",
     "check_rows",
     "cross_entropy",
     "decode_tokens",
@@ -76,6 +89,7 @@ __all__ = [
     "layernorm_forward",
     "linear_backward",
     "linear_forward",
+    "muon",
     "operation",
     "relu_backward",
     "relu_forward",
@@ -115,3 +129,4 @@ class Backend:
     cross_entropy = staticmethod(cross_entropy)
     squared_norm = staticmethod(squared_norm)
     adamw = staticmethod(adamw)
+    muon = staticmethod(muon)

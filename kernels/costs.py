@@ -11,7 +11,9 @@ more rows than there are, and no more than are gathered.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from .newton_schulz import COEFFICIENTS, RESTART
 from .windows import places_of
 
 FUNCTION = 8
@@ -34,6 +36,18 @@ class Cost:
     def intensity(self) -> float:
         """Floating-point operations per byte."""
         return self.flops / self.bytes
+
+
+def muon_flops(d: dict[str, Any]) -> float:
+    """The operations of `muon`, whose steps come in two groups, before and after RESTART. With n the shorter side of a
+    matrix X and m the longer one, each group takes X X^T, a square for each step, two products for each further X X^T,
+    one for each further factor of P, and at its end P X. All but the last are symmetric: one half is computed."""
+    total = 0
+    for _, rows, columns, _ in d["matrices"]:
+        n, m = min(rows, columns), max(rows, columns)
+        for steps in (RESTART, len(COEFFICIENTS) - RESTART):
+            total += n * (n + 1) * (m + (4 * steps - 3) * n) + 2 * n * n * m
+    return total
 
 
 def decoding_flops(d: dict[str, int]) -> float:

@@ -78,7 +78,7 @@ class Operation:
     name: str
     signature: inspect.Signature
     arrays: tuple[ArraySpec, ...]
-    flops: Callable[[dict[str, int]], float]  # of the letters, the options, and 1 or 0 for each optional array
+    flops: Callable[[dict[str, Any]], float]  # of the letters, the options, and 1 or 0 for each optional array
     twice: frozenset[str]  # arrays that are both read and written
     gathered: frozenset[str]  # tables from which one row per token is taken
     divides: tuple[str, str] | None  # (divisor, dividend)
@@ -163,7 +163,7 @@ class Operation:
     ) -> Cost:
         """The least work of a call with arrays of these sizes.
 
-        `given` names the optional arrays that are not None; `options` holds the numbers among the arguments.
+        `given` names the optional arrays that are not None; `options` holds the numbers and tuples among the arguments.
         """
         itemsize, nbytes, held = np.dtype(dtype).itemsize, 0, 0
         for spec in self.arrays:
@@ -175,7 +175,7 @@ class Operation:
             size = math.prod(shape) * (4 if spec.below else itemsize)
             nbytes += size * (2 if spec.name in self.twice else 1)
             held += size
-        numbers = {name: value for name, value in options.items() if isinstance(value, int)}
+        numbers = {name: value for name, value in options.items() if isinstance(value, int | tuple)}
         present = {spec.name: int(spec.name in given) for spec in self.arrays if spec.optional}
         return Cost(float(self.flops({**numbers, **present, **letters})), float(nbytes), float(held))
 
@@ -184,7 +184,7 @@ OPERATIONS: dict[str, Operation] = {}  # complete once `kernels.operations` is i
 
 
 def operation(
-    flops: Callable[[dict[str, int]], float],
+    flops: Callable[[dict[str, Any]], float],
     *,
     twice: tuple[str, ...] = (),
     gathered: tuple[str, ...] = (),

@@ -13,8 +13,9 @@ Cost:      the first argument of `operation` gives the floating-point operations
 from __future__ import annotations
 
 from .checks import Activation, Norm
-from .costs import FUNCTION, decoding_flops
+from .costs import FUNCTION, decoding_flops, muon_flops
 from .declaration import Array, operation
+from .newton_schulz import MatrixAt
 
 NORM_EPS = 1e-5  # of layer normalization
 
@@ -287,4 +288,29 @@ def adamw(
     m = beta1 m + (1 - beta1) g;   v = beta2 v + (1 - beta2) g^2;   step counts from 1
     w = w - learning_rate * ( m/(1 - beta1^step) / (sqrt(v/(1 - beta2^step)) + eps) + weight_decay * w )
     Weight decay applies to the first `decayed` parameters, the matrices.
+    """
+
+
+@operation(
+    muon_flops,
+    twice=("parameters", "gradients", "momentum"),
+    parameters="P!", gradients="P!", momentum="P!",
+)  # fmt: skip
+def muon(
+    parameters: Array, gradients: Array, momentum: Array,
+    *, matrices: tuple[MatrixAt, ...], learning_rate: float, beta: float, weight_decay: float,
+    gradient_scale: float = 1.0,
+) -> None:  # fmt: skip
+    """One step of Muon (Jordan et al. 2024) for matrices that lie in the same places of all three arrays, in place.
+
+    g = gradients * gradient_scale, for gradient clipping;   then gradients = 0, ready for the next step
+    m = beta m + (1 - beta) g;   u = beta m + (1 - beta) g, which is Nesterov's form of momentum
+    w = w - learning_rate * ( sqrt(max(1, columns/rows)) * orthogonalized(u) + weight_decay * w )
+
+    orthogonalized(u) has the singular vectors of u and singular values of about 1, or 0 where those of u are. It takes
+    the polynomials of `newton_schulz.COEFFICIENTS`, one after the other, of X = u / max(|u|, MUON_EPS), where |u| is
+    the root of the sum of squares:  X = a X + b (X X^T) X + c (X X^T)^2 X.
+
+    What lies between the matrices is left as it is. Raises ContractError if a matrix is not inside of the arrays, or
+    overlaps another one.
     """

@@ -41,7 +41,8 @@ def no_signal_is_ignored() -> Iterator[None]:
 @pytest.fixture(scope="session", autouse=True)
 def compiled_by_two() -> Iterator[None]:
     """Compile missing kernels in two processes, which halves the time that the tests wait for them."""
-    with two_compilers([ModelConfig(vocab_size=5, dropout=0.1, dtype=dtype) for dtype in ("float32", "float64")]):
+    models = [ModelConfig(vocab_size=5, dropout=0.1, dtype=dtype) for dtype in ("float32", "float64")]
+    with two_compilers(models, optimizer="muon"):
         yield
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..kernels.contract import MatrixAt
 from .comparison import Case
 
 DROPOUT_KEY = 0x9D3F_0C51_7E2A_B846  # above 2^63, as half of all keys are
@@ -184,6 +185,26 @@ def _adamw_cases() -> list[Case]:
     ]  # fmt: skip
 
 
+def _muon_cases() -> list[Case]:
+    """Return cases with matrices of all shapes, with gaps between them, and with rows apart as those of q, k and v."""
+    shapes = [
+        [(1, 1, 1)], [(1, 7, 7)], [(7, 1, 1)], [(3, 5, 8)], [(5, 3, 3), (2, 2, 9)], [(16, 16, 48), (17, 16, 16)],
+        [(31, 33, 33)], [(33, 31, 70), (15, 49, 49)], [(64, 64, 192), (64, 256, 256), (256, 64, 64)], [(65, 47, 47)],
+        [(97, 113, 113)], [(130, 129, 129)], [(20, 300, 300)], [(300, 20, 60), (12, 12, 12)],
+    ]  # fmt: skip
+    found = []
+    for number, each in enumerate(shapes):
+        matrices, at = list[MatrixAt](), 3
+        for rows, columns, stride in each:
+            matrices += [MatrixAt(at + j, rows, columns, stride) for j in range(0, stride - columns + 1, columns)]
+            at += rows * stride + 5
+        # updates larger than the parameters, so that an error of an update is large compared with the result
+        options = {"matrices": tuple(matrices), "learning_rate": 1.0, "beta": 0.95, "weight_decay": 0.5,
+                   "gradient_scale": 0.37 if number % 2 else 1.0}  # fmt: skip
+        found.append(Case("muon", {"P": at}, options=options, spread=0.02))
+    return found
+
+
 def cases(operation: str) -> list[Case]:
     """Return the cases of one operation of the contract. Raises ValueError for an unknown name."""
     variants: list[dict[str, Any]]
@@ -239,4 +260,6 @@ def cases(operation: str) -> list[Case]:
         return [Case(operation, {"P": P}, spread=spread) for P, spread in sizes]
     if operation == "adamw":
         return _adamw_cases()
+    if operation == "muon":
+        return _muon_cases()
     raise ValueError(f"unknown operation {operation!r}")

@@ -47,11 +47,18 @@ class Case:
 
     def __str__(self) -> str:
         parts = [self.operation, "x".join(f"{letter}{size}" for letter, size in self.dims.items()), *self.given]
-        parts += [f"{name}={value}" for name, value in self.options.items()]
+        parts += [f"{name}={_in_short(value)}" for name, value in self.options.items()]
         parts += ["transposed"] * self.transposed
         parts += ["{}-is-{}".format(*self.in_place)] if self.in_place else []
         parts += [f"spread={self.spread:g}"] if self.spread != 1.0 else []
         return "-".join(parts)
+
+
+def _in_short(value: Any) -> Any:
+    """Return an option as a case's name has it."""
+    if isinstance(value, tuple):  # matrices
+        return "+".join("x".join(map(str, part[1:3])) for part in value)
+    return value
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ layer, forward and backward, and grow on the way by an amount that depends on th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
 from ..model.gpt import GPT
+from ..model.optimizer import Optimizer
 from ..model.parameters import Parameters
 from .comparison import Comparison, difference, worst_of
 from .tolerances import TINY, largest
@@ -35,6 +36,9 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
 # never in practice. One element of a gradient then differs by up to 4e-2 of the largest, but a whole tensor, in a small
 # model or a large one, by at most 5e-3 of its norm. The loss hardly changes.
 RELU_TOLERANCE = 2e-2  # of the norm
+# Limits for the weights after an update, relative to the largest change of the tensor. Muon in float32 differs by up to
+# 1e-4, most of it at the first steps, whose gradients have the smallest singular values.
+UPDATE_TOLERANCE = {"float32": 2e-3, "float64": 4e-12}
 # A gradient far smaller than the others is what remains after cancellation, so its rounding errors come from larger
 # numbers. The error of a gradient is relative to at least this share of the largest gradient.
 SMALLEST_SCALE = 1e-3
@@ -75,6 +79,31 @@ def _norm(array: Array) -> float:
     return float(np.linalg.norm(array[np.isfinite(array)]))
 
 
+def compare_updates(before: Parameters, a: Parameters, b: Parameters) -> list[Comparison]:
+    """Compare each tensor of the weights `a` after an update with the reference `b`; `before`, they were the same."""
+    dtype = before.config.dtype
+    tolerance, rounding = UPDATE_TOLERANCE[dtype], 2 * float(np.finfo(dtype).eps)
+    found = []
+    for name, view in b.items():
+        # the sum of a weight and a small change is rounded as the weight is
+        scale = max(largest(view - before[name]) + rounding * largest(view) / tolerance, TINY)
+        found.append(difference(name, a[name], view, tolerance, scale))
+    return found
+
+
+State = tuple[Parameters, Parameters, Optimizer]  # weights, gradients, and the moments of their optimizer
+
+
+def _copy_of(state: State) -> State:
+    def copy(one: Parameters) -> Parameters:
+        found = Parameters(one.config, hidden=one.has_hidden)
+        found.flat[...] = one.flat
+        return found
+
+    weights, gradients, optimizer = state
+    return copy(weights), copy(gradients), Optimizer(optimizer.name, copy(optimizer.first), copy(optimizer.second))
+
+
 class LiveCrosscheck:
     """A second model on the same weights that recomputes loss and gradients with another backend.
 
@@ -109,5 +138,26 @@ class LiveCrosscheck:
                 f"Stopped at step {step}: {where} is {worst.value_a:.9g}, but {worst.value_b:.9g} with the "
                 f"{self.model.backend.name} backend; {what} differ by {worst.error:.2g} relative to the {scale_name}, "
                 f"and at most {worst.tolerance:.2g} is allowed."
+            )
+        return worst
+
+    def compare_update(
+        self, step: int, state: State, backend: Backend, update: Callable[[Backend, State], object]
+    ) -> Comparison:
+        """Make an update with both backends and return the worst difference. `state` itself stays as it is.
+
+        Raises StoppedRun, naming the tensor, the index and both values, if a difference exceeds its tolerance.
+        """
+        found = []
+        for each in (backend, self.model.backend):
+            copy = _copy_of(state)
+            update(each, copy)
+            found.append(copy[0])
+        worst = worst_of(compare_updates(state[0], *found))
+        if not worst.ok:
+            raise StoppedRun(
+                f"Stopped at step {step}: after the update {worst.tensor}{list(worst.index)} is {worst.value_a:.9g}, "
+                f"but {worst.value_b:.9g} with the {self.model.backend.name} backend; the values differ by "
+                f"{worst.error:.2g} relative to the largest change, and at most {worst.tolerance:.2g} is allowed."
             )
         return worst

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..agreement.sweep import DTYPES, CheckRow, check_kernels
 from ..backends import describe_backend, open_backend
-from ..config import CheckConfig, ModelConfig
+from ..config import CheckConfig, ModelConfig, OptimizerName
 from ..kernels.contract import OPERATIONS
 from ..training.compiling import two_compilers
 from ..training.twins import check_training
 from .sheet import Sheet
 from .tables import FittedConsole, make_table
+
+OPTIMIZERS: tuple[OptimizerName, ...] = get_args(OptimizerName)
 
 
 def run(config: CheckConfig) -> int:
@@ -24,16 +28,18 @@ def run(config: CheckConfig) -> int:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
         disable=not console.is_terminal,
     )  # fmt: skip
-    with bar as progress, two_compilers([ModelConfig(vocab_size=65, dropout=0.1, dtype=dtype) for dtype in DTYPES]):
-        task = progress.add_task("kernels", total=2 * len(OPERATIONS) + 2 * len(DTYPES))
+    models = [ModelConfig(vocab_size=65, dropout=0.1, dtype=dtype) for dtype in DTYPES]
+    with bar as progress, two_compilers(models, optimizer="muon"):
+        task = progress.add_task("kernels", total=2 * len(OPERATIONS) + 3 * len(DTYPES))
         for row in check_kernels(numba, numpy, config.quick):
             rows.append(row)
             progress.update(task, advance=1, description=row.what)
+        progress.update(task, description="training")
         for dtype in DTYPES:
-            progress.update(task, description="training")
-            for row in check_training(numba, numpy, dtype, 10 if config.quick else 50):
-                rows.append(row)
-                progress.update(task, advance=1)
+            for optimizer in OPTIMIZERS:
+                for row in check_training(numba, numpy, dtype, 10 if config.quick else 50, optimizer):
+                    rows.append(row)
+                    progress.update(task, advance=1)
     console.show(check_table(rows))
     failed = [row for row in rows if not row.ok]
     if failed:

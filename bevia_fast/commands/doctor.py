@@ -124,7 +124,7 @@ def compile_kernels(config: DoctorConfig, tell: Callable[[str, int, int], None])
     for dtype in ("float32", "float64") if config.float64 else ("float32",):
         model = replace(ModelConfig(), vocab_size=65, dropout=0.1, dtype=dtype)
         try:
-            warm_up(model, get_backend("numba"), tell)
+            warm_up(model, get_backend("numba"), tell, "muon")  # with AdamW, as Muon leaves it some weights
         except Exception as error:  # compiler and linker can raise anything
             reason = " ".join(str(error).split()) or type(error).__name__
             return f"The kernels do not compile for {dtype} on this machine: {reason[:300].rstrip('.')}."

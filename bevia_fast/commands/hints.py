@@ -32,6 +32,9 @@ OTHER_NAMES = {
     "warmup": ("warmup-iters", "warmup-steps"),
     "weight-decay": ("wd", "decay", "l2"),
     "eps": ("epsilon", "adam-eps", "adam-epsilon"),
+    "optimizer": ("optim", "optimizer-type"),
+    "muon-lr": ("muon-learning-rate", "matrix-lr"),
+    "muon-momentum": ("momentum",),
     "beta1": ("adam-beta1",),
     "beta2": ("adam-beta2",),
     "grad-clip": ("clip", "clip-grad", "clip-grad-norm", "gradient-clip", "gradient-clipping", "max-grad-norm",
@@ -69,7 +72,6 @@ NOTHING_LIKE_IT = {
     ("num-samples", "samples", "n-samples"): "each call writes one text, and another --seed another one",
     ("lr-decay-iters", "decay-lr", "lr-schedule", "scheduler", "lr-scheduler"):
         "the learning rate falls from --lr to --min-lr until the last of the --steps",
-    ("optimizer", "optim", "momentum"): "the optimizer is AdamW, with --beta1 and --beta2",
     ("log-interval", "log-every", "wandb", "wandb-log", "wandb-project", "wandb-run-name", "tensorboard", "log-dir"):
         "every step is logged in metrics.jsonl in the run's folder",
     ("eval-only",): "a run evaluates before its first step and every --eval-every steps",

@@ -16,7 +16,7 @@ from .progress import progress
 from .tables import console_beside, make_table, number
 
 PARTS = (
-    ("weights", "weights"), ("gradients", "gradients"), ("moments", "AdamW's two moments"),
+    ("weights", "weights"), ("gradients", "gradients"), ("moments", ""),
     ("kept", "kept for the backward pass"), ("passing", "arrays of one layer"),
     ("scratch", "working memory of kernels"), ("crosscheck", "cross-check"),
 )  # fmt: skip
@@ -56,10 +56,11 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
 
 def memory_rows(plan: Plan) -> list[list[str]]:
     rows = []
+    moments = {"adamw": "AdamW's two moments", "muon": "moments of Muon and AdamW"}[plan.config.optimizer]
     for name, title in PARTS:
         sizes = [getattr(way.memory, name) for way in plan.ways]
         if any(sizes):
-            rows.append([title, *map(readable, sizes)])
+            rows.append([title or moments, *map(readable, sizes)])
     rows.append(["total", *(readable(way.memory.total) for way in plan.ways)])
     if plan.available is not None:
         rows.append([f"fits into {readable(plan.available)} of free memory",

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..agreement.comparison import Case
 from ..errors import ConfigError
-from ..kernels.contract import OPERATIONS, Cost, Operation
+from ..kernels.contract import OPERATIONS, Cost, MatrixAt, Operation
 from .option_groups import is_own
 from .options import SMALL, BenchKernelsConfig, ProfileKernelConfig
 from .own_kernel import OwnKernel, own_kernel
@@ -20,6 +20,7 @@ _USUAL_ADAMW = {
     # decays so close to 1 that no moment becomes denormal over thousands of calls; both are exact in float32
     "step": 100, "learning_rate": 1e-6, "beta1": 1 - 2**-20, "beta2": 1 - 2**-20, "eps": 1e-8, "weight_decay": 0.1,
 }  # fmt: skip
+_USUAL_MUON = {"learning_rate": 1e-6, "beta": 1 - 2**-20, "weight_decay": 0.1}
 # How the model calls the kernels: the optional arrays that it passes, and the options.
 GIVEN: dict[str, tuple[str, ...]] = {
     "layernorm_forward": ("bias",), "layernorm_backward": ("dbias", "dresidual"), "linear_forward": ("bias",),
@@ -124,6 +125,8 @@ def job(operation: str, letters: Mapping[str, int]) -> Job:
         options = dict(DROPOUT)
     elif operation == "adamw":
         options = _USUAL_ADAMW | {"decayed": letters["P"]}
+    elif operation == "muon":
+        options = _USUAL_MUON | {"matrices": layer_matrices(letters["P"])}
     elif operation == "decode_tokens":
         options = _USUAL_SAMPLING | {
             "token": 0, "index": letters["S"] // 4, "norm": "pre", "activation": "gelu", "key": 1, "draw": 0,
@@ -131,6 +134,16 @@ def job(operation: str, letters: Mapping[str, int]) -> Job:
     elif operation == "sample_token":
         options = _USUAL_SAMPLING | {"noise": 0.5}
     return Job(operation, {name: letters[name] for name in letters if name in used}, GIVEN.get(operation, ()), options)
+
+
+def layer_matrices(parameters: int) -> tuple[MatrixAt, ...]:
+    """Return the matrices of one layer with as many parameters, or of a narrower one if there is none of that size; one
+    row if they are too few for a layer."""
+    C = math.isqrt(parameters // 12)
+    if C == 0:
+        return (MatrixAt(0, 1, parameters, parameters),)
+    qkv = [MatrixAt(j * C, C, C, 3 * C) for j in range(3)]
+    return (*qkv, MatrixAt(3 * C * C, C, C, C), MatrixAt(4 * C * C, C, 4 * C, 4 * C), MatrixAt(8 * C * C, 4 * C, C, C))
 
 
 def letters_for(config: ProfileKernelConfig) -> dict[str, int]:

@@ -7,7 +7,17 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg
 
-from ..config import NONE, PRESETS_SHOWN, BackendName, ModelConfig, PresetName, TrainConfig, check_range, preset
+from ..config import (
+    NONE,
+    PRESETS_SHOWN,
+    BackendName,
+    ModelConfig,
+    OptimizerName,
+    PresetName,
+    TrainConfig,
+    check_range,
+    preset,
+)
 from ..errors import ConfigError
 
 PeerName = Literal["torch", "torch-eager", "torch-compile", "torch-bf16"]
@@ -48,6 +58,10 @@ class SizeOptions:
     """Dropout probability."""
     accumulate: Annotated[int, _default("1")] = 0
     """Batches per step, whose gradients are added."""
+    optimizer: Annotated[
+        OptimizerName | None, arg(metavar="{adamw,muon}", help_behavior_hint="(default: adamw, or the run's)")
+    ] = None
+    """What updates the weights."""
     recompute: bool = False
     """Keep only the input of each layer and recompute the rest, as the run does if it was trained so."""
     dtype: Annotated[
@@ -76,7 +90,7 @@ class SizeOptions:
                                  if (value := getattr(self, name))}  # fmt: skip
         model |= {"vocab_size": self.vocab} if self.vocab else {}
         model |= {name: value for name in ("dropout", "dtype") if (value := getattr(self, name)) is not None}
-        step = {name: value for name in ("batch", "accumulate") if (value := getattr(self, name))}
+        step = {name: value for name in ("batch", "accumulate", "optimizer") if (value := getattr(self, name))}
         return replace(
             base, model=replace(base.model, **model), **step, recompute=base.recompute or self.recompute
         )

@@ -216,7 +216,7 @@ class ProfileKernelConfig:
     vocab: int = 65
     """Vocabulary size, for embedding and cross_entropy."""
     parameters: int = 0
-    """Parameters that adamw updates. 0: 12 x dim x dim, as in one layer."""
+    """Parameters that adamw and muon update. 0: 12 x dim x dim, as in one layer."""
     dtype: DtypeName = "float32"
     """Floating-point type of the arrays."""
     backend: tuple[BackendName, ...] = ("numpy", "numba")

@@ -62,7 +62,7 @@ def own_kernel(name: str, like: str) -> OwnKernel:
     if not Path(path).is_file():
         raise ConfigError(f"There is no file {shown(path)}.")
     if operation not in OPERATIONS:
-        close = difflib.get_close_matches(operation, OPERATIONS, 1, 0.4)
+        close = difflib.get_close_matches(operation, OPERATIONS, 1, 0.5)
         meant = f" (did you mean {close[0]}?)" if close else ""
         what = f"--like {shown(like)}" if like else f"The function {shown(function)}"
         advice = "" if like else "; say with --like what it computes"

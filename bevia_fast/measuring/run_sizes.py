@@ -8,14 +8,16 @@ from pathlib import Path
 from ..config import ModelConfig, TrainConfig
 from ..errors import CheckpointError, ConfigError
 from ..files import CONFIG, reading, refuse_nul, refuse_special
+from ..runs.checkpoint import ADDED
 from ..runs.modelfile import known_fields, load_model
 
 TAKEN = ("batch", "accumulate", "recompute")  # the options of a run, beside its model's, that decide about a step
+TAKEN_LATER = ("optimizer",)  # those that runs of earlier versions do not name
 
 
 def run_config(run: str) -> TrainConfig:
-    """Return the options of a run that decide about its training step: the model, the batch, --accumulate and
-    --recompute; the others have their defaults. Of a model file, only the model is known.
+    """Return the options of a run that decide about its training step: the model, the batch, --accumulate,
+    --optimizer and --recompute; the others have their defaults. Of a model file, only the model is known.
 
     Raises CheckpointError if `run` is no run.
     """
@@ -34,7 +36,8 @@ def run_config(run: str) -> TrainConfig:
     try:
         found = json.loads(data.decode("utf-8"))
         model = ModelConfig(**known_fields(ModelConfig, found["model"]))
-        config = TrainConfig(model=model, **{name: found[name] for name in TAKEN})
+        added = {name: found.get(name, ADDED[name]) for name in TAKEN_LATER}
+        config = TrainConfig(model=model, **{name: found[name] for name in TAKEN}, **added)
     except ConfigError as error:
         raise CheckpointError(f"{path} is not the configuration of a run: {error}") from None
     except (ValueError, KeyError, TypeError, RecursionError):

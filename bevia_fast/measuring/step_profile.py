@@ -175,8 +175,10 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
     """Break down a training step. Raises UserError for what cannot run here."""
     progress = progress or Progress()
     options = config.step()
-    size = StepSize.of(options.model, options.batch, options.accumulate)
-    memory = training_memory(size.model, size.batch, config.backend, recompute=options.recompute)
+    size = StepSize.of(options.model, options.batch, options.accumulate, options.optimizer)
+    memory = training_memory(
+        size.model, size.batch, config.backend, recompute=options.recompute, optimizer=options.optimizer
+    )
     refuse_too_large(memory.total, "Training this model")
     progress.stage("First step, with compilation")
     backend = open_backend(config.backend, config.threads)

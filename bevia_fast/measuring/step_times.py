@@ -29,7 +29,8 @@ def needed_bytes(size: StepSize, keys: Iterable[Key], recompute: bool = False) -
     planned, counts as numba, which needs less than PyTorch."""
     backends: list[BackendName] = ["numpy" if name == "numpy" else "numba" for name, _ in keys]
     return sum(
-        training_memory(size.model, size.batch, backend, recompute=recompute).total for backend in backends
+        training_memory(size.model, size.batch, backend, recompute=recompute, optimizer=size.optimizer).total
+        for backend in backends
     )
 
 
@@ -40,7 +41,7 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
     """
     progress, report = progress or Progress(), StepReport()
     step = config.step()
-    size = StepSize.of(step.model, step.batch, step.accumulate)
+    size = StepSize.of(step.model, step.batch, step.accumulate, step.optimizer)
     threads = tuple(dict.fromkeys(config.threads or (default_threads(),)))
     rules = Rules(turns=config.turns, seconds=config.seconds)
     names = [*dict.fromkeys(config.backend), *config.peers()]

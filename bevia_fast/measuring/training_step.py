@@ -1,6 +1,6 @@
 """The training step that is timed: its sizes, its arithmetic, and how it runs on one of our backends.
 
-A step consists of forward pass, backward pass, gradient clipping and AdamW, on a batch of random tokens.
+A step consists of forward pass, backward pass, gradient clipping and the update, on a batch of random tokens.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import ModelConfig
+from ..config import ModelConfig, OptimizerName, TrainConfig
 from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
 from ..model.gpt import GPT
+from ..model.optimizer import Optimizer, Rates
 from ..model.parameters import Parameters
 from .shared_step import LEARNING_RATE, random_batch
 
 Array = NDArray[Any]
+RATES = Rates.of(TrainConfig())
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,15 @@ class StepSize:
     norm: Any = "pre"
     tie: bool = True
     bias: bool = True
+    optimizer: Any = "adamw"
 
     @classmethod
-    def of(cls, model: ModelConfig, batch: int, accumulate: int = 1) -> StepSize:
+    def of(
+        cls, model: ModelConfig, batch: int, accumulate: int = 1, optimizer: OptimizerName = "adamw"
+    ) -> StepSize:
         return cls(
             model.ctx, model.dim, model.layers, model.heads, batch, model.vocab_size, model.dtype, model.dropout,
-            accumulate, model.activation, model.norm, model.tie, model.bias,
+            accumulate, model.activation, model.norm, model.tie, model.bias, optimizer,
         )  # fmt: skip
 
     @property
@@ -56,9 +61,9 @@ class StepSize:
 
     @property
     def variant(self) -> str:
-        """What the model has that GPT-2 has not, in words; empty if it is built as GPT-2."""
+        """What differs from GPT-2 trained with AdamW, in words; empty if nothing does."""
         parts = {"norm post": self.norm != "pre", self.activation: self.activation != "gelu", "untied": not self.tie,
-                 "no bias": not self.bias}  # fmt: skip
+                 "no bias": not self.bias, "Muon": self.optimizer == "muon"}  # fmt: skip
         return ", ".join(word for word, differs in parts.items() if differs)
 
     @property
@@ -91,7 +96,7 @@ class TrainingStep:
         self.weights = Parameters.initial(config, 0) if weights is None else Parameters(config)
         for name, array in (weights or {}).items():
             self.weights[name][...] = array
-        self.gradients, self.first, self.second = (Parameters(config) for _ in range(3))
+        self.gradients, self.optimizer = Parameters(config), Optimizer.new(size.optimizer, config)
         self.model = GPT(config, backend, self.weights, recompute=recompute)
         self.tokens, self.targets = random_batch(0, (size.batch, size.ctx), size.vocab)
         self.count = 0
@@ -105,14 +110,12 @@ class TrainingStep:
         self.update()
 
     def update(self) -> None:
-        """Clip the gradients and update the weights with AdamW."""
+        """Clip the gradients and update the weights."""
         self.count += 1
-        backend, flat = self.backend, self.gradients.flat
-        norm = backend.squared_norm(flat) ** 0.5
-        backend.adamw(
-            self.weights.flat, flat, self.first.flat, self.second.flat, step=self.count,
-            decayed=self.weights.decayed, learning_rate=LEARNING_RATE, beta1=0.9, beta2=0.99, eps=1e-8,
-            weight_decay=0.1, gradient_scale=1.0 / norm if norm > 1.0 else 1.0,
+        norm = self.backend.squared_norm(self.gradients.flat) ** 0.5
+        self.optimizer.update(
+            self.backend, self.weights, self.gradients, RATES, step=self.count, learning_rate=LEARNING_RATE,
+            muon_rate=LEARNING_RATE, gradient_scale=1.0 / norm if norm > 1.0 else 1.0,
         )  # fmt: skip
 
     def check(self, weights: Mapping[str, Array], shape: tuple[int, int]) -> dict[str, Array]:
@@ -122,7 +125,7 @@ class TrainingStep:
         """
         for name, array in weights.items():
             self.weights[name][...] = array
-        for other in (self.gradients, self.first, self.second):
+        for other in (self.gradients, self.optimizer.first, self.optimizer.second):
             other.flat.fill(0)
         self.count = 0
         tokens, targets = random_batch(1, shape, self.size.vocab)

@@ -90,7 +90,7 @@ class Worker:
         from ..training.compiling import two_compilers
         from .training_step import StepSize
 
-        return two_compilers([StepSize(**size).model])
+        return two_compilers([StepSize(**size).model], optimizer=StepSize(**size).optimizer)
 
     def context(
         self, small: dict[str, Any], large: dict[str, Any], recompute: bool, rules: dict[str, Any]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ..config import ModelConfig
 from ..describing import table
+from ..kernels.contract import MatrixAt
 from ..kernels.memory import CACHE_LINE, aligned_zeros
 from ..kernels.rng import stream_key
 
@@ -35,6 +36,11 @@ class ParameterSpec:
     @property
     def count(self) -> int:
         return math.prod(self.shape)
+
+    @property
+    def hidden(self) -> bool:
+        """Whether it is a matrix of a layer, with activations on either side."""
+        return len(self.shape) == 2 and self.name.startswith("h.")
 
 
 def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
@@ -88,14 +94,19 @@ class Parameters(Mapping[str, NDArray[Any]]):
     """Weights, or their gradients, or their moments: a flat buffer with named views.
 
     `flat` is (P,) of the config's dtype. Each tensor starts at a cache line, and the gaps between tensors stay 0. The
-    first `decayed` elements belong to matrices. `parameters["wte.weight"]` is a view of shape (V, C). `layers` and
-    `ln_f` are the same views, grouped for the model.
+    first `decayed` elements belong to matrices, those of `hidden` to the matrices of the layers.
+    `parameters["wte.weight"]` is a view of shape (V, C). `layers` and `ln_f` are the same views, grouped for the
+    model.
     """
 
-    def __init__(self, config: ModelConfig, *, empty: Callable[[int, Any], NDArray[Any]] = aligned_zeros) -> None:
-        """All elements are 0. `empty(size, dtype)` allocates the buffer."""
+    def __init__(
+        self, config: ModelConfig, *, empty: Callable[[int, Any], NDArray[Any]] = aligned_zeros, hidden: bool = True
+    ) -> None:
+        """All elements are 0. `empty(size, dtype)` allocates the buffer. Without `hidden`, there is no room for the
+        matrices of the layers."""
         self.config = config
-        self.specs = parameter_specs(config)
+        self.has_hidden = hidden
+        self.specs = [spec for spec in parameter_specs(config) if hidden or not spec.hidden]
         dtype = np.dtype(config.dtype)
         line = CACHE_LINE // dtype.itemsize
         offsets, end, self.decayed = [], 0, 0
@@ -105,6 +116,7 @@ class Parameters(Mapping[str, NDArray[Any]]):
             if len(spec.shape) == 2:
                 self.decayed = end
         self.flat = empty(end, dtype)
+        self._offsets = dict(zip((spec.name for spec in self.specs), offsets, strict=True))
         self._views = {
             spec.name: self.flat[start : start + spec.count].reshape(spec.shape)
             for spec, start in zip(self.specs, offsets, strict=True)
@@ -143,6 +155,24 @@ class Parameters(Mapping[str, NDArray[Any]]):
     def count(self) -> int:
         """The number of trained parameters, without the gaps."""
         return sum(spec.count for spec in self.specs)
+
+    @cached_property
+    def hidden(self) -> slice:
+        """The part of `flat` that holds the matrices of the layers."""
+        found = [spec for spec in self.specs if spec.hidden]
+        return slice(self._offsets[found[0].name], self._offsets[found[-1].name] + found[-1].count)
+
+    @cached_property
+    def hidden_matrices(self) -> tuple[MatrixAt, ...]:
+        """The matrices of the layers, placed in `flat[hidden]`. Those of queries, keys and values count as three, since
+        they have nothing to do with each other but their input."""
+        found = []
+        for spec in self.specs:
+            if spec.hidden:
+                (rows, columns), start = spec.shape, self._offsets[spec.name] - self.hidden.start
+                each = columns // 3 if spec.name.endswith("c_attn.weight") else columns
+                found += [MatrixAt(start + j, rows, each, columns) for j in range(0, columns, each)]
+        return tuple(found)
 
     @cached_property
     def layers(self) -> list[LayerParameters]:

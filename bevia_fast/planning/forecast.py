@@ -21,7 +21,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..config import ModelConfig
+from ..config import ModelConfig, OptimizerName
 from ..kernels.contract import OPERATIONS, Backend
 from ..kernels.instruments import Listener, Recorder, clock
 from ..kernels.memory import aligned_zeros, outline
@@ -38,19 +38,24 @@ MOST_CTX = {"numba": 2048, "numpy": 256}  # of the small model; attention alone 
 LONGER = {"numba": 4096, "numpy": 1024}
 SECONDS, LEAST_TIMES = 0.7, 3  # how long, and how often at least, the small step is repeated
 MOST_VOCABULARY, MOST_UPDATED = 4096, 1 << 21
+MUON_LAYERS = 8
 Kind = tuple[Any, ...]
 
 
 class Forecast:
     """Measured speeds of this machine, to predict steps of one model at any batch, context and depth."""
 
-    def __init__(self, config: ModelConfig, batch: int, backend: Backend) -> None:
+    def __init__(
+        self, config: ModelConfig, batch: int, backend: Backend, optimizer: OptimizerName = "adamw"
+    ) -> None:
         self.config, self.backend = config, backend
         self.small, self.sequences = small_model(config, batch, backend.name)
         self._times: dict[Kind, list[float]] = defaultdict(list)
         self._gap = 0.0
         self._step()
         self._update()
+        if optimizer == "muon":
+            self._muon()
         self._attention: dict[str, tuple[float, float]] = {}
         if config.ctx > self.small.ctx:
             self._long_attention()
@@ -122,6 +127,27 @@ class Forecast:
         taken = recorder.taken()[4:]  # two calls per round; the first two rounds warm up
         for number, call in enumerate(_calls(listener)[:2]):
             self._times[call.operation,].append(statistics.median(taken[number::2]) / 1e9 / call.cost.flops)
+
+    def _muon(self) -> None:
+        """Time Muon on several layers like that of the small model, if they are small: with few matrices, some of many
+        threads would have nothing to do."""
+        layer = 12 * self.small.dim**2 * np.dtype(self.config.dtype).itemsize
+        layers = max(1, min(self.config.layers, MUON_LAYERS, WEIGHT_BYTES // layer))
+        weights, gradients, first = (Parameters(replace(self.small, layers=layers)) for _ in range(3))
+        listener = Listener(self.backend)
+        kernels, taken = cast(Backend, listener), list[float]()
+        numbers = np.random.default_rng(0).normal(size=gradients.flat.size)
+        matrices, hidden = weights.hidden_matrices, weights.hidden
+        for _ in range(2 + LEAST_TIMES):  # the first two warm up
+            gradients.flat[...] = numbers
+            started = time.perf_counter()
+            kernels.muon(
+                weights.flat[hidden], gradients.flat[hidden], first.flat[hidden], matrices=matrices, learning_rate=0.0,
+                beta=0.95, weight_decay=0.1,
+            )  # fmt: skip
+            taken.append(time.perf_counter() - started)
+        call = _calls(listener)[0]
+        self._times["muon",].append(statistics.median(taken[2:]) / call.cost.flops)
 
     def _long_attention(self) -> None:
         """Time attention alone at two lengths and fit a line through the times per row."""
@@ -196,5 +222,5 @@ def _width(size: int, config: ModelConfig) -> str:
 
 def products(rehearsed: Rehearsed) -> float:
     """Return the floating-point operations of a step's matrix products, including the recomputed ones."""
-    names: Sequence[str] = ("linear_forward", "linear_backward", "attention_forward", "attention_backward")
+    names: Sequence[str] = ("linear_forward", "linear_backward", "attention_forward", "attention_backward", "muon")
     return sum(call.cost.flops * count for call, count in rehearsed.calls if call.operation in names)

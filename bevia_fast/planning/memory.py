@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..config import BackendName, ModelConfig, TrainConfig
+from ..config import BackendName, ModelConfig, OptimizerName, TrainConfig
 from ..errors import ConfigError
 from ..kernels.contract import OPERATIONS
 from ..machine import available_bytes, readable
@@ -59,18 +59,22 @@ class Memory:
 
 
 def training_memory(
-    config: ModelConfig, batch: int, backend: BackendName, *, recompute: bool = False, crosscheck: bool = False
-) -> Memory:
+    config: ModelConfig, batch: int, backend: BackendName,
+    *, recompute: bool = False, crosscheck: bool = False, optimizer: OptimizerName = "adamw",
+) -> Memory:  # fmt: skip
     """Return the memory that training takes, without allocating it. For numba this depends on the number of threads
     currently set."""
-    rehearsed = rehearse(config, batch, recompute=recompute)
+    rehearsed = rehearse(config, batch, recompute=recompute, optimizer=optimizer)
     weights = rehearsed.weights.flat.nbytes
     kept, passing = activation_bytes(rehearsed.activations)
+    moments = rehearsed.optimizer.first.flat.nbytes + rehearsed.optimizer.second.flat.nbytes
     other = 0
     if crosscheck:
         other = weights + kept + passing
+        if optimizer == "muon":  # two copies to update, of which the gradients and moments of the first are freed
+            other += 3 * weights + moments
         other += scratch_bytes(rehearsed, "numpy" if backend == "numba" else "numba")
-    return Memory(weights, weights, 2 * weights, kept, passing, scratch_bytes(rehearsed, backend), other)
+    return Memory(weights, weights, moments, kept, passing, scratch_bytes(rehearsed, backend), other)
 
 
 def activation_bytes(activations: Activations) -> tuple[int, int]:
@@ -112,6 +116,10 @@ def numpy_bytes(call: Call) -> int:
     if operation == "linear_backward":
         arrays = {"gelu": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
         return int((arrays * rows + dims["OC"]) * dims["C"] * size)
+    if operation == "muon":
+        largest = max(matrix.rows * matrix.columns for matrix in given["matrices"])
+        side = max(min(matrix.rows, matrix.columns) for matrix in given["matrices"])
+        return int(((5.7 if reuses_temporaries() else 6.7) * largest + 3.3 * side**2) * size)
     numbers = dims["P"] if "P" in dims else rows * dims.get("C", dims.get("V", 0))
     return int(others[operation] * numbers * size)
 
@@ -134,8 +142,9 @@ def reuses_temporaries() -> bool:
 
 
 def largest_ctx(
-    config: ModelConfig, batch: int, backend: BackendName, available: int, *, recompute: bool, crosscheck: bool = False
-) -> int:
+    config: ModelConfig, batch: int, backend: BackendName, available: int,
+    *, recompute: bool, crosscheck: bool = False, optimizer: OptimizerName = "adamw",
+) -> int:  # fmt: skip
     """Return the largest context at which training takes at most `available` bytes; 0 if there is none.
 
     From CTX_STEP on, it is a multiple of that.
@@ -143,7 +152,10 @@ def largest_ctx(
 
     def fits(ctx: int) -> bool:
         other = replace(config, ctx=ctx)
-        return training_memory(other, batch, backend, recompute=recompute, crosscheck=crosscheck).total <= available
+        memory = training_memory(
+            other, batch, backend, recompute=recompute, crosscheck=crosscheck, optimizer=optimizer
+        )
+        return memory.total <= available
 
     a_row = batch * config.dim * np.dtype(config.dtype).itemsize  # of the residual stream, which is always kept
     low, high = 0, min(MOST_CTX, available // a_row, MOST_TOKENS // batch) // CTX_STEP
@@ -181,20 +193,22 @@ def refuse_training(config: TrainConfig, model: ModelConfig, held: int = 0) -> N
     if available is None:
         return
     available += held
-    crosscheck = config.crosscheck_every > 0
-    memory = training_memory(model, config.batch, config.backend, recompute=config.recompute, crosscheck=crosscheck)
+    memory = training_memory(
+        model, config.batch, config.backend, recompute=config.recompute, crosscheck=config.crosscheck_every > 0,
+        optimizer=config.optimizer,
+    )  # fmt: skip
     if memory.total > available:
         raise ConfigError(_refusal(config, model, memory, available))
 
 
 def _refusal(config: TrainConfig, model: ModelConfig, memory: Memory, available: int) -> str:
-    crosscheck = config.crosscheck_every > 0
+    options: dict[str, Any] = {"crosscheck": config.crosscheck_every > 0, "optimizer": config.optimizer}
     fitting = []
     if not config.recompute:
-        less = training_memory(model, config.batch, config.backend, recompute=True, crosscheck=crosscheck).total
+        less = training_memory(model, config.batch, config.backend, recompute=True, **options).total
         if less <= available:
             fitting.append(f"{option('recompute', True)} brings this down to {readable(less)}")
-    ctx = largest_ctx(model, config.batch, config.backend, available, recompute=config.recompute, crosscheck=crosscheck)
+    ctx = largest_ctx(model, config.batch, config.backend, available, recompute=config.recompute, **options)
     if ctx:
         fitting.append(f"{option('ctx', ctx)} would fit")
     ways = "; ".join([*fitting, f"{option('ignore_memory', True)} starts anyway"])

@@ -81,7 +81,7 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     progress.stage("Loading the kernels")
     backend = open_backend(config.backend, config.threads)
     progress.stage("Timing a small step")
-    forecast = Forecast(model, config.batch, backend)
+    forecast = Forecast(model, config.batch, backend, config.optimizer)
     progress.stage("Searching for the largest context")
     ways = tuple(_way(config, model, forecast, recompute, available) for recompute in (False, True))
     count = sum(spec.count for spec in parameter_specs(model))
@@ -92,15 +92,15 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
 
 
 def _way(config: TrainConfig, model: ModelConfig, forecast: Forecast, recompute: bool, available: int | None) -> Way:
-    crosscheck = config.crosscheck_every > 0
-    memory = training_memory(model, config.batch, config.backend, recompute=recompute, crosscheck=crosscheck)
-    step = rehearse(model, config.batch, recompute=recompute, accumulate=config.accumulate)
+    options: dict[str, Any] = {"crosscheck": config.crosscheck_every > 0, "optimizer": config.optimizer}
+    memory = training_memory(model, config.batch, config.backend, recompute=recompute, **options)
+    step = rehearse(
+        model, config.batch, recompute=recompute, accumulate=config.accumulate, optimizer=config.optimizer
+    )
     fits, largest = None, None
     if available is not None:
         fits = memory.total <= available
-        largest = largest_ctx(
-            model, config.batch, config.backend, available, recompute=recompute, crosscheck=crosscheck
-        )
+        largest = largest_ctx(model, config.batch, config.backend, available, recompute=recompute, **options)
         if fits:  # the search takes steps, and does not try all contexts
             largest = max(largest, model.ctx)
     return Way(recompute, memory, products(step), 1e3 * forecast.seconds(step), fits, largest)

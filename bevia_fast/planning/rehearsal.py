@@ -13,13 +13,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..config import ModelConfig
+from ..config import ModelConfig, OptimizerName, TrainConfig
 from ..errors import ConfigError
 from ..kernels.contract import OPERATIONS, Backend, Cost
 from ..kernels.memory import outline
 from ..model.activations import Activations
 from ..model.dropout import DropoutStream
 from ..model.gpt import Pass
+from ..model.optimizer import Optimizer, Rates
 from ..model.parameters import Parameters
 
 Key = tuple[Any, ...]
@@ -79,6 +80,7 @@ class Rehearsed:
 
     calls: list[tuple[Call, int]]
     weights: Parameters
+    optimizer: Optimizer
     activations: Activations
 
     @property
@@ -87,7 +89,10 @@ class Rehearsed:
         return sum(count for _, count in self.calls)
 
 
-def rehearse(config: ModelConfig, batch: int, *, recompute: bool = False, accumulate: int = 1) -> Rehearsed:
+def rehearse(
+    config: ModelConfig, batch: int,
+    *, recompute: bool = False, accumulate: int = 1, optimizer: OptimizerName = "adamw",
+) -> Rehearsed:  # fmt: skip
     """Rehearse one optimizer step on `accumulate` batches of `batch` sequences. Takes milliseconds, however large the
     model is.
 
@@ -104,12 +109,13 @@ def rehearse(config: ModelConfig, batch: int, *, recompute: bool = False, accumu
     weights, update = Parameters(config, empty=outline), CallCounter()
     kernels = cast(Backend, update)
     kernels.squared_norm(weights.flat)
-    kernels.adamw(
-        weights.flat, weights.flat, weights.flat, weights.flat, step=1, decayed=weights.decayed, learning_rate=1.0,
-        beta1=0.0, beta2=0.0, eps=1.0, weight_decay=0.0,
+    moments = Optimizer(optimizer, weights, Parameters(config, empty=outline, hidden=optimizer == "adamw"))
+    moments.update(
+        kernels, weights, weights, Rates.of(TrainConfig()), step=1, learning_rate=1.0, muon_rate=1.0,
+        gradient_scale=1.0,
     )  # fmt: skip
-    found += [(call, 1) for call in update.calls.values()]
-    return Rehearsed([(call, count) for call, count in found if count], weights, activations)
+    found += [(call, update.counts[key]) for key, call in update.calls.items()]
+    return Rehearsed([(call, count) for call, count in found if count], weights, moments, activations)
 
 
 def _pass(config: ModelConfig, batch: int, recompute: bool, calls: dict[Key, Call]) -> Counter[Key]:

@@ -1,6 +1,6 @@
 """Checkpoints: everything that a run needs to resume with the same bits as without an interruption.
 
-RUN/checkpoints/step-<step>.safetensors holds the weights and AdamW's two moments. Its header holds the step, all
+RUN/checkpoints/step-<step>.safetensors holds the weights and the optimizer's moments. Its header holds the step, all
 options, the alphabet, the fingerprint of the text, and the versions of the programs that computed it.
 """
 
@@ -21,6 +21,7 @@ from ..data.corpus import ORDER, ROUNDS
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import CHECKPOINTS, is_folder, mode, reading, refuse_nul
+from ..model.optimizer import second_moment
 from ..model.parameters import Parameters
 from ..naming import option
 from .metrics import MOST_STEPS, is_finite, valid_record
@@ -50,7 +51,10 @@ MAY_CHANGE = {
 }  # fmt: skip
 
 # Options that were added later, with what earlier versions did. Their runs can be resumed.
-ADDED: dict[str, Any] = {"glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "film": 0}
+ADDED: dict[str, Any] = {
+    "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "film": 0,
+    "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95,
+}  # fmt: skip
 
 
 @dataclass
@@ -129,8 +133,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise ValueError(f"its step is {progress.step}")
         except INVALID as error:
             raise damaged_header(path, error) from None
-        file.check(checkpoint_layout(model))
-        tensors = {part: Parameters(model) for part in PARTS}
+        file.check(checkpoint_layout(model, config.optimizer))
+        tensors = {part: Parameters(model) for part in PARTS[:2]}
+        tensors["second"] = second_moment(config.optimizer, model)
         for part, parameters in tensors.items():
             for name, view in parameters.items():
                 file.read_into(f"{part}.{name}", view)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from ..config import ModelConfig
+from ..config import ModelConfig, OptimizerName
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError, counted, shown
 from ..files import CHECKPOINTS, CONFIG, FILM, LOSS, METRICS, MODEL, SAMPLE, is_file, is_folder, mode, refuse_nul
@@ -18,7 +18,7 @@ from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
 
 FORMAT_VERSION = 2
 CHECKPOINT_VERSION = 1  # of the files that `checkpoint` writes, which have the weights of a model too
-PARTS = ("weights", "first", "second")  # of a checkpoint; "first" and "second" are AdamW's moments
+PARTS = ("weights", "first", "second")  # of a checkpoint; for "first" and "second", see `model.optimizer`
 
 # What parsed JSON of any shape can raise when it is read as a configuration.
 INVALID = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, ConfigError, DataError)
@@ -58,9 +58,10 @@ def load_trained(path: str | Path) -> tuple[Parameters, Tokenizer, int]:
             step = (file.about["progress"] if checkpoint else file.about)["step"]
             if type(step) is not int or not 0 <= step < 1 << 50:
                 raise ValueError("its step is invalid")
+            expected = checkpoint_layout(config, options.get("optimizer", "adamw")) if checkpoint else layout(config)
         except INVALID as error:
             raise damaged_header(path, error) from None
-        file.check(checkpoint_layout(config) if checkpoint else layout(config))
+        file.check(expected)
         parameters, prefix = Parameters(config), f"{PARTS[0]}." if checkpoint else ""
         for name, view in parameters.items():
             file.read_into(prefix + name, view)
@@ -95,14 +96,19 @@ def _instead(path: Path) -> str:
     return f"; the run is {run}" if run else ""
 
 
-def layout(config: ModelConfig, prefix: str = "") -> Layout:
-    """Return the names, shapes and dtype of a model's weights; `prefix` is put before each name."""
-    return {prefix + spec.name: (spec.shape, config.dtype) for spec in parameter_specs(config)}
+def layout(config: ModelConfig, prefix: str = "", *, hidden: bool = True) -> Layout:
+    """Return the names, shapes and dtype of a model's weights; `prefix` is put before each name. Without `hidden`, the
+    matrices of the layers are left out."""
+    specs = parameter_specs(config)
+    return {prefix + spec.name: (spec.shape, config.dtype) for spec in specs if hidden or not spec.hidden}
 
 
-def checkpoint_layout(config: ModelConfig) -> Layout:
-    """Return the names, shapes and dtype of the tensors in a checkpoint."""
-    return {name: shape for part in PARTS for name, shape in layout(config, f"{part}.").items()}
+def checkpoint_layout(config: ModelConfig, optimizer: Any) -> Layout:
+    """Return the names, shapes and dtype of the tensors in a checkpoint. Raises ValueError for an unknown optimizer."""
+    if optimizer not in get_args(OptimizerName):
+        raise ValueError("its optimizer is unknown")
+    parts = [layout(config, f"{part}.", hidden=part != "second" or optimizer == "adamw") for part in PARTS]
+    return {name: shape for part in parts for name, shape in part.items()}
 
 
 def run_of(path: Path) -> Path | None:

@@ -5,7 +5,8 @@ if a kernel is missing on disk, a second process starts. Both make the calls of 
 the first call on, the second from the last call back. Whichever reaches a function first compiles it, and the other
 finds it on disk. They meet somewhere in the middle.
 
-    python -P -m bevia_fast.training.compiling FOLDER MODELS    the second process: a cache folder, models in JSON
+    python -P -m bevia_fast.training.compiling FOLDER MODELS OPTIMIZER    the second process: a cache folder, models
+                                                                          in JSON, the name of an optimizer
 
 The second process prints nothing while it works. When its standard input closes, because it is no longer needed or its
 parent has died, it writes the names of the functions that it compiled to standard output and exits; DAMAGED marks those
@@ -28,7 +29,7 @@ from typing import cast
 
 import numpy as np
 
-from ..config import GenerateConfig, ModelConfig, TrainConfig
+from ..config import GenerateConfig, ModelConfig, OptimizerName, TrainConfig
 from ..data.corpus import DRAWN_AHEAD
 from ..data.tokenizer import Tokenizer
 from ..kernels import get_backend
@@ -41,7 +42,10 @@ PATIENCE = 2.0  # seconds that the second process may take to exit
 DAMAGED = "!"  # marks a function whose code on disk was damaged
 
 
-def warm_up(config: ModelConfig, backend: Backend, report: Callable[[str, int, int], None] | None = None) -> str:
+def warm_up(
+    config: ModelConfig, backend: Backend, report: Callable[[str, int, int], None] | None = None,
+    optimizer: OptimizerName = "adamw",
+) -> str:  # fmt: skip
     """Call every kernel that training needs once, on a small model, so that all of them are compiled.
 
     `report` is called with the name, the number, and the total number of operations, for each one that is not on disk.
@@ -49,7 +53,7 @@ def warm_up(config: ModelConfig, backend: Backend, report: Callable[[str, int, i
     if nothing was compiled.
     """
     if backend.name != "numba":
-        _use_every_kernel(config, backend)
+        _use_every_kernel(config, backend, optimizer)
         return ""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
@@ -58,16 +62,16 @@ def warm_up(config: ModelConfig, backend: Backend, report: Callable[[str, int, i
     def compiling(_: str) -> None:
         if report is not None:
             if not all_operations.called:
-                _use_every_kernel(config, cast(Backend, all_operations))
+                _use_every_kernel(config, cast(Backend, all_operations), optimizer)
             report(noted.operations[-1], len(noted.operations), len(all_operations.operations))
 
     before = len(kernel_cache.compiled)
-    with two_compilers([config], compiling):
-        _use_every_kernel(config, cast(Backend, noted))
+    with two_compilers([config], compiling, optimizer):
+        _use_every_kernel(config, cast(Backend, noted), optimizer)
     return kernel_cache.described() if len(kernel_cache.compiled) > before else ""
 
 
-def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
+def _use_every_kernel(config: ModelConfig, backend: Backend, optimizer: OptimizerName) -> None:
     """Make all calls of a training run, on a tiny model: compiled code depends on dtypes and options, not on sizes."""
     small = replace(
         config, layers=1, heads=1, ctx=min(config.ctx, 8), dim=min(config.dim, 16),
@@ -75,7 +79,7 @@ def _use_every_kernel(config: ModelConfig, backend: Backend) -> None:
     )  # fmt: skip
     # A short text would have many epochs in the first block of windows, each with an order of its own to compute.
     tokens = np.zeros(DRAWN_AHEAD * small.ctx, np.int32)
-    trainer = Trainer(TrainConfig(batch=2, steps=1), small, backend, tokens)
+    trainer = Trainer(TrainConfig(batch=2, steps=1, optimizer=optimizer), small, backend, tokens)
     trainer.update(1, trainer.backward(1))
     trainer.model.loss(*trainer.batches[0])
     # two characters: the first is computed from the prompt, the second with the cache of keys and values
@@ -91,7 +95,9 @@ def _placeholder(size: int) -> str:
 
 
 @contextlib.contextmanager
-def two_compilers(configs: list[ModelConfig], report: Callable[[str], None] = lambda name: None) -> Iterator[None]:
+def two_compilers(
+    configs: list[ModelConfig], report: Callable[[str], None] = lambda name: None, optimizer: OptimizerName = "adamw"
+) -> Iterator[None]:
     """Inside this context, a second process helps to compile the kernels for training these models.
 
     It starts with the first function that is not on disk; `report` is called as in the kernel cache's `telling`. This
@@ -104,7 +110,7 @@ def two_compilers(configs: list[ModelConfig], report: Callable[[str], None] = la
 
     def missing(name: str) -> None:
         if not second:
-            second.append(_start_second(configs))
+            second.append(_start_second(configs, optimizer))
         report(name)
 
     try:
@@ -117,7 +123,7 @@ def two_compilers(configs: list[ModelConfig], report: Callable[[str], None] = la
             kernel_cache.damaged += [name.removesuffix(DAMAGED) for name in names if name.endswith(DAMAGED)]
 
 
-def _start_second(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
+def _start_second(configs: list[ModelConfig], optimizer: OptimizerName = "adamw") -> subprocess.Popen[bytes] | None:
     """Start the second process; return None where it would not help or does not start."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
     from ..kernels.numba_jit._runtime import threads as kernel_threads
@@ -128,7 +134,7 @@ def _start_second(configs: list[ModelConfig]) -> subprocess.Popen[bytes] | None:
     models = json.dumps([asdict(config) for config in configs])
     with contextlib.suppress(OSError):
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__, str(kernel_cache.FOLDER), models],
+            [sys.executable, "-P", "-m", __name__, str(kernel_cache.FOLDER), models, optimizer],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
     return None
@@ -144,7 +150,7 @@ def _stop_second(process: subprocess.Popen[bytes]) -> list[str]:
     return names.decode().split()
 
 
-def main(folder: str, models: str) -> None:
+def main(folder: str, models: str, optimizer: OptimizerName = "adamw") -> None:
     """Run as the second process."""
     from ..kernels.numba_jit._runtime import cache as kernel_cache
 
@@ -169,12 +175,12 @@ def main(folder: str, models: str) -> None:
     try:
         if str(kernel_cache.FOLDER) == folder:  # otherwise the parent could not use the code
             kernel_cache.waiting = False
-            _compile([ModelConfig(**model) for model in json.loads(models)])
+            _compile([ModelConfig(**model) for model in json.loads(models)], optimizer)
     finally:
         end()
 
 
-def _compile(configs: list[ModelConfig]) -> None:
+def _compile(configs: list[ModelConfig], optimizer: OptimizerName) -> None:
     """Compile everything that training these models needs, from the last call to the first.
 
     Functions that another process is compiling are tried again later.
@@ -184,7 +190,7 @@ def _compile(configs: list[ModelConfig]) -> None:
 
     noted = Listener(get_backend("numpy"))
     for config in configs:
-        _use_every_kernel(config, cast(Backend, noted))
+        _use_every_kernel(config, cast(Backend, noted), optimizer)
     backend = get_backend("numba")
     kernel_threads.set_threads(1)
     left = noted.called[::-1]
@@ -199,4 +205,4 @@ def _compile(configs: list[ModelConfig]) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:])  # type: ignore[arg-type]  # the last is the name of an optimizer

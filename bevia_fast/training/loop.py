@@ -124,6 +124,11 @@ class _Session:
         if self.crosscheck is not None and step % config.crosscheck_every == 0:
             paused = time.perf_counter()
             found = self.crosscheck.compare(step, loss, trainer.gradients, trainer.microbatches(step))
+            if config.optimizer == "muon":  # AdamW computes a few lines, Muon as much as a layer does
+                self.crosscheck.compare_update(
+                    step, trainer.state, trainer.backend,
+                    lambda backend, state: trainer.apply(backend, state, step, norm),
+                )  # fmt: skip
             record |= {"crosscheck": found.error, "crosscheck_tensor": found.tensor}
             started += time.perf_counter() - paused
         self.updating = True

@@ -126,7 +126,7 @@ def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, st
         reporter.fact("cache", f"{readable(text.codes.nbytes)} of tokens in {text.path}")
     backends = [trainer.backend] if crosscheck is None else [trainer.backend, crosscheck.model.backend]
     for backend in backends:
-        problem = warm_up(prepared.config.model, backend, reporter.compiling)
+        problem = warm_up(prepared.config.model, backend, reporter.compiling, prepared.config.optimizer)
         if problem:
             reporter.note(f"compiled kernels cannot be saved for later runs: {problem}.")
     reporter.compiled()

@@ -1,4 +1,4 @@
-"""One optimizer step: gradient of a batch, clipping, AdamW.
+"""One optimizer step: gradient of a batch, clipping, and the update by AdamW or Muon.
 
 A step is a pure function of (weights, moments, seed, step), because batches and dropout masks are drawn by their number
 and not from a generator with a state. So a resumed run repeats the bits of one that was never interrupted.
@@ -12,12 +12,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from ..agreement.crosscheck import State
 from ..config import ModelConfig, TrainConfig
 from ..data.corpus import ORDER, Batches, Tokens
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
 from ..model.gpt import GPT
+from ..model.optimizer import Optimizer, Rates, second_moment
 from ..model.parameters import Parameters
 from ..naming import option
 from .schedule import learning_rate
@@ -26,7 +28,7 @@ Array = NDArray[Any]
 
 
 class Trainer:
-    """All state that a step changes: the weights, their gradients, and AdamW's first and second moments."""
+    """All state that a step changes: the weights, their gradients, and the optimizer's moments."""
 
     def __init__(
         self, config: TrainConfig, model: ModelConfig, backend: Backend, tokens: Tokens | Array,
@@ -38,9 +40,11 @@ class Trainer:
         """
         self.config, self.backend = config, backend
         self.tensors = tensors or {
-            "weights": Parameters.initial(model, config.seed), "first": Parameters(model), "second": Parameters(model),
+            "weights": Parameters.initial(model, config.seed), "first": Parameters(model),
+            "second": second_moment(config.optimizer, model),
         }  # fmt: skip
         self.weights, self.first, self.second = (self.tensors[name] for name in ("weights", "first", "second"))
+        self.optimizer, self.rates = Optimizer(config.optimizer, self.first, self.second), Rates.of(config)
         self.gradients = Parameters(model)
         self.model = GPT(model, backend, self.weights, recompute=config.recompute)
         self.batches = Batches(tokens, model.ctx, config.batch, config.seed, order)
@@ -62,27 +66,32 @@ class Trainer:
         return math.sqrt(self.backend.squared_norm(self.gradients.flat))
 
     def update(self, step: int, loss: float, norm: float | None = None) -> tuple[float, float]:
-        """Clip the gradient, update the weights with AdamW, and set the gradient to 0.
+        """Clip the gradient, update the weights, and set the gradient to 0.
 
         `loss` is the result of `backward`, `norm` that of `norm`, if it is already known. Returns the norm before
         clipping and the learning rate. Raises StoppedRun, before anything changes, if loss or norm is not finite.
         """
-        config = self.config
         norm = self.norm() if norm is None else norm
         wrong = not_finite(loss, norm)
         if wrong:
             raise StoppedRun(f"Stopped at step {step}: {wrong}; a smaller {option('lr')} may help.")
-        rate = learning_rate(
-            step, steps=config.steps, lr=config.lr, min_lr=config.min_lr, warmup=config.warmup
-        )
+        return norm, self.apply(self.backend, self.state, step, norm)
+
+    @property
+    def state(self) -> State:
+        """What an update changes: weights, gradients, and the optimizer's moments."""
+        return self.weights, self.gradients, self.optimizer
+
+    def apply(self, backend: Backend, state: State, step: int, norm: float) -> float:
+        """Update the weights of `state`, whose gradients have this norm; return the learning rate."""
+        config, (weights, gradients, optimizer) = self.config, state
+        rate = learning_rate(step, steps=config.steps, lr=config.lr, min_lr=config.min_lr, warmup=config.warmup)
         clipped = config.grad_clip > 0.0 and norm > config.grad_clip
-        self.backend.adamw(
-            self.weights.flat, self.gradients.flat, self.first.flat, self.second.flat,
-            step=step, decayed=self.weights.decayed, learning_rate=rate, beta1=config.beta1, beta2=config.beta2,
-            eps=config.eps, weight_decay=config.weight_decay,
-            gradient_scale=config.grad_clip / norm if clipped else 1.0,
+        optimizer.update(
+            backend, weights, gradients, self.rates, step=step, learning_rate=rate,
+            muon_rate=config.muon_lr * rate / config.lr, gradient_scale=config.grad_clip / norm if clipped else 1.0,
         )  # fmt: skip
-        return norm, rate
+        return rate
 
 
 def not_finite(loss: float, norm: float) -> str:

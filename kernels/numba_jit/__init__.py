@@ -1,8 +1,8 @@
 """The fast backend: each kernel compiled by Numba for the CPU at hand, parallel over its cores.
 
 Reading order: `linear`, `linear_backward`, `activation`, `layernorm`, `attention`, `attention_backward`, `embedding`,
-`cross_entropy`, `dropout`, `adamw`, `decode`, `sampling`. Each reads beside the file of its name in `numpy_ref`, where
-the forward and backward passes share a file.
+`cross_entropy`, `dropout`, `adamw`, `muon`, `decode`, `sampling`. Each reads beside the file of its name in
+`numpy_ref`, where the forward and backward passes share a file.
 """
 
 from ._runtime.launches import conditions, launches
@@ -17,6 +17,7 @@ from .embedding import embedding_backward, embedding_forward
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_forward
 from .linear_backward import linear_backward
+from .muon import muon
 from .sampling import sample_token
 
 name = "numba"
@@ -40,6 +41,7 @@ __all__ = [
     "layernorm_forward",
     "linear_backward",
     "linear_forward",
+    "muon",
     "name",
     "relu_backward",
     "relu_forward",

@@ -1,7 +1,7 @@
 """The reference backend: each kernel in plain NumPy, one line of code per line of the formula.
 
 Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `cross_entropy`, `dropout`, `adamw`,
-`decode`, `sampling`.
+`muon`, `decode`, `sampling`.
 """
 
 from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
@@ -13,6 +13,7 @@ from .dropout import dropout_backward, dropout_forward
 from .embedding import embedding_backward, embedding_forward
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
+from .muon import muon
 from .sampling import sample_token
 
 name = "numpy"
@@ -34,6 +35,7 @@ __all__ = [
     "layernorm_forward",
     "linear_backward",
     "linear_forward",
+    "muon",
     "name",
     "relu_backward",
     "relu_forward",

@@ -13,7 +13,7 @@ from bevia_fast.agreement.cases import cases
 from bevia_fast.agreement.comparison import Case, make_arguments
 from bevia_fast.agreement.tolerances import outputs
 from bevia_fast.kernels import contract, get_backend
-from bevia_fast.kernels.contract import OPERATIONS, ArraySpec, Backend, ContractError
+from bevia_fast.kernels.contract import OPERATIONS, ArraySpec, Backend, ContractError, MatrixAt
 
 # One call of each operation with every optional array given and no dimension of 1.
 CALLS = {
@@ -54,6 +54,10 @@ CALLS = {
                 "step": 1, "decayed": 3, "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8,
                 "weight_decay": 0.1,
             },
+        ),
+        Case(
+            "muon", {"P": 7}, (),
+            {"matrices": (MatrixAt(1, 2, 3, 3),), "learning_rate": 0.1, "beta": 0.9, "weight_decay": 0.1},
         ),
     ]
 }  # fmt: skip

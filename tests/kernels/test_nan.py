@@ -10,11 +10,12 @@ import pytest
 from bevia_fast.agreement.comparison import Case, difference, make_arguments, run
 from bevia_fast.agreement.tolerances import outputs
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.contract import OPERATIONS, Backend
+from bevia_fast.kernels.contract import OPERATIONS, Backend, MatrixAt
 
 ROWS = {"N": 37, "C": 19}
 HEADS = {"B": 2, "T": 21, "NH": 2, "HS": 5, "C": 10}
 USUAL = {"step": 2, "decayed": 9, "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8, "weight_decay": 0.1}
+USUAL_MUON = {"learning_rate": 0.1, "beta": 0.9, "weight_decay": 0.1}
 CALLS = [
     Case("embedding_forward", {"B": 3, "T": 7, "V": 2, "C": 19}),
     Case("embedding_backward", {"B": 3, "T": 7, "V": 2, "C": 19}),
@@ -36,6 +37,7 @@ CALLS = [
     Case("cross_entropy", {"N": 37, "V": 19}, ("dlogits",)),
     Case("squared_norm", {"P": 1021}),
     Case("adamw", {"P": 1021}, options=USUAL),
+    Case("muon", {"P": 35 * 29}, options=USUAL_MUON | {"matrices": (MatrixAt(0, 35, 29, 29),)}),
 ]  # fmt: skip
 
 # A NaN in what decides about a gradient, and not in the gradient, is lost: it shows in the forward pass.
@@ -109,6 +111,7 @@ def test_numba_has_nan_where_numpy_has(case: Case, dtype: str) -> None:
         ("cross_entropy", "logits"),
         ("squared_norm", "gradients"),
         ("adamw", "gradients"),
+        ("muon", "gradients"),
     ],
 )
 def test_infinity_in_not_finite_out(backend: Backend, operation: str, name: str, dtype: str) -> None:

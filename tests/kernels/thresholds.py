@@ -203,6 +203,7 @@ OTHERS: dict[str, str] = {
     "_runtime.team.PATIENCE": "a time; test_decode has items that run one after the other",
     "_runtime.team.DELAY": "a time; test_decode has members that are late",
     "_simd.exponential.SMALLER_OF_SIZES": "a code of an instruction",
+    "_simd.muon_plan.LEAST_PACKED": "the cases of muon have matrices that are narrower and wider",
     "_simd.packing.AHEAD": "rows to prefetch: changes no result",
     "_simd.probe.TRIAD_BYTES": "a measurement",
     "_simd.probe.CHAINS": "a measurement",

@@ -142,7 +142,8 @@ def test_signals_while_both_processes_compile(tmp_path: Path, number: int, to_gr
 
 def test_the_report_counts_the_operations_so_far_and_in_all(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
-    def missing_at_the_end(_: object, report: Callable[[str], None]) -> Iterator[None]:
+    def missing_at_the_end(_: object, report: Callable[[str], None], optimizer: str) -> Iterator[None]:
+        assert optimizer == "adamw"
         yield
         for name in ("one", "another"):
             report(name)

@@ -16,6 +16,8 @@ ADAMW: dict[str, Any] = {"lr": 3e-3, "betas": (0.9, 0.95), "eps": 1e-8}  # PyTor
 WEIGHT_DECAY = 0.1
 MAX_NORM = 1.0
 ADAMW_STEPS = 5
+MUON: dict[str, Any] = {"lr": 2e-2, "momentum": 0.95}
+MUON_STEPS = 3
 
 CTX, DIM, LAYERS, MODEL_HEADS, VOCAB, BATCH, BATCHES = 16, 32, 2, 4, 11, 3, 10
 # normalization, activation, and whether the output projection is the token embedding
@@ -42,6 +44,8 @@ def make_inputs(seed: int) -> dict[str, Array]:
     inputs |= {"embedding.tokens": ids(V, B, T), "embedding.token_table": normal(V, C)}
     inputs |= {"embedding.position_table": normal(T, C), "embedding.dout": normal(B, T, C)}
     inputs |= {"adamw.parameters": normal(P), "adamw.gradients": normal(ADAMW_STEPS, P)}
+    for name, rows, columns in (("muon_wide", V, C), ("muon_tall", OC, V)):
+        inputs |= {f"{name}.parameters": normal(rows, columns), f"{name}.gradients": normal(MUON_STEPS, rows, columns)}
     return inputs
 
 

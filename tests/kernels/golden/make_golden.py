@@ -21,6 +21,7 @@ from golden_inputs import (
     MAX_NORM,
     MODEL_HEADS,
     MODELS,
+    MUON,
     VOCAB,
     WEIGHT_DECAY,
     Array,
@@ -87,7 +88,27 @@ def results(inputs: dict[str, Array]) -> dict[str, Array]:
         optimizer.step()
     found |= {"adamw.updated": torch.cat([decayed, other]), "adamw.norms": torch.stack(norms)}
 
+    for name in ("muon_wide", "muon_tall"):
+        x = leaves(name)
+        found[f"{name}.updated"] = muon(x["parameters"].detach(), x["gradients"].detach())
+
     return {name: tensor.detach().numpy() for name, tensor in found.items()}
+
+
+def muon(weights: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+    """The weights after a step of Muon for each gradient, by singular value decomposition: the iteration, five times
+    the same polynomial, changes singular values only."""
+    momentum = torch.zeros_like(weights)
+    for gradient in gradients:
+        momentum = momentum.lerp(gradient, 1 - MUON["momentum"])
+        left, values, right = torch.linalg.svd(gradient.lerp(momentum, MUON["momentum"]), full_matrices=False)
+        values = values / values.square().sum().sqrt()
+        for _ in range(5):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        inputs, outputs = weights.shape
+        update = max(1, outputs / inputs) ** 0.5 * (left * values) @ right
+        weights = weights - MUON["lr"] * (update + WEIGHT_DECAY * weights)
+    return weights
 
 
 def adamw_optimizer(decayed: list[torch.Tensor], other: list[torch.Tensor]) -> torch.optim.AdamW:

@@ -18,6 +18,7 @@ from golden_inputs import (
     MAX_NORM,
     MODEL_HEADS,
     MODELS,
+    MUON,
     VOCAB,
     WEIGHT_DECAY,
     Array,
@@ -28,7 +29,7 @@ from helpers import EPS as MACHINE_EPS
 from helpers import assert_close
 
 from bevia_fast.config import ModelConfig
-from bevia_fast.kernels.contract import Backend
+from bevia_fast.kernels.contract import Backend, MatrixAt
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 
@@ -100,6 +101,15 @@ def results(backend: Backend, inputs: dict[str, Array], dtype: str) -> dict[str,
     for step, gradients in enumerate(x["adamw.gradients"], start=1):
         norms.append(clipped_adamw(backend, weights, gradients, moments, step, weights.size // 2))
     found |= {"adamw.updated": weights, "adamw.norms": np.array(norms)}
+    for name in ("muon_wide", "muon_tall"):
+        weights = x[f"{name}.parameters"]
+        momentum, whole = np.zeros(weights.size, dtype), (MatrixAt(0, *weights.shape, weights.shape[1]),)
+        for gradients in x[f"{name}.gradients"]:
+            backend.muon(
+                weights.reshape(-1), gradients.reshape(-1), momentum, matrices=whole, learning_rate=MUON["lr"],
+                beta=MUON["momentum"], weight_decay=WEIGHT_DECAY,
+            )  # fmt: skip
+        found[f"{name}.updated"] = weights
     return found
 
 

@@ -14,13 +14,15 @@ from bevia_fast import kernels
 from bevia_fast.agreement.cases import cases
 from bevia_fast.agreement.comparison import Case, make_arguments, run
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.contract import OPERATIONS
+from bevia_fast.kernels.contract import OPERATIONS, MatrixAt
 from bevia_fast.kernels.memory import CACHE_LINE, aligned_empty
 from bevia_fast.kernels.numba_jit._runtime import threads as kernel_threads
 
 # Large enough that every thread gets a part, and no part is like another.
 _ADAMW = {"step": 2, "decayed": 600_001, "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8,
           "weight_decay": 0.1}  # fmt: skip
+_MUON = {"matrices": tuple(MatrixAt(3 + 30_000 * n, 97 + n, 131, 131 + 9 * n) for n in range(6)),
+         "learning_rate": 0.1, "beta": 0.9, "weight_decay": 0.1}  # fmt: skip
 _HEADS = {"B": 3, "T": 197, "NH": 3, "HS": 31, "C": 93}
 _DECODING = {"token": 3, "index": 7, "norm": "pre", "activation": "gelu", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
              "key": 5, "draw": 0}  # fmt: skip
@@ -52,6 +54,7 @@ LARGE = [
     Case("cross_entropy", {"N": 1999, "V": 131}, ("dlogits",)),
     Case("squared_norm", {"P": 1_000_003}),
     Case("adamw", {"P": 1_000_003}, options=_ADAMW),
+    Case("muon", {"P": 200_000}, options=_MUON),
 ]
 
 ALL = LARGE + [case for operation in OPERATIONS for case in cases(operation)[::4]]
