@@ -139,6 +139,8 @@ def test_what_is_explained_is_said(browser: Any, tmp_path: Path) -> None:
 def test_the_theme_is_the_readers_choice(browser: Any, tmp_path: Path, html: str) -> None:
     with shown(browser, tmp_path / "page.html", html, theme="dark") as page:
         paper = "() => getComputedStyle(document.body).backgroundColor"
+        # the browser may say a moment after it has opened the page that the reader prefers dark
+        page.page.wait_for_function("() => document.documentElement.dataset.theme === 'dark'")
         dark = page.run(paper)
         page.page.click("#theme")
         light = page.run(paper)

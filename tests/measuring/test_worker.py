@@ -25,7 +25,7 @@ def test_peak_memory_is_that_of_the_steps(tmp_path: Path) -> None:
     model are tried; weights that counted would do so in each.
     """
     excess = []
-    for dim in (512, 480, 448, 544):
+    for dim in (512, 480, 448, 544, 384, 416, 576, 320, 640):
         size = StepSize(8, dim, 4, 4, 1, 65)
         agreement = Agreement(size, [("numpy", 1)], tmp_path, None, StepReport(), Progress())
         weights = Parameters(size.model).flat.nbytes / 1e6

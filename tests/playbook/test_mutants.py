@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 from edges import EDGES
-from mutate import Mutant, mutants_of
+from mutate import ROOT, Mutant, mutants_of
 from other_checks import CHECKS
 
 from bevia_fast.kernels.contract import OPERATIONS
-from bevia_fast.playbook.chapters import ROOT, Quotation, read_chapters
+from bevia_fast.playbook.chapters import Quotation, read_chapters
 from bevia_fast.playbook.twins import compare_with_twin, namespace, small_cases
-
-pytestmark = pytest.mark.skipif(not (ROOT / "kernels").is_dir(), reason="the sources are not beside the package")
 
 TWINS = namespace()
 REFERENCE = "kernels/numpy_ref/"
