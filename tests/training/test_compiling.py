@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 from small_runs import TEXT
 
-from bevia_fast.config import ModelConfig
+from bevia_fast.config import ModelConfig, OptimizerName
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.contract import OPERATIONS, Backend
 from bevia_fast.kernels.instruments import Listener
@@ -157,17 +157,22 @@ def test_the_report_counts_the_operations_so_far_and_in_all(monkeypatch: pytest.
     assert again == reported[0]
 
 
-def test_the_model_that_is_compiled_for_is_tiny_whatever_the_sizes() -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_model_that_is_compiled_for_is_tiny_whatever_the_sizes(optimizer: OptimizerName) -> None:
     """With the sizes of the model itself, this would take terabytes."""
     noted = Listener(get_backend("numpy"))
     compiling._use_every_kernel(
-        ModelConfig(vocab_size=1 << 16, ctx=1 << 20, dim=1 << 12, layers=1 << 10), cast(Backend, noted)
+        ModelConfig(vocab_size=1 << 16, ctx=1 << 20, dim=1 << 12, layers=1 << 10), cast(Backend, noted), optimizer
     )
+    assert (optimizer == "muon") == any(operation == "muon" for operation, _, _ in noted.called)
     sizes = [each.size for _, arguments, _ in noted.called for each in arguments if isinstance(each, np.ndarray)]
     assert max(sizes) <= 16 * 1024
 
 
-def test_a_function_that_is_compiled_elsewhere_is_called_again(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_function_that_is_compiled_elsewhere_is_called_again(
+    monkeypatch: pytest.MonkeyPatch, optimizer: OptimizerName
+) -> None:
     """Only then does the second process end, for what the other one has begun may fail."""
     numpy, calls = get_backend("numpy"), Counter[str]()
 
@@ -184,8 +189,8 @@ def test_a_function_that_is_compiled_elsewhere_is_called_again(monkeypatch: pyte
     monkeypatch.setattr(kernel_cache, "POLL", 0)
     monkeypatch.setattr(kernel_threads, "set_threads", lambda count: None)
     noted = Listener(numpy)
-    compiling._use_every_kernel(ModelConfig(vocab_size=5), cast(Backend, noted))
-    compiling._compile([ModelConfig(vocab_size=5)])
+    compiling._use_every_kernel(ModelConfig(vocab_size=5), cast(Backend, noted), optimizer)
+    compiling._compile([ModelConfig(vocab_size=5)], optimizer)
     wanted = Counter(operation for operation, _, _ in noted.called)
     assert calls == {operation: count + 1 for operation, count in wanted.items()}
 
