@@ -317,6 +317,7 @@ def test_one_token_and_one_character(tmp_path: Path) -> None:
 def test_a_page_names_the_optimizer_of_its_run(tmp_path: Path) -> None:
     named = {}
     for optimizer in ("adamw", "muon"):
+        (tmp_path / optimizer).mkdir()
         run = train(tiny_config(tmp_path / optimizer, optimizer=optimizer, film=0))
         named[optimizer] = header(make_page(run).html)["train_config"]["optimizer"]
     assert named == {"adamw": "AdamW", "muon": "Muon, AdamW"}
