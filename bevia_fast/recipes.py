@@ -19,7 +19,7 @@ _LEARNED: dict[str, Any] = {
 RECIPES: dict[RecipeName, dict[str, Any]] = {
     # the article's: AdamW at a cautious learning rate, learned positions, biases
     "textbook": {**_LEARNED, "bias": True, "steps": 1250},
-    # github.com/karpathy/nanoGPT: config/train_shakespeare_char.py with what its README changes for a CPU
+    # github.com/karpathy/nanoGPT: its configuration train_shakespeare_char with what its README changes for a CPU
     "nanogpt": {**_LEARNED, "bias": False, "steps": 2000},
     # what reaches the lowest loss in as many steps; docs/training.md has the figures
     "fast": {

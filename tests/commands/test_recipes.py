@@ -26,7 +26,7 @@ def test_a_recipe_is_not_a_size() -> None:
 
 
 def test_the_recipe_of_nanogpt() -> None:
-    """Those of its README for a CPU, and of config/train_shakespeare_char.py."""
+    """Those of its README for a CPU, and of its configuration train_shakespeare_char."""
     config = preset("laptop", recipe="nanogpt")
     model = config.model
     assert (model.ctx, model.dim, model.layers, model.heads) == (64, 128, 4, 4)
