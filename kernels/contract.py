@@ -50,6 +50,8 @@ from .operations import (
     muon,
     relu_backward,
     relu_forward,
+    rotary_backward,
+    rotary_forward,
     sample_token,
     squared_norm,
 )
@@ -93,6 +95,8 @@ __all__ = [
     "operation",
     "relu_backward",
     "relu_forward",
+    "rotary_backward",
+    "rotary_forward",
     "sample_token",
     "squared_norm",
 ]
@@ -119,6 +123,8 @@ class Backend:
     relu_backward = staticmethod(relu_backward)
     gelu_forward = staticmethod(gelu_forward)
     gelu_backward = staticmethod(gelu_backward)
+    rotary_forward = staticmethod(rotary_forward)
+    rotary_backward = staticmethod(rotary_backward)
     attention_forward = staticmethod(attention_forward)
     attention_backward = staticmethod(attention_backward)
     attention_weights = staticmethod(attention_weights)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .newton_schulz import COEFFICIENTS, RESTART
-from .windows import places_of
+from .windows import places_of, ring_place
 
 FUNCTION = 8
 
@@ -56,6 +56,8 @@ def decoding_flops(d: dict[str, int]) -> float:
     weights = d["L"] * d["C"] * (4 * d["NH"] * d["HS"] + 2 * d["G"] * d["M"])
     total = 0
     for index in range(d["index"], d["index"] + d["D"]):
-        places = [place for _, place in places_of(index, d["S"])]
-        total += len(places) * weights + 2 * d["L"] * d["NH"] * d["HS"] * sum(place + 1 for place in places)
+        seen = [place + 1 for _, place in places_of(index, d["S"])]
+        if d["cosines"]:
+            seen = [ring_place(index, d["S"])[1]]
+        total += len(seen) * weights + 2 * d["L"] * d["NH"] * d["HS"] * sum(seen)
     return 2 * (total + d["D"] * d["C"] * d["V"])

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import UserError
+from ..errors import UserError, counted
 from ..errors import shown as printable
+from ..files import check_writable
+from ..measuring.loss_options import BenchLossConfig
 from ..measuring.options import (
     BenchCompareConfig,
     BenchContextsConfig,
@@ -24,8 +26,10 @@ from ..measuring.results import (
     pairs,
     peaks,
     read_json,
+    write_json,
 )
 from ..measuring.stopwatch import Rules
+from .loss_table import loss_table
 from .progress import progress
 from .tables import (
     FittedConsole,
@@ -119,6 +123,25 @@ def bench_kernels(config: BenchKernelsConfig) -> int:
     return 0
 
 
+def bench_loss(config: BenchLossConfig) -> int:
+    from ..measuring.loss_target import as_objects, peer_trains
+    from ..measuring.loss_target import bench_loss as measure
+
+    check_writable(config.json)
+    with progress() as shown:
+        results = list(measure(config, shown))
+    console = console_beside(config.json)
+    console.show(loss_table(config, results))
+    console.say("Means over the seeds, and in brackets the least and the most. Only training steps are timed.")
+    left_out = [name for name in dict.fromkeys(config.recipe) if not peer_trains(config.config(name, 1))]
+    if config.peer and left_out:
+        console.say(f"PyTorch trains recipes with AdamW and learned positions, so not {' and '.join(left_out)}.")
+    console.say(f"{results[0].cpu}, {counted(results[0].threads, 'thread')}.")
+    if config.json:
+        write_json(config.json, as_objects(results))
+    return 0
+
+
 def _pictures() -> Any:
     """Return the module that draws; it imports matplotlib, which can fail."""
     from ..measuring import pictures
@@ -131,6 +154,7 @@ _RUNS: dict[type, Callable[[Any], int]] = {
     BenchKernelsConfig: bench_kernels,
     BenchScalingConfig: bench_scaling,
     BenchContextsConfig: bench_contexts,
+    BenchLossConfig: bench_loss,
     BenchCompareConfig: bench_compare,
 }
 

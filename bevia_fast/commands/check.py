@@ -28,7 +28,7 @@ def run(config: CheckConfig) -> int:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
         disable=not console.is_terminal,
     )  # fmt: skip
-    models = [ModelConfig(vocab_size=65, dropout=0.1, dtype=dtype) for dtype in DTYPES]
+    models = [ModelConfig(vocab_size=65, dropout=0.1, dtype=dtype, positions="rotary") for dtype in DTYPES]
     with bar as progress, two_compilers(models, optimizer="muon"):
         task = progress.add_task("kernels", total=2 * len(OPERATIONS) + 3 * len(DTYPES))
         for row in check_kernels(numba, numpy, config.quick):

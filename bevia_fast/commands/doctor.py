@@ -122,7 +122,8 @@ def cache(clean: bool) -> Rows:
 def compile_kernels(config: DoctorConfig, tell: Callable[[str, int, int], None]) -> str:
     """Compile the kernels that training needs; return an error in one sentence, or an empty string."""
     for dtype in ("float32", "float64") if config.float64 else ("float32",):
-        model = replace(ModelConfig(), vocab_size=65, dropout=0.1, dtype=dtype)
+        # with rotary positions, a model calls the kernels of learned ones too
+        model = replace(ModelConfig(), vocab_size=65, dropout=0.1, dtype=dtype, positions="rotary")
         try:
             warm_up(model, get_backend("numba"), tell, "muon")  # with AdamW, as Muon leaves it some weights
         except Exception as error:  # compiler and linker can raise anything

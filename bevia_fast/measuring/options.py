@@ -10,6 +10,7 @@ from tyro.conf import Positional, arg
 
 from ..config import STANDARD, BackendName, ModelConfig, check_range, picture_format
 from ..errors import ConfigError
+from .loss_options import BenchLossConfig
 from .option_groups import (
     DtypeName,
     FileName,
@@ -296,6 +297,7 @@ BENCHES: dict[str, type] = {
     "kernels": BenchKernelsConfig,
     "scaling": BenchScalingConfig,
     "contexts": BenchContextsConfig,
+    "loss": BenchLossConfig,
     "compare": BenchCompareConfig,
 }
 PROFILES: dict[str, type] = {"step": ProfileStepConfig, "list": ProfileListConfig}  # other words are kernels

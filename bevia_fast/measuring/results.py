@@ -139,8 +139,8 @@ def peaks(results: Sequence[Result]) -> str:
     return ", ".join(f"{peak:.0f} GFLOP/s with {counted(n, 'thread')}" for n, peak in found.items())
 
 
-def write_json(path: str, figures: Mapping[str, Any]) -> None:
-    """Write one JSON object to a file. Raises UserError if the file cannot be written."""
+def write_json(path: str, figures: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    """Write one JSON object, or a list of them, to a file. Raises UserError if the file cannot be written."""
     write_text(path, json.dumps(figures, indent=1) + "\n")
 
 

@@ -1,7 +1,7 @@
-"""The same training step in PyTorch, with its fused attention and fused AdamW: eager, compiled, or in bfloat16.
+"""The same model and training step in PyTorch, with its fused attention and AdamW: eager, compiled, or in bfloat16.
 
-This runs in an interpreter that has PyTorch and NumPy. Of this package it uses only this file, `stopwatch`,
-`shared_step` and `worker`.
+This runs in an interpreter that has PyTorch and NumPy. Of this package it uses only this file, `torch_training`,
+`stopwatch`, `shared_step` and `worker`.
 """
 
 from __future__ import annotations
@@ -19,25 +19,20 @@ else:
         raise ImportError(f"PyTorch is not installed in this interpreter ({error})") from None
 
 
-def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, precision: str) -> Step:
-    """Return a training step in PyTorch with these weights, whose names and layouts are those of `parameters`.
-
-    `precision`: eager, compile or bf16.
-    """
-    import numpy as np
+def torch_model(size: dict[str, Any], precision: str) -> Any:
+    """Return the model in PyTorch, with random weights. With `precision` bf16, the loss is computed in float32."""
     from torch import nn
     from torch.nn import functional
 
-    torch.set_num_threads(threads)
-    C, V, heads = size["dim"], size["vocab"], size["heads"]
+    C, V, heads, bias = size["dim"], size["vocab"], size["heads"], size.get("bias", True)
 
     class Block(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.ln_1, self.ln_2 = nn.LayerNorm(C), nn.LayerNorm(C)
+            self.ln_1, self.ln_2 = nn.LayerNorm(C, bias=bias), nn.LayerNorm(C, bias=bias)
             self.attn, self.mlp = nn.Module(), nn.Module()
-            self.attn.c_attn, self.attn.c_proj = nn.Linear(C, 3 * C), nn.Linear(C, C)
-            self.mlp.c_fc, self.mlp.c_proj = nn.Linear(C, 4 * C), nn.Linear(4 * C, C)
+            self.attn.c_attn, self.attn.c_proj = nn.Linear(C, 3 * C, bias=bias), nn.Linear(C, C, bias=bias)
+            self.mlp.c_fc, self.mlp.c_proj = nn.Linear(C, 4 * C, bias=bias), nn.Linear(4 * C, C, bias=bias)
 
         def forward(self, x: Any) -> Any:
             B, T, _ = x.shape
@@ -52,7 +47,7 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
             super().__init__()
             self.wte, self.wpe = nn.Embedding(V, C), nn.Embedding(size["ctx"], C)
             self.h = nn.Sequential(*(Block() for _ in range(size["layers"])))
-            self.ln_f = nn.LayerNorm(C)
+            self.ln_f = nn.LayerNorm(C, bias=bias)
 
         def forward(self, tokens: Any, targets: Any) -> Any:
             x = self.h(self.wte(tokens) + self.wpe.weight[: tokens.shape[1]])
@@ -60,18 +55,50 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
             # 8 bits are too few for a loss; float64 must not be rounded
             return functional.cross_entropy(logits.float() if precision == "bf16" else logits, targets.view(-1))
 
-    model: Any = Model().to(getattr(torch, size["dtype"]))
+    return Model().to(getattr(torch, size["dtype"]))
 
-    def transposed(name: str) -> bool:
-        return ".c_" in name and name.endswith(".weight")  # PyTorch stores linear weights as output x input
 
-    def reset() -> None:
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                array = torch.from_numpy(np.ascontiguousarray(weights[name].T if transposed(name) else weights[name]))
-                parameter.copy_(array)
+def _transposed(name: str) -> bool:
+    return ".c_" in name and name.endswith(".weight")  # PyTorch stores linear weights as output x input
 
-    reset()
+
+def load_weights(model: Any, weights: Any) -> None:
+    """Set the weights, whose names and layouts are those of `parameters`."""
+    import numpy as np
+
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            array = weights[name].T if _transposed(name) else weights[name]
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(array)))
+
+
+def arrays_of(model: Any, gradients: bool = False) -> dict[str, Any]:
+    """Return copies of the weights, or of their gradients, with the names and layouts of `parameters`."""
+    import numpy as np
+
+    found = {}
+    for name, parameter in model.named_parameters():
+        array = (parameter.grad if gradients else parameter.detach()).numpy().copy()
+        found[name] = np.ascontiguousarray(array.T) if _transposed(name) else array
+    return found
+
+
+def loss_of(function: Any, precision: str, inputs: Any, wanted: Any) -> Any:
+    """Return the loss of a batch of tokens, as a tensor."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        return function(inputs, wanted)
+
+
+def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, precision: str) -> Step:
+    """Return a training step in PyTorch with these weights, whose names and layouts are those of `parameters`.
+
+    `precision`: eager, compile or bf16.
+    """
+    import numpy as np
+
+    torch.set_num_threads(threads)
+    model = torch_model(size, precision)
+    load_weights(model, weights)
     forward = torch.compile(model) if precision == "compile" else model
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.1, fused=True
@@ -81,32 +108,24 @@ def torch_step(size: dict[str, Any], weights: dict[str, Any], threads: int, prec
         return (torch.from_numpy(part.astype(np.int64)) for part in batch)
 
     timed = size["batch"], size["ctx"]
-    tokens, targets = as_tensors(random_batch(0, timed, V))
-
-    def loss_of(function: Any, inputs: Any, wanted: Any) -> Any:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            return function(inputs, wanted)
+    tokens, targets = as_tensors(random_batch(0, timed, size["vocab"]))
 
     def run() -> None:
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(forward, tokens, targets)
+        loss = loss_of(forward, precision, tokens, targets)
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         loss.item()
 
     def check(shape: tuple[int, int]) -> dict[str, Any]:
         # another shape runs uncompiled: compiling it would take as long as the first step
         function = forward if shape == timed else model
-        reset()
+        load_weights(model, weights)
         optimizer.state.clear()
         optimizer.zero_grad(set_to_none=True)
-        loss = loss_of(function, *as_tensors(random_batch(1, shape, V)))
+        loss = loss_of(function, precision, *as_tensors(random_batch(1, shape, size["vocab"])))
         loss.backward()
-        found = {}
-        for name, parameter in model.named_parameters():
-            gradient = parameter.grad.numpy().copy()
-            found[name] = np.ascontiguousarray(gradient.T) if transposed(name) else gradient
-        return found | {"loss": np.array(loss.item())}
+        return arrays_of(model, gradients=True) | {"loss": np.array(loss.item())}
 
     return Step(run, check, weights)

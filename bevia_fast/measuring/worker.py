@@ -13,6 +13,8 @@ other side is `competitor`.
     {"do": "peak", ...}    measure the GFLOP/s of the vector units, and the seconds of an empty parallel loop
     {"do": "triad", ...}   measure the GB/s of memory
     {"do": "context", ...} build a model, run steps, and measure time and memory
+    {"do": "train", ...}   let a peer begin a training run
+    {"do": "advance", ...} take steps of it, write the weights to a file, and return the seconds of the steps
     {"do": "facts"}        return versions and peak memory
 
 The interpreter of a peer has only the standard library, NumPy and the peer; see `torch_peer`.
@@ -42,6 +44,7 @@ class Worker:
     def __init__(self, name: str, threads: int) -> None:
         self.name, self.threads = name, threads
         self.watch: Stopwatch | None = None
+        self.training: Any = None
         self.peak_rss = 0.0  # in bytes; 0 if it is to be read at the end
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +52,7 @@ class Worker:
         answers: dict[str, Callable[..., dict[str, Any]]] = {
             "load": self.load, "step": self.step, "kernel": self.kernel, "agree": self.agree, "warm": self.warm,
             "turn": self.turn, "peak": self.peak, "triad": self.triad, "facts": self.facts, "context": self.context,
+            "train": self.train, "advance": self.advance,
         }  # fmt: skip
         return answers[request.pop("do")](**request)
 
@@ -111,6 +115,25 @@ class Worker:
         watch = Stopwatch(step.run, Rules(**rules))
         samples = watch.alone()
         return {"samples": samples, "first_step_s": built + watch.first_s, "bare": bare, "peak": peak_rss_bytes()}
+
+    def train(self, size: dict[str, Any], weights: str, data: str, rates: dict[str, float]) -> dict[str, Any]:
+        """Begin a run in PyTorch, with the weights and the data of two files."""
+        import numpy as np
+
+        from .torch_training import TorchTraining
+
+        with np.load(weights) as first, np.load(data) as second:
+            how = (self.threads, self.name.removeprefix("torch-"))
+            self.training = TorchTraining(size, dict(first), dict(second), rates, how)
+        return {}
+
+    def advance(self, first: int, rates: list[float], weights: str) -> dict[str, Any]:
+        """Take a step for each learning rate, from number `first` on, and write the weights to a file."""
+        import numpy as np
+
+        seconds, finite = self.training.advance(first, rates)
+        np.savez(weights, **self.training.arrays())
+        return {"seconds": seconds, "finite": finite}
 
     def _build(self, size: dict[str, Any], weights: str, recompute: bool) -> Step:
         """Return a training step with the weights in a file."""

@@ -193,7 +193,7 @@ def small_model(config: ModelConfig, batch: int, backend: str) -> tuple[ModelCon
     """Return the model of one layer that is timed in place of `config`, and the number of sequences in its batch."""
     heads, size, itemsize = config.heads, config.head_size, np.dtype(config.dtype).itemsize
     while 12 * (heads * size) ** 2 * itemsize > WEIGHT_BYTES:
-        heads, size = (heads // 2, size) if heads > 1 else (1, size // 2)
+        heads, size = (heads // 2, size) if heads > 1 else (1, size // 4 * 2)  # even, for rotary positions
     C = heads * size
     rows = min(MOST_ROWS[backend], ROWS)
     ctx = min(config.ctx, MOST_CTX[backend], rows)

@@ -10,42 +10,47 @@ import numpy as np
 from .. import contract
 from ..contract import Activation, Array, Norm, implements
 from ..rng import uniform
-from ..windows import places_of
+from ..windows import places_of, ring_place
 from .attention import softmax
 from .layernorm import layernorm_forward
 from .linear import ACTIVATIONS
+from .rotary import rotate
 from .sampling import sample_token
 
 
 @implements(contract.decode_tokens)
 def decode_tokens(
     drawn: Array, logits: Array, keys: Array, values: Array, token: int, index: int,
-    token_table: Array, position_table: Array,
+    token_table: Array, position_table: Array | None,
     ln_1_weight: Array, ln_1_bias: Array | None, qkv_weight: Array, qkv_bias: Array | None,
     attn_proj_weight: Array, attn_proj_bias: Array | None,
     ln_2_weight: Array, ln_2_bias: Array | None, fc_weight: Array, fc_bias: Array | None,
     mlp_proj_weight: Array, mlp_proj_bias: Array | None,
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
+    cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
 ) -> int:  # fmt: skip
-    # keys and values (2,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
-    contract.check_decoding(len(token_table), token, index)
+    # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
+    contract.check_decoding(keys, (position_table, cosines, sines), len(token_table), token, index)
     L, NH, S, HS = keys.shape[1:]
     for number in range(drawn.size):
         # The next token is drawn from the place that comes last; a place in the next window is filled for later tokens.
-        for window, place in reversed(places_of(index + number, S)):
-            k_cache, v_cache = keys[window % 2], values[window % 2]  # (L,NH,S,HS)
-            x = token_table[token] + position_table[place]  # (C,)
+        for window, place, seen in reversed(_places(index + number, S, cosines is not None)):
+            k_cache, v_cache = keys[window % len(keys)], values[window % len(keys)]  # (L,NH,S,HS)
+            x = token_table[token]  # (C,)
+            if position_table is not None:
+                x = x + position_table[place]
             for layer in range(L):
                 normed = x if norm == "post" else _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
 
                 # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), summed over the heads
                 qkv = normed @ qkv_weight[layer] + _of(qkv_bias, layer, 0)
+                if cosines is not None and sines is not None:
+                    rotate(qkv.reshape(NH, 3, 2, -1)[:, :2], cosines[number], sines[number])  # q and k, not v
                 q, k, v = qkv.reshape(NH, 3, HS).swapaxes(0, 1)
                 k_cache[layer, :, place], v_cache[layer, :, place] = k, v
-                seen = slice(place + 1)
-                scores = q[:, None] @ k_cache[layer, :, seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,place+1)
-                attended = softmax(scores)[0] @ v_cache[layer, :, seen]
+                scores = q[:, None] @ k_cache[layer, :, :seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
+                attended = softmax(scores)[0] @ v_cache[layer, :, :seen]
                 branch = (attended @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
                 x = x + branch
                 if norm == "post":
@@ -66,6 +71,13 @@ def decode_tokens(
             return number
         drawn[number] = token
     return drawn.size
+
+
+def _places(index: int, S: int, ring: bool) -> list[tuple[int, int, int]]:
+    """Return (window, place, places that are filled then) where token `index` is read; see `windows`."""
+    if ring:
+        return [(0, *ring_place(index, S))]
+    return [(window, place, place + 1) for window, place in places_of(index, S)]
 
 
 def _norm(x: Array, weight: Array, bias: Array | None) -> Array:

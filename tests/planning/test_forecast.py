@@ -47,3 +47,11 @@ def test_the_small_model_makes_all_calls_of_the_real_one(dim: int, heads: int, d
             for model, batch in ((small, sequences), (config, 1))
         )
         assert called >= wanted, ctx
+
+
+@pytest.mark.parametrize("dim", [2, 3002, 5002, 5006])
+def test_the_small_model_of_one_with_rotary_positions_has_pairs(dim: int) -> None:
+    """However often the size of its head is halved."""
+    small, _ = small_model(replace(MODEL, dim=dim, heads=1, positions="rotary"), 1, "numba")
+    assert small.head_size % 2 == 0
+    assert {"rotary_forward", "rotary_backward"} <= {call.operation for call, _ in rehearse(small, 1).calls}

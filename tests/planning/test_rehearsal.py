@@ -31,6 +31,7 @@ from bevia_fast.training.step import Trainer
 VARIANTS: list[dict[str, Any]] = [
     {}, {"dropout": 0.1, "norm": "post"}, {"activation": "relu", "bias": False, "tie": False}, {"dtype": "float64"},
     {"layers": 1, "heads": 1, "dim": 40}, {"ctx": 700, "vocab_size": 300},
+    {"positions": "rotary"},
 ]  # fmt: skip
 
 
