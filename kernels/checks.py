@@ -107,6 +107,12 @@ def check_rows(T: int, R: int, first: int) -> None:
         raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= T - R = {T - R}")
 
 
+def check_window(operation_name: str, window: int) -> None:
+    """Raise ContractError if a window of attention is negative."""
+    if window < 0:
+        raise ContractError(f"{operation_name}: window is {window}; wanted window >= 0, where 0 is no window")
+
+
 @functools.lru_cache(64)
 def check_matrices(matrices: tuple[MatrixAt, ...], size: int) -> None:
     """Raise ContractError if a matrix is not inside of `size` elements, or overlaps another one."""

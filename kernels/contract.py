@@ -24,6 +24,7 @@ from .checks import (
     check_ids,
     check_matrices,
     check_rows,
+    check_window,
     implements,
 )
 from .costs import FUNCTION, Cost
@@ -76,6 +77,7 @@ __all__ = [
     "check_ids",
     "check_matrices",
     "check_rows",
+    "check_window",
     "cross_entropy",
     "decode_tokens",
     "dropout_backward",

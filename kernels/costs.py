@@ -38,6 +38,14 @@ class Cost:
         return self.flops / self.bytes
 
 
+def pairs_seen(rows: int, window: int = 0, first: int = 0) -> int:
+    """The pairs of a query and a key that it sees, for the queries first .. first + rows - 1: query i sees i + 1 keys,
+    or the last `window` of them."""
+    last = first + rows
+    limit = min(max(first, window or last), last)  # queries from here on see `window` keys
+    return (limit * (limit + 1) - first * (first + 1)) // 2 + (last - limit) * window
+
+
 def muon_flops(d: dict[str, Any]) -> float:
     """The operations of `muon`, whose steps come in two groups, before and after RESTART. With n the shorter side of a
     matrix X and m the longer one, each group takes X X^T, a square for each step, two products for each further X X^T,
