@@ -23,12 +23,13 @@ from .naming import option
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
-    "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PresetName", "TrainConfig",
-    "preset",
+    "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PositionsName", "PresetName",
+    "TrainConfig", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
 OptimizerName = Literal["adamw", "muon"]
+PositionsName = Literal["learned", "rotary"]
 PresetName = Literal["tiny", "laptop", "baby", "long"]
 OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
 NONE = ""  # what help shows where the default is empty: the description says it
@@ -52,6 +53,8 @@ class ModelConfig:
     """Nonlinearity of the MLP; gelu is GPT-2's tanh approximation."""
     norm: Literal["pre", "post"] = "pre"
     """Layer normalization before each branch (GPT-2) or after each residual sum (the original transformer)."""
+    positions: PositionsName = "learned"
+    """Positions as learned vectors, one for each (GPT-2), or as rotations of queries and keys (RoFormer, GPT-NeoX)."""
     dropout: float = 0.0
     """Dropout probability for the embeddings, the attention weights and the residual branches."""
     tie: bool = True
@@ -69,6 +72,11 @@ class ModelConfig:
             check_range(self, name, 1, most)
         if self.dim % self.heads:
             raise ConfigError(f"{option('dim', self.dim)} is not divisible by {option('heads', self.heads)}.")
+        if self.positions == "rotary" and self.head_size % 2:
+            raise ConfigError(
+                f"{option('positions', self.positions)} rotates pairs of channels; a head has dim / heads = "
+                f"{self.head_size} of them, which must be even."
+            )
         if not 0.0 <= self.dropout < 1.0:  # also refuses NaN
             raise ConfigError(f"{option('dropout')} is {self.dropout}; it must be at least 0 and less than 1.")
         check_range(self, "vocab_size", 0, 1 << 21)  # Unicode has 1,114,112 code points

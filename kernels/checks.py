@@ -93,12 +93,32 @@ def check_ids(operation_name: str, argument: str, tokens: Array, below: int) -> 
         raise ContractError(f"{operation_name}: {argument}{list(where)} is {tokens[where]}; wanted 0 <= id < {below}")
 
 
-def check_decoding(V: int, token: int, index: int) -> None:
-    """Raise ContractError if the first token of `decode_tokens` is not in [0, V), or its index is negative."""
+def check_decoding(keys: Array, positions: tuple[Array | None, ...], V: int, token: int, index: int) -> None:
+    """Raise ContractError if the first token of `decode_tokens` is not in [0, V), its index is negative, or its
+    `positions`, which are position_table, cosines and sines, do not go together or with the caches."""
+    position_table, cosines, sines = positions
+    given = {"position_table": position_table, "cosines": cosines, "sines": sines}
+    absent = [name for name, array in given.items() if array is None]
+    if absent not in (["position_table"], ["cosines", "sines"]):
+        what = f"{absent[-1]} is missing" if len(absent) in (1, 2) else f"{'all' if not absent else 'none'} are given"
+        raise ContractError(f"decode_tokens: {what}; wanted either position_table, or cosines and sines")
+    windows, (K, *_, HS) = (1 if position_table is None else 2), keys.shape
+    if windows != K:
+        raise ContractError(f"decode_tokens: keys has shape {keys.shape}; wanted (K, L, NH, S, HS) with K = {windows}")
+    if cosines is not None and 2 * cosines.shape[1] != HS:
+        raise ContractError(f"decode_tokens: cosines has shape {cosines.shape}; wanted (D, H) with 2*H = HS = {HS}")
     if not 0 <= token < V:
         raise ContractError(f"decode_tokens: token is {token}; wanted 0 <= token < {V}")
     if index < 0:
         raise ContractError(f"decode_tokens: index is {index}; wanted index >= 0")
+
+
+def check_windows(L: int, windows: tuple[int, ...]) -> None:
+    """Raise ContractError if the `windows` of `decode_tokens` do not fit L layers, or one is negative."""
+    if len(windows) not in (0, L):
+        raise ContractError(f"decode_tokens: windows has {len(windows)} numbers; wanted one for each of L = {L} layers")
+    for window in windows:
+        check_window("decode_tokens", window)
 
 
 def check_rows(T: int, R: int, first: int) -> None:

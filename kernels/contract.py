@@ -25,6 +25,7 @@ from .checks import (
     check_matrices,
     check_rows,
     check_window,
+    check_windows,
     implements,
 )
 from .costs import FUNCTION, Cost
@@ -51,6 +52,8 @@ from .operations import (
     muon,
     relu_backward,
     relu_forward,
+    rotary_backward,
+    rotary_forward,
     sample_token,
     squared_norm,
 )
@@ -78,6 +81,7 @@ __all__ = [
     "check_matrices",
     "check_rows",
     "check_window",
+    "check_windows",
     "cross_entropy",
     "decode_tokens",
     "dropout_backward",
@@ -95,6 +99,8 @@ __all__ = [
     "operation",
     "relu_backward",
     "relu_forward",
+    "rotary_backward",
+    "rotary_forward",
     "sample_token",
     "squared_norm",
 ]
@@ -121,6 +127,8 @@ class Backend:
     relu_backward = staticmethod(relu_backward)
     gelu_forward = staticmethod(gelu_forward)
     gelu_backward = staticmethod(gelu_backward)
+    rotary_forward = staticmethod(rotary_forward)
+    rotary_backward = staticmethod(rotary_backward)
     attention_forward = staticmethod(attention_forward)
     attention_backward = staticmethod(attention_backward)
     attention_weights = staticmethod(attention_weights)

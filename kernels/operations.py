@@ -2,7 +2,7 @@
 
 Letters:  B batch · T time (context) · C channels · NH heads · HS = C/NH head size · V vocabulary · N = B·T rows ·
           OC output channels · P parameters · R rows of attention weights · S places in a key/value cache · L layers ·
-          G groups of M hidden units · D tokens to draw
+          G groups of M hidden units · D tokens to draw · H = HS/2 · K windows with a key/value cache
 
 Arguments: outputs first, then inputs, then what the forward pass saved; options are keywords.
 Shapes:    `"B T 3*C"` floats · `"int32<V B T"` token ids below V · `?` may be None · `~` in either memory order ·
@@ -21,21 +21,21 @@ NORM_EPS = 1e-5  # of layer normalization
 
 
 @operation(
-    lambda d: d["B"] * d["T"] * d["C"],
+    lambda d: d["position_table"] * d["B"] * d["T"] * d["C"],
     gathered=("token_table",),
-    out="B T C!", tokens="int32<V B T", token_table="V C", position_table="T C",
+    out="B T C!", tokens="int32<V B T", token_table="V C", position_table="T C?",
 )  # fmt: skip
-def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:
+def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array | None) -> None:
     """out[b,t] = token_table[tokens[b,t]] + position_table[t]"""
 
 
 @operation(
-    lambda d: 2 * d["B"] * d["T"] * d["C"],
+    lambda d: (1 + d["dposition_table"]) * d["B"] * d["T"] * d["C"],
     twice=("dtoken_table", "dposition_table"),
     gathered=("dtoken_table",),
-    dtoken_table="V C!", dposition_table="T C!", dout="B T C", tokens="int32<V B T",
+    dtoken_table="V C!", dposition_table="T C?!", dout="B T C", tokens="int32<V B T",
 )  # fmt: skip
-def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
+def embedding_backward(dtoken_table: Array, dposition_table: Array | None, dout: Array, tokens: Array) -> None:
     """dtoken_table[v] += sum of dout[b,t] over all (b,t) with tokens[b,t] = v;  dposition_table[t] += sum_b dout[b,t]
 
     The order of the sums does not depend on the number of threads.
@@ -135,6 +135,28 @@ def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
 
 
 @operation(
+    lambda d: 12 * d["B"] * d["T"] * d["NH"] * d["H"],
+    twice=("qkv",),
+    cosines="T H", sines="T H", qkv="B T 6*NH*H!",
+)  # fmt: skip
+def rotary_forward(qkv: Array, cosines: Array, sines: Array) -> None:
+    """Rotary positions: rotate the queries and keys of position t by its angles (Su et al. 2021, eq. 34), in place.
+
+    qkv[b,t] holds q, k and v one after the other, each NH heads of 2 H channels. For each head of q and k, and i < H:
+        q[i], q[i+H] = q[i] cosines[t,i] - q[i+H] sines[t,i],  q[i+H] cosines[t,i] + q[i] sines[t,i]
+    """
+
+
+@operation(
+    lambda d: 12 * d["B"] * d["T"] * d["NH"] * d["H"],
+    twice=("dqkv",),
+    cosines="T H", sines="T H", dqkv="B T 6*NH*H!",
+)  # fmt: skip
+def rotary_backward(dqkv: Array, cosines: Array, sines: Array) -> None:
+    """The gradient of `rotary_forward`, in place: the rotation by the negative angles."""
+
+
+@operation(
     lambda d: 4 * d["B"] * pairs_seen(d["T"], d.get("window", 0)) * d["C"],  # two products
     divides=("NH", "C"),
     out="B T C!", lse="B NH T!", qkv="B T 3*C",
@@ -190,23 +212,25 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0, *, window: int
 
 @operation(
     decoding_flops,
-    drawn="int32<V D!", logits="V!", keys="2 L NH S HS!", values="2 L NH S HS!",
-    token_table="V C", position_table="S C",
+    drawn="int32<V D!", logits="V!", keys="K L NH S HS!", values="K L NH S HS!",
+    token_table="V C", position_table="S C?",
     ln_1_weight="L C", ln_1_bias="L C?", qkv_weight="L NH C 3*HS", qkv_bias="L NH 3*HS?",
     attn_proj_weight="L NH HS C", attn_proj_bias="L C?",
     ln_2_weight="L C", ln_2_bias="L C?", fc_weight="L G C M", fc_bias="L G M?",
     mlp_proj_weight="L G M C", mlp_proj_bias="L C?",
-    ln_f_weight="C", ln_f_bias="C?", head="V C",
+    ln_f_weight="C", ln_f_bias="C?", head="V C", cosines="D H?", sines="D H?",
 )  # fmt: skip
 def decode_tokens(
     drawn: Array, logits: Array, keys: Array, values: Array, token: int, index: int,
-    token_table: Array, position_table: Array,
+    token_table: Array, position_table: Array | None,
     ln_1_weight: Array, ln_1_bias: Array | None, qkv_weight: Array, qkv_bias: Array | None,
     attn_proj_weight: Array, attn_proj_bias: Array | None,
     ln_2_weight: Array, ln_2_bias: Array | None, fc_weight: Array, fc_bias: Array | None,
     mlp_proj_weight: Array, mlp_proj_bias: Array | None,
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
+    cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
+    windows: tuple[int, ...] = (),
 ) -> int:  # fmt: skip
     """Generation: read token number `index` of a text, draw the next one, read that, and so on, until D are drawn.
 
@@ -217,12 +241,18 @@ def decode_tokens(
     with norm "pre"; with norm "post", x = ln_1(x + ...) and x = ln_2(x + ...). Then logits = ln_f(x) head^T, and
     `sample_token` draws a token with random number `draw` of stream `key`, the next one with `draw` + 1, and so on.
 
-    The token's keys and values are stored for each layer and head, at its place in a window of S places; window k has
-    cache k mod 2 (see `kernels.windows`). The caches must already hold the tokens before `index`. On return `logits`
-    are those that the last token was drawn from.
+    The token's keys and values are stored for each layer and head. Where it stands is either added to the stream or
+    rotated into queries and keys:
+        position_table    K = 2: the place of a token in a window of S places; window k has cache k mod 2
+        cosines, sines    K = 1: row n has the angles of token index + n, for `rotary_forward`. The cache is a ring: a
+                          token takes the place of the one S before it, and sees itself and the S - 1 before it
+    With `windows`, layer l sees the last windows[l] of these tokens, 0 for all, and only the first windows[l] places of
+    its cache are used, as a ring. See `kernels.windows`. The caches must already hold the tokens before `index`. On
+    return `logits` are those that the last token was drawn from.
 
     Returns the number of tokens drawn, which is less than D if logits are not finite.
-    Raises ContractError if token is not in [0, V) or index < 0.
+    Raises ContractError if token is not in [0, V), index < 0, not exactly one kind of positions is given, or windows has
+    another length than L or 0.
     """
     raise NotImplementedError
 

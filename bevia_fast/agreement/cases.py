@@ -122,7 +122,8 @@ def _weights_cases() -> list[Case]:
 
 
 def _decoding_cases() -> list[Case]:
-    """Return cases before the context is full, while the next window fills up, and where it takes over."""
+    """Return cases before the context is full, while the next window fills up, and where it takes over; with rotary
+    positions before the ring is full, where it becomes so, and long after."""
     sizes = [(1, 1, 1, 1, 1, 1, 1, 1, 1, 0), (2, 2, 1, 2, 2, 3, 1, 2, 5, 0), (7, 5, 2, 2, 5, 3, 2, 5, 11, 3),
              (9, 65, 1, 3, 8, 17, 3, 33, 51, 100), (3, 17, 2, 1, 33, 64, 2, 128, 64, 31),
              (40, 31, 3, 4, 16, 16, 2, 128, 64, 7),
@@ -138,10 +139,14 @@ def _decoding_cases() -> list[Case]:
     ]
     found = []
     for i, (D, V, L, NH, S, HS, G, M, C, index) in enumerate(sizes):
-        dims = {"D": D, "V": V, "L": L, "NH": NH, "S": S, "HS": HS, "G": G, "M": M, "C": C}
+        dims = {"D": D, "V": V, "L": L, "NH": NH, "S": S, "HS": HS, "G": G, "M": M, "C": C, "H": max(1, HS // 2)}
         for given, options in (variants[i % 4], variants[(i + 1) % 4]):
             call = {"token": V // 2, "index": index, **usual, **options}
-            found.append(Case("decode_tokens", dims, given, call, spread=0.3))
+            found.append(Case("decode_tokens", dims | {"K": 2}, ("position_table", *given), call, spread=0.3))
+        if HS % 2 == 0:
+            given, options = variants[(i + 2) % 4]
+            call = {"token": V // 2, "index": index, **usual, **options}
+            found.append(Case("decode_tokens", dims | {"K": 1}, ("cosines", "sines", *given), call, spread=0.3))
     return found
 
 
@@ -171,7 +176,15 @@ def _cross_entropy_cases() -> list[Case]:
 def _embedding_cases(operation: str) -> list[Case]:
     sizes = [(1, 1, 1, 1), (1, 1, 11, 7), (3, 5, 1, 16), (2, 7, 13, 17), (4, 33, 65, 48), (2, 130, 5, 65),
              (1, 257, 97, 31), (13, 3, 300, 384), (3, 11, 1031, 257)]  # fmt: skip
-    return [Case(operation, {"B": B, "T": T, "V": V, "C": C}) for B, T, V, C in sizes]
+    positions = "position_table" if operation == "embedding_forward" else "dposition_table"
+    all_sizes = [{"B": B, "T": T, "V": V, "C": C} for B, T, V, C in sizes]
+    return [Case(operation, dims, given) for given in ((positions,), ()) for dims in all_sizes[:: 1 if given else 2]]
+
+
+def _rotary_cases(operation: str) -> list[Case]:
+    sizes = [(1, 1, 1, 1), (2, 1, 3, 5), (1, 7, 2, 8), (3, 5, 1, 15), (2, 33, 4, 16), (1, 65, 3, 17), (3, 64, 2, 32),
+             (2, 130, 1, 33)]  # fmt: skip
+    return [Case(operation, {"B": B, "T": T, "NH": NH, "H": H}) for B, T, NH, H in sizes]
 
 
 def _adamw_cases() -> list[Case]:
@@ -234,6 +247,8 @@ def cases(operation: str) -> list[Case]:
         return _each_with_some(operation, _ROWS, [{}, {"in_place": ("out", "inp")}, {"spread": 5.0}])
     if operation in ("relu_backward", "gelu_backward"):
         return _each_with_some(operation, _ROWS, [{}, {"in_place": ("dinp", "dout")}, {"spread": 5.0}])
+    if operation.startswith("rotary"):
+        return _rotary_cases(operation)
     if operation in ("attention_forward", "attention_backward"):
         return _attention_cases(operation)
     if operation == "attention_weights":

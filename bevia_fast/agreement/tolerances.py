@@ -103,6 +103,9 @@ BOUNDS: dict[tuple[str, str], Bound] = {
     # 1 - tanh^2 has an error of 2.5 eps if tanh is accurate to its last two bits, and x/2 * du/dx amplifies it until
     # tanh is exactly 1: up to 9 times in float32, up to 17 times in float64
     ("gelu_backward", "dinp"): Bound(48, term=_largest_of("dout")),
+    # two products and their sum, which may cancel
+    ("rotary_forward", "qkv"): Bound(4),
+    ("rotary_backward", "dqkv"): Bound(4),
     # A sum of HS products is an exponent, so its absolute error is the relative error of an attention weight. Then T
     # weights are summed. Scores of a few units make the first error a few times larger.
     ("attention_forward", "out"): Bound(8, lambda d: d["HS"] + d["T"]),

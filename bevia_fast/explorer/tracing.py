@@ -16,6 +16,7 @@ from ..kernels.memory import aligned_empty
 from ..kernels.numpy_ref.attention import softmax, split_heads
 from ..model.gpt import GPT
 from ..model.parameters import Affine
+from ..model.rotary import context_tables
 
 Array = NDArray[Any]
 
@@ -55,14 +56,17 @@ def trace(model: GPT, tokens: Array) -> Trace:
     kernels, weights, T, C, NH = model.backend, model.parameters, tokens.size, model.config.dim, model.config.heads
     pre, dtype = model.config.norm == "pre", model.config.dtype
 
-    # x = wte[tokens] + wpe
+    # x = wte[tokens] + wpe;  with rotary positions, there is no wpe
     x = embedding = aligned_empty((T, C), dtype)
-    kernels.embedding_forward(x[None], tokens[None], weights["wte.weight"], weights["wpe.weight"][:T])
+    kernels.embedding_forward(x[None], tokens[None], weights["wte.weight"], weights.positions(T))
+    angles = context_tables(model.config, T) if model.config.positions == "rotary" else None
 
     layers = []
     for w in weights.layers:
         # pre-norm: x = x + attn(ln_1(x));  post-norm: x = ln_1(x + attn(x))
         qkv = _linear(model, _norm(model, x, w.ln_1) if pre else x, w.qkv)
+        if angles is not None:
+            kernels.rotary_forward(qkv[None], *angles)
         maps, attended, lse = (aligned_empty(shape, dtype) for shape in ((1, NH, T, T), (1, T, C), (1, NH, T)))
         kernels.attention_weights(maps, qkv[None])
         kernels.attention_forward(attended, lse, qkv[None])

@@ -23,10 +23,12 @@ _USUAL_ADAMW = {
 _USUAL_MUON = {"learning_rate": 1e-6, "beta": 1 - 2**-20, "weight_decay": 0.1}
 # How the model calls the kernels: the optional arrays that it passes, and the options.
 GIVEN: dict[str, tuple[str, ...]] = {
+    "embedding_forward": ("position_table",), "embedding_backward": ("dposition_table",),
     "layernorm_forward": ("bias",), "layernorm_backward": ("dbias", "dresidual"), "linear_forward": ("bias",),
     "linear_backward": ("dbias",), "cross_entropy": ("dlogits",),
     "decode_tokens": (
-        "ln_1_bias", "qkv_bias", "attn_proj_bias", "ln_2_bias", "fc_bias", "mlp_proj_bias", "ln_f_bias",
+        "position_table", "ln_1_bias", "qkv_bias", "attn_proj_bias", "ln_2_bias", "fc_bias", "mlp_proj_bias",
+        "ln_f_bias",
     ),
 }  # fmt: skip
 DROPOUT = {"rate": 0.1, "key": 1}
@@ -110,7 +112,8 @@ def letters_of(ctx: int, batch: int, heads: int, dim: int, vocab: int) -> dict[s
     """Return the sizes behind the letters of the contract's shapes, in a model of these sizes."""
     return {
         "B": batch, "T": ctx, "N": batch * ctx, "C": dim, "NH": heads, "HS": dim // heads, "OC": 4 * dim, "V": vocab,
-        "P": 12 * dim * dim, "S": ctx, "R": ctx, "D": 8, "L": 4, "G": 4, "M": dim,
+        "P": 12 * dim * dim, "S": ctx, "R": ctx, "D": 8, "L": 4, "G": 4, "M": dim, "H": max(1, dim // heads // 2),
+        "K": 2,
     }  # fmt: skip
 
 

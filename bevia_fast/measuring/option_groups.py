@@ -13,6 +13,7 @@ from ..config import (
     BackendName,
     ModelConfig,
     OptimizerName,
+    PositionsName,
     PresetName,
     TrainConfig,
     check_range,
@@ -54,6 +55,10 @@ class SizeOptions:
     """Sequences per batch."""
     vocab: Annotated[int, _default("65")] = 0
     """Vocabulary size."""
+    positions: Annotated[
+        PositionsName | None, arg(metavar="{learned,rotary}", help_behavior_hint="(default: learned, or the run's)")
+    ] = None
+    """Learned vectors for positions, or rotations of queries and keys."""
     dropout: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0, or the run's)")] = None
     """Dropout probability."""
     accumulate: Annotated[int, _default("1")] = 0
@@ -89,7 +94,7 @@ class SizeOptions:
         model: dict[str, Any] = {name: value for name in ("ctx", "dim", "layers", "heads")
                                  if (value := getattr(self, name))}  # fmt: skip
         model |= {"vocab_size": self.vocab} if self.vocab else {}
-        model |= {name: value for name in ("dropout", "dtype") if (value := getattr(self, name)) is not None}
+        model |= {name: value for name in ("positions", "dropout", "dtype") if (value := getattr(self, name)) is not None}
         step = {name: value for name in ("batch", "accumulate", "optimizer") if (value := getattr(self, name))}
         return replace(
             base, model=replace(base.model, **model), **step, recompute=base.recompute or self.recompute

@@ -42,6 +42,7 @@ class StepSize:
     tie: bool = True
     bias: bool = True
     optimizer: Any = "adamw"
+    positions: Any = "learned"
 
     @classmethod
     def of(
@@ -50,6 +51,7 @@ class StepSize:
         return cls(
             model.ctx, model.dim, model.layers, model.heads, batch, model.vocab_size, model.dtype, model.dropout,
             accumulate, model.activation, model.norm, model.tie, model.bias, optimizer,
+            model.positions,
         )  # fmt: skip
 
     @property
@@ -57,13 +59,15 @@ class StepSize:
         return ModelConfig(
             ctx=self.ctx, dim=self.dim, layers=self.layers, heads=self.heads, vocab_size=self.vocab, dtype=self.dtype,
             dropout=self.dropout, activation=self.activation, norm=self.norm, tie=self.tie, bias=self.bias,
+            positions=self.positions,
         )  # fmt: skip
 
     @property
     def variant(self) -> str:
         """What differs from GPT-2 trained with AdamW, in words; empty if nothing does."""
         parts = {"norm post": self.norm != "pre", self.activation: self.activation != "gelu", "untied": not self.tie,
-                 "no bias": not self.bias, "Muon": self.optimizer == "muon"}  # fmt: skip
+                 "no bias": not self.bias, "rotary": self.positions != "learned",
+                 "Muon": self.optimizer == "muon"}  # fmt: skip
         return ", ".join(word for word, differs in parts.items() if differs)
 
     @property

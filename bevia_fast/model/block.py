@@ -4,7 +4,7 @@
     x = x + attn(ln_1(x))                    x = ln_1(x + attn(x))
     x = x + mlp(ln_2(x))                     x = ln_2(x + mlp(x))
 
-    attn(x) = dropout(attention(x @ w.qkv) @ w.attn_proj)
+    attn(x) = dropout(attention(x @ w.qkv) @ w.attn_proj)      with rotary positions, attention(rotated(x @ w.qkv))
     mlp(x) = dropout(activation(x @ w.fc) @ w.mlp_proj)
 
 The formulas are in `pre_norm` and `post_norm`, forward and backward facing each other. Only attention looks across the
@@ -26,6 +26,7 @@ from ..kernels.tape import Keys
 from .activations import Activations, LayerActivations, Rows
 from .dropout import LayerDropout
 from .parameters import Affine, LayerParameters, Parameters
+from .rotary import context_tables
 
 Array = NDArray[Any]
 
@@ -42,6 +43,7 @@ class Block(ABC):
         self.kept: LayerActivations = acts.blocks[layer]
         self.rows: list[Rows] = acts.rows(self.kept)
         self.dropout = LayerDropout(keys, layer, config.dropout)
+        self.angles = context_tables(config, acts.shape[1]) if config.positions == "rotary" else None
 
     def forward(self, look: Callable[[LayerActivations], None]) -> None:
         """Compute residual_out from residual_in. `look` is called with the block's activations after attention."""
@@ -84,8 +86,10 @@ class Block(ABC):
     # ------------------------------------------------------------------------------------------- forward, in both norms
 
     def attend(self) -> None:
-        """attended = attention(qkv)"""
+        """attended = attention(qkv);  with rotary positions, qkv = rotated(qkv) before"""
         kept, sequences = self.kept, self.acts.sequences
+        if self.angles is not None:
+            self.kernels.rotary_forward(sequences(kept.qkv), *self.angles)
         self.kernels.attention_forward(
             sequences(kept.attended), kept.lse, sequences(kept.qkv), **self.dropout.attention()
         )
@@ -123,9 +127,11 @@ class Block(ABC):
         self.kernels.linear_backward(x.dattended, *dw.attn_proj, dbranch, x.attended, self.weights.attn_proj.weight)
 
     def attend_backward(self) -> None:
-        """forward: attended = attention(qkv)"""
+        """forward: attended = attention(qkv);  with rotary positions, qkv = rotated(qkv) before"""
         acts, kept, sequences = self.acts, self.kept, self.acts.sequences
         self.kernels.attention_backward(
             sequences(acts.dqkv), sequences(acts.dattended),
             sequences(kept.qkv), sequences(kept.attended), kept.lse, **self.dropout.attention(),
         )  # fmt: skip
+        if self.angles is not None:
+            self.kernels.rotary_backward(sequences(acts.dqkv), *self.angles)

@@ -13,6 +13,7 @@ from ..kernels.rng import stream_key
 from ..kernels.windows import stride
 from .activations import Activations, LayerActivations
 from .gpt import GPT
+from .rotary import tables
 
 Array = NDArray[Any]
 
@@ -23,14 +24,16 @@ class Decoder:
     """Continues a text, with the keys and values of all earlier tokens in a cache.
 
     `keys` and `values` are (2, layers, NH, ctx, HS): those of the current window and of the next one, which fills up
-    meanwhile; see `kernels.windows`. So memory does not grow with the length of the text.
+    meanwhile. With rotary positions they are (1, layers, NH, ctx, HS), a ring of the last ctx tokens. See
+    `kernels.windows`. So memory does not grow with the length of the text.
     """
 
     def __init__(self, model: GPT) -> None:
         config = model.config
         self.model = model
         self.length = 0  # tokens of the text so far
-        shape = (2, config.layers, config.heads, config.ctx, config.head_size)
+        self.rotary = config.positions == "rotary"
+        shape = (1 if self.rotary else 2, config.layers, config.heads, config.ctx, config.head_size)
         self.keys, self.values = aligned_empty(shape, config.dtype), aligned_empty(shape, config.dtype)
         self.logits = aligned_empty(config.vocab_size, config.dtype)
         self.weights = _packed(model)
@@ -42,7 +45,7 @@ class Decoder:
         """
         config, T = self.model.config, tokens.size
         ahead = stride(config.ctx)  # where the next window begins
-        if ahead < T:
+        if ahead < T and not self.rotary:
             self._read_window(1, tokens[ahead:])
         x = self._read_window(0, tokens)[-1:]
         final, (mean, rstd) = np.empty_like(x), np.empty((2, 1), x.dtype)
@@ -73,10 +76,12 @@ class Decoder:
         if the logits of the next one are not finite.
         """
         model = self.model.config
+        cosines, sines = tables(model, self.length, drawn.size) if self.rotary else (None, None)
         count = self.model.backend.decode_tokens(
             drawn, self.logits, self.keys, self.values, token, self.length, **self.weights,
-            norm=model.norm, activation=model.activation, temperature=config.temperature, top_k=config.top_k,
-            top_p=config.top_p, key=stream_key(config.seed, "sampling"), draw=draw,
+            cosines=cosines, sines=sines, norm=model.norm, activation=model.activation,
+            temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
+            key=stream_key(config.seed, "sampling"), draw=draw,
         )  # fmt: skip
         self.length += drawn.size
         return count
@@ -104,7 +109,7 @@ def _packed(model: GPT) -> dict[str, Any]:
 
     return {
         "token_table": weights["wte.weight"],
-        "position_table": weights["wpe.weight"],
+        "position_table": weights.positions(config.ctx),
         "ln_1_weight": vectors("ln_1.weight"),
         "ln_1_bias": vectors("ln_1.bias"),
         "qkv_weight": layers("attn.c_attn.weight", (C, 3, NH, HS), (2, 0, 1, 3), (NH, C, 3 * HS)),

@@ -53,10 +53,8 @@ class Pass:
         """
         kernels, weights, acts, T = self.kernels, self.weights, self.acts, tokens.shape[1]
 
-        # x = dropout(wte[tokens] + wpe)
-        kernels.embedding_forward(
-            acts.sequences(acts.embedded), tokens, weights["wte.weight"], weights["wpe.weight"][:T]
-        )
+        # x = dropout(wte[tokens] + wpe);  with rotary positions, there is no wpe
+        kernels.embedding_forward(acts.sequences(acts.embedded), tokens, weights["wte.weight"], weights.positions(T))
         if self.dropout:
             key = self.dropout.key("embedding dropout")
             kernels.dropout_forward(acts.embedded, acts.embedded, self.config.dropout, key)
@@ -112,7 +110,7 @@ class Pass:
             key = self.dropout.key("embedding dropout")
             kernels.dropout_backward(acts.dstream, acts.dstream, self.config.dropout, key)
         kernels.embedding_backward(
-            gradients["wte.weight"], gradients["wpe.weight"][:T], acts.sequences(acts.dstream), tokens
+            gradients["wte.weight"], gradients.positions(T), acts.sequences(acts.dstream), tokens
         )
 
 

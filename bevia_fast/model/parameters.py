@@ -46,7 +46,9 @@ class ParameterSpec:
 def parameter_specs(config: ModelConfig) -> list[ParameterSpec]:
     """Return all tensors of a model in the order of the flat buffer: matrices, then vectors."""
     C, V, T = config.dim, config.vocab_size, config.ctx
-    matrices = [ParameterSpec("wte.weight", (V, C), "normal"), ParameterSpec("wpe.weight", (T, C), "normal")]
+    matrices = [ParameterSpec("wte.weight", (V, C), "normal")]
+    if config.positions == "learned":
+        matrices.append(ParameterSpec("wpe.weight", (T, C), "normal"))
     vectors = []
 
     def linear(name: str, inputs: int, outputs: int, init: str = "normal") -> None:
@@ -195,6 +197,10 @@ class Parameters(Mapping[str, NDArray[Any]]):
     def head(self) -> NDArray[Any]:
         """The output projection (V, C): a matrix of its own, or with --tie the token embedding."""
         return self["wte.weight" if self.config.tie else "lm_head.weight"]
+
+    def positions(self, T: int) -> NDArray[Any] | None:
+        """The learned vectors (T, C) of the first T positions, or None with rotary positions."""
+        return self["wpe.weight"][:T] if "wpe.weight" in self else None
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return the tensor called `name`, or `default` if the model has none, such as a bias with --no-bias."""

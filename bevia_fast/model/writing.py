@@ -1,14 +1,16 @@
 """Generate text with a model, one character at a time.
 
 When the context is full, the model continues with the last half of it. So the text can be of any length, and every
-character except the first few depends on at least ctx/2 characters before it; see `kernels.windows`.
+character except the first few depends on at least ctx/2 characters before it. With rotary positions, each token sees
+the ctx - 1 before it, however long the text is. See `kernels.windows`.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from ..config import GenerateConfig
 from ..data.tokenizer import Tokenizer
 from ..errors import StoppedRun
+from ..kernels.contract import Backend
 from ..kernels.rng import stream_key, uniform
 from .decoder import Decoder
 from .gpt import GPT
@@ -74,13 +77,40 @@ def _cached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
 
 def _uncached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:
     """Yield the same tokens, but compute the whole window for each of them: the reference for `_cached`."""
-    window, ctx = tokens.tolist(), model.config.ctx
+    window, ctx, sliding = tokens.tolist(), model.config.ctx, model.config.positions == "rotary"
     for number in range(config.length):
-        if len(window) > ctx:
+        if len(window) > ctx and sliding:
+            model = sliding_model(model, len(window), ctx)
+        elif len(window) > ctx:
             window = window[-max(1, ctx // 2) :]
         token = choose(model, model.logits(np.array([window], np.int32))[0, -1], config, number)
         yield token
         window.append(token)
+
+
+class Sliding:
+    """A backend whose attention sees the last `reach` positions only, one query after the other: slow and plain."""
+
+    def __init__(self, backend: Backend, reach: int) -> None:
+        self.backend, self.reach, self.name = backend, reach, backend.name
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backend, name)
+
+    def attention_forward(self, out: Array, lse: Array, qkv: Array, **options: Any) -> None:
+        """As in the contract, for one sequence, but with scores of -inf for keys that are `reach` or more before."""
+        for t in range(qkv.shape[1]):
+            seen = slice(max(0, t + 1 - self.reach), t + 1)
+            rows, part = np.empty_like(out[:, seen]), np.empty_like(lse[:, :, seen])
+            self.backend.attention_forward(rows, part, np.ascontiguousarray(qkv[:, seen]), **options)
+            out[:, t], lse[:, :, t] = rows[:, -1], part[:, :, -1]
+
+
+def sliding_model(model: GPT, length: int, reach: int) -> GPT:
+    """Return a model with rotary positions for a text of `length` tokens, of which each sees the last `reach`. It has
+    the same weights, none of which belongs to a position."""
+    backend = model.backend if isinstance(model.backend, Sliding) else Sliding(model.backend, reach)
+    return GPT(replace(model.config, ctx=length), cast(Backend, backend), model.parameters)
 
 
 def choose(model: GPT, logits: Array, config: GenerateConfig, number: int) -> int:

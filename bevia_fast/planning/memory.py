@@ -30,7 +30,8 @@ NUMPY_ATTENTION: dict[tuple[str, bool], tuple[float, int, float]] = {
 NUMPY_ARRAYS: dict[str, float] = {
     "layernorm_forward": 4.1, "layernorm_backward": 4.1, "gelu_forward": 4, "gelu_backward": 9, "relu_forward": 1,
     "relu_backward": 1, "dropout_forward": 2.1, "dropout_backward": 2.1, "embedding_forward": 2,
-    "embedding_backward": 1, "cross_entropy": 4, "adamw": 5, "squared_norm": 2,
+    "embedding_backward": 1, "rotary_forward": 2, "rotary_backward": 2,
+    "cross_entropy": 4, "adamw": 5, "squared_norm": 2,
 }  # fmt: skip
 # The same where NumPy does not reuse temporary arrays; for adamw also because the gaps in the heap then fit less well.
 NUMPY_ATTENTION_ANEW = {
@@ -120,6 +121,8 @@ def numpy_bytes(call: Call) -> int:
         largest = max(matrix.rows * matrix.columns for matrix in given["matrices"])
         side = max(min(matrix.rows, matrix.columns) for matrix in given["matrices"])
         return int(((5.7 if reuses_temporaries() else 6.7) * largest + 3.3 * side**2) * size)
+    if operation.startswith("rotary"):
+        return int(others[operation] * rows * 2 * dims["NH"] * dims["H"] * size)
     numbers = dims["P"] if "P" in dims else rows * dims.get("C", dims.get("V", 0))
     return int(others[operation] * numbers * size)
 

@@ -1,8 +1,8 @@
 """The fast backend: each kernel compiled by Numba for the CPU at hand, parallel over its cores.
 
-Reading order: `linear`, `linear_backward`, `activation`, `layernorm`, `attention`, `attention_backward`, `embedding`,
-`cross_entropy`, `dropout`, `adamw`, `muon`, `decode`, `sampling`. Each reads beside the file of its name in
-`numpy_ref`, where the forward and backward passes share a file.
+Reading order: `linear`, `linear_backward`, `activation`, `layernorm`, `rotary`, `attention`, `attention_backward`,
+`embedding`, `cross_entropy`, `dropout`, `adamw`, `muon`, `decode`, `sampling`. Each reads beside the file of its name
+in `numpy_ref`, where the forward and backward passes share a file.
 """
 
 from ._runtime.launches import conditions, launches
@@ -18,6 +18,7 @@ from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_forward
 from .linear_backward import linear_backward
 from .muon import muon
+from .rotary import rotary_backward, rotary_forward
 from .sampling import sample_token
 
 name = "numba"
@@ -45,6 +46,8 @@ __all__ = [
     "name",
     "relu_backward",
     "relu_forward",
+    "rotary_backward",
+    "rotary_forward",
     "sample_token",
     "squared_norm",
 ]

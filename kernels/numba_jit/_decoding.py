@@ -34,11 +34,23 @@ class Layers(NamedTuple):
     mlp_proj_bias: Any  # (L,C)
 
 
+class Positions(NamedTuple):
+    """How a model knows where a token stands, and the places of its caches."""
+
+    table: Any  # (S,C), or with rotary positions a placeholder
+    cosines: Any  # (D,H), of the tokens of the call, or a placeholder
+    sines: Any  # (D,H)
+    rotary: int  # 1 if queries and keys are rotated and the cache is a ring
+    S: int
+    stride: int  # tokens between the beginnings of two windows
+    rings: Any  # (L,) int64: the places of each layer's ring, S or fewer
+
+
 class Model(NamedTuple):
     """A transformer."""
 
     token_table: Any  # (V,C)
-    position_table: Any  # (S,C)
+    positions: Positions
     layers: Layers
     ln_f_weight: Any  # (C,)
     ln_f_bias: Any  # (C,)
@@ -72,11 +84,10 @@ class Call(NamedTuple):
 
     drawn: Any  # (D,) int32
     logits: Any  # (V,)
-    keys: Any  # (2,L,NH,S,HS)
-    values: Any  # (2,L,NH,S,HS)
+    keys: Any  # (K,L,NH,S,HS)
+    values: Any  # (K,L,NH,S,HS)
     token: int
     first_index: int  # of the token in the text
-    stride: int  # tokens between the beginnings of two windows
     model: Model
     sampling: Sampling
     memory: Memory
@@ -132,7 +143,8 @@ def branch_of(branches, part, rows):
 
 
 class Places(NamedTuple):
-    """Where a token stands: at `place` of `window`, and, if there are two rows, `stride` earlier in the next window."""
+    """Where a token stands: at `place` of `window`, and, if there are two rows, `stride` earlier in the next window. With
+    rotary positions, `place` is its index in the text."""
 
     rows: int
     window: int
@@ -141,8 +153,11 @@ class Places(NamedTuple):
 
 
 @device
-def places_of(index, S, stride):
-    """The places of token number `index` in windows of S tokens; see `kernels.windows`."""
+def places_of(index, positions):
+    """The places of token number `index`; see `kernels.windows`."""
+    S, stride = positions.S, positions.stride
+    if positions.rotary:
+        return Places(1, 0, index, stride)
     window = max(0, (index - S) // stride + 1)
     place = index - window * stride
     return Places(2 if place >= stride else 1, window, place, stride)
@@ -150,6 +165,7 @@ def places_of(index, S, stride):
 
 @device
 def cache_of(caches, window, head, S):
-    """The keys or the values of a head in a window, (S,HS). `head` counts the heads of all layers."""
+    """The keys or the values of a head in a window, (S,HS). `head` counts the heads of all layers; a ring is window 0
+    of one."""
     heads = caches.rows // (2 * S)
     return block(caches, window % 2 * heads + head, S)

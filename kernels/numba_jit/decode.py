@@ -21,13 +21,14 @@ from numba.core import types
 
 from .. import contract
 from ..contract import NORM_EPS, Activation, Array, Norm, implements
-from ..windows import stride
+from ..windows import rings, stride
 from ._decoding import (
     PLACES,
     Call,
     Layers,
     Memory,
     Model,
+    Positions,
     Sampling,
     branch_of,
     cache_of,
@@ -54,6 +55,7 @@ from ._simd.elementwise import add, copy, gelu, relu, scale
 from ._simd.norm_rows import normalize_row
 from ._simd.records import plain, record, record_address, run, type_of
 from ._simd.reductions import maximum
+from ._simd.rotation import rotate
 from ._simd.rows import dots, rows_product, rows_product_address
 from ._simd.softmax import exp_into
 from ._simd.views import block
@@ -72,21 +74,24 @@ _alone = 0  # calls that one thread still makes alone
 @implements(contract.decode_tokens)
 def decode_tokens(
     drawn: Array, logits: Array, keys: Array, values: Array, token: int, index: int,
-    token_table: Array, position_table: Array,
+    token_table: Array, position_table: Array | None,
     ln_1_weight: Array, ln_1_bias: Array | None, qkv_weight: Array, qkv_bias: Array | None,
     attn_proj_weight: Array, attn_proj_bias: Array | None,
     ln_2_weight: Array, ln_2_bias: Array | None, fc_weight: Array, fc_bias: Array | None,
     mlp_proj_weight: Array, mlp_proj_bias: Array | None,
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
+    cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
+    windows: tuple[int, ...] = (),
 ) -> int:  # fmt: skip
-    # keys and values (2,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
+    # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
     global _alone
-    contract.check_decoding(len(token_table), token, index)
+    contract.check_decoding(keys, (position_table, cosines, sines), len(token_table), token, index)
+    contract.check_windows(keys.shape[1], windows)
     (V, C), (L, NH, S, HS), (G, M), dtype = head.shape, keys.shape[1:], mlp_proj_weight.shape[1:3], logits.dtype
 
-    def given(bias: Array | None, *shape: int) -> Array:
-        return _zeros(shape, dtype) if bias is None else bias
+    def given(array: Array | None, *shape: int) -> Array:
+        return _zeros(shape, dtype) if array is None else array
 
     layers = Layers(
         ln_1_weight, given(ln_1_bias, L, C), qkv_weight, given(qkv_bias, L, NH, 3 * HS),
@@ -94,8 +99,12 @@ def decode_tokens(
         ln_2_weight, given(ln_2_bias, L, C), fc_weight, given(fc_bias, L, G, M),
         mlp_proj_weight, given(mlp_proj_bias, L, C),
     )  # fmt: skip
+    positions = Positions(
+        given(position_table, 1, C), given(cosines, 1, 1), given(sines, 1, 1), int(cosines is not None), S, stride(S),
+        _rings(windows, L, S),
+    )  # fmt: skip
     model = Model(
-        token_table, position_table, layers, ln_f_weight, given(ln_f_bias, C), head,
+        token_table, positions, layers, ln_f_weight, given(ln_f_bias, C), head,
         int(norm == "post"), ACTIVATIONS[activation],
     )  # fmt: skip
     sampling = Sampling(float(temperature), int(top_k), float(top_p), np.uint64(key), int(draw))
@@ -112,7 +121,7 @@ def decode_tokens(
         scratch("work", threads * size, dtype)[: threads * size].reshape(threads, size),
     )  # fmt: skip
     call = Call(
-        drawn, logits, keys, values, int(token), int(index), stride(S), model, sampling, memory,
+        drawn, logits, keys, values, int(token), int(index), model, sampling, memory,
         rows_product_address(dtype), threads,
     )  # fmt: skip
     _launch(_member_address(call), plain(call), threads)
@@ -124,8 +133,13 @@ def decode_tokens(
 
 @functools.lru_cache(32)
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """Stands for a bias that is not given."""
+    """Stands for an array that is not given."""
     return np.zeros(shape, dtype)
+
+
+@functools.lru_cache(32)
+def _rings(windows: tuple[int, ...], layers: int, size: int) -> Array:
+    return np.array(rings(windows, layers, size), np.int64)
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -157,11 +171,11 @@ def _member(call):
     rank = join(team, call.threads)
     if rank < 0:
         return
-    size, token, (V, C), S = members(team), call.token, (model.head.rows, model.head.columns), model.position_table.rows
+    size, token, (V, C), S = members(team), call.token, (model.head.rows, model.head.columns), model.positions.S
     work = record(work_of(call.memory.work[rank], C, call.keys.columns, S, model.layers.fc_bias.columns))
     for number in range(call.drawn.size):
-        places = places_of(call.first_index + number, S, call.stride)
-        _read(token, places, call, work, rank, size)
+        places = places_of(call.first_index + number, model.positions)
+        _read(number, token, places, call, work, rank, size)
 
         # logits = head ln_f(x)
         normed = _norm(work.normed[:1], work.x[:1], (model.ln_f_weight, model.ln_f_bias))
@@ -195,8 +209,8 @@ def _draw(number, call, size):
 
 
 @device
-def _read(token, places, call, work, rank, size):
-    """Take a token through all layers: x (rows,C) is its stream, a row for each of its places."""
+def _read(number, token, places, call, work, rank, size):
+    """Take token `number` of the call through all layers: x (rows,C) is its stream, a row for each of its places."""
     model, layers, team, branches = call.model, call.model.layers, call.memory.team, call.memory.branches
     L, post = layers.ln_1_weight.rows, model.post
     NH, G = layers.qkv_bias.rows // L, layers.fc_bias.rows // L
@@ -204,7 +218,9 @@ def _read(token, places, call, work, rank, size):
     # x = token_table[token] + position_table[place]
     x = work.x[: places.rows]
     for r in range(x.rows):
-        add(x[r], model.token_table[token], model.position_table[places.place - r * places.stride])
+        copy(x[r], model.token_table[token])
+        if not model.positions.rotary:
+            add(x[r], x[r], model.positions.table[places.place - r * places.stride])
     for layer in range(L):
         ln_1 = layers.ln_1_weight[layer], layers.ln_1_bias[layer]
         ln_2 = layers.ln_2_weight[layer], layers.ln_2_bias[layer]
@@ -215,7 +231,7 @@ def _read(token, places, call, work, rank, size):
         # x = x + attn_proj_bias + the branches of all heads
         first, last = share_of(NH, rank, size)
         for h in range(first, last):
-            _head(branch_of(branches, h, x.rows), normed, layer * NH + h, places, call, work)
+            _head(branch_of(branches, h, x.rows), normed, layer * NH + h, number, places, call, work)
         barrier(team, size, False)
         _add_branches(x, branches[: NH * PLACES], layers.attn_proj_bias[layer])
         if post:
@@ -233,25 +249,30 @@ def _read(token, places, call, work, rank, size):
 
 
 @device
-def _head(branch, normed, head, places, call, work):
+def _head(branch, normed, head, number, places, call, work):
     """What a head adds to the stream; `head` counts the heads of all layers."""
-    multiply, layers, real = call.multiply, call.model.layers, normed.dtype.type
+    multiply, layers, positions, real = call.multiply, call.model.layers, call.model.positions, normed.dtype.type
     qkv, attended = work.qkv[: normed.rows], work.attended[: branch.rows]
-    C, HS, S = normed.columns, attended.columns, work.scores.columns
+    C, HS, S = normed.columns, attended.columns, positions.S
+    size = positions.rings[head // (layers.qkv_bias.rows // layers.ln_1_weight.rows)]
 
     # qkv = normed qkv_weight + qkv_bias
     rows_product(multiply, qkv, normed, block(layers.qkv_weight, head, C))
     for r in range(qkv.rows):
         add(qkv[r], qkv[r], layers.qkv_bias[head])
         q, k, v = qkv[r][:HS], qkv[r][HS : 2 * HS], qkv[r][2 * HS :]
+        if positions.rotary:
+            for part in (q, k):
+                rotate(part[: HS // 2], part[HS // 2 :], positions.cosines[number], positions.sines[number])
         window, place = places.window + r, places.place - r * places.stride
         k_cache, v_cache = cache_of(call.keys, window, head, S), cache_of(call.values, window, head, S)
-        copy(k_cache[place], k)
-        copy(v_cache[place], v)
+        newest, seen = place % size, min(place + 1, size)  # in the layer's ring
+        copy(k_cache[newest], k)
+        copy(v_cache[newest], v)
         if r < attended.rows:
-            k_seen, v_seen = k_cache[: place + 1], v_cache[: place + 1]
+            k_seen, v_seen = k_cache[:seen], v_cache[:seen]
             # scores = q k^T
-            scores = weights = work.scores[:, : place + 1]
+            scores = weights = work.scores[:, :seen]
             dots(scores[0], k_seen, q)
             # weights = exp((scores - largest) / sqrt(HS)), in their place
             total = exp_into(weights[0], scores[0], real(1.0 / math.sqrt(HS)), maximum(scores[0]))

@@ -1,4 +1,4 @@
-"""The embedding: a vector for each token, plus a vector for each position.
+"""The embedding: a vector for each token, plus a vector for each position, unless positions are rotary.
 
 In the forward pass the threads share the rows. In the backward pass they share the channels, so that one thread adds
 all gradients of a token's vector, in one order. It goes position by position, over all sequences, so that the vector of
@@ -15,36 +15,41 @@ from ._runtime.jit import device, kernel
 from ._runtime.target import TARGET
 from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows
-from ._simd.elementwise import add, add_and_prefetch
+from ._simd.elementwise import add, add_and_prefetch, copy
 from ._simd.packing import prefetch
 from ._simd.views import whole
+from .linear import absent
 
 CACHED = 1 << 20  # bytes of the largest token table that stays in the cache; rows of a larger one are prefetched
 AHEAD = 4  # rows from a prefetch to the use of its row
 
 
 @implements(contract.embedding_forward)
-def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array) -> None:
+def embedding_forward(out: Array, tokens: Array, token_table: Array, position_table: Array | None) -> None:
     # (B,T), (V,C), (T,C) -> (B,T,C)
-    _forward(out, tokens.reshape(-1), token_table, position_table)
+    positions = absent(out.dtype, 2) if position_table is None else position_table
+    _forward(out, tokens.reshape(-1), token_table, positions)
 
 
 @implements(contract.embedding_backward)
-def embedding_backward(dtoken_table: Array, dposition_table: Array, dout: Array, tokens: Array) -> None:
+def embedding_backward(dtoken_table: Array, dposition_table: Array | None, dout: Array, tokens: Array) -> None:
     # (B,T,C), (B,T) -> dtoken_table (V,C), dposition_table (T,C)
     C, lanes = dout.shape[2], TARGET.lanes(dout.itemsize)
     blocks = min(thread_count(), -(-C // lanes))
-    _backward(dtoken_table, dposition_table, dout, tokens.reshape(-1), blocks, lanes)
+    dpositions = absent(dout.dtype, 2) if dposition_table is None else dposition_table
+    _backward(dtoken_table, dpositions, dout, tokens.reshape(-1), blocks, lanes)
 
 
 @kernel()
 def _forward(out, tokens, token_table, position_table):
     N, T = tokens.size, out.shape[1]
-    far = token_table.nbytes > CACHED
+    far, positions = token_table.nbytes > CACHED, position_table.size > 0
     for n in numba.prange(N):
         # out[b,t] = token_table[tokens[b,t]] + position_table[t]
         token, t = tokens[n], n % T
-        if far:
+        if not positions:
+            copy(whole(out)[n], whole(token_table)[token])
+        elif far:
             soon = tokens[min(n + AHEAD, N - 1)]
             add_and_prefetch(
                 whole(out)[n], whole(token_table)[token], whole(position_table)[t], whole(token_table)[soon]
@@ -60,14 +65,14 @@ def _backward(dtoken_table, dposition_table, dout, tokens, blocks, lanes):
         first, last = block_rows(block, blocks, C, lanes)
         _backward_channels(
             whole(dtoken_table)[:, first:last], whole(dposition_table)[:, first:last], whole(dout)[:, first:last],
-            whole(tokens), far,
+            whole(tokens), dout.shape[1], far,
         )  # fmt: skip
 
 
 @device
-def _backward_channels(dtoken_table, dposition_table, dout, tokens, far):
+def _backward_channels(dtoken_table, dposition_table, dout, tokens, T, far):
     """The gradients of both tables, for some channels."""
-    N, T = dout.rows, dposition_table.rows
+    N = dout.rows
     B = N // T
     for i in range(N):
         t, b = i // B, i % B
@@ -85,4 +90,5 @@ def _backward_channels(dtoken_table, dposition_table, dout, tokens, far):
             add(dtoken, dtoken, dout[n])
 
         # dposition_table[t] += dout[b,t]
-        add(dposition_table[t], dposition_table[t], dout[n])
+        if dposition_table.rows > 0:
+            add(dposition_table[t], dposition_table[t], dout[n])

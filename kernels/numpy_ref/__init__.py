@@ -1,7 +1,7 @@
 """The reference backend: each kernel in plain NumPy, one line of code per line of the formula.
 
-Reading order: `linear`, `activation`, `layernorm`, `attention`, `embedding`, `cross_entropy`, `dropout`, `adamw`,
-`muon`, `decode`, `sampling`.
+Reading order: `linear`, `activation`, `layernorm`, `rotary`, `attention`, `embedding`, `cross_entropy`, `dropout`,
+`adamw`, `muon`, `decode`, `sampling`.
 """
 
 from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
@@ -14,6 +14,7 @@ from .embedding import embedding_backward, embedding_forward
 from .layernorm import layernorm_backward, layernorm_forward
 from .linear import linear_backward, linear_forward
 from .muon import muon
+from .rotary import rotary_backward, rotary_forward
 from .sampling import sample_token
 
 name = "numpy"
@@ -39,6 +40,8 @@ __all__ = [
     "name",
     "relu_backward",
     "relu_forward",
+    "rotary_backward",
+    "rotary_forward",
     "sample_token",
     "squared_norm",
 ]

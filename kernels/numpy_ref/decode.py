@@ -10,42 +10,50 @@ import numpy as np
 from .. import contract
 from ..contract import Activation, Array, Norm, implements
 from ..rng import uniform
-from ..windows import places_of
+from ..windows import places_of, ring_place, rings
 from .attention import softmax
 from .layernorm import layernorm_forward
 from .linear import ACTIVATIONS
+from .rotary import rotate
 from .sampling import sample_token
 
 
 @implements(contract.decode_tokens)
 def decode_tokens(
     drawn: Array, logits: Array, keys: Array, values: Array, token: int, index: int,
-    token_table: Array, position_table: Array,
+    token_table: Array, position_table: Array | None,
     ln_1_weight: Array, ln_1_bias: Array | None, qkv_weight: Array, qkv_bias: Array | None,
     attn_proj_weight: Array, attn_proj_bias: Array | None,
     ln_2_weight: Array, ln_2_bias: Array | None, fc_weight: Array, fc_bias: Array | None,
     mlp_proj_weight: Array, mlp_proj_bias: Array | None,
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
+    cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
+    windows: tuple[int, ...] = (),
 ) -> int:  # fmt: skip
-    # keys and values (2,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
-    contract.check_decoding(len(token_table), token, index)
+    # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
+    contract.check_decoding(keys, (position_table, cosines, sines), len(token_table), token, index)
     L, NH, S, HS = keys.shape[1:]
+    contract.check_windows(L, windows)
     for number in range(drawn.size):
         # The next token is drawn from the place that comes last; a place in the next window is filled for later tokens.
-        for window, place in reversed(places_of(index + number, S)):
-            k_cache, v_cache = keys[window % 2], values[window % 2]  # (L,NH,S,HS)
-            x = token_table[token] + position_table[place]  # (C,)
-            for layer in range(L):
+        for window, place in [(0, index + number)] if cosines is not None else reversed(places_of(index + number, S)):
+            k_cache, v_cache = keys[window % len(keys)], values[window % len(keys)]  # (L,NH,S,HS)
+            x = token_table[token]  # (C,)
+            if position_table is not None:
+                x = x + position_table[place]
+            for layer, size in enumerate(rings(windows, L, S)):
                 normed = x if norm == "post" else _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
 
                 # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), summed over the heads
                 qkv = normed @ qkv_weight[layer] + _of(qkv_bias, layer, 0)
+                if cosines is not None and sines is not None:
+                    rotate(qkv.reshape(NH, 3, 2, -1)[:, :2], cosines[number], sines[number])  # q and k, not v
                 q, k, v = qkv.reshape(NH, 3, HS).swapaxes(0, 1)
-                k_cache[layer, :, place], v_cache[layer, :, place] = k, v
-                seen = slice(place + 1)
-                scores = q[:, None] @ k_cache[layer, :, seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,place+1)
-                attended = softmax(scores)[0] @ v_cache[layer, :, seen]
+                newest, seen = ring_place(place, size)
+                k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
+                scores = q[:, None] @ k_cache[layer, :, :seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
+                attended = softmax(scores)[0] @ v_cache[layer, :, :seen]
                 branch = (attended @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
                 x = x + branch
                 if norm == "post":

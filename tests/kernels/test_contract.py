@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
+from dataclasses import replace
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -19,8 +21,8 @@ from bevia_fast.kernels.contract import OPERATIONS, ArraySpec, Backend, Contract
 CALLS = {
     case.operation: case
     for case in [
-        Case("embedding_forward", {"B": 2, "T": 3, "V": 5, "C": 4}),
-        Case("embedding_backward", {"B": 2, "T": 3, "V": 5, "C": 4}),
+        Case("embedding_forward", {"B": 2, "T": 3, "V": 5, "C": 4}, ("position_table",)),
+        Case("embedding_backward", {"B": 2, "T": 3, "V": 5, "C": 4}, ("dposition_table",)),
         Case("layernorm_forward", {"N": 6, "C": 4}, ("bias",)),
         Case("layernorm_backward", {"N": 6, "C": 4}, ("dbias", "dresidual")),
         Case(
@@ -34,12 +36,16 @@ CALLS = {
         Case("relu_backward", {"N": 6, "C": 4}),
         Case("gelu_forward", {"N": 6, "C": 4}),
         Case("gelu_backward", {"N": 6, "C": 4}),
+        Case("rotary_forward", {"B": 2, "T": 5, "NH": 2, "H": 3}),
+        Case("rotary_backward", {"B": 2, "T": 5, "NH": 2, "H": 3}),
         Case("attention_forward", {"B": 2, "T": 5, "NH": 2, "HS": 3, "C": 6}, options={"dropout_rate": 0.5}),
         Case("attention_backward", {"B": 2, "T": 5, "NH": 2, "HS": 3, "C": 6}, options={"dropout_rate": 0.5}),
         Case("attention_weights", {"B": 2, "NH": 2, "C": 6, "T": 5, "R": 2}, options={"first": 1}),
         Case(
-            "decode_tokens", {"D": 2, "V": 5, "L": 2, "NH": 2, "HS": 3, "S": 4, "C": 6, "G": 2, "M": 7},
-            ("ln_1_bias", "qkv_bias", "attn_proj_bias", "ln_2_bias", "fc_bias", "mlp_proj_bias", "ln_f_bias"),
+            "decode_tokens", {"D": 2, "V": 5, "L": 2, "NH": 2, "HS": 6, "S": 4, "C": 6, "G": 2, "M": 7, "K": 2,
+                              "H": 3},
+            ("position_table", "ln_1_bias", "qkv_bias", "attn_proj_bias", "ln_2_bias", "fc_bias", "mlp_proj_bias",
+             "ln_f_bias"),
             {"token": 1, "index": 2, "norm": "pre", "activation": "gelu", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
              "key": 1, "draw": 0},
         ),
@@ -62,6 +68,12 @@ CALLS = {
     ]
 }  # fmt: skip
 
+# The arrays of rotary positions are given instead of position_table, and the caches are one ring.
+RING = replace(
+    CALLS["decode_tokens"], dims={**CALLS["decode_tokens"].dims, "K": 1},
+    given=("cosines", "sines", *CALLS["decode_tokens"].given[1:]),
+)  # fmt: skip
+
 ARRAYS = [(name, spec) for name, entry in OPERATIONS.items() for spec in entry.arrays]
 NAMES = [f"{name}-{spec.name}" for name, spec in ARRAYS]
 each_array = pytest.mark.parametrize(("operation", "spec"), ARRAYS, ids=NAMES)
@@ -77,8 +89,9 @@ def refusal(backend: Backend, operation: str, arguments: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def call(operation: str, dtype: str = "float32") -> dict[str, Any]:
-    return make_arguments(CALLS[operation], dtype)
+def call(operation: str, dtype: str = "float32", array: str = "") -> dict[str, Any]:
+    """The arguments of a call in which `array` is given."""
+    return make_arguments(RING if array in ("cosines", "sines") and "decode" in operation else CALLS[operation], dtype)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -88,7 +101,7 @@ def test_the_calls_of_this_file_are_accepted(backend: Backend, operation: str, d
 
 @each_array
 def test_wrong_number_of_dimensions(backend: Backend, operation: str, spec: ArraySpec) -> None:
-    arguments = call(operation)
+    arguments = call(operation, array=spec.name)
     arguments[spec.name] = arguments[spec.name][None]
     message = refusal(backend, operation, arguments)
     shape = arguments[spec.name].shape
@@ -98,13 +111,14 @@ def test_wrong_number_of_dimensions(backend: Backend, operation: str, spec: Arra
 @each_array
 def test_wrong_size(backend: Backend, operation: str, spec: ArraySpec) -> None:
     """One row more. The first array to have a letter decides what it stands for, so another may be the one blamed."""
-    arguments = call(operation)
+    arguments = call(operation, array=spec.name)
     array = arguments[spec.name]
     arguments[spec.name] = np.concatenate([array, array[:1]])
     if operation in ("squared_norm", "sample_token") or (operation, spec.name) in {
-        ("embedding_forward", "token_table"), ("decode_tokens", "drawn"),
+        ("embedding_forward", "token_table"), ("decode_tokens", "drawn"), ("rotary_forward", "qkv"),
+        ("rotary_backward", "dqkv"),
     }:  # fmt: skip
-        return  # its size is its own
+        return  # its size is its own, or its first axis is
     if (operation, spec.name) == ("embedding_backward", "dtoken_table"):
         return
     message = refusal(backend, operation, arguments)
@@ -114,7 +128,7 @@ def test_wrong_size(backend: Backend, operation: str, spec: ArraySpec) -> None:
 
 @each_array
 def test_empty_array(backend: Backend, operation: str, spec: ArraySpec) -> None:
-    arguments = call(operation)
+    arguments = call(operation, array=spec.name)
     arguments[spec.name] = arguments[spec.name][:0]
     assert "has shape (0," in refusal(backend, operation, arguments)
 
@@ -123,7 +137,7 @@ def test_empty_array(backend: Backend, operation: str, spec: ArraySpec) -> None:
 def test_wrong_dtype(backend: Backend, operation: str, spec: ArraySpec) -> None:
     wanted = "int32" if spec.below else "float32 or float64"
     for dtype in (np.float16, np.int64, np.complex64, np.dtype(np.float32).newbyteorder(), np.bool_):
-        arguments = call(operation)
+        arguments = call(operation, array=spec.name)
         with np.errstate(all="ignore"):
             arguments[spec.name] = arguments[spec.name].real.astype(dtype)
         message = refusal(backend, operation, arguments)
@@ -135,7 +149,7 @@ def test_mixed_dtypes(backend: Backend, operation: str, spec: ArraySpec) -> None
     floats = [s.name for s in OPERATIONS[operation].arrays if not s.below]
     if spec.below or len(floats) == 1:
         return
-    arguments = call(operation, "float32")
+    arguments = call(operation, array=spec.name)
     arguments[spec.name] = arguments[spec.name].astype(np.float64)
     blamed = spec.name if spec.name != floats[0] else floats[1]
     assert refusal(backend, operation, arguments).startswith(f"{operation}: {blamed} has dtype float")
@@ -143,7 +157,7 @@ def test_mixed_dtypes(backend: Backend, operation: str, spec: ArraySpec) -> None
 
 @each_array
 def test_not_contiguous(backend: Backend, operation: str, spec: ArraySpec) -> None:
-    arguments = call(operation)
+    arguments = call(operation, array=spec.name)
     arguments[spec.name] = np.repeat(arguments[spec.name], 2, axis=-1)[..., ::2]
     message = refusal(backend, operation, arguments)
     assert message.startswith(f"{operation}: {spec.name} of shape {arguments[spec.name].shape} is not contiguous")
@@ -151,7 +165,7 @@ def test_not_contiguous(backend: Backend, operation: str, spec: ArraySpec) -> No
 
 @each_array
 def test_fortran_order_is_for_weights(backend: Backend, operation: str, spec: ArraySpec) -> None:
-    arguments = call(operation)
+    arguments = call(operation, array=spec.name)
     arguments[spec.name] = np.asfortranarray(arguments[spec.name])
     if arguments[spec.name].ndim == 1 or spec.either_order:
         getattr(backend, operation)(**arguments)
@@ -164,8 +178,8 @@ def test_read_only(backend: Backend, operation: str, spec: ArraySpec) -> None:
     """Also where the same call with an array that can be written has passed before."""
     if not spec.output:
         return
-    getattr(backend, operation)(**call(operation))
-    arguments = call(operation)
+    getattr(backend, operation)(**call(operation, array=spec.name))
+    arguments = call(operation, array=spec.name)
     arguments[spec.name].flags.writeable = False
     message = refusal(backend, operation, arguments)
     assert message == f"{operation}: {spec.name} is read-only; wanted an array to write to"
@@ -173,14 +187,15 @@ def test_read_only(backend: Backend, operation: str, spec: ArraySpec) -> None:
 
 @each_array
 def test_missing(backend: Backend, operation: str, spec: ArraySpec) -> None:
-    arguments = call(operation)
+    arguments = call(operation, array=spec.name)
     arguments[spec.name] = None
-    if spec.optional and (operation, spec.name) != ("linear_backward", "preactivation"):
+    needed = {"linear_backward": ("preactivation",), "decode_tokens": ("position_table", "cosines", "sines")}
+    if spec.optional and spec.name not in needed.get(operation, ()):
         getattr(backend, operation)(**arguments)
     else:
         message = refusal(backend, operation, arguments)
         assert message.startswith(f"{operation}: ")
-        assert f"{spec.name} is missing" in message
+        assert f"{spec.name} is missing" in message or "none are given; wanted either position_table, or" in message
     del arguments[spec.name]
     if OPERATIONS[operation].signature.parameters[spec.name].default is inspect.Parameter.empty:
         with pytest.raises(TypeError, match=f"{operation}: .*{spec.name}"):
@@ -189,7 +204,7 @@ def test_missing(backend: Backend, operation: str, spec: ArraySpec) -> None:
 
 @each_array
 def test_not_an_array(backend: Backend, operation: str, spec: ArraySpec) -> None:
-    arguments = call(operation)
+    arguments = call(operation, array=spec.name)
     arguments[spec.name] = arguments[spec.name].tolist()
     assert refusal(backend, operation, arguments) == f"{operation}: {spec.name} is a list; wanted a NumPy array"
 
@@ -233,6 +248,28 @@ def test_heads_that_do_not_divide_the_channels(backend: Backend, operation: str)
     name = "weights" if operation == "attention_weights" else "lse"
     arguments[name] = np.concatenate([arguments[name]] * 2, axis=1)
     assert "C = 6 is not divisible by NH = 4" in refusal(backend, operation, arguments)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"sines": None}, "sines is missing; wanted either position_table, or cosines and sines"),
+        ({"position_table": np.zeros((4, 6), np.float32)}, "all are given; wanted either position_table, or"),
+        ({"cosines": None, "sines": None}, "none are given; wanted either position_table, or cosines and sines"),
+        (
+            {"cosines": np.zeros((2, 2), np.float32), "sines": np.zeros((2, 2), np.float32)},
+            r"cosines has shape \(2, 2\); wanted \(D, H\) with 2\*H = HS = 6",
+        ),
+        (
+            {"keys": np.zeros((2, 2, 2, 4, 6), np.float32), "values": np.zeros((2, 2, 2, 4, 6), np.float32)},
+            r"keys has shape \(2, 2, 2, 4, 6\); wanted \(K, L, NH, S, HS\) with K = 1",
+        ),
+    ],
+)
+def test_positions_that_do_not_go_together(backend: Backend, changes: dict[str, Any], words: str) -> None:
+    arguments = make_arguments(RING, "float32")
+    backend.decode_tokens(**arguments)
+    assert re.search(words, refusal(backend, "decode_tokens", arguments | changes))
 
 
 def test_a_message_says_what_was_wanted(backend: Backend) -> None:
@@ -298,7 +335,9 @@ def test_every_operation_has_a_formula_and_a_cost(operation: str) -> None:
     for case in cases(operation):
         arguments = make_arguments(case, "float32")
         cost, double = (OPERATIONS[operation].cost(**make_arguments(case, dtype)) for dtype in ("float32", "float64"))
-        assert cost.flops > 0
+        copies = operation == "embedding_forward" and not case.given
+        assert (cost.flops == 0) == copies
+        assert cost.flops >= 0
         assert cost.flops == double.flops
         if not OPERATIONS[operation].gathered:  # else not all rows of a table are moved
             assert sum(array.nbytes for array in arguments.values() if isinstance(array, np.ndarray)) <= cost.bytes

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
-from helpers import assert_backends_agree, in_a_process
+from helpers import EPS, assert_backends_agree, assert_close, in_a_process
 
 from bevia_fast.agreement.cases import cases
 from bevia_fast.agreement.comparison import Case, make_arguments
@@ -21,12 +22,17 @@ from bevia_fast.kernels.windows import places_of, stride, window_of
 
 # So much work that a call is shared out among many threads.
 CALL = Case(
-    "decode_tokens", {"D": 50, "V": 65, "L": 3, "NH": 5, "HS": 24, "S": 20, "C": 120, "G": 5, "M": 96},
-    ("ln_1_bias", "fc_bias"),
+    "decode_tokens", {"D": 50, "V": 65, "L": 3, "NH": 5, "HS": 24, "S": 20, "C": 120, "G": 5, "M": 96, "K": 2,
+                      "H": 12},
+    ("position_table", "ln_1_bias", "fc_bias"),
     {"token": 3, "index": 0, "norm": "pre", "activation": "gelu", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
      "key": 5, "draw": 0},
     spread=0.3,
 )  # fmt: skip
+
+
+# The same with rotary positions, so that the caches are rings.
+RING = replace(CALL, dims={**CALL.dims, "K": 1}, given=("cosines", "sines", *CALL.given[1:]))
 
 
 @pytest.mark.parametrize("case", cases("decode_tokens"), ids=str)
@@ -49,13 +55,16 @@ def test_windows_against_a_list_that_is_cut(ctx: int) -> None:
         assert [k for k, _ in places] == everywhere  # two at most
 
 
-def test_in_one_call_or_in_many(backend: Backend, dtype: str) -> None:
-    """The same bits, however many tokens a call draws: also where a window is full."""
-    whole, parts = make_arguments(CALL, dtype), make_arguments(CALL, dtype)
+@pytest.mark.parametrize("call", [CALL, RING], ids=["windows", "ring"])
+def test_in_one_call_or_in_many(backend: Backend, dtype: str, call: Case) -> None:
+    """The same bits, however many tokens a call draws: also where a window or the ring is full."""
+    whole, parts = make_arguments(call, dtype), make_arguments(call, dtype)
+    angles = {name: whole[name] for name in ("cosines", "sines") if whole.get(name) is not None}
     assert backend.decode_tokens(**whole) == 50
     drawn, done = parts["drawn"].copy(), 0
     for size in (1, 2, 13, 4, 29, 1):
         parts["drawn"] = np.zeros(size, np.int32)
+        parts |= {name: array[done : done + size] for name, array in angles.items()}
         assert backend.decode_tokens(**parts) == size
         drawn[done : done + size] = parts["drawn"]
         done += size
@@ -64,6 +73,30 @@ def test_in_one_call_or_in_many(backend: Backend, dtype: str) -> None:
     assert len(set(drawn.tolist())) > 5
     for name in ("logits", "keys", "values"):
         assert parts[name].tobytes() == whole[name].tobytes()
+
+
+def test_a_ring_is_the_same_wherever_the_text_begins(backend: Backend, dtype: str) -> None:
+    """A full ring whose places are turned, as are the numbers of its tokens, gives the same logits: attention does not
+    ask for the order of its keys."""
+    whole, turned = make_arguments(RING, dtype), make_arguments(RING, dtype)
+    whole["index"], turned["index"] = 40, 47
+    for name in ("keys", "values"):
+        turned[name] = np.ascontiguousarray(np.roll(whole[name], 7, axis=3))
+    for arguments in (whole, turned):
+        assert backend.decode_tokens(**arguments) == 50
+    assert turned["drawn"].tolist() == whole["drawn"].tolist()
+    assert_close("logits", turned["logits"], whole["logits"], 1000 * EPS[dtype])
+
+
+def test_a_ring_forgets_what_is_too_long_ago(backend: Backend, dtype: str) -> None:
+    """NaN in the place of the oldest token is overwritten before it is read; that of the second oldest is read."""
+    for place, count in ((0, 50), (1, 0)):
+        arguments = make_arguments(RING, dtype) | {"index": 20}
+        arguments["values"][:, :, :, place] = np.nan
+        assert backend.decode_tokens(**arguments) == count
+    arguments = make_arguments(RING, dtype)
+    arguments["values"][...] = np.nan  # of a text of which nothing has been read
+    assert backend.decode_tokens(**arguments) == 50
 
 
 def test_a_nan_ends_it_where_it_shows(backend: Backend, dtype: str) -> None:

@@ -17,8 +17,10 @@ HEADS = {"B": 2, "T": 21, "NH": 2, "HS": 5, "C": 10}
 USUAL = {"step": 2, "decayed": 9, "learning_rate": 0.1, "beta1": 0.9, "beta2": 0.9, "eps": 1e-8, "weight_decay": 0.1}
 USUAL_MUON = {"learning_rate": 0.1, "beta": 0.9, "weight_decay": 0.1}
 CALLS = [
-    Case("embedding_forward", {"B": 3, "T": 7, "V": 2, "C": 19}),
-    Case("embedding_backward", {"B": 3, "T": 7, "V": 2, "C": 19}),
+    Case("embedding_forward", {"B": 3, "T": 7, "V": 2, "C": 19}, ("position_table",)),
+    Case("embedding_backward", {"B": 3, "T": 7, "V": 2, "C": 19}, ("dposition_table",)),
+    Case("rotary_forward", {"B": 2, "T": 7, "NH": 3, "H": 5}),
+    Case("rotary_backward", {"B": 2, "T": 7, "NH": 3, "H": 5}),
     Case("layernorm_forward", ROWS, ("bias",)),
     Case("layernorm_backward", ROWS, ("dbias", "dresidual")),
     Case("linear_forward", ROWS | {"OC": 23}, ("bias", "residual")),

@@ -37,11 +37,20 @@ def batch(config: ModelConfig, rows: int = B, seed: int = 2) -> tuple[np.ndarray
 @each_variant
 @pytest.mark.parametrize("bias", [True, False])
 def test_gradients_by_finite_differences(norm: str, activation: str, tie: bool, dropout: float, bias: bool) -> None:
+    assert_gradients_are_right(config(norm=norm, activation=activation, tie=tie, dropout=dropout, bias=bias))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_gradients_with_rotary_positions(norm: str, dropout: float) -> None:
+    assert_gradients_are_right(config(norm=norm, dropout=dropout, heads=2, dim=8, positions="rotary"))
+
+
+def assert_gradients_are_right(cfg: ModelConfig) -> None:
     """Along random directions, one for each tensor and one for all together.
 
     With four points, (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h: a small model's curvature is too large for two.
     """
-    cfg = config(norm=norm, activation=activation, tie=tie, dropout=dropout, bias=bias)
     parameters, gradients = random_parameters(cfg), Parameters(cfg)
     tokens, targets = batch(cfg)
     model, stream = GPT(cfg, get_backend("numpy"), parameters), DropoutStream(seed=3, step=4)
@@ -70,8 +79,16 @@ def test_gradients_by_finite_differences(norm: str, activation: str, tie: bool, 
 
 @each_variant
 def test_numba_agrees_with_numpy(norm: str, activation: str, tie: bool, dropout: float, dtype: str) -> None:
-    cfg = config(norm=norm, activation=activation, tie=tie, dropout=dropout, dtype=dtype)
-    tokens, targets = batch(cfg)
+    assert_backends_agree_on(config(norm=norm, activation=activation, tie=tie, dropout=dropout, dtype=dtype))
+
+
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_numba_agrees_with_numpy_with_rotary_positions(norm: str, dtype: str) -> None:
+    assert_backends_agree_on(config(norm=norm, dropout=0.2, heads=2, dim=8, positions="rotary", dtype=dtype))
+
+
+def assert_backends_agree_on(cfg: ModelConfig) -> None:
+    dtype, (tokens, targets) = cfg.dtype, batch(cfg)
     results = []
     for name in ("numba", "numpy"):
         gradients = Parameters(cfg)
@@ -124,10 +141,29 @@ def test_logits_do_not_see_later_tokens(backend: Backend) -> None:
     assert np.abs(after[:, 3:] - before[:, 3:]).max() > 1e-3
 
 
+def test_rotary_positions_are_seen_without_weights_for_them(backend: Backend) -> None:
+    cfg = config(heads=2, dim=8, positions="rotary")
+    weights = random_parameters(cfg)
+    assert "wpe.weight" not in weights
+    assert weights.count == Parameters(config(heads=2, dim=8)).count - cfg.ctx * cfg.dim
+    logits = GPT(cfg, backend, weights).logits(np.array([[1, 2, 3, 4], [2, 1, 3, 4]]))[:, -1]
+    assert np.abs(logits[0] - logits[1]).max() > 1e-3  # the same tokens in another order
+
+
+def test_rotary_positions_need_pairs_of_channels() -> None:
+    with pytest.raises(ConfigError, match="rotates pairs of channels; a head has dim / heads = 3 of them"):
+        config(dim=6, heads=2, positions="rotary")
+    with pytest.raises(ConfigError, match="positions is 'alibi'; it must be one of learned, rotary"):
+        config(positions="alibi")
+
+
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_decoding_with_the_cache_gives_the_same_logits(backend: Backend, norm: str, activation: str) -> None:
-    cfg = config(norm=norm, activation=activation, tie=False)
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_decoding_with_the_cache_gives_the_same_logits(
+    backend: Backend, norm: str, activation: str, positions: str
+) -> None:
+    cfg = config(norm=norm, activation=activation, tie=False, positions=positions, heads=2, dim=8)
     tokens, _ = batch(cfg, rows=1)
     model = GPT(cfg, backend, random_parameters(cfg))
     whole, decoder, ignored = model.logits(tokens)[0], Decoder(model), np.zeros(1, np.int32)

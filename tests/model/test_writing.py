@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import assert_close
 
 from bevia_fast.config import GenerateConfig, ModelConfig
 from bevia_fast.data.tokenizer import Tokenizer
@@ -17,7 +18,7 @@ from bevia_fast.kernels.contract import Backend
 from bevia_fast.model.decoder import Decoder
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
-from bevia_fast.model.writing import stream
+from bevia_fast.model.writing import sliding_model, stream
 
 ALPHABET = "\n abcdefgh"
 
@@ -46,6 +47,8 @@ MODELS: list[dict[str, Any]] = [
     {"norm": "post", "activation": "relu", "bias": False},
     {"bias": False, "tie": False, "heads": 1, "layers": 1},
     {"dim": 100, "heads": 5, "layers": 3},  # the number of hidden units is not a multiple of the vector width
+    {"positions": "rotary"},
+    {"positions": "rotary", "norm": "post", "activation": "relu", "bias": False, "layers": 3},
 ]
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -71,6 +74,30 @@ def test_a_prompt_of_any_length(length: int) -> None:
     model = model_of(get_backend("numba"))
     prompt = ("hgfedcba" * 3)[:length]
     assert text_of(model, prompt=prompt) == text_of(model, use_cache=False, prompt=prompt)
+
+
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 24])
+def test_a_prompt_of_any_length_with_rotary_positions(length: int) -> None:
+    model = model_of(get_backend("numba"), positions="rotary")
+    prompt = ("hgfedcba" * 3)[:length]
+    assert text_of(model, prompt=prompt, length=30) == text_of(model, use_cache=False, prompt=prompt, length=30)
+
+
+@pytest.mark.parametrize("ctx", [1, 3, 8])
+def test_a_ring_gives_the_logits_of_attention_that_slides(backend: Backend, ctx: int) -> None:
+    """Far past the context, from the scores of a plain band: keys of the last ctx positions only."""
+    model = model_of(backend, positions="rotary", ctx=ctx, layers=3)
+    tokens = np.random.default_rng(1).integers(0, len(ALPHABET), 5 * ctx + 3).astype(np.int32)
+    decoder, ignored = Decoder(model), np.zeros(1, np.int32)
+    found = [decoder.read(tokens[:1]).copy()]
+    for token in tokens[1:].tolist():
+        assert decoder.write(ignored, token, GenerateConfig(run=""), 0) == 1
+        found.append(decoder.logits.copy())
+    wanted = sliding_model(model, tokens.size, ctx).logits(tokens[None])[0]
+    assert_close("logits", np.array(found), wanted, 1e-10)
+    assert decoder.keys.shape == (1, 3, 2, ctx, 6)
+    if ctx > 1:  # it matters that attention slides
+        assert np.abs(sliding_model(model, tokens.size, tokens.size).logits(tokens[None])[0] - wanted).max() > 1e-3
 
 
 @pytest.mark.parametrize("tie", [False, True])

@@ -92,7 +92,26 @@ def results(inputs: dict[str, Array]) -> dict[str, Array]:
         x = leaves(name)
         found[f"{name}.updated"] = muon(x["parameters"].detach(), x["gradients"].detach())
 
+    x = leaves("rotary")
+    B, T, _ = x["dout"].shape
+    q, k, v = x["qkv"].view(B, T, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+    q, k = rotated(q), rotated(k)
+    out = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, -1)
+    out.backward(x["dout"].detach())
+    found |= {"rotary.q": q, "rotary.k": k, "rotary.out": out, "rotary.dqkv": x["qkv"].grad}
+
     return {name: tensor.detach().numpy() for name, tensor in found.items()}
+
+
+def rotated(heads: torch.Tensor) -> torch.Tensor:
+    """Queries or keys (B,NH,T,HS) with rotary positions as GPT-NeoX has them: each half of the channels is multiplied
+    with the cosines, and the other half, the second one negated, with the sines."""
+    T, HS = heads.shape[2:]
+    frequencies = 1.0 / 10_000 ** (torch.arange(0, HS, 2).double() / HS)
+    angles = torch.outer(torch.arange(T).double(), frequencies)
+    angles = torch.cat((angles, angles), dim=-1)
+    first, second = heads.chunk(2, dim=-1)
+    return heads * angles.cos() + torch.cat((-second, first), dim=-1) * angles.sin()
 
 
 def muon(weights: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:

@@ -30,8 +30,10 @@ from helpers import assert_close
 
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels.contract import Backend, MatrixAt
+from bevia_fast.kernels.numpy_ref.attention import split_heads
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
+from bevia_fast.model.rotary import tables
 
 # Two implementations apart, each a few roundings from the truth, sums of some tens of terms.
 TOLERANCE = {dtype: 64 * eps for dtype, eps in MACHINE_EPS.items()}
@@ -85,6 +87,16 @@ def results(backend: Backend, inputs: dict[str, Array], dtype: str) -> dict[str,
     out, lse = new("attention.out", B, T, C), np.empty((B, HEADS, T), dtype)
     backend.attention_forward(out, lse, qkv)
     backend.attention_backward(new("attention.dqkv", *qkv.shape), dout, qkv, out, lse)
+
+    qkv, dout = x["rotary.qkv"], x["rotary.dout"]
+    B, T, C = dout.shape
+    angles = tables(ModelConfig(ctx=T, dim=C, heads=HEADS, dtype=dtype), 0, T)
+    out, lse, dqkv = new("rotary.out", B, T, C), np.empty((B, HEADS, T), dtype), new("rotary.dqkv", *qkv.shape)
+    backend.rotary_forward(qkv, *angles)
+    found["rotary.q"], found["rotary.k"], _ = split_heads(qkv, HEADS)
+    backend.attention_forward(out, lse, qkv)
+    backend.attention_backward(dqkv, dout, qkv, out, lse)
+    backend.rotary_backward(dqkv, *angles)
 
     logits, targets = x["cross_entropy.logits"], x["cross_entropy.targets"]
     losses, dlogits = new("cross_entropy.losses", len(logits)), new("cross_entropy.dlogits", *logits.shape)

@@ -26,10 +26,13 @@ _MUON = {"matrices": tuple(MatrixAt(3 + 30_000 * n, 97 + n, 131, 131 + 9 * n) fo
 _HEADS = {"B": 3, "T": 197, "NH": 3, "HS": 31, "C": 93}
 _DECODING = {"token": 3, "index": 7, "norm": "pre", "activation": "gelu", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
              "key": 5, "draw": 0}  # fmt: skip
+_SIZES = {"D": 60, "V": 131, "L": 2, "NH": 5, "S": 50, "C": 93, "G": 5, "M": 127, "H": 15}
 _DROPOUT = {"dropout_rate": 0.1, "dropout_key": 3}
 LARGE = [
-    Case("embedding_forward", {"B": 7, "T": 211, "V": 61, "C": 131}),
-    Case("embedding_backward", {"B": 7, "T": 211, "V": 61, "C": 131}),
+    Case("embedding_forward", {"B": 7, "T": 211, "V": 61, "C": 131}, ("position_table",)),
+    Case("embedding_backward", {"B": 7, "T": 211, "V": 61, "C": 131}, ("dposition_table",)),
+    Case("rotary_forward", {"B": 3, "T": 67, "NH": 3, "H": 13}),
+    Case("rotary_backward", {"B": 3, "T": 67, "NH": 3, "H": 13}),
     Case("layernorm_forward", {"N": 1999, "C": 131}, ("bias",)),
     Case("layernorm_backward", {"N": 1999, "C": 131}, ("dbias", "dresidual")),
     Case("linear_forward", {"N": 1511, "C": 131, "OC": 257}, ("bias", "residual"), {"activation": "gelu"}),
@@ -46,8 +49,10 @@ LARGE = [
     Case("attention_forward", _HEADS, options=_DROPOUT),
     Case("attention_backward", _HEADS, options=_DROPOUT),
     Case("attention_weights", _HEADS | {"R": 101}, options={"first": 50}),
-    Case("decode_tokens", {"D": 60, "V": 131, "L": 2, "NH": 5, "HS": 31, "S": 50, "C": 93, "G": 5, "M": 127},
-         ("ln_1_bias", "qkv_bias", "fc_bias"), _DECODING, spread=0.3),
+    Case("decode_tokens", _SIZES | {"K": 2, "HS": 31},
+         ("position_table", "ln_1_bias", "qkv_bias", "fc_bias"), _DECODING, spread=0.3),
+    Case("decode_tokens", _SIZES | {"K": 1, "HS": 30},
+         ("cosines", "sines", "ln_1_bias", "qkv_bias", "fc_bias"), _DECODING, spread=0.3),
     Case("sample_token", {"V": 1999}, options={"temperature": 3.0, "top_k": 0, "top_p": 1.0, "noise": 0.9}),
     Case("dropout_forward", {"N": 1999, "C": 131}, ("residual",), {"rate": 0.1, "key": 7}),
     Case("dropout_backward", {"N": 1999, "C": 131}, (), {"rate": 0.1, "key": 7}),
