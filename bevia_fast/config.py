@@ -24,13 +24,14 @@ from .naming import option
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
     "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PositionsName", "PresetName",
-    "TrainConfig", "preset",
+    "TrainConfig", "WindowLayers", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
 OptimizerName = Literal["adamw", "muon"]
 PositionsName = Literal["learned", "rotary"]
 PresetName = Literal["tiny", "laptop", "baby", "long"]
+WindowLayers = Literal["alternate", "all"]
 OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
 NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
@@ -58,7 +59,7 @@ class ModelConfig:
     window: int = 0
     """Sliding window: attention sees the last so many characters only, which takes time that is linear in --ctx.
     0: all characters of the context."""
-    window_layers: Literal["alternate", "all"] = "alternate"
+    window_layers: WindowLayers = "alternate"
     """Layers with the window: all, or every second one, beginning with the first (GPT-3)."""
     dropout: float = 0.0
     """Dropout probability for the embeddings, the attention weights and the residual branches."""

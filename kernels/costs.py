@@ -62,9 +62,9 @@ def decoding_flops(d: dict[str, Any]) -> float:
     """The operations of `decode_tokens`: two for each multiply-add of a weight with a token at one of its places, of a
     query with a key, of an attention weight with a value, and of the output head."""
     weights = d["L"] * d["C"] * (4 * d["NH"] * d["HS"] + 2 * d["G"] * d["M"])
-    total = 0
+    total, sizes = 0, rings(d.get("windows", ()), d["L"], d["S"])
     for index in range(d["index"], d["index"] + d["D"]):
         places = [index] if d["cosines"] else [place for _, place in places_of(index, d["S"])]
-        seen = sum(ring_place(place, ring)[1] for ring in rings(d.get("windows", ()), d["L"], d["S"]) for place in places)
+        seen = sum(ring_place(place, size)[1] for size in sizes for place in places)
         total += len(places) * weights + 2 * d["NH"] * d["HS"] * seen
     return 2 * (total + d["D"] * d["C"] * d["V"])

@@ -251,8 +251,8 @@ def decode_tokens(
     return `logits` are those that the last token was drawn from.
 
     Returns the number of tokens drawn, which is less than D if logits are not finite.
-    Raises ContractError if token is not in [0, V), index < 0, not exactly one kind of positions is given, or windows has
-    another length than L or 0.
+    Raises ContractError if token is not in [0, V), index < 0, not exactly one kind of positions is given, or there are
+    windows, but not one for each layer.
     """
     raise NotImplementedError
 

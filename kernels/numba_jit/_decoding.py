@@ -143,8 +143,8 @@ def branch_of(branches, part, rows):
 
 
 class Places(NamedTuple):
-    """Where a token stands: at `place` of `window`, and, if there are two rows, `stride` earlier in the next window. With
-    rotary positions, `place` is its index in the text."""
+    """Where a token stands: at `place` of `window`, and, if there are two rows, `stride` earlier in the next window.
+    With rotary positions, `place` is its index in the text."""
 
     rows: int
     window: int

@@ -182,12 +182,15 @@ def _forward_block(out, head, work, q0, window, dropout):
     q, out, lse = head.q[q0 : q0 + QUERIES], out[q0 : q0 + QUERIES], head.lse[q0 : q0 + QUERIES]
     real, lanes = lse.dtype.type, lanes_of(q)
     reach = tile_height(work.v.width, lanes)
-    end, keys = q0 + q.rows, work.scores.columns  # no query of the block sees a key from `end` on
-    first = max(0, q0 - window + 1) // work.k_T.width * work.k_T.width  # where a panel begins
-    for k0 in range(first, end, keys):
-        k1 = min(k0 + keys, end)
+    end, keys, panel = q0 + q.rows, work.scores.columns, work.k_T.width
+    first = k1 = max(0, q0 - window + 1) // panel * panel  # no query of the block sees a key before, or from `end` on
+    while k1 < end:
+        k0, k1 = k1, min(k1 + keys, end)
+        if q0 < k1 < end:  # no block of keys may begin behind the first query
+            k1 = q0 // panel * panel
         k_T, v = work.k_T[:, k0:k1], work.v[k0:k1]
-        scores = weights = causal(work.scores[: q.rows], q0 - k0)  # the same memory, before and after
+        columns = keys if k1 == end else k1 - k0  # with a diagonal, whole vectors beyond the last key are written
+        scores = weights = causal(work.scores[: q.rows, :columns], q0 - k0)  # the same memory, before and after
 
         # scores = q k^T
         multiply_causal(scores, q, k_T)

@@ -1,7 +1,7 @@
 """The gradient of causal attention, in blocks like the forward pass in `attention` (Dao et al. 2022, 2023).
 
-Each block of keys visits the blocks of queries from the diagonal on, as far as they see a key of it. The weights are recomputed from the scores and the
-saved log-sum-exp, so no T x T matrix is stored.
+Each block of keys visits the blocks of queries from the diagonal on, as far as they see a key of it. The weights are
+recomputed from the scores and the saved log-sum-exp, so no T x T matrix is stored.
 """
 
 from __future__ import annotations
