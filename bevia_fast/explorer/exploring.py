@@ -30,6 +30,7 @@ FORMAT = 1
 LARGEST = 8_000_000  # bytes of a page that opens quickly
 SERVING = "the command line, which can serve a page of any size"
 CURVE = 1500  # points of a loss curve that a page draws
+OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon, AdamW"}
 SHOWN_OPTIONS = (
     "steps", "batch", "accumulate", "lr", "min_lr", "warmup", "weight_decay", "beta1", "beta2", "grad_clip", "seed",
 )  # fmt: skip
@@ -160,6 +161,7 @@ def _header(run: Run, prompts: Sequence[Prompt], steps: list[int], day: date) ->
         "config": {
             "vocab": c.vocab_size, "ctx": c.ctx, "dim": c.dim, "layers": c.layers, "heads": c.heads,
             "hidden": 4 * c.dim, "norm": c.norm, "activation": c.activation, "tie": c.tie, "bias": c.bias,
+            "rotary": c.positions == "rotary",
             "epsilon": NORM_EPS,
         },
         "alphabet": list(map(ord, run.tokenizer.alphabet)),
@@ -205,4 +207,5 @@ def _options(run: Run) -> dict[str, Any]:
     except CheckpointError:
         return {}
     found = asdict(config)
-    return {"optimizer": "AdamW", "dropout": config.model.dropout, **{name: found[name] for name in SHOWN_OPTIONS}}
+    shown_options = {name: found[name] for name in SHOWN_OPTIONS}
+    return {"optimizer": OPTIMIZERS[config.optimizer], "dropout": config.model.dropout, **shown_options}

@@ -32,6 +32,10 @@ ANCHORS: dict[str, Anchor] = {
         "layernorm", "layernorm_forward", "norm = centered * rstd[:, None]",
     ),
     "qkv": Anchor("q, k, v = split(x @ W + b)", *LINEAR),
+    "rotary": Anchor(
+        "q[i], q[i+H] = q[i] cos - q[i+H] sin, q[i+H] cos + q[i] sin",
+        "rotary", "rotate", "pairs[..., 0, :] = first * cosines - second * sines",
+    ),
     "scores": Anchor(
         "score[i, j] = q[i] · k[j]",
         "attention", "causal_scores", "scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)",

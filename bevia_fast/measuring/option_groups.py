@@ -101,8 +101,8 @@ class SizeOptions:
         model: dict[str, Any] = {name: value for name in ("ctx", "dim", "layers", "heads")
                                  if (value := getattr(self, name))}  # fmt: skip
         model |= {"vocab_size": self.vocab} if self.vocab else {}
-        model |= {name: value for name in ("positions", "window", "window_layers", "dropout", "dtype")
-                  if (value := getattr(self, name)) is not None}  # fmt: skip
+        others = ("positions", "window", "window_layers", "dropout", "dtype")
+        model |= {name: value for name in others if (value := getattr(self, name)) is not None}
         step = {name: value for name in ("batch", "accumulate", "optimizer") if (value := getattr(self, name))}
         return replace(
             base, model=replace(base.model, **model), **step, recompute=base.recompute or self.recompute

@@ -262,8 +262,7 @@ def _head(branch, normed, head, number, places, call, work):
         add(qkv[r], qkv[r], layers.qkv_bias[head])
         q, k, v = qkv[r][:HS], qkv[r][HS : 2 * HS], qkv[r][2 * HS :]
         if positions.rotary:
-            for part in (q, k):
-                rotate(part[: HS // 2], part[HS // 2 :], positions.cosines[number], positions.sines[number])
+            rotate(qkv[r][: 2 * HS], positions.cosines[number], positions.sines[number], real(1))
         window, place = places.window + r, places.place - r * places.stride
         k_cache, v_cache = cache_of(call.keys, window, head, S), cache_of(call.values, window, head, S)
         newest, seen = place % size, min(place + 1, size)  # in the layer's ring

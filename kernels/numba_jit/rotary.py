@@ -6,7 +6,7 @@ import numba
 
 from .. import contract
 from ..contract import Array, implements
-from ._runtime.jit import device, kernel
+from ._runtime.jit import kernel
 from ._simd.rotation import rotate
 from ._simd.views import whole
 
@@ -14,29 +14,19 @@ from ._simd.views import whole
 @implements(contract.rotary_forward)
 def rotary_forward(qkv: Array, cosines: Array, sines: Array) -> None:
     # (B,T,3C), in place
-    _rotate(qkv, cosines, sines, False)
+    _rotate(qkv, cosines, sines, 1)
 
 
 @implements(contract.rotary_backward)
 def rotary_backward(dqkv: Array, cosines: Array, sines: Array) -> None:
     # (B,T,3C), in place, by the negative angles
-    _rotate(dqkv, cosines, sines, True)
+    _rotate(dqkv, cosines, sines, -1)
 
 
 @kernel()
-def _rotate(qkv, cosines, sines, back):
-    B, T, _ = qkv.shape
+def _rotate(qkv, cosines, sines, direction):
+    B, T, width = qkv.shape
     for n in numba.prange(B * T):
-        _rotate_row(whole(qkv)[n], whole(cosines)[n % T], whole(sines)[n % T], back)
-
-
-@device
-def _rotate_row(row, cosines, sines, back):
-    """Rotate the queries and keys of a position, head by head; the values are the last third of the row."""
-    H = cosines.size
-    for start in range(0, row.size // 3 * 2, 2 * H):
-        first, second = row[start : start + H], row[start + H : start + 2 * H]
-        if back:
-            rotate(second, first, cosines, sines)
-        else:
-            rotate(first, second, cosines, sines)
+        # q and k of all heads are two thirds of a row
+        row = whole(qkv)[n]
+        rotate(row[: width // 3 * 2], whole(cosines)[n % T], whole(sines)[n % T], row.dtype.type(direction))

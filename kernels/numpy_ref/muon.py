@@ -7,6 +7,10 @@ changes all directions alike, the rare ones too. It is also the steepest descent
 by the most that it can change the output of the layer (the spectral norm), rather than by its elements.
 
 AdamW does the same for single numbers: it divides each element by its usual size. Muon does it for a matrix as a whole.
+
+Momentum, Nesterov's form, the order of decay and update, and the scale by shape are those of the authors' program
+(github.com/KellerJordan/Muon, muon.py, `muon_update`) and of torch.optim.Muon. There, the products are in bfloat16;
+here, they are in the dtype of the weights. Both programs leave it to the caller to part queries, keys and values.
 """
 
 from __future__ import annotations

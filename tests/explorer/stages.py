@@ -25,6 +25,15 @@ def product(x: Array, weights: Parameters, name: str) -> Array:
     return x @ weights[f"{name}.weight"] + weights.get(f"{name}.bias", 0.0)
 
 
+def rotated(x: Array, heads: int) -> Array:
+    """Rotary positions of queries or keys (T, C), as products of complex numbers."""
+    T, C = x.shape
+    first, second = x.reshape(T, heads, 2, -1).swapaxes(0, 2)
+    H = C // heads // 2
+    turned = (first + 1j * second) * np.exp(1j * np.arange(T)[:, None] * 10_000.0 ** (-np.arange(H) / H))
+    return np.stack([turned.real, turned.imag], axis=2).swapaxes(0, 1).reshape(T, C)
+
+
 def softmax(x: Array) -> Array:
     exponentials = np.exp(x - x.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
@@ -34,13 +43,17 @@ def stages(weights: Parameters, tokens: Array) -> dict[str, Array]:
     """Return all stages by their names in the page; those of block 1 are called `1.<name>`."""
     c, T = weights.config, len(tokens)
     pre = c.norm == "pre"
-    x = weights["wte.weight"][tokens] + weights["wpe.weight"][:T]
+    x = weights["wte.weight"][tokens]
+    if c.positions == "learned":
+        x = x + weights["wpe.weight"][:T]
     found = {"embedding": x}
     for layer in range(c.layers):
         h, at = f"h.{layer}", f"{layer}."
         found[at + "norm1"] = normed(x, weights, f"{h}.ln_1")
         qkv = product(found[at + "norm1"] if pre else x, weights, f"{h}.attn.c_attn")
         q, k, v = np.split(qkv, 3, axis=1)
+        if c.positions == "rotary":
+            q, k = rotated(q, c.heads), rotated(k, c.heads)
         heads = [each.reshape(T, c.heads, -1).swapaxes(0, 1) for each in (q, k, v)]
         scores = heads[0] @ heads[1].swapaxes(1, 2)
         scaled = np.where(np.tri(T, dtype=bool), scores / math.sqrt(c.head_size), -np.inf)

@@ -200,7 +200,7 @@ def test_the_header(run: Run) -> None:
     about = header(page.html)
     assert about["config"] == {
         "vocab": len(run.tokenizer), "ctx": 16, "dim": 8, "layers": 2, "heads": 2, "hidden": 32, "norm": "pre",
-        "activation": "gelu", "tie": True, "bias": True, "epsilon": 1e-5,
+        "activation": "gelu", "tie": True, "bias": True, "epsilon": 1e-5, "rotary": False,
     }  # fmt: skip
     assert (about["format"], about["made"], about["backend"], about["dtype"], about["step"]) == (
         1, "2026-11-28", "numpy", "float32", 10
@@ -312,3 +312,12 @@ def test_one_token_and_one_character(tmp_path: Path) -> None:
     about = header(make_page(small, ["a"]).html)
     assert about["alphabet"] == [97]
     assert np.prod(about["tensors"]["prompt/0/logits"]["shape"]) == 1
+
+
+def test_a_page_names_the_optimizer_of_its_run(tmp_path: Path) -> None:
+    named = {}
+    for optimizer in ("adamw", "muon"):
+        (tmp_path / optimizer).mkdir()
+        run = train(tiny_config(tmp_path / optimizer, optimizer=optimizer, film=0))
+        named[optimizer] = header(make_page(run).html)["train_config"]["optimizer"]
+    assert named == {"adamw": "AdamW", "muon": "Muon, AdamW"}

@@ -76,7 +76,10 @@ def wrong_stages(computed: dict[str, Any], run: Run) -> list[str]:
     return wrong
 
 
-@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: "-".join(map(str, sizes.values())))
+ROTARY = [{"positions": "rotary", "heads": heads, "norm": norm} for heads in (1, 2) for norm in ("pre", "post")]
+
+
+@pytest.mark.parametrize("sizes", SIZES + ROTARY, ids=lambda sizes: "-".join(map(str, sizes.values())))
 def test_every_stage_is_that_of_numpy(browser: Any, tmp_path: Path, sizes: dict[str, Any]) -> None:
     run = small_run(tmp_path, **sizes)
     with opened(browser, tmp_path / "page.html", make_page(run, [TEXT]).html) as page:

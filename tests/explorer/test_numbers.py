@@ -102,26 +102,30 @@ MODELS = [
     {},
     {"norm": "post", "activation": "relu", "tie": False, "bias": False, "heads": 1},
     {"norm": "post", "layers": 1, "heads": 4},
+    {"positions": "rotary"},
 ]
 
 
 @pytest.mark.parametrize("sizes", MODELS, ids=lambda sizes: "-".join(map(str, sizes.values())) or "usual")
 @pytest.mark.parametrize("typed", [[], [1, 2, 3]], ids=["prompt", "typed"])
 def test_numbers_are_made_of_numbers(browser: Any, tmp_path: Path, sizes: dict[str, Any], typed: list[int]) -> None:
-    run = small_run(tmp_path, **{"layers": 2, **sizes})
+    run, rotary = small_run(tmp_path, **{"layers": 2, **sizes}), "positions" in sizes
     with shown(browser, tmp_path / "page.html", make_page(run, [TEXT]).html) as page:
         if run.model.config.layers == 1:
             typed = typed[:1]
         found = page.run(FOLLOW.replace("attention.1.4.3", "attention.0.4.3").replace("1.4.1", "0.4.1")
-                         .replace("stream1.1.2", "stream1.0.2"), typed)  # fmt: skip
+                         .replace("stream1.1.2", "stream1.0.2")
+                         .replace("alike.3.7" if rotary else "no address", "cosine.2.3"), typed)  # fmt: skip
     assert found["wrong"] == []
     assert wrong_formulas(found["formulas"]) == []
     # with post-norm, the stream is what the norms return
-    assert set(found["kinds"]) == KINDS - ({"norm1", "norm2"} if run.model.config.norm == "post" else set())
+    absent = ({"norm1", "norm2"} if run.model.config.norm == "post" else set()) | ({"alike"} if rotary else set())
+    assert set(found["kinds"]) == KINDS - absent
     assert found["count"] > 300
     assert set(found["operations"]) - {""} <= set(ANCHORS)
     missing = set(ANCHORS) - set(found["operations"])
-    assert missing == {"relu" if run.model.config.activation == "gelu" else "gelu"}
+    assert missing - {"rotary"} == {"relu" if run.model.config.activation == "gelu" else "gelu"}
+    assert ("rotary" in missing) == (not rotary)
 
 
 def test_a_person_follows_a_number_to_what_was_learned(browser: Any, tmp_path: Path) -> None:

@@ -350,3 +350,14 @@ def test_the_tour(film_page: Shown) -> None:
     assert list(dict.fromkeys(views)) == list(VIEWS)
     assert film_page.texts("#tour") == []
     assert film_page.run("() => document.activeElement.id") == "tour-start"
+
+
+def test_every_view_of_a_model_with_rotary_positions(browser: Any, tmp_path: Path) -> None:
+    """There is no table of positions to show; a page that raises an error fails the test."""
+    run = small_run(tmp_path, positions="rotary")
+    with shown(browser, tmp_path / "page.html", make_page(run, [TEXT]).html) as page:
+        for view in VIEWS:
+            page.go(view=view, at=PLACE)
+            assert page.page.evaluate("document.querySelector('main').innerText.length") > 100
+        page.go(view="embeddings", at=PLACE)
+        assert "Positions" not in page.texts("#view-embeddings h3")

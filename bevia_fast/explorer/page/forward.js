@@ -4,7 +4,7 @@
 // stage with NumPy.
 
 (() => {
-  const { add, causalScores, embedding, gelu, head, layernorm, linear, mix, relu, softmax } = Bevia.kernels;
+  const { add, causalScores, embedding, gelu, head, layernorm, linear, mix, relu, rotate, softmax } = Bevia.kernels;
 
   /** @typedef {import("./types").Affine} Affine */
   /** @typedef {import("./types").BlockTrace} BlockTrace */
@@ -141,7 +141,7 @@
      */
     block(layer, x, first) {
       const { model } = this;
-      const { dim: C, heads: NH, hidden, norm, activation, epsilon } = model.config;
+      const { dim: C, heads: NH, hidden, norm, activation, epsilon, rotary } = model.config;
       const T = this.length;
       const pre = norm === "pre";
       const name = `h.${layer}`;
@@ -154,6 +154,7 @@
         b.q.set(qkv.subarray(t * 3 * C, t * 3 * C + C), t * C);
         b.k.set(qkv.subarray(t * 3 * C + C, t * 3 * C + 2 * C), t * C);
         b.v.set(qkv.subarray(t * 3 * C + 2 * C, t * 3 * C + 3 * C), t * C);
+        if (rotary) for (const each of [b.q, b.k]) rotate(each.subarray(t * C, t * C + C), t, C / NH);
       }
       causalScores(b.scores, b.scaled, b.q, b.k, NH, C, first);
       softmax(b.weights, b.scaled, T, T, first);

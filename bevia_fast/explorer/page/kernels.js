@@ -9,19 +9,42 @@
   /** @typedef {import("./types").Affine} Affine */
 
   /**
-   * numpy_ref/embedding.py: (T,), (V,C), (ctx,C) -> (T,C)
+   * numpy_ref/embedding.py: (T,), (V,C), (ctx,C) -> (T,C); without a table of positions if they are rotary
    * @param {Float64Array} out
    * @param {number[]} tokens
    * @param {Float64Array} tokenTable
-   * @param {Float64Array} positionTable
+   * @param {Float64Array | undefined} positionTable
    * @param {number} C
    * @param {number} first
    */
   function embedding(out, tokens, tokenTable, positionTable, C, first) {
     for (let t = first; t < tokens.length; t++) {
-      for (let c = 0; c < C; c++) out[t * C + c] = tokenTable[tokens[t] * C + c] + positionTable[t * C + c];
+      for (let c = 0; c < C; c++) out[t * C + c] = tokenTable[tokens[t] * C + c] + (positionTable?.[t * C + c] ?? 0);
     }
   }
+
+  /**
+   * numpy_ref/rotary.py: the heads (C,) of position t, in place
+   * @param {Float64Array} heads
+   * @param {number} t
+   * @param {number} HS
+   */
+  function rotate(heads, t, HS) {
+    for (let c = 0; c < heads.length; c++) {
+      if (c % HS >= HS / 2) continue;
+      const angle = t * turn(c, HS);
+      const [a, b] = [heads[c], heads[c + HS / 2]];
+      heads[c] = a * Math.cos(angle) - b * Math.sin(angle);
+      heads[c + HS / 2] = b * Math.cos(angle) + a * Math.sin(angle);
+    }
+  }
+
+  /**
+   * By how much a channel turns with each position.
+   * @param {number} c
+   * @param {number} HS
+   */
+  const turn = (c, HS) => 10000 ** (-(c % (HS / 2)) / (HS / 2));
 
   /**
    * numpy_ref/layernorm.py: (T,C), (C,), (C,) -> (T,C)
@@ -193,5 +216,5 @@
     return Math.max(x, 0);
   }
 
-  Bevia.kernels = { add, causalScores, embedding, gelu, head, layernorm, linear, mix, relu, softmax };
+  Bevia.kernels = { add, causalScores, embedding, gelu, head, layernorm, linear, mix, relu, rotate, softmax, turn };
 })();

@@ -5,6 +5,7 @@ import type { Parts } from "./views";
 export interface Config {
   vocab: number; ctx: number; dim: number; layers: number; heads: number; hidden: number;
   norm: "pre" | "post"; activation: "gelu" | "relu"; tie: boolean; bias: boolean; epsilon: number;
+  rotary: boolean;
 }
 
 export interface Entry {
@@ -75,7 +76,8 @@ export interface Kernels {
     scores: Float64Array, scaled: Float64Array, q: Float64Array, k: Float64Array, NH: number, C: number, first: number,
   ): void;
   embedding(
-    out: Float64Array, tokens: number[], tokenTable: Float64Array, positionTable: Float64Array, C: number, first: number,
+    out: Float64Array, tokens: number[], tokenTable: Float64Array, positionTable: Float64Array | undefined, C: number,
+    first: number,
   ): void;
   gelu(x: number): number;
   head(out: Float64Array, inp: Float64Array, weight: Float64Array, C: number, first: number): void;
@@ -83,7 +85,9 @@ export interface Kernels {
   linear(out: Float64Array, inp: Float64Array, affine: Affine, C: number, first: number): void;
   mix(out: Float64Array, weights: Float64Array, v: Float64Array, NH: number, C: number, first: number): void;
   relu(x: number): number;
+  rotate(heads: Float64Array, t: number, HS: number): void;
   softmax(out: Float64Array, scores: Float64Array, width: number, height: number, first: number): void;
+  turn(c: number, HS: number): number;
 }
 
 export interface Numerics {

@@ -88,6 +88,10 @@ export interface View {
   update(app: App): void;
 }
 
+/** What explains a kind of number: the rest is empty unless it is given. */
+export type Made = Omit<Explained, "unit" | "formula" | "parts"> &
+  Partial<Pick<Explained, "unit" | "formula" | "parts">>;
+
 /** A number, explained. */
 export interface Explained {
   title: string; of: string; value: number; unit: string;
@@ -226,7 +230,7 @@ export interface Parts {
   };
   numbers: {
     at(context: Context, t: number): string;
-    define(kind: string, limits: string, make: (context: Context, ...indices: number[]) => Explained): void;
+    define(kind: string, limits: string, make: (context: Context, ...indices: number[]) => Made): void;
     engine(context: Context, name: string, place: number): number | undefined;
     explain(app: App, address: string): Explained | null;
     percent(part: number): string; sibling(context: Context, kind: string, ...indices: number[]): Explained;

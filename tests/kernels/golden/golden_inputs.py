@@ -46,7 +46,7 @@ def make_inputs(seed: int) -> dict[str, Array]:
     inputs |= {"adamw.parameters": normal(P), "adamw.gradients": normal(ADAMW_STEPS, P)}
     for name, rows, columns in (("muon_wide", V, C), ("muon_tall", OC, V)):
         inputs |= {f"{name}.parameters": normal(rows, columns), f"{name}.gradients": normal(MUON_STEPS, rows, columns)}
-    inputs |= {"rotary.qkv": normal(B, T, 3 * HEADS * 8), "rotary.dout": normal(B, T, HEADS * 8)}
+    inputs |= {"rotary.qkv": normal(1, 4, 3 * HEADS * 4), "rotary.dout": normal(1, 4, HEADS * 4)}
     return inputs
 
 

@@ -30,7 +30,6 @@ from helpers import assert_close
 
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels.contract import Backend, MatrixAt
-from bevia_fast.kernels.numpy_ref.attention import split_heads
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 from bevia_fast.model.rotary import tables
@@ -93,7 +92,6 @@ def results(backend: Backend, inputs: dict[str, Array], dtype: str) -> dict[str,
     angles = tables(ModelConfig(ctx=T, dim=C, heads=HEADS, dtype=dtype), 0, T)
     out, lse, dqkv = new("rotary.out", B, T, C), np.empty((B, HEADS, T), dtype), new("rotary.dqkv", *qkv.shape)
     backend.rotary_forward(qkv, *angles)
-    found["rotary.q"], found["rotary.k"], _ = split_heads(qkv, HEADS)
     backend.attention_forward(out, lse, qkv)
     backend.attention_backward(dqkv, dout, qkv, out, lse)
     backend.rotary_backward(dqkv, *angles)

@@ -6,6 +6,7 @@
 (() => {
   /** @typedef {import("./../views").App} App */
   /** @typedef {import("./../views").Explained} Explained */
+  /** @typedef {import("./../views").Made} Made */
   /** @typedef {import("./../views").Terms} Terms */
   /** @typedef {import("./../views").Context} Context */
 
@@ -54,7 +55,7 @@
       V,
       pre: app.header.config.norm === "pre",
     };
-    return make(context, ...indices);
+    return { unit: "", formula: "", parts: [], ...make(context, ...indices) };
   }
 
   /**
@@ -182,7 +183,7 @@
     };
   }
 
-  /** @type {Record<string, (context: any, ...indices: number[]) => Explained>} */
+  /** @type {Record<string, (context: any, ...indices: number[]) => Made>} */
   const KINDS = Object.create(null);
   /** What each index of a kind counts. @type {Record<string, string>} */
   const LIMITS = Object.create(null);
@@ -191,7 +192,7 @@
    * Add a kind of number.
    * @param {string} kind
    * @param {string} limits
-   * @param {(context: Context, ...indices: number[]) => Explained} make
+   * @param {(context: Context, ...indices: number[]) => Made} make
    */
   function define(kind, limits, make) {
     KINDS[kind] = make;

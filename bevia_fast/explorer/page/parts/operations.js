@@ -4,19 +4,18 @@
 
 (() => {
   const { at, define, engine, f, g, linear, norm, percent, share, sibling, sum, terms } = Bevia.numbers;
+  const { turn } = Bevia.kernels;
 
   define("embedding", "tc", (x, t, c) => {
     const { W, C, trace, app } = x;
     const token = trace.tokens[t];
     const a = W["wte.weight"][token * C + c];
-    const b = W["wpe.weight"][t * C + c];
+    const b = W["wpe.weight"]?.[t * C + c] ?? 0;
     return {
       title: "Embedding",
       of: `${at(x, t)}, channel ${c}`,
       value: a + b,
-      unit: "",
       operation: "embedding",
-      formula: "",
       filled: `${f(a)} + ${g(b)}`,
       engine: engine(x, "embedding", t * C + c),
       parts: [
@@ -53,11 +52,23 @@
     ["v", "Value"],
   ].entries()) {
     define(kind, "ltc", (x, l, t, c) => {
-      const { trace, C, pre } = x;
+      const { trace, C, HS, pre, app } = x;
       const block = trace.blocks[l];
+      const of = `layer ${l}, head ${Math.floor(c / HS)}, ${at(x, t)}, channel ${c}`;
+      const value = block[/** @type {"q"} */ (kind)][t * C + c];
+      if (app.header.config.rotary && kind !== "v") {
+        // the pair before its rotation, from the pair after it
+        const sign = c % HS < HS / 2 ? 1 : -1;
+        const other = block[/** @type {"q"} */ (kind)][t * C + c + (sign * HS) / 2];
+        const [cos, sin] = [Math.cos(t * turn(c, HS)), sign * Math.sin(t * turn(c, HS))];
+        const found = terms("Two products", ["before", "rotation"], 2, (i) =>
+          i ? { label: "its pair", a: other * cos - value * sin, b: -sin } : { label: of, a: value * cos + other * sin, b: cos },
+        );
+        return { title: word, of, value, operation: "rotary", filled: sum(found), terms: found };
+      }
       return linear(x, {
         title: word,
-        of: `layer ${l}, head ${Math.floor(c / x.HS)}, ${at(x, t)}, channel ${c}`,
+        of,
         input: pre ? block.norm1 : l ? trace.blocks[l - 1].stream2 : trace.embedding,
         start: t * C,
         count: C,
@@ -65,7 +76,7 @@
         name: `h.${l}.attn.c_attn`,
         column: index * C + c,
         columns: 3 * C,
-        value: block[/** @type {"q"} */ (kind)][t * C + c],
+        value,
         operation: "qkv",
         inputs: "input",
       });
@@ -91,12 +102,9 @@
     return {
       title: "Attention score",
       of: `${head(l, h)}: ${at(x, t)} and ${at(x, j)}`,
-      unit: "",
-      formula: "",
       value: block.scores[(h * T + t) * T + j],
       operation: "scores",
       filled: sum(found),
-      parts: [],
       terms: found,
       engine: engine(x, `block.${l}.scores`, (h * T + t) * T + j),
     };
@@ -108,8 +116,6 @@
     return {
       title: "Scaled score",
       of: `${head(l, h)}: ${at(x, t)} and ${at(x, j)}`,
-      unit: "",
-      formula: "",
       value: x.trace.blocks[l].scaled[place],
       operation: j > t ? "mask" : "scale",
       filled: j > t ? "position j comes later than i, and must not be seen: −∞" : `${f(score)} / √${x.HS}`,
@@ -129,7 +135,6 @@
       of: `${head(l, h)}: how much ${at(x, t)} looks at ${at(x, j)}`,
       value: found.value,
       unit: percent(found.value),
-      formula: "",
       operation: "softmax",
       filled: j > t ? "exp(−∞) / …" : found.filled,
       parts: [
@@ -160,11 +165,8 @@
       title: "Mixed values",
       of: `${head(l, h)}, ${at(x, t)}, channel ${c}`,
       value: block.mixed[t * C + c],
-      unit: "",
-      formula: "",
       operation: "mix",
       filled: sum(found),
-      parts: [],
       terms: found,
     };
   });
@@ -194,8 +196,6 @@
       title: x.pre ? "Stream" : "Stream, before its norm",
       of: `after the attention of layer ${l}, ${at(x, t)}, channel ${c}`,
       value: x.trace.blocks[l].sum1[place],
-      unit: "",
-      formula: "",
       operation: "residual",
       filled: `${f(stream)} + ${g(branch)}`,
       parts: [
@@ -253,8 +253,6 @@
     return {
       title: "Hidden unit",
       of: `layer ${l}'s MLP, ${at(x, t)}, unit ${k} of ${hidden}`,
-      unit: "",
-      formula: "",
       value: x.trace.blocks[l].activated[t * hidden + k],
       operation: activation,
       filled:
@@ -291,8 +289,6 @@
       title: x.pre ? "Stream" : "Stream, before its norm",
       of: `after the MLP of layer ${l}, ${at(x, t)}, channel ${c}`,
       value: x.trace.blocks[l].sum2[place],
-      unit: "",
-      formula: "",
       operation: "residual",
       filled: `${f(stream)} + ${g(branch)}`,
       parts: [

@@ -31,12 +31,9 @@
     return {
       title: "Logit",
       of: `the score of “${x.app.glyphs.signs[v]}” as the character after ${at(x, t)}`,
-      unit: "",
-      formula: "",
       value: trace.logits[t * x.V + v],
       operation: "logits",
       filled: sum(found),
-      parts: [],
       terms: found,
       engine: engine(x, "logits", t * x.V + v),
     };
@@ -50,7 +47,6 @@
       of: `that “${x.app.glyphs.signs[v]}” comes after ${at(x, t)}`,
       value: found.value,
       unit: percent(found.value),
-      formula: "",
       operation: "probabilities",
       filled: found.filled,
       parts: [
@@ -99,7 +95,6 @@
       of: `of ${at(x, t)}, given the text before it`,
       value: -Math.log(p),
       unit: "nats",
-      formula: "",
       operation: "surprise",
       filled: `−ln ${f(p)}`,
       parts: [{ label: "p: the probability that the model gave it", value: p, ref: `probability.${t - 1}.${v}` }],
@@ -112,10 +107,8 @@
     of: "of the first character",
     value: NaN,
     unit: "nats",
-    formula: "",
     operation: "surprise",
     filled: "nothing comes before it, so the model does not guess it",
-    parts: [],
   };
 
   define("lens", "stv", (x, s, t, v) => {

@@ -75,7 +75,7 @@
           "div",
           { class: "stack" },
           card(nodes.title, nodes.caption, bars),
-          card(
+          app.header.config.rotary ? "" : card(
             el("h3", {}, "Positions"),
             caption(
               "Each position has an embedding of its own. Row and column are positions, from 0 at the upper left; the shade is how alike they are, after training.",
@@ -101,7 +101,7 @@
     const token = state.token >= 0 ? state.token : scene.tokens[state.at];
     drawMap(app, token);
     drawNearest(app, token);
-    drawPositions(app);
+    if (!app.header.config.rotary) drawPositions(app);
   }
 
   /**
