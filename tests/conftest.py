@@ -16,6 +16,8 @@ from bevia_fast.naming import on_the_command_line
 from bevia_fast.training.compiling import two_compilers
 
 os.environ["PYTHONSAFEPATH"] = "1"  # subprocesses import the same package as the tests, not one in their current folder
+for name in ("COLUMNS", "LINES"):  # some shells export them, and so does pytest-xdist; output would be fitted to them
+    os.environ.pop(name, None)
 
 settings.register_profile("repeatable", max_examples=25, deadline=None, derandomize=True, database=None)
 settings.load_profile("repeatable")

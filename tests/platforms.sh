@@ -47,7 +47,7 @@ pythons() {
 suite() {
   "$1" -m venv "$2" && # not on lines of their own: `try` would not notice a failure
     "$2/bin/pip" install --quiet "$project[test]" &&
-    (cd "$project" && "$2/bin/pytest" -p no:cacheprovider)
+    (cd "$project" && "$2/bin/pytest" -n 2 --dist loadfile -p no:cacheprovider)
 }
 
 check_for() { # NAME FEATURES
