@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 HEADS = 3
+WINDOW = 5
 EPS = 1e-5
 ADAMW: dict[str, Any] = {"lr": 3e-3, "betas": (0.9, 0.95), "eps": 1e-8}  # PyTorch's names
 WEIGHT_DECAY = 0.1

@@ -24,6 +24,7 @@ from golden_inputs import (
     MUON,
     VOCAB,
     WEIGHT_DECAY,
+    WINDOW,
     Array,
     make_inputs,
     make_model_inputs,
@@ -66,6 +67,14 @@ def results(inputs: dict[str, Array]) -> dict[str, Array]:
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, -1)
     out.backward(x["dout"].detach())
     found |= {"attention.out": out, "attention.dqkv": x["qkv"].grad}
+
+    x = {"qkv": torch.from_numpy(inputs["attention.qkv"]).double().requires_grad_()}
+    q, k, v = x["qkv"].view(B, T, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+    distance = torch.arange(T)[:, None] - torch.arange(T)
+    seen = (distance >= 0) & (distance < WINDOW)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(B, T, -1)
+    out.backward(torch.from_numpy(inputs["attention.dout"]).double())
+    found |= {"attention_window.out": out, "attention_window.dqkv": x["qkv"].grad}
 
     x = leaves("cross_entropy")
     losses = F.cross_entropy(x["logits"], x["targets"], reduction="none")

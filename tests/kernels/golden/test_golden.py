@@ -21,6 +21,7 @@ from golden_inputs import (
     MUON,
     VOCAB,
     WEIGHT_DECAY,
+    WINDOW,
     Array,
     make_inputs,
     make_model_inputs,
@@ -86,6 +87,9 @@ def results(backend: Backend, inputs: dict[str, Array], dtype: str) -> dict[str,
     out, lse = new("attention.out", B, T, C), np.empty((B, HEADS, T), dtype)
     backend.attention_forward(out, lse, qkv)
     backend.attention_backward(new("attention.dqkv", *qkv.shape), dout, qkv, out, lse)
+    out = new("attention_window.out", B, T, C)
+    backend.attention_forward(out, lse, qkv, window=WINDOW)
+    backend.attention_backward(new("attention_window.dqkv", *qkv.shape), dout, qkv, out, lse, window=WINDOW)
 
     qkv, dout = x["rotary.qkv"], x["rotary.dout"]
     B, T, C = dout.shape
