@@ -20,6 +20,7 @@ from tyro.conf import Positional, Suppress, arg
 
 from .errors import ConfigError, escaped, shown
 from .naming import option
+from .recipes import RecipeName, recipe_options
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
@@ -402,16 +403,18 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
 }
 
 
-def preset(name: PresetName | Literal["seed"], **changes: Any) -> TrainConfig:
+def preset(name: PresetName | Literal["seed"], *, recipe: RecipeName | Literal[""] = "", **changes: Any) -> TrainConfig:
     """Return the training options of a preset, with changes to any field of TrainConfig or ModelConfig.
 
         preset("tiny", steps=200, heads=2)
+        preset("laptop", recipe="fast")
 
-    A `model` that is passed whole keeps its own sizes. Raises ConfigError for an unknown preset or option.
+    A `model` that is passed whole keeps its own sizes. Raises ConfigError for an unknown preset, recipe or option.
     """
     name = preset_name(name)
     sizes = {f.name for f in fields(ModelConfig)}
-    given = {key: value for key, value in PRESETS[name].items() if key not in sizes or "model" not in changes}
+    given = {**PRESETS[name], **recipe_options(recipe)}
+    given = {key: value for key, value in given.items() if key not in sizes or "model" not in changes}
     wanted = {**given, **changes}
     model = {key: wanted.pop(key) for key in sizes & wanted.keys()}
     unknown = wanted.keys() - {f.name for f in fields(TrainConfig)}

@@ -34,6 +34,7 @@ from ..config import (
 )
 from ..errors import UserError
 from ..naming import on_the_command_line
+from ..recipes import RECIPES_SHOWN, RecipeName, recipe_options
 from .fields import command_options
 from .groups import NOT_PLANNED, filled, page
 from .hints import did_you_mean
@@ -51,6 +52,11 @@ class TrainCommand:
     preset: Annotated[
         PresetName, arg(help=f"Sizes to start from; other options change them.\n{PRESETS_SHOWN}")
     ] = "laptop"
+    recipe: Annotated[
+        RecipeName | None,
+        arg(metavar="{textbook,nanogpt,fast}", help_behavior_hint="(default: the defaults below)",
+            help=f"Way of training to start from; other options change it.\n{RECIPES_SHOWN}"),
+    ] = None  # fmt: skip
     config_file: Annotated[str, arg(name="config", metavar="FILE", help_behavior_hint=NONE)] = ""
     """Options from a file: TOML, or the config.json of a run. The options of the command line change them."""
 
@@ -161,10 +167,11 @@ def _parse_training(name: str, words: list[str]) -> Any:
     helping = asks_for_help(words, known)
     if not helping:
         words = regular(words, known, asked, _owner)
-    chosen, file, run = (_given(words, option) for option in ("--preset", "--config", "--resume"))
+    chosen, recipe, file, run = (_given(words, option) for option in ("--preset", "--recipe", "--config", "--resume"))
     chosen = chosen and preset_name(chosen)
-    start = _start(chosen, file, "" if helping else run)
-    defaults = kind(start, chosen or "laptop", file)
+    recipe_options(recipe)  # raises for an unknown one
+    start = _start(chosen, recipe, file, "" if helping else run)
+    defaults = kind(start, chosen or "laptop", recipe or None, file)
     shown = page(kind, defaults, NOT_PLANNED if helping and name == "plan" else (), headings=True)
     command = filled(kind, _tyro(shown, asked, ["--help"] if helping else words), defaults)
     if "--data" in words and not command.config.data:
@@ -185,12 +192,16 @@ def _given(words: list[str], option: str) -> str:
     return ""
 
 
-def _start(chosen: str, file: str, run: str) -> TrainConfig:
+def _start(chosen: str, recipe: Any, file: str, run: str) -> TrainConfig:
     """Return the options that the others change. Raises UserError if there is more than one thing to start from."""
     if chosen and run:
         raise UserError(f"--preset cannot be combined with --resume; {run} keeps the sizes that it started with.")
     if file and run:
         raise UserError(f"--config cannot be combined with --resume; {run} keeps the options that it started with.")
+    if recipe and run:
+        raise UserError(f"--recipe cannot be combined with --resume; {run} keeps the options that it started with.")
+    if recipe and file:
+        raise UserError(f"--recipe cannot be combined with --config; {file} can have a line recipe = ...")
     if chosen and file:
         raise UserError(f"--preset cannot be combined with --config; {file} has sizes, or can have a line preset = ...")
     if run:
@@ -201,7 +212,7 @@ def _start(chosen: str, file: str, run: str) -> TrainConfig:
         from .configfile import read_config
 
         return read_config(file)
-    return preset(preset_name(chosen or "laptop"))
+    return preset(preset_name(chosen or "laptop"), recipe=recipe)
 
 
 def _parse_measuring(name: str, arguments: list[str]) -> Any:

@@ -1,6 +1,7 @@
 """`--config FILE`: options of `train` and `plan` from a file, TOML or the config.json that a run wrote.
 
-    preset = "tiny"          # what the other options change
+    preset = "tiny"          # what the other options change,
+    recipe = "fast"          # and how it is trained
     data = ["book.txt"]
     steps = 5000
     min-lr = 1e-5            # or min_lr
@@ -31,6 +32,7 @@ from .fields import Option, command_options
 from .hints import did_you_mean, other_name
 
 LARGEST = 1 << 20  # bytes; a file of options has a few hundred
+STARTS = ("preset", "recipe")  # what the other options change
 OF_THE_RUN = ("out", "resume", "allow_changed_text")  # options of config.json that another run must not share
 
 
@@ -51,8 +53,8 @@ def read_config(name: str) -> TrainConfig:
     given: dict[str, Any] = {}
     for key, value in _entries(path, found):
         option = known.get(key.replace("_", "-"))
-        if key == "preset":
-            option = Option("preset", "--preset", str, (), False, False, None)
+        if key in STARTS:
+            option = Option(key, f"--{key}", str, (), False, False, None)
         if option is None:
             raise UserError(f"{shown(path)} has an unknown option {shown(key)}{_meant(key, known)}.")
         if option.field in given:
@@ -118,7 +120,7 @@ def _meant(key: str, known: Any) -> str:
     meant = other_name(name)
     if meant.replace("-", "_") in known or meant in known:
         return f"; that is {meant} here"
-    return did_you_mean(name, [*(each.replace("_", "-") for each in known), "preset"])
+    return did_you_mean(name, [*(each.replace("_", "-") for each in known), *STARTS])
 
 
 def _typed(path: Path, option: Option, value: Any) -> Any:

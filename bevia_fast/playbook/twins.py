@@ -24,6 +24,7 @@ from .chapters import read_chapters
 Array = NDArray[Any]
 Twin = Callable[..., Any]
 
+PARAMETERS = ("weight", "bias", "table")  # whose gradients are added to
 MOST_FLOPS = 40_000  # of a call in plain loops: a few hundredths of a second
 
 
@@ -75,7 +76,7 @@ def call(operation: str, twin: Twin, arguments: Mapping[str, Any]) -> dict[str, 
     for name, value in values.items():
         old = arguments.get(name)
         if isinstance(old, np.ndarray):
-            adds = name in OPERATIONS[operation].twice and name.startswith("d")
+            adds = name in OPERATIONS[operation].twice and name.startswith("d") and name.endswith(PARAMETERS)
             exact = np.asarray(value, np.float64) + (np.asarray(old, np.float64) if adds else 0.0)
             arrays[name] = exact.astype(old.dtype)
         elif name == "return":

@@ -39,7 +39,8 @@ def test_train_has_its_options_in_groups(capsys: pytest.CaptureFixture[str]) -> 
     found = groups("train", capsys)
     assert list(found) == ["", *ORDER]
     for heading, members in {
-        "": {"--help", "--preset", "--config", "--out", "--seed"}, "data": {"--data", "--allow-changed-text"},
+        "": {"--help", "--preset", "--recipe", "--config", "--out", "--seed"},
+        "data": {"--data", "--allow-changed-text"},
         "model": {"--ctx", "--dim", "--layers", "--heads", "--tie", "--dtype"}, "memory": {"--recompute"},
         "optimizer": {"--steps", "--batch", "--lr", "--eps", "--on-nan"}, "backend": {"--backend", "--threads"},
         "evaluation": {"--eval-every", "--sample-every"}, "checkpoint": {"--resume", "--save-every", "--keep"},
@@ -47,7 +48,7 @@ def test_train_has_its_options_in_groups(capsys: pytest.CaptureFixture[str]) -> 
         assert members <= set(found[heading]), heading
     listed = [option for options in found.values() for option in options]
     assert sorted(listed) == sorted({*command_options(TrainCommand), "--help"})
-    assert found[""][:3] == ["--help", "--preset", "--config"]
+    assert found[""][:4] == ["--help", "--preset", "--recipe", "--config"]
     assert HEADINGS.keys() <= {option.field for option in command_options(TrainCommand).values()}
 
 
@@ -92,7 +93,7 @@ def test_every_option_has_a_description() -> None:
     for kind in (TrainConfig, ModelConfig, *COMMANDS.values()):
         about = field_docstrings(kind)
         for field in fields(kind):
-            assert field.name in about or field.name in ("model", "config", "preset"), (kind, field.name)
+            assert field.name in about or field.name in ("model", "config", "preset", "recipe"), (kind, field.name)
 
 
 def deterministic(config: TrainConfig) -> dict[str, Any]:
@@ -112,7 +113,7 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
     monkeypatch.setattr("bevia_fast.planning.plan.largest_ctx", lambda *sizes, **ways: 8)
     found = groups("plan", capsys)
     for heading, members in {
-        "": {"--help", "--preset", "--config", "--json"},
+        "": {"--help", "--preset", "--recipe", "--config", "--json"},
         "optimizer": {"--steps", "--batch", "--accumulate", "--optimizer"}, "evaluation": {"--crosscheck-every"},
         "checkpoint": {"--resume"}, "memory": {"--recompute"}, "backend": {"--backend", "--threads"},
     }.items():  # fmt: skip
