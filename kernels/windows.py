@@ -12,6 +12,8 @@ window of its own keeps a ring of that size in any case.
 
 from __future__ import annotations
 
+import functools
+
 
 def stride(ctx: int) -> int:
     """Return the number of tokens between the beginnings of two windows.
@@ -38,6 +40,7 @@ def ring_place(index: int, size: int) -> tuple[int, int]:
     return index % size, min(index + 1, size)
 
 
+@functools.lru_cache(64)
 def rings(windows: tuple[int, ...], layers: int, size: int) -> tuple[int, ...]:
     """Return the places that each layer's cache uses, of `size` that there are; no window or 0: all of them."""
     return tuple(min(window or size, size) for window in windows or (0,) * layers)

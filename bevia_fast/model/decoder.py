@@ -33,7 +33,8 @@ class Decoder:
         self.model = model
         self.length = 0  # tokens of the text so far
         self.rotary = config.positions == "rotary"
-        self.rings = rings(config.windows, config.layers, config.ctx)
+        self.windows = config.windows
+        self.rings = rings(self.windows, config.layers, config.ctx)
         places = max(self.rings) if self.rotary else config.ctx  # a table of positions has one for each
         shape = (1 if self.rotary else 2, config.layers, config.heads, places, config.head_size)
         self.keys, self.values = aligned_empty(shape, config.dtype), aligned_empty(shape, config.dtype)
@@ -85,7 +86,7 @@ class Decoder:
             drawn, self.logits, self.keys, self.values, token, self.length, **self.weights,
             cosines=cosines, sines=sines, norm=model.norm, activation=model.activation,
             temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
-            key=stream_key(config.seed, "sampling"), draw=draw, windows=model.windows,
+            key=stream_key(config.seed, "sampling"), draw=draw, windows=self.windows,
         )  # fmt: skip
         self.length += drawn.size
         return count

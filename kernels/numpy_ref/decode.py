@@ -35,6 +35,7 @@ def decode_tokens(
     contract.check_decoding(keys, (position_table, cosines, sines), len(token_table), token, index)
     L, NH, S, HS = keys.shape[1:]
     contract.check_windows(L, windows)
+    sizes = rings(windows, L, S)
     for number in range(drawn.size):
         # The next token is drawn from the place that comes last; a place in the next window is filled for later tokens.
         for window, place in [(0, index + number)] if cosines is not None else reversed(places_of(index + number, S)):
@@ -42,7 +43,7 @@ def decode_tokens(
             x = token_table[token]  # (C,)
             if position_table is not None:
                 x = x + position_table[place]
-            for layer, size in enumerate(rings(windows, L, S)):
+            for layer, size in enumerate(sizes):
                 normed = x if norm == "post" else _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
 
                 # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), summed over the heads

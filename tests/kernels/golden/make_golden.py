@@ -17,6 +17,7 @@ from golden_inputs import (
     DIM,
     EPS,
     HEADS,
+    IN_WINDOWS,
     LAYERS,
     MAX_NORM,
     MODEL_HEADS,
@@ -68,13 +69,13 @@ def results(inputs: dict[str, Array]) -> dict[str, Array]:
     out.backward(x["dout"].detach())
     found |= {"attention.out": out, "attention.dqkv": x["qkv"].grad}
 
-    x = {"qkv": torch.from_numpy(inputs["attention.qkv"]).double().requires_grad_()}
-    q, k, v = x["qkv"].view(B, T, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-    distance = torch.arange(T)[:, None] - torch.arange(T)
+    qkv, dout = (torch.from_numpy(inputs[f"attention.{name}"][:1, :IN_WINDOWS]).double() for name in ("qkv", "dout"))
+    q, k, v = qkv.requires_grad_().view(1, IN_WINDOWS, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+    distance = torch.arange(IN_WINDOWS)[:, None] - torch.arange(IN_WINDOWS)
     seen = (distance >= 0) & (distance < WINDOW)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(B, T, -1)
-    out.backward(torch.from_numpy(inputs["attention.dout"]).double())
-    found |= {"attention_window.out": out, "attention_window.dqkv": x["qkv"].grad}
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(dout.shape)
+    out.backward(dout)
+    found |= {"attention_window.out": out, "attention_window.dqkv": qkv.grad}
 
     x = leaves("cross_entropy")
     losses = F.cross_entropy(x["logits"], x["targets"], reduction="none")
