@@ -25,13 +25,14 @@ from .recipes import RecipeName, recipe_options
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
     "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PositionsName", "PresetName",
-    "TrainConfig", "preset",
+    "TrainConfig", "WindowLayers", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
 OptimizerName = Literal["adamw", "muon"]
 PositionsName = Literal["learned", "rotary"]
 PresetName = Literal["tiny", "laptop", "baby", "long"]
+WindowLayers = Literal["alternate", "all"]
 OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
 NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
@@ -56,6 +57,11 @@ class ModelConfig:
     """Layer normalization before each branch (GPT-2) or after each residual sum (the original transformer)."""
     positions: PositionsName = "learned"
     """Positions as learned vectors, one for each (GPT-2), or as rotations of queries and keys (RoFormer, GPT-NeoX)."""
+    window: int = 0
+    """Sliding window: attention sees the last so many characters only, which takes time that is linear in --ctx.
+    0: all characters of the context."""
+    window_layers: WindowLayers = "alternate"
+    """Layers with the window: all, or every second one, beginning with the first (GPT-3)."""
     dropout: float = 0.0
     """Dropout probability for the embeddings, the attention weights and the residual branches."""
     tie: bool = True
@@ -73,6 +79,7 @@ class ModelConfig:
             check_range(self, name, 1, most)
         if self.dim % self.heads:
             raise ConfigError(f"{option('dim', self.dim)} is not divisible by {option('heads', self.heads)}.")
+        check_range(self, "window", 0, 1 << 24)
         if self.positions == "rotary" and self.head_size % 2:
             raise ConfigError(
                 f"{option('positions', self.positions)} rotates pairs of channels; a head has dim / heads = "
@@ -86,6 +93,14 @@ class ModelConfig:
     def head_size(self) -> int:
         """Channels of one attention head."""
         return self.dim // self.heads
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        """How many positions attention sees in each layer, at most; 0 where it sees the whole context."""
+        if not self.window or self.window >= self.ctx:
+            return (0,) * self.layers
+        every = 1 if self.window_layers == "all" else 2
+        return tuple(self.window if layer % every == 0 else 0 for layer in range(self.layers))
 
 
 @dataclass(frozen=True)

@@ -113,10 +113,24 @@ def check_decoding(keys: Array, positions: tuple[Array | None, ...], V: int, tok
         raise ContractError(f"decode_tokens: index is {index}; wanted index >= 0")
 
 
+def check_windows(L: int, windows: tuple[int, ...]) -> None:
+    """Raise ContractError if the `windows` of `decode_tokens` do not fit L layers, or one is negative."""
+    if len(windows) not in (0, L):
+        raise ContractError(f"decode_tokens: windows has {len(windows)} numbers; wanted one for each of L = {L} layers")
+    for window in windows:
+        check_window("decode_tokens", window)
+
+
 def check_rows(T: int, R: int, first: int) -> None:
     """Raise ContractError if the rows that `attention_weights` should return are not in [0, T)."""
     if not 0 <= first <= T - R:
         raise ContractError(f"attention_weights: first is {first}; wanted 0 <= first <= T - R = {T - R}")
+
+
+def check_window(operation_name: str, window: int) -> None:
+    """Raise ContractError if a window of attention is negative."""
+    if window < 0:
+        raise ContractError(f"{operation_name}: window is {window}; wanted window >= 0, where 0 is no window")
 
 
 @functools.lru_cache(64)

@@ -24,6 +24,8 @@ from .checks import (
     check_ids,
     check_matrices,
     check_rows,
+    check_window,
+    check_windows,
     implements,
 )
 from .costs import FUNCTION, Cost
@@ -78,6 +80,8 @@ __all__ = [
     "check_ids",
     "check_matrices",
     "check_rows",
+    "check_window",
+    "check_windows",
     "cross_entropy",
     "decode_tokens",
     "dropout_backward",

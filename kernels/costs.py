@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .newton_schulz import COEFFICIENTS, RESTART
-from .windows import places_of, ring_place
+from .windows import places_of, ring_place, rings
 
 FUNCTION = 8
 
@@ -38,6 +38,14 @@ class Cost:
         return self.flops / self.bytes
 
 
+def pairs_seen(rows: int, window: int = 0, first: int = 0) -> int:
+    """The pairs of a query and a key that it sees, for the queries first .. first + rows - 1: query i sees i + 1 keys,
+    or the last `window` of them."""
+    last = first + rows
+    limit = min(max(first, window or last), last)  # queries from here on see `window` keys
+    return (limit * (limit + 1) - first * (first + 1)) // 2 + (last - limit) * window
+
+
 def muon_flops(d: dict[str, Any]) -> float:
     """The operations of `muon`, whose steps come in two groups, before and after RESTART. With n the shorter side of a
     matrix X and m the longer one, each group takes X X^T, a square for each step, two products for each further X X^T,
@@ -50,14 +58,13 @@ def muon_flops(d: dict[str, Any]) -> float:
     return total
 
 
-def decoding_flops(d: dict[str, int]) -> float:
+def decoding_flops(d: dict[str, Any]) -> float:
     """The operations of `decode_tokens`: two for each multiply-add of a weight with a token at one of its places, of a
     query with a key, of an attention weight with a value, and of the output head."""
     weights = d["L"] * d["C"] * (4 * d["NH"] * d["HS"] + 2 * d["G"] * d["M"])
-    total = 0
+    total, sizes = 0, rings(d.get("windows", ()), d["L"], d["S"])
     for index in range(d["index"], d["index"] + d["D"]):
-        seen = [place + 1 for _, place in places_of(index, d["S"])]
-        if d["cosines"]:
-            seen = [ring_place(index, d["S"])[1]]
-        total += len(seen) * weights + 2 * d["L"] * d["NH"] * d["HS"] * sum(seen)
+        places = [index] if d["cosines"] else [place for _, place in places_of(index, d["S"])]
+        seen = sum(ring_place(place, size)[1] for size in sizes for place in places)
+        total += len(places) * weights + 2 * d["NH"] * d["HS"] * seen
     return 2 * (total + d["D"] * d["C"] * d["V"])

@@ -13,7 +13,7 @@ Cost:      the first argument of `operation` gives the floating-point operations
 from __future__ import annotations
 
 from .checks import Activation, Norm
-from .costs import FUNCTION, decoding_flops, muon_flops
+from .costs import FUNCTION, decoding_flops, muon_flops, pairs_seen
 from .declaration import Array, operation
 from .newton_schulz import MatrixAt
 
@@ -157,50 +157,56 @@ def rotary_backward(dqkv: Array, cosines: Array, sines: Array) -> None:
 
 
 @operation(
-    lambda d: 2 * d["B"] * d["T"] * (d["T"] + 1) * d["C"],  # two products over the causal half
+    lambda d: 4 * d["B"] * pairs_seen(d["T"], d.get("window", 0)) * d["C"],  # two products
     divides=("NH", "C"),
     out="B T C!", lse="B NH T!", qkv="B T 3*C",
 )  # fmt: skip
 def attention_forward(
-    out: Array, lse: Array, qkv: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0
 ) -> None:
     """Causal multi-head self-attention (Vaswani et al. 2017, eq. 1).
 
     qkv[b,t] holds q, k and v one after the other, each NH heads of HS channels. For each sequence and head, for j <= i:
         scores[i,j] = q[i] . k[j] / sqrt(HS);   weights = softmax_j(scores);   out[i] = sum_j weights[i,j] v[j]
         lse[i] = log sum_j exp(scores[i,j]),  from which the backward pass recomputes the weights
+    With a window, only for i - window < j <= i (Child et al. 2019; Beltagy et al. 2020); 0 is no window.
     Dropout sets weights to 0 with probability `dropout_rate` and scales the others by 1/(1 - rate). In the mask of
     `dropout_key`, weight (i,j) of head h of sequence b is element ((b*NH + h)*T + i, j).
+
+    Raises ContractError if window < 0.
     """
 
 
 @operation(
-    lambda d: 5 * d["B"] * d["T"] * (d["T"] + 1) * d["C"],  # five products: scores, dweights, dq, dk, dv
+    lambda d: 10 * d["B"] * pairs_seen(d["T"], d.get("window", 0)) * d["C"],  # scores, dweights, dq, dk, dv
     divides=("NH", "C"),
     dqkv="B T 3*C!", dout="B T C", qkv="B T 3*C", out="B T C", lse="B NH T",
 )  # fmt: skip
 def attention_backward(
-    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
-) -> None:
+    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array,
+    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+) -> None:  # fmt: skip
     """The gradient of `attention_forward`, with the weights recomputed from qkv and lse (Dao et al. 2022, alg. 4).
 
     weights = exp(scores - lse);   dv[j] = sum_i weights[i,j] dout[i];   dweights[i,j] = dout[i] . v[j]
     dscores = weights * (dweights - row_sum);   row_sum[i] = sum_j weights[i,j] dweights[i,j] = dout[i] . out[i]
     dq[i] = sum_j dscores[i,j] k[j] / sqrt(HS);   dk[j] = sum_i dscores[i,j] q[i] / sqrt(HS)
+
+    Raises ContractError if window < 0.
     """
 
 
 @operation(
-    lambda d: d["B"] * d["R"] * (2 * d.get("first", 0) + d["R"] + 1) * d["C"],  # row r sees first + r + 1 keys
+    lambda d: 2 * d["B"] * pairs_seen(d["R"], d.get("window", 0), d.get("first", 0)) * d["C"],
     divides=("NH", "C"),
     weights="B NH R T!", qkv="B T 3*C",
 )  # fmt: skip
-def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
-    """weights[b,h,r] = softmax_j(scores) of query first + r, 0 for j > first + r
+def attention_weights(weights: Array, qkv: Array, first: int = 0, *, window: int = 0) -> None:
+    """weights[b,h,r] = softmax_j(scores) of query first + r, 0 for the keys that it does not see
 
     For inspection: training needs no weights from outside of `attention_forward` and `attention_backward`.
 
-    Raises ContractError if the rows first .. first + R - 1 are not in [0, T).
+    Raises ContractError if the rows first .. first + R - 1 are not in [0, T), or window < 0.
     """
 
 
@@ -224,6 +230,7 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
+    windows: tuple[int, ...] = (),
 ) -> int:  # fmt: skip
     """Generation: read token number `index` of a text, draw the next one, read that, and so on, until D are drawn.
 
@@ -239,11 +246,13 @@ def decode_tokens(
         position_table    K = 2: the place of a token in a window of S places; window k has cache k mod 2
         cosines, sines    K = 1: row n has the angles of token index + n, for `rotary_forward`. The cache is a ring: a
                           token takes the place of the one S before it, and sees itself and the S - 1 before it
-    See `kernels.windows`. The caches must already hold the tokens before `index`. On return `logits` are those that the
-    last token was drawn from.
+    With `windows`, layer l sees the last windows[l] of these tokens, 0 for all, and only the first windows[l] places of
+    its cache are used, as a ring. See `kernels.windows`. The caches must already hold the tokens before `index`. On
+    return `logits` are those that the last token was drawn from.
 
     Returns the number of tokens drawn, which is less than D if logits are not finite.
-    Raises ContractError if token is not in [0, V), index < 0, or not exactly one kind of positions is given.
+    Raises ContractError if token is not in [0, V), index < 0, not exactly one kind of positions is given, or there are
+    windows, but not one for each layer.
     """
     raise NotImplementedError
 

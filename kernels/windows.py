@@ -6,10 +6,13 @@ the next one, which begins half a context earlier in the text. So every token, e
 least ctx/2 tokens before it. No token is in more than two windows, and the next window is filled on the way.
 
 With rotary positions there is one cache, a ring of as many places as a token sees: a key says how far away it is
-wherever it lies, so the newest takes the place of the oldest, and nothing is read twice.
+wherever it lies, so the newest takes the place of the oldest, and nothing is read twice. A layer whose attention has a
+window of its own keeps a ring of that size in any case.
 """
 
 from __future__ import annotations
+
+import functools
 
 
 def stride(ctx: int) -> int:
@@ -35,3 +38,9 @@ def places_of(index: int, ctx: int) -> list[tuple[int, int]]:
 def ring_place(index: int, size: int) -> tuple[int, int]:
     """Return where token `index` lies in a ring of `size` places, and how many of its places are filled then."""
     return index % size, min(index + 1, size)
+
+
+@functools.lru_cache(64)
+def rings(windows: tuple[int, ...], layers: int, size: int) -> tuple[int, ...]:
+    """Return the places that each layer's cache uses, of `size` that there are; no window or 0: all of them."""
+    return tuple(min(window or size, size) for window in windows or (0,) * layers)

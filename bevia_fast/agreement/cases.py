@@ -9,6 +9,7 @@ lists them, with a test that some case lies on either side.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..kernels.contract import MatrixAt
@@ -84,6 +85,13 @@ _ATTENTION_BEYOND = [
     for B, T, NH, HS in [(1, 385, 1, 8), (3, 200, 3, 4), (2, 450, 2, 5), (1, 800, 1, 16)]
 ]
 
+# places among both, and a window: of one key, within a block of queries, as long as one, within and across blocks of
+# keys, of which the first begins within a panel or at its beginning; and longer than the context
+_WINDOWS = [
+    (3, 1), (4, 6), (7, 3), (9, 64), (11, 33), (14, 48), (15, 17), (16, 47), (16, 49), (16, 256), (16, 1000),
+    (18, 1), (18, 384), (19, 7), (20, 96), (20, 191), (21, 193), (21, 350), (21, 400), (21, 799),
+]  # fmt: skip
+
 _DROPOUT_RATES = (0.0, 0.1, 0.5)
 
 
@@ -109,15 +117,21 @@ def _each_with_some(
 
 def _attention_cases(operation: str) -> list[Case]:
     variants = [{"options": {"dropout_rate": r, "dropout_key": DROPOUT_KEY}} for r in _DROPOUT_RATES]
-    return _each_with_some(operation, _ATTENTION, variants, _ATTENTION_BEYOND)
+    found = _each_with_some(operation, _ATTENTION, variants, _ATTENTION_BEYOND)
+    for number, (size, window) in enumerate(_WINDOWS):
+        dims = [*_ATTENTION, *_ATTENTION_BEYOND][size]
+        dropout = {"dropout_rate": 0.1, "dropout_key": DROPOUT_KEY} if number % 3 == 0 else {}
+        found.append(Case(operation, dims, options={"window": window, **dropout}))
+    return found
 
 
 def _weights_cases() -> list[Case]:
     sizes = [(1, 1, 1, 1, 1, 0), (2, 3, 5, 7, 7, 0), (1, 2, 16, 33, 1, 32), (1, 1, 17, 65, 5, 11),
              (2, 2, 32, 130, 3, 64), (1, 4, 8, 17, 16, 1)]  # fmt: skip
     return [
-        Case("attention_weights", {"B": B, "NH": NH, "C": NH * HS, "HS": HS, "T": T, "R": R}, options={"first": first})
+        Case("attention_weights", {"B": B, "NH": NH, "C": NH * HS, "HS": HS, "T": T, "R": R}, options=options)
         for B, NH, HS, T, R, first in sizes
+        for options in ({"first": first}, {"first": first, "window": first // 2 + 1})
     ]
 
 
@@ -143,10 +157,14 @@ def _decoding_cases() -> list[Case]:
         for given, options in (variants[i % 4], variants[(i + 1) % 4]):
             call = {"token": V // 2, "index": index, **usual, **options}
             found.append(Case("decode_tokens", dims | {"K": 2}, ("position_table", *given), call, spread=0.3))
+            windows = tuple((layer * 3 + i) % S for layer in range(L))  # 0, where the layer has none, among them
+            found.append(replace(found[-1], options=call | {"windows": windows}))
         if HS % 2 == 0:
             given, options = variants[(i + 2) % 4]
             call = {"token": V // 2, "index": index, **usual, **options}
             found.append(Case("decode_tokens", dims | {"K": 1}, ("cosines", "sines", *given), call, spread=0.3))
+            windows = tuple((layer * 2 + i) % S for layer in range(L))
+            found.append(replace(found[-1], options=call | {"windows": windows}))
     return found
 
 

@@ -56,8 +56,8 @@ class Case:
 
 def _in_short(value: Any) -> Any:
     """Return an option as a case's name has it."""
-    if isinstance(value, tuple):  # matrices
-        return "+".join("x".join(map(str, part[1:3])) for part in value)
+    if isinstance(value, tuple):  # matrices, or windows
+        return "+".join("x".join(map(str, part[1:3])) if isinstance(part, tuple) else str(part) for part in value)
     return value
 
 

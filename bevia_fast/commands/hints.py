@@ -16,7 +16,7 @@ ALIKE = 0.75
 # Names in nanoGPT and in other programs -> what they are here.
 OTHER_NAMES = {
     "ctx": ("block-size", "context", "context-length", "context-size", "ctx-len", "n-ctx", "seq-len", "seq-length",
-            "sequence-length", "max-seq-len", "window", "n-positions"),
+            "sequence-length", "max-seq-len", "n-positions"),
     "dim": ("n-embd", "n-embed", "d-model", "embed-dim", "embedding-dim", "embedding-size", "hidden", "hidden-dim",
             "hidden-size", "width", "channels", "model-dim"),
     "layers": ("n-layer", "n-layers", "num-layers", "num-hidden-layers", "blocks", "n-blocks", "depth"),

@@ -44,7 +44,7 @@ ANCHORS: dict[str, Anchor] = {
         "scaled[i, j] = score[i, j] / sqrt(HS)",
         "attention", "causal_scores", "scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)",
     ),
-    "mask": Anchor("scaled[i, j] = -inf where j > i", "attention", "causal_scores", "scores[:, :, future] = -np.inf"),
+    "mask": Anchor("scaled[i, j] = -inf where j > i", "attention", "causal_scores", "scores[:, :, unseen] = -np.inf"),
     "softmax": Anchor(
         "weight[i, j] = exp(scaled[i, j] - max) / sum of exp(scaled[i, :] - max)",
         "attention", "softmax", "return exponentials / total",

@@ -62,14 +62,14 @@ def trace(model: GPT, tokens: Array) -> Trace:
     angles = context_tables(model.config, T) if model.config.positions == "rotary" else None
 
     layers = []
-    for w in weights.layers:
+    for w, window in zip(weights.layers, model.config.windows, strict=True):
         # pre-norm: x = x + attn(ln_1(x));  post-norm: x = ln_1(x + attn(x))
         qkv = _linear(model, _norm(model, x, w.ln_1) if pre else x, w.qkv)
         if angles is not None:
             kernels.rotary_forward(qkv[None], *angles)
         maps, attended, lse = (aligned_empty(shape, dtype) for shape in ((1, NH, T, T), (1, T, C), (1, NH, T)))
-        kernels.attention_weights(maps, qkv[None])
-        kernels.attention_forward(attended, lse, qkv[None])
+        kernels.attention_weights(maps, qkv[None], window=window)
+        kernels.attention_forward(attended, lse, qkv[None], window=window)
         x = attention = _linear(model, attended[0], w.attn_proj, residual=x)
         if not pre:
             x = attention = _norm(model, x, w.ln_1)

@@ -16,6 +16,7 @@ from ..config import (
     PositionsName,
     PresetName,
     TrainConfig,
+    WindowLayers,
     check_range,
     preset,
 )
@@ -59,6 +60,12 @@ class SizeOptions:
         PositionsName | None, arg(metavar="{learned,rotary}", help_behavior_hint="(default: learned, or the run's)")
     ] = None
     """Learned vectors for positions, or rotations of queries and keys."""
+    window: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0, or the run's)")] = None
+    """Positions that attention sees. 0: the whole context."""
+    window_layers: Annotated[
+        WindowLayers | None, arg(metavar="{alternate,all}", help_behavior_hint="(default: alternate, or the run's)")
+    ] = None
+    """Layers with the window: every second one, or all."""
     dropout: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0, or the run's)")] = None
     """Dropout probability."""
     accumulate: Annotated[int, _default("1")] = 0
@@ -94,7 +101,7 @@ class SizeOptions:
         model: dict[str, Any] = {name: value for name in ("ctx", "dim", "layers", "heads")
                                  if (value := getattr(self, name))}  # fmt: skip
         model |= {"vocab_size": self.vocab} if self.vocab else {}
-        others = ("positions", "dropout", "dtype")
+        others = ("positions", "window", "window_layers", "dropout", "dtype")
         model |= {name: value for name in others if (value := getattr(self, name)) is not None}
         step = {name: value for name in ("batch", "accumulate", "optimizer") if (value := getattr(self, name))}
         return replace(

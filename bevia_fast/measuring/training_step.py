@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..config import ModelConfig, OptimizerName, TrainConfig
 from ..kernels.contract import Backend
+from ..kernels.costs import pairs_seen
 from ..model.dropout import DropoutStream
 from ..model.gpt import GPT
 from ..model.optimizer import Optimizer, Rates
@@ -43,6 +44,8 @@ class StepSize:
     bias: bool = True
     optimizer: Any = "adamw"
     positions: Any = "learned"
+    window: int = 0
+    window_layers: Any = "alternate"
 
     @classmethod
     def of(
@@ -51,7 +54,7 @@ class StepSize:
         return cls(
             model.ctx, model.dim, model.layers, model.heads, batch, model.vocab_size, model.dtype, model.dropout,
             accumulate, model.activation, model.norm, model.tie, model.bias, optimizer,
-            model.positions,
+            model.positions, model.window, model.window_layers,
         )  # fmt: skip
 
     @property
@@ -59,14 +62,17 @@ class StepSize:
         return ModelConfig(
             ctx=self.ctx, dim=self.dim, layers=self.layers, heads=self.heads, vocab_size=self.vocab, dtype=self.dtype,
             dropout=self.dropout, activation=self.activation, norm=self.norm, tie=self.tie, bias=self.bias,
-            positions=self.positions,
+            positions=self.positions, window=self.window, window_layers=self.window_layers,
         )  # fmt: skip
 
     @property
     def variant(self) -> str:
         """What differs from GPT-2 trained with AdamW, in words; empty if nothing does."""
+        windows = [window for window in self.model.windows if window]
+        layers = "" if len(windows) == self.layers else " in every second layer"
         parts = {"norm post": self.norm != "pre", self.activation: self.activation != "gelu", "untied": not self.tie,
                  "no bias": not self.bias, "rotary": self.positions != "learned",
+                 f"window {self.window}{layers}": bool(windows),
                  "Muon": self.optimizer == "muon"}  # fmt: skip
         return ", ".join(word for word, differs in parts.items() if differs)
 
@@ -80,11 +86,13 @@ class StepSize:
         """Floating-point operations in the matrix products of a step, by the contract's cost models.
 
         Linear layers: 2 operations per weight and token forward, 4 backward. Causal attention: 7 products of
-        B x NH x T(T+1)/2 x HS, 2 forward and 5 backward. Recomputed products count once and all other operations
-        do not count, which is the usual convention for stating the fraction of the peak.
+        B x NH x T(T+1)/2 x HS, 2 forward and 5 backward; fewer pairs than T(T+1)/2 with a window.
+        Recomputed products count once and all other operations do not count, which is the usual convention for stating
+        the fraction of the peak.
         """
         weights = 12 * self.dim**2 * self.layers + self.vocab * self.dim
-        attention = 7.0 * self.layers * self.tokens * (self.ctx + 1) * self.dim
+        pairs = sum(pairs_seen(self.ctx, window) for window in self.model.windows)
+        attention = 14.0 * self.tokens / self.ctx * pairs * self.dim
         return 6.0 * weights * self.tokens + attention
 
 

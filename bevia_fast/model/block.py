@@ -43,6 +43,7 @@ class Block(ABC):
         self.kept: LayerActivations = acts.blocks[layer]
         self.rows: list[Rows] = acts.rows(self.kept)
         self.dropout = LayerDropout(keys, layer, config.dropout)
+        self.window = config.windows[layer]
         self.angles = context_tables(config, acts.shape[1]) if config.positions == "rotary" else None
 
     def forward(self, look: Callable[[LayerActivations], None]) -> None:
@@ -91,8 +92,13 @@ class Block(ABC):
         if self.angles is not None:
             self.kernels.rotary_forward(sequences(kept.qkv), *self.angles)
         self.kernels.attention_forward(
-            sequences(kept.attended), kept.lse, sequences(kept.qkv), **self.dropout.attention()
+            sequences(kept.attended), kept.lse, sequences(kept.qkv), **self.attention_options()
         )
+
+    def attention_options(self) -> dict[str, Any]:
+        """The window and the dropout of attention, as far as there are any."""
+        options: dict[str, Any] = dict(self.dropout.attention())
+        return options | {"window": self.window} if self.window else options
 
     def attention_residual(self, x: Rows) -> None:
         """mid = residual_in + dropout(attended @ w.attn_proj)"""
@@ -131,7 +137,7 @@ class Block(ABC):
         acts, kept, sequences = self.acts, self.kept, self.acts.sequences
         self.kernels.attention_backward(
             sequences(acts.dqkv), sequences(acts.dattended),
-            sequences(kept.qkv), sequences(kept.attended), kept.lse, **self.dropout.attention(),
+            sequences(kept.qkv), sequences(kept.attended), kept.lse, **self.attention_options(),
         )  # fmt: skip
         if self.angles is not None:
             self.kernels.rotary_backward(sequences(acts.dqkv), *self.angles)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..config import GenerateConfig
 from ..kernels.memory import aligned_empty
 from ..kernels.rng import stream_key
-from ..kernels.windows import stride
+from ..kernels.windows import rings, stride
 from .activations import Activations, LayerActivations
 from .gpt import GPT
 from .rotary import tables
@@ -24,8 +24,8 @@ class Decoder:
     """Continues a text, with the keys and values of all earlier tokens in a cache.
 
     `keys` and `values` are (2, layers, NH, ctx, HS): those of the current window and of the next one, which fills up
-    meanwhile. With rotary positions they are (1, layers, NH, ctx, HS), a ring of the last ctx tokens. See
-    `kernels.windows`. So memory does not grow with the length of the text.
+    meanwhile. With rotary positions they are (1, layers, NH, S, HS), a ring of the last S tokens: ctx, or the window of
+    attention if all layers have it. See `kernels.windows`. So memory does not grow with the length of the text.
     """
 
     def __init__(self, model: GPT) -> None:
@@ -33,7 +33,10 @@ class Decoder:
         self.model = model
         self.length = 0  # tokens of the text so far
         self.rotary = config.positions == "rotary"
-        shape = (1 if self.rotary else 2, config.layers, config.heads, config.ctx, config.head_size)
+        self.windows = config.windows
+        self.rings = rings(self.windows, config.layers, config.ctx)
+        places = max(self.rings) if self.rotary else config.ctx  # a table of positions has one for each
+        shape = (1 if self.rotary else 2, config.layers, config.heads, places, config.head_size)
         self.keys, self.values = aligned_empty(shape, config.dtype), aligned_empty(shape, config.dtype)
         self.logits = aligned_empty(config.vocab_size, config.dtype)
         self.weights = _packed(model)
@@ -61,9 +64,11 @@ class Decoder:
         acts = Activations(config, 1, T, recompute=True)
 
         def copy_keys_and_values(kept: LayerActivations) -> None:
-            qkv = kept.qkv.reshape(T, 3, config.heads, config.head_size)
-            self.keys[window, kept.layer, :, :T] = qkv[:, 1].swapaxes(0, 1)
-            self.values[window, kept.layer, :, :T] = qkv[:, 2].swapaxes(0, 1)
+            ring = self.rings[kept.layer]
+            newest = kept.qkv.reshape(T, 3, config.heads, config.head_size)[-ring:]
+            places = np.arange(T - len(newest), T) % ring
+            self.keys[window, kept.layer, :, places] = newest[:, 1]
+            self.values[window, kept.layer, :, places] = newest[:, 2]
 
         self.model.forward(acts, tokens.reshape(1, T), copy_keys_and_values)
         stream: Array = acts.blocks[-1].residual_out
@@ -81,7 +86,7 @@ class Decoder:
             drawn, self.logits, self.keys, self.values, token, self.length, **self.weights,
             cosines=cosines, sines=sines, norm=model.norm, activation=model.activation,
             temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
-            key=stream_key(config.seed, "sampling"), draw=draw,
+            key=stream_key(config.seed, "sampling"), draw=draw, windows=self.windows,
         )  # fmt: skip
         self.length += drawn.size
         return count

@@ -187,7 +187,8 @@ class GPT:
         maps = aligned_empty((self.config.layers, 1, NH, T, T), self.config.dtype)
 
         def look(kept: LayerActivations) -> None:
-            self.backend.attention_weights(maps[kept.layer], kept.qkv.reshape(1, T, -1))
+            window = self.config.windows[kept.layer]
+            self.backend.attention_weights(maps[kept.layer], kept.qkv.reshape(1, T, -1), window=window)
 
         self.forward(self.buffers(1, T), tokens.reshape(1, T), look)
         return maps[:, 0]

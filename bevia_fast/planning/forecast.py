@@ -3,7 +3,8 @@
 The forecast runs a small step of the same kind, one layer with as many channels on one chunk of rows, and times its
 kernel calls one by one. If the context is longer than that of the small step, it also times attention alone. The calls
 of the real step come from `rehearsal`, and each measured time is scaled by the kernel's cost model. Attention is scaled
-by a line through two lengths instead, because the diagonal cuts a smaller share of its tiles as the context grows.
+by a line through two lengths instead, because the diagonal cuts a smaller share of its tiles as the context grows. With
+a window, the place on the line is that of a context whose queries see as many keys on average.
 
 No table of speeds is needed, so the forecast works on machines that nobody has tried. Its blind spot is memory: the
 single small layer may stay in a cache in which the real model does not fit.
@@ -23,6 +24,7 @@ import numpy as np
 
 from ..config import ModelConfig, OptimizerName
 from ..kernels.contract import OPERATIONS, Backend
+from ..kernels.costs import pairs_seen
 from ..kernels.instruments import Listener, Recorder, clock
 from ..kernels.memory import aligned_zeros, outline
 from ..kernels.tape import NOT_PLAYED
@@ -71,7 +73,9 @@ class Forecast:
         if call.operation in self._attention:
             each_row, each_key = self._attention[call.operation]
             lse = call.arguments["lse"]
-            return float(lse.size * (each_row + each_key * lse.shape[2]))
+            T = lse.shape[2]
+            context = 2 * pairs_seen(T, call.arguments.get("window", 0)) / T - 1  # T without a window
+            return float(lse.size * (each_row + each_key * context))
         kind = kind_of(call, self.config)
         known = self._times.get(kind) or self._times.get(kind[:2]) or self._times[kind[:1]]
         return statistics.median(known) * call.cost.flops

@@ -21,7 +21,7 @@ CHECKPOINT_VERSION = 1  # of the files that `checkpoint` writes, which have the 
 PARTS = ("weights", "first", "second")  # of a checkpoint; for "first" and "second", see `model.optimizer`
 
 # Options of the model that were added later, with what earlier versions did.
-ADDED_SIZES: dict[str, Any] = {"positions": "learned"}
+ADDED_SIZES: dict[str, Any] = {"positions": "learned", "window": 0, "window_layers": "alternate"}
 
 # What parsed JSON of any shape can raise when it is read as a configuration.
 INVALID = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, ConfigError, DataError)

@@ -43,6 +43,7 @@ class Positions(NamedTuple):
     rotary: int  # 1 if queries and keys are rotated and the cache is a ring
     S: int
     stride: int  # tokens between the beginnings of two windows
+    rings: Any  # (L,) int64: the places of each layer's ring, S or fewer
 
 
 class Model(NamedTuple):
@@ -142,25 +143,24 @@ def branch_of(branches, part, rows):
 
 
 class Places(NamedTuple):
-    """Where a token stands: at `place` of `window`, where it sees the first `seen` places, and, if there are two rows,
-    `stride` earlier in the next window."""
+    """Where a token stands: at `place` of `window`, and, if there are two rows, `stride` earlier in the next window.
+    With rotary positions, `place` is its index in the text."""
 
     rows: int
     window: int
     place: int
-    seen: int
     stride: int
 
 
 @device
 def places_of(index, positions):
-    """The places of token number `index` in windows or in a ring of S tokens; see `kernels.windows`."""
+    """The places of token number `index`; see `kernels.windows`."""
     S, stride = positions.S, positions.stride
     if positions.rotary:
-        return Places(1, 0, index % S, min(index + 1, S), stride)
+        return Places(1, 0, index, stride)
     window = max(0, (index - S) // stride + 1)
     place = index - window * stride
-    return Places(2 if place >= stride else 1, window, place, place + 1, stride)
+    return Places(2 if place >= stride else 1, window, place, stride)
 
 
 @device

@@ -2,6 +2,7 @@
 
 Each block of queries visits the blocks of keys up to the diagonal. Scores become weights relative to the largest score
 so far, and weights @ v is added to the output. When a later block has a larger score, the output so far is scaled down.
+With a window, the visit begins at the block that holds the first key of the first query's window.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from ._simd.attention_memory import ForwardMemory, forward_work
 from ._simd.attention_plan import QUERIES, ForwardPlan, plan_forward
 from ._simd.attention_rows import softmax_rows
 from ._simd.blocks import add_product_causal, multiply_causal
-from ._simd.elementwise import drop, scale, zero
+from ._simd.elementwise import drop, fill, scale, zero
 from ._simd.packing import pack
 from ._simd.reductions import dot, maximum
 from ._simd.softmax import exp_into
@@ -32,9 +33,10 @@ from .dropout import Dropout, rate_of, row_hash
 
 @implements(contract.attention_forward)
 def attention_forward(
-    out: Array, lse: Array, qkv: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0
 ) -> None:
     # (B,T,3C) -> out (B,T,C), lse (B,NH,T)
+    contract.check_window("attention_forward", window)
     dtype = out.dtype
     plan = plan_forward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype))
     memory = (
@@ -42,15 +44,17 @@ def attention_forward(
         scratch("scores", plan.scores, dtype),
         scratch("rows", plan.rows, dtype),
     )
-    _forward(out, lse, qkv, np.uint64(dropout_key), tuple(rate_of(dropout_rate)), memory, tuple(plan))
+    rate = tuple(rate_of(dropout_rate))
+    _forward(out, lse, qkv, window or qkv.shape[1], np.uint64(dropout_key), rate, memory, tuple(plan))
 
 
 @implements(contract.attention_weights)
-def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
+def attention_weights(weights: Array, qkv: Array, first: int = 0, *, window: int = 0) -> None:
     # (B,T,3C) -> (B,NH,R,T)
+    contract.check_window("attention_weights", window)
     R, T = weights.shape[2:]
     contract.check_rows(T, R, first)
-    _weights(weights, qkv, first)
+    _weights(weights, qkv, first, window or T)
 
 
 # ------------------------------------------------------------------------------------------------------------ one head
@@ -97,6 +101,15 @@ def channels_of(x, bh, NH):
 
 
 @device
+def hide(scores, keys):
+    """scores = -inf for the first `keys` keys of the first row, one more of the second, and so on: they lie before the
+    windows. With keys < 0, the first rows see all."""
+    for i in range(max(0, 1 - keys), scores.rows):
+        before = scores[i][: keys + i]
+        fill(before, before.dtype.type(-math.inf))
+
+
+@device
 def drop_rows(weights, dropout, row, column):
     """weights *= mask / (1 - rate), up to the diagonal; their first element is at (row, column) of the mask."""
     for i in range(weights.rows):
@@ -109,30 +122,30 @@ def drop_rows(weights, dropout, row, column):
 
 
 @kernel()
-def _forward(out, lse, qkv, key, rate, memory, plan):
+def _forward(out, lse, qkv, window, key, rate, memory, plan):
     memory, plan, dropout = ForwardMemory(*memory), ForwardPlan(*plan), Dropout(key, *rate)
     arrays = (out, lse, qkv)
     B, NH, T = lse.shape
     q_blocks, k_panels = (T + QUERIES - 1) // QUERIES, (T + plan.k_width - 1) // plan.k_width
     if plan.by_head:
         for bh in numba.prange(B * NH):
-            _forward_head(bh, arrays, dropout, memory, plan)
+            _forward_head(bh, arrays, window, dropout, memory, plan)
     else:
         for item in numba.prange(B * NH * k_panels):
             _pack_panel(item // k_panels, item % k_panels, arrays, memory, plan)
         for item in numba.prange(B * NH * q_blocks):
-            _forward_turn(item // q_blocks, item % q_blocks, arrays, dropout, memory, plan)
+            _forward_turn(item // q_blocks, item % q_blocks, arrays, window, dropout, memory, plan)
 
 
 @device
-def _forward_head(bh, arrays, dropout, memory, plan):
+def _forward_head(bh, arrays, window, dropout, memory, plan):
     """Compute all queries of one head, which the calling thread packs for itself."""
     out, lse, qkv = arrays
     head = head_of(qkv, lse, bh)
     work = forward_work(numba.get_thread_id(), head.q.rows, head.q.columns, memory, plan)
     _pack_keys_and_values(work, head, 0, head.k.rows)
     for q0 in range(0, head.q.rows, QUERIES):
-        _forward_block(channels_of(out, bh, lse.shape[1]), head, work, q0, dropout)
+        _forward_block(channels_of(out, bh, lse.shape[1]), head, work, q0, window, dropout)
 
 
 @device
@@ -145,7 +158,7 @@ def _pack_panel(bh, p, arrays, memory, plan):
 
 
 @device
-def _forward_turn(bh, turn, arrays, dropout, memory, plan):
+def _forward_turn(bh, turn, arrays, window, dropout, memory, plan):
     """Compute one block of queries of a packed head. Blocks with few and with many keys alternate, so that threads
     that take successive turns share the work evenly."""
     out, lse, qkv = arrays
@@ -153,7 +166,7 @@ def _forward_turn(bh, turn, arrays, dropout, memory, plan):
     work = forward_work(bh, head.q.rows, head.q.columns, memory, plan)
     blocks = (head.q.rows + QUERIES - 1) // QUERIES
     q_block = turn // 2 if turn % 2 == 0 else blocks - 1 - turn // 2
-    _forward_block(channels_of(out, bh, lse.shape[1]), head, work, q_block * QUERIES, dropout)
+    _forward_block(channels_of(out, bh, lse.shape[1]), head, work, q_block * QUERIES, window, dropout)
 
 
 @device
@@ -163,29 +176,36 @@ def _pack_keys_and_values(work, head, first, last):
 
 
 @device
-def _forward_block(out, head, work, q0, dropout):
-    """Compute the output of one block of queries, which begins at q0."""
+def _forward_block(out, head, work, q0, window, dropout):
+    """Compute the output of one block of queries, which begins at q0. Each sees its last `window` keys, if there are so
+    many."""
     q, out, lse = head.q[q0 : q0 + QUERIES], out[q0 : q0 + QUERIES], head.lse[q0 : q0 + QUERIES]
     real, lanes = lse.dtype.type, lanes_of(q)
     reach = tile_height(work.v.width, lanes)
-    end, keys = q0 + q.rows, work.scores.columns  # no query of the block sees a key from `end` on
-    for k0 in range(0, end, keys):
-        k1 = min(k0 + keys, end)
+    end, keys, panel = q0 + q.rows, work.scores.columns, work.k_T.width
+    first = k1 = max(0, q0 - window + 1) // panel * panel  # no query of the block sees a key before, or from `end` on
+    while k1 < end:
+        k0, k1 = k1, min(k1 + keys, end)
+        if q0 < k1 < end:  # no block of keys may begin behind the first query
+            k1 = q0 // panel * panel
         k_T, v = work.k_T[:, k0:k1], work.v[k0:k1]
-        scores = weights = causal(work.scores[: q.rows], q0 - k0)  # the same memory, before and after
+        columns = keys if k1 == end else k1 - k0  # with a diagonal, whole vectors beyond the last key are written
+        scores = weights = causal(work.scores[: q.rows, :columns], q0 - k0)  # the same memory, before and after
 
         # scores = q k^T
         multiply_causal(scores, q, k_T)
+        if q0 + q.rows - window > k0:
+            hide(scores, q0 - window + 1 - k0)
         for i in range(0, q.rows, lanes):
             rows, state = weights[i : i + lanes], work.state[:, i : i + lanes]
             # weights = exp((scores - largest) / sqrt(HS)), in place of the scores
-            softmax_rows(rows, state, head.scale, k0 == 0, reach)
-            if k0 > 0:
+            softmax_rows(rows, state, head.scale, k0 == first, reach)
+            if k0 > first:
                 _shrink(out[i : i + lanes], state[2])
             if dropout.use:
                 drop_rows(rows, dropout, head.row + q0 + i, k0)
         # out += weights v
-        add_product_causal(out, weights, v, k0 > 0)
+        add_product_causal(out, weights, v, k0 > first)
 
     # out = out / total;  lse = log sum exp(scores / sqrt(HS))
     largest, total = work.state[0], work.state[1]
@@ -206,22 +226,25 @@ def _shrink(out, factors):
 
 
 @kernel()
-def _weights(weights, qkv, first):
+def _weights(weights, qkv, first, window):
     B, NH, R, _ = weights.shape
     for item in numba.prange(B * NH * R):
-        _weights_of_query(item, weights, qkv, first)
+        _weights_of_query(item, weights, qkv, first, window)
 
 
 @device
-def _weights_of_query(item, weights, qkv, first):
-    """weights = softmax(q k^T / sqrt(HS)) for one query, 0 for the keys after it"""
+def _weights_of_query(item, weights, qkv, first, window):
+    """weights = softmax(q k^T / sqrt(HS)) for one query, 0 for the keys that it does not see"""
     NH, R = weights.shape[1:3]
     q, k, _ = split_head(qkv, item // R, NH)
     i = first + item % R
-    seen, future = whole(weights)[item][: i + 1], whole(weights)[item][i + 1 :]
+    begin = max(0, i + 1 - window)
+    row = whole(weights)[item]
+    past, seen, future = row[:begin], row[begin : i + 1], row[i + 1 :]
     for j in range(seen.size):
-        seen[j] = dot(q[i], k[j])
+        seen[j] = dot(q[i], k[begin + j])
     total = exp_into(seen, seen, weights.dtype.type(1.0 / math.sqrt(q.columns)), maximum(seen))
     for j in range(seen.size):
         seen[j] /= total
+    zero(past)
     zero(future)

@@ -1,7 +1,7 @@
 """The gradient of causal attention, in blocks like the forward pass in `attention` (Dao et al. 2022, 2023).
 
-Each block of keys visits the blocks of queries from the diagonal on. The weights are recomputed from the scores and the
-saved log-sum-exp, so no T x T matrix is stored.
+Each block of keys visits the blocks of queries from the diagonal on, as far as they see a key of it. The weights are
+recomputed from the scores and the saved log-sum-exp, so no T x T matrix is stored.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ from ._simd.packing import pack
 from ._simd.reductions import dot
 from ._simd.tiles import lanes_of, product_address, tile_height
 from ._simd.views import causal
-from .attention import channels_of, drop_rows, head_of, split_head
+from .attention import channels_of, drop_rows, head_of, hide, split_head
 from .dropout import Dropout, rate_of
 
 
 @implements(contract.attention_backward)
 def attention_backward(
-    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
-) -> None:
+    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array,
+    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+) -> None:  # fmt: skip
     # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
+    contract.check_window("attention_backward", window)
     dtype = out.dtype
     plan = plan_backward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype))
     memory = (
@@ -46,16 +48,17 @@ def attention_backward(
         scratch("row sums", plan.row_sums, dtype),
     )
     rate = tuple(rate_of(dropout_rate))
-    _backward(dqkv, dout, qkv, out, lse, np.uint64(dropout_key), rate, memory, tuple(plan))
+    limit = window or qkv.shape[1]
+    _backward(dqkv, dout, qkv, out, lse, limit, np.uint64(dropout_key), rate, memory, tuple(plan))
 
 
 @kernel()
-def _backward(dqkv, dout, qkv, out, lse, key, rate, memory, plan):
+def _backward(dqkv, dout, qkv, out, lse, window, key, rate, memory, plan):
     memory, plan, dropout = BackwardMemory(*memory), BackwardPlan(*plan), Dropout(key, *rate)
     arrays = (dqkv, dout, qkv, out, lse)
     B, NH, T = lse.shape
     for item in numba.prange(B * NH * plan.parts):
-        _backward_part(item // plan.parts, item % plan.parts, arrays, dropout, memory, plan)
+        _backward_part(item // plan.parts, item % plan.parts, arrays, window, dropout, memory, plan)
     if plan.parts > 1:
         for row in numba.prange(B * NH * T):
             _add_parts(row // T, row % T, dqkv, NH, memory, plan)
@@ -72,7 +75,7 @@ def _add_parts(bh, t, dqkv, NH, memory, plan):
 
 
 @device
-def _backward_part(bh, part, arrays, dropout, memory, plan):
+def _backward_part(bh, part, arrays, window, dropout, memory, plan):
     """Compute what every `parts`-th block of keys of a head contributes to the gradients."""
     dqkv, dout, qkv, out, lse = arrays
     NH = lse.shape[1]
@@ -83,8 +86,10 @@ def _backward_part(bh, part, arrays, dropout, memory, plan):
     dq, dk, dv = gradients
     if plan.parts > 1:
         dq = dq_of_part(bh, part, T, HS, memory, plan)
-        for t in range(0, min(T, first)):  # these queries see no key of this part
-            zero(dq[t])
+    # all other queries see the first block of keys, which sets their dq
+    unset = min(T, first) if window >= T else T
+    for t in range(unset):
+        zero(dq[t])
     # row_sum = sum_j weights * dweights = dout . out
     for t in range(first, T):
         work.row_sum[t] = dot(dout[t], out[t])
@@ -93,8 +98,9 @@ def _backward_part(bh, part, arrays, dropout, memory, plan):
         pack(work.k_T[:, : k.rows], k.T)
         pack(work.v_T[:, : v.rows], v.T)
         pack(work.k[: k.rows], k)
-        for q0 in range(k0, T, BACKWARD_QUERIES):
-            _backward_block((dq, dk, dv), dout, head, work, (q0, k0), k0 > first, dropout)
+        begun = k0 > first or window < T
+        for q0 in range(k0, min(T, k0 + k.rows + window - 1), BACKWARD_QUERIES):
+            _backward_block((dq, dk, dv), dout, head, work, (q0, k0, window), begun, dropout)
 
 
 @device
@@ -103,7 +109,7 @@ def _backward_block(gradients, dout, head, work, at, begun, dropout):
 
     dk and dv begin on the diagonal; dq is set unless it has `begun`.
     """
-    q0, k0 = at
+    q0, k0, window = at
     q1 = min(q0 + BACKWARD_QUERIES, head.q.rows)
     k1 = min(k0 + work.k.rows, q1)  # no query of the block sees a key from q1 on
     dq, dk, dv = gradients[0][q0:q1], gradients[1][k0:k1], gradients[2][k0:k1]
@@ -118,6 +124,8 @@ def _backward_block(gradients, dout, head, work, at, begun, dropout):
 
     # scores = q k^T;  dweights = dout v^T
     multiply_causal(scores, q, k_T)
+    if q1 - window > k0:
+        hide(scores, q0 - window + 1 - k0)
     multiply_causal(dweights, dout, v_T)
     lanes = lanes_of(q)
     reach = tile_height(k.width, lanes)

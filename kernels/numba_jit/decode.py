@@ -21,7 +21,7 @@ from numba.core import types
 
 from .. import contract
 from ..contract import NORM_EPS, Activation, Array, Norm, implements
-from ..windows import stride
+from ..windows import rings, stride
 from ._decoding import (
     PLACES,
     Call,
@@ -82,10 +82,12 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
+    windows: tuple[int, ...] = (),
 ) -> int:  # fmt: skip
     # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
     global _alone
     contract.check_decoding(keys, (position_table, cosines, sines), len(token_table), token, index)
+    contract.check_windows(keys.shape[1], windows)
     (V, C), (L, NH, S, HS), (G, M), dtype = head.shape, keys.shape[1:], mlp_proj_weight.shape[1:3], logits.dtype
 
     def given(array: Array | None, *shape: int) -> Array:
@@ -98,8 +100,9 @@ def decode_tokens(
         mlp_proj_weight, given(mlp_proj_bias, L, C),
     )  # fmt: skip
     positions = Positions(
-        given(position_table, 1, C), given(cosines, 1, 1), given(sines, 1, 1), int(cosines is not None), S, stride(S)
-    )
+        given(position_table, 1, C), given(cosines, 1, 1), given(sines, 1, 1), int(cosines is not None), S, stride(S),
+        _rings(windows, L, S),
+    )  # fmt: skip
     model = Model(
         token_table, positions, layers, ln_f_weight, given(ln_f_bias, C), head,
         int(norm == "post"), ACTIVATIONS[activation],
@@ -132,6 +135,11 @@ def decode_tokens(
 def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Stands for an array that is not given."""
     return np.zeros(shape, dtype)
+
+
+@functools.lru_cache(32)
+def _rings(windows: tuple[int, ...], layers: int, size: int) -> Array:
+    return np.array(rings(windows, layers, size), np.int64)
 
 
 # ------------------------------------------------------------------------------------------------------------- kernels
@@ -245,7 +253,8 @@ def _head(branch, normed, head, number, places, call, work):
     """What a head adds to the stream; `head` counts the heads of all layers."""
     multiply, layers, positions, real = call.multiply, call.model.layers, call.model.positions, normed.dtype.type
     qkv, attended = work.qkv[: normed.rows], work.attended[: branch.rows]
-    C, HS, S = normed.columns, attended.columns, work.scores.columns
+    C, HS, S = normed.columns, attended.columns, positions.S
+    size = positions.rings[head // (layers.qkv_bias.rows // layers.ln_1_weight.rows)]
 
     # qkv = normed qkv_weight + qkv_bias
     rows_product(multiply, qkv, normed, block(layers.qkv_weight, head, C))
@@ -254,10 +263,11 @@ def _head(branch, normed, head, number, places, call, work):
         q, k, v = qkv[r][:HS], qkv[r][HS : 2 * HS], qkv[r][2 * HS :]
         if positions.rotary:
             rotate(qkv[r][: 2 * HS], positions.cosines[number], positions.sines[number], real(1))
-        window, place, seen = places.window + r, places.place - r * places.stride, places.seen - r * places.stride
+        window, place = places.window + r, places.place - r * places.stride
         k_cache, v_cache = cache_of(call.keys, window, head, S), cache_of(call.values, window, head, S)
-        copy(k_cache[place], k)
-        copy(v_cache[place], v)
+        newest, seen = place % size, min(place + 1, size)  # in the layer's ring
+        copy(k_cache[newest], k)
+        copy(v_cache[newest], v)
         if r < attended.rows:
             k_seen, v_seen = k_cache[:seen], v_cache[:seen]
             # scores = q k^T

@@ -29,15 +29,20 @@ def merge_heads(heads: Array) -> Array:
     return heads.transpose(0, 2, 1, 3).reshape(B, T, NH * HS)
 
 
-def causal_scores(q: Array, k: Array, first: int = 0) -> Array:
+def causal_scores(q: Array, k: Array, first: int = 0, window: int = 0) -> Array:
     """(B,NH,R,HS), (B,NH,T,HS) -> (B,NH,R,T): q[i] . k[j] / sqrt(HS) for queries at positions first + i."""
     R, T, HS = q.shape[2], k.shape[2], q.shape[3]
     # A dot product of HS independent terms of variance 1 has variance HS. Divided by sqrt(HS) it has variance 1 for any
     # head size; without that, large heads would start with a softmax so sharp that its gradient vanishes.
     scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)
     # A position must not see later positions, which it has to predict: exp(-inf) is 0.
-    future = np.arange(T) > first + np.arange(R)[:, None]
-    scores[:, :, future] = -np.inf
+    distance = first + np.arange(R)[:, None] - np.arange(T)  # (R,T): how far back a key is
+    unseen = distance < 0
+    # With a window, it sees the nearest positions only, so that a position's work no longer grows with the context.
+    # What is further back still reaches it through the layers below, one window further with each of them.
+    if window:
+        unseen |= distance >= window
+    scores[:, :, unseen] = -np.inf
     return scores
 
 
@@ -59,12 +64,13 @@ def attention_mask(key: int, shape: tuple[int, ...], rate: float) -> Array:
 
 @implements(contract.attention_forward)
 def attention_forward(
-    out: Array, lse: Array, qkv: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
+    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0
 ) -> None:
     # (B,T,3C) -> out (B,T,C), lse (B,NH,T)
+    contract.check_window("attention_forward", window)
     q, k, v = split_heads(qkv, lse.shape[1])  # (B,NH,T,HS) each
 
-    weights, lse[...] = softmax(causal_scores(q, k))  # (B,NH,T,T)
+    weights, lse[...] = softmax(causal_scores(q, k, window=window))  # (B,NH,T,T)
     if dropout_rate != 0:
         # scaled up to keep each weight's expectation
         weights = weights * attention_mask(dropout_key, weights.shape, dropout_rate) * (1 / (1 - dropout_rate))
@@ -74,9 +80,11 @@ def attention_forward(
 
 @implements(contract.attention_backward)
 def attention_backward(
-    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array, *, dropout_rate: float = 0.0, dropout_key: int = 0
-) -> None:
+    dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array,
+    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+) -> None:  # fmt: skip
     # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
+    contract.check_window("attention_backward", window)
     B, T, C = dout.shape
     NH = lse.shape[1]
     HS = C // NH
@@ -85,7 +93,7 @@ def attention_backward(
     out_heads = out.reshape(B, T, NH, HS).swapaxes(1, 2)
 
     # forward: weights = softmax(scores) = exp(scores) / sum exp(scores) = exp(scores - lse)
-    weights = np.exp(causal_scores(q, k) - lse[..., None])  # (B,NH,T,T)
+    weights = np.exp(causal_scores(q, k, window=window) - lse[..., None])  # (B,NH,T,T)
     dropped = weights
     if dropout_rate != 0:
         mask = attention_mask(dropout_key, weights.shape, dropout_rate)
@@ -116,9 +124,10 @@ def attention_backward(
 
 
 @implements(contract.attention_weights)
-def attention_weights(weights: Array, qkv: Array, first: int = 0) -> None:
+def attention_weights(weights: Array, qkv: Array, first: int = 0, *, window: int = 0) -> None:
     # (B,T,3C) -> (B,NH,R,T)
+    contract.check_window("attention_weights", window)
     _, NH, R, T = weights.shape
     contract.check_rows(T, R, first)
     q, k, _ = split_heads(qkv, NH)
-    weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first))
+    weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first, window))

@@ -10,7 +10,7 @@ import numpy as np
 from .. import contract
 from ..contract import Activation, Array, Norm, implements
 from ..rng import uniform
-from ..windows import places_of, ring_place
+from ..windows import places_of, ring_place, rings
 from .attention import softmax
 from .layernorm import layernorm_forward
 from .linear import ACTIVATIONS
@@ -29,18 +29,21 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
+    windows: tuple[int, ...] = (),
 ) -> int:  # fmt: skip
     # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
     contract.check_decoding(keys, (position_table, cosines, sines), len(token_table), token, index)
     L, NH, S, HS = keys.shape[1:]
+    contract.check_windows(L, windows)
+    sizes = rings(windows, L, S)
     for number in range(drawn.size):
         # The next token is drawn from the place that comes last; a place in the next window is filled for later tokens.
-        for window, place, seen in reversed(_places(index + number, S, cosines is not None)):
+        for window, place in [(0, index + number)] if cosines is not None else reversed(places_of(index + number, S)):
             k_cache, v_cache = keys[window % len(keys)], values[window % len(keys)]  # (L,NH,S,HS)
             x = token_table[token]  # (C,)
             if position_table is not None:
                 x = x + position_table[place]
-            for layer in range(L):
+            for layer, size in enumerate(sizes):
                 normed = x if norm == "post" else _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
 
                 # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), summed over the heads
@@ -48,7 +51,8 @@ def decode_tokens(
                 if cosines is not None and sines is not None:
                     rotate(qkv.reshape(NH, 3, 2, -1)[:, :2], cosines[number], sines[number])  # q and k, not v
                 q, k, v = qkv.reshape(NH, 3, HS).swapaxes(0, 1)
-                k_cache[layer, :, place], v_cache[layer, :, place] = k, v
+                newest, seen = ring_place(place, size)
+                k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
                 scores = q[:, None] @ k_cache[layer, :, :seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
                 attended = softmax(scores)[0] @ v_cache[layer, :, :seen]
                 branch = (attended @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
@@ -71,13 +75,6 @@ def decode_tokens(
             return number
         drawn[number] = token
     return drawn.size
-
-
-def _places(index: int, S: int, ring: bool) -> list[tuple[int, int, int]]:
-    """Return (window, place, places that are filled then) where token `index` is read; see `windows`."""
-    if ring:
-        return [(0, *ring_place(index, S))]
-    return [(window, place, place + 1) for window, place in places_of(index, S)]
 
 
 def _norm(x: Array, weight: Array, bias: Array | None) -> Array:

@@ -56,7 +56,8 @@ def stages(weights: Parameters, tokens: Array) -> dict[str, Array]:
             q, k = rotated(q, c.heads), rotated(k, c.heads)
         heads = [each.reshape(T, c.heads, -1).swapaxes(0, 1) for each in (q, k, v)]
         scores = heads[0] @ heads[1].swapaxes(1, 2)
-        scaled = np.where(np.tri(T, dtype=bool), scores / math.sqrt(c.head_size), -np.inf)
+        seen = np.tri(T, dtype=bool) & ~np.tri(T, k=-(c.windows[layer] or T), dtype=bool)
+        scaled = np.where(seen, scores / math.sqrt(c.head_size), -np.inf)
         attention = softmax(scaled)
         mixed = (attention @ heads[2]).swapaxes(0, 1).reshape(T, c.dim)
         branch = product(mixed, weights, f"{h}.attn.c_proj")

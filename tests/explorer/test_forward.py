@@ -78,8 +78,10 @@ def wrong_stages(computed: dict[str, Any], run: Run) -> list[str]:
 
 ROTARY = [{"positions": "rotary", "heads": heads, "norm": norm} for heads in (1, 2) for norm in ("pre", "post")]
 
+WINDOWS = [{"window": 2, "heads": 2}, {"window": 3, "window_layers": "all", "heads": 1, "norm": "post"}]
 
-@pytest.mark.parametrize("sizes", SIZES + ROTARY, ids=lambda sizes: "-".join(map(str, sizes.values())))
+
+@pytest.mark.parametrize("sizes", SIZES + ROTARY + WINDOWS, ids=lambda sizes: "-".join(map(str, sizes.values())))
 def test_every_stage_is_that_of_numpy(browser: Any, tmp_path: Path, sizes: dict[str, Any]) -> None:
     run = small_run(tmp_path, **sizes)
     with opened(browser, tmp_path / "page.html", make_page(run, [TEXT]).html) as page:

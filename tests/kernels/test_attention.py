@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from bevia_fast.agreement.cases import cases
 from bevia_fast.agreement.comparison import Case
 from bevia_fast.kernels import get_backend
-from bevia_fast.kernels.contract import Backend
+from bevia_fast.kernels.contract import Backend, ContractError
 from bevia_fast.kernels.numba_jit._runtime.target import TARGETS, Target
 from bevia_fast.kernels.numba_jit._simd.attention_plan import BACKWARD_KEYS, BACKWARD_QUERIES, KEYS, QUERIES
 from bevia_fast.kernels.numpy_ref.dropout import dropout_mask
@@ -73,15 +73,15 @@ def test_blocks_suit_the_tiles_of_every_cpu(target: Target, dtype: str) -> None:
     assert KEYS % QUERIES == BACKWARD_KEYS % BACKWARD_QUERIES == 0  # no block of keys begins within one of queries
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize(("rate", "window"), [(0.0, 0), (0.3, 0), (0.0, 3), (0.3, 1)])
 @pytest.mark.parametrize(("B", "T", "heads", "head_size"), [(2, 5, 3, 2), (1, 17, 1, 3), (1, 1, 1, 1)])
 def test_gradients_by_finite_differences(
-    backend: Backend, rate: float, B: int, T: int, heads: int, head_size: int
-) -> None:
+    backend: Backend, rate: float, window: int, B: int, T: int, heads: int, head_size: int
+) -> None:  # fmt: skip
     C = heads * head_size
     qkv, dout = normal(1, B, T, 3 * C), normal(2, B, T, C)
     out, lse, dqkv = np.empty((B, T, C)), np.empty((B, heads, T)), np.empty((B, T, 3 * C))
-    options: dict[str, Any] = {"dropout_rate": rate, "dropout_key": 12345}
+    options: dict[str, Any] = {"window": window, "dropout_rate": rate, "dropout_key": 12345}
 
     def loss() -> float:
         backend.attention_forward(out, lse, qkv, **options)
@@ -104,6 +104,52 @@ def test_a_position_does_not_see_later_ones(name: str, size: Size, data: st.Data
     changed[:, t + 1 :] = 100 * normal(seed + 1, *changed[:, t + 1 :].shape)
     before, after = (forward(get_backend(name), x, heads)[:, : t + 1] for x in (qkv, changed))
     assert_close(f"{name} out", after, before, 8 * EPS["float32"])
+
+
+@each_backend
+@given(size=sizes, window=st.integers(1, 45), seed=st.integers(0, 999))
+def test_a_window_hides_what_is_before_it(name: str, size: Size, window: int, seed: int) -> None:
+    """Whatever stands before the window of position t, the output at t stays what it is; the last in it matters."""
+    B, T, heads, head_size = size
+    backend, t = get_backend(name), seed % T
+    qkv = normal(seed, B, T, 3 * heads * head_size)
+    changed, first = qkv.copy(), max(0, t + 1 - window)
+    changed[:, :first] = 100 * normal(seed + 1, *changed[:, :first].shape)
+    before, after = (forward(backend, x, heads, window=window)[:, t] for x in (qkv, changed))
+    assert_close(f"{name} out", after, before, 1e-14)
+    changed[:, first] += 1
+    assert (forward(backend, changed, heads, window=window)[:, t] != before).any()
+
+
+@pytest.mark.parametrize("T", [1, 40, 400, 800])
+def test_a_window_as_long_as_the_context_gives_the_bits_of_none(backend: Backend, dtype: str, T: int) -> None:
+    qkv, dout = normal(1, 2, T, 3 * 8, dtype=dtype), normal(2, 2, T, 8, dtype=dtype)
+    found = []
+    for window in (0, T, T + 1):
+        out, lse, dqkv = np.empty((2, T, 8), dtype), np.empty((2, 2, T), dtype), np.empty((2, T, 24), dtype)
+        backend.attention_forward(out, lse, qkv, window=window)
+        backend.attention_backward(dqkv, dout, qkv, out, lse, window=window)
+        found.append(b"".join(array.tobytes() for array in (out, lse, dqkv)))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("window", range(290, 400, 9))
+def test_blocks_of_keys_begin_anywhere(window: int, dtype: str) -> None:
+    """The first block begins with the window, so that a later one may reach into the diagonal of a block of queries."""
+    qkv = normal(window, 1, 900, 3 * 4)
+    out = forward(get_backend("numba"), qkv.astype(dtype), 1, window=window)
+    assert_close("out", out, forward(get_backend("numpy"), qkv, 1, window=window), 100 * EPS[dtype])
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_negative_window_is_refused(backend: Backend, operation: str) -> None:
+    qkv, out, lse, weights = np.ones((1, 2, 3)), np.ones((1, 2, 1)), np.ones((1, 1, 2)), np.ones((1, 1, 2, 2))
+    arguments = {"attention_forward": (out, lse, qkv), "attention_backward": (qkv.copy(), out, qkv, out, lse),
+                 "attention_weights": (weights, qkv)}[operation]  # fmt: skip
+    with pytest.raises(ContractError, match=f"^{operation}: window is -1; wanted window >= 0, where 0 is no window$"):
+        getattr(backend, operation)(*arguments, window=-1)
+    assert (weights == 1).all()
+    assert (out == 1).all()
 
 
 @each_backend

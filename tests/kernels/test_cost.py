@@ -139,18 +139,19 @@ def test_only_what_decays_is_counted_as_decaying(decayed: int) -> None:
     assert done(Case("adamw", {"P": 20}, (), options)) == cost.flops
 
 
-@pytest.mark.parametrize(("T", "first", "R"), [(1, 0, 1), (7, 0, 7), (9, 4, 3)])
-def test_attention_counts_the_pairs_that_see_each_other(T: int, first: int, R: int) -> None:
+@pytest.mark.parametrize(("T", "first", "R"), [(1, 0, 1), (7, 0, 7), (9, 4, 3), (9, 2, 6)])
+@pytest.mark.parametrize("window", [0, 1, 4, 7, 8, 20])
+def test_attention_counts_the_pairs_that_see_each_other(T: int, first: int, R: int, window: int) -> None:
     B, NH, HS = 2, 3, 5
-    pairs = B * NH * sum(1 for i in range(T) for j in range(T) if j <= i)
+    pairs = B * NH * sum(1 for i in range(T) for j in range(T) if 0 <= i - j < (window or T))
     dims = {"B": B, "T": T, "NH": NH, "HS": HS, "C": NH * HS, "R": R}
 
     def flops(operation: str, **options: int) -> float:
-        return OPERATIONS[operation].cost_of(dims, (), "float32", options).flops
+        return OPERATIONS[operation].cost_of(dims, (), "float32", {**options, "window": window}).flops
 
     assert flops("attention_forward") == 2 * 2 * pairs * HS  # q k, weights v
     assert flops("attention_backward") == 5 * 2 * pairs * HS  # q k, dout v, and dq, dk, dv
-    seen = B * NH * sum(i + 1 for i in range(first, first + R))
+    seen = B * NH * sum(min(i + 1, window or T) for i in range(first, first + R))
     assert flops("attention_weights", first=first) == 2 * seen * HS
 
 
@@ -168,6 +169,11 @@ def test_decoding_counts_each_place_of_each_token() -> None:
     given = ("cosines", "sines")
     cost = OPERATIONS["decode_tokens"].cost_of(dims | {"K": 1}, given, "float32", {"index": 2, "token": 0})
     assert cost.flops == 2 * (L * layer + D * C * V)
+
+    # with a window of 2 in the first layer, that sees 2, 2 and 2
+    call = {"index": 2, "token": 0, "windows": (2, 0)}
+    cost = OPERATIONS["decode_tokens"].cost_of(dims | {"K": 1}, given, "float32", call)
+    assert cost.flops == 2 * (L * layer - 2 * NH * HS * (1 + 2 + 2) + D * C * V)
 
 
 def moved(case: Case, dtype: str) -> int:

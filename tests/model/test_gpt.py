@@ -46,6 +46,47 @@ def test_gradients_with_rotary_positions(norm: str, dropout: float) -> None:
     assert_gradients_are_right(config(norm=norm, dropout=dropout, heads=2, dim=8, positions="rotary"))
 
 
+WINDOWS: list[dict[str, Any]] = [
+    {"window": 2}, {"window": 1, "window_layers": "all", "norm": "post"},
+    {"window": 3, "window_layers": "all", "heads": 2, "dim": 8, "positions": "rotary"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", WINDOWS, ids=str)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_gradients_with_a_window(options: dict[str, Any], dropout: float) -> None:
+    assert_gradients_are_right(config(**options, dropout=dropout))
+
+
+@pytest.mark.parametrize("options", WINDOWS, ids=str)
+def test_numba_agrees_with_numpy_with_a_window(options: dict[str, Any], dtype: str) -> None:
+    assert_backends_agree_on(config(**options, dropout=0.2, dtype=dtype))
+
+
+def test_which_layers_have_the_window() -> None:
+    assert config(layers=5, ctx=8, window=3).windows == (3, 0, 3, 0, 3)
+    assert config(layers=3, ctx=8, window=7, window_layers="all").windows == (7, 7, 7)
+    for longer in (0, 8, 9):  # as long as the context: it hides nothing
+        assert config(layers=3, ctx=8, window=longer, window_layers="all").windows == (0, 0, 0)
+    with pytest.raises(ConfigError, match="window is -1; it must be from 0 to "):
+        config(window=-1)
+    with pytest.raises(ConfigError, match="window_layers is 'odd'; it must be one of alternate, all"):
+        config(window_layers="odd")
+
+
+@pytest.mark.parametrize(("layers", "reach"), [(1, 2), (2, 3), (3, 4)])
+def test_each_layer_reaches_one_window_further(backend: Backend, layers: int, reach: int) -> None:
+    """With windows of two positions, each layer adds one position before."""
+    cfg = config(layers=layers, window=2, window_layers="all")
+    tokens = np.array([[1, 2, 3, 4, 5, 6]])
+    model = GPT(cfg, backend, random_parameters(cfg))
+    before = model.logits(tokens)[0, -1]
+    for t in range(6):
+        changed = tokens.copy()
+        changed[0, t] = 0
+        assert (np.abs(model.logits(changed)[0, -1] - before).max() > 1e-9) == (t > 5 - reach), t
+
+
 def assert_gradients_are_right(cfg: ModelConfig) -> None:
     """Along random directions, one for each tensor and one for all together.
 
@@ -160,10 +201,13 @@ def test_rotary_positions_need_pairs_of_channels() -> None:
 @pytest.mark.parametrize("norm", ["pre", "post"])
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("window", [0, 2])
 def test_decoding_with_the_cache_gives_the_same_logits(
-    backend: Backend, norm: str, activation: str, positions: str
+    backend: Backend, norm: str, activation: str, positions: str, window: int
 ) -> None:
-    cfg = config(norm=norm, activation=activation, tie=False, positions=positions, heads=2, dim=8)
+    cfg = config(
+        norm=norm, activation=activation, tie=False, positions=positions, heads=2, dim=8, window=window
+    )
     tokens, _ = batch(cfg, rows=1)
     model = GPT(cfg, backend, random_parameters(cfg))
     whole, decoder, ignored = model.logits(tokens)[0], Decoder(model), np.zeros(1, np.int32)

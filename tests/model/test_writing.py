@@ -49,6 +49,9 @@ MODELS: list[dict[str, Any]] = [
     {"dim": 100, "heads": 5, "layers": 3},  # the number of hidden units is not a multiple of the vector width
     {"positions": "rotary"},
     {"positions": "rotary", "norm": "post", "activation": "relu", "bias": False, "layers": 3},
+    {"window": 2, "layers": 3},
+    {"window": 3, "window_layers": "all", "norm": "post"},
+    {"window": 4, "window_layers": "all", "positions": "rotary"},
 ]
 SETTINGS: list[dict[str, Any]] = [
     {},
@@ -77,16 +80,21 @@ def test_a_prompt_of_any_length(length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 7, 8, 9, 24])
-def test_a_prompt_of_any_length_with_rotary_positions(length: int) -> None:
-    model = model_of(get_backend("numba"), positions="rotary")
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_a_prompt_of_any_length_in_rings(length: int, window: int, positions: str) -> None:
+    model = model_of(get_backend("numba"), positions=positions, window=window)
     prompt = ("hgfedcba" * 3)[:length]
     assert text_of(model, prompt=prompt, length=30) == text_of(model, use_cache=False, prompt=prompt, length=30)
 
 
-@pytest.mark.parametrize("ctx", [1, 3, 8])
-def test_a_ring_gives_the_logits_of_attention_that_slides(backend: Backend, ctx: int) -> None:
-    """Far past the context, from the scores of a plain band: keys of the last ctx positions only."""
-    model = model_of(backend, positions="rotary", ctx=ctx, layers=3)
+@pytest.mark.parametrize(("ctx", "window", "which"), [(1, 0, "all"), (3, 0, "all"), (8, 0, "all"), (8, 3, "all"),
+                                                     (8, 2, "alternate")])  # fmt: skip
+def test_a_ring_gives_the_logits_of_attention_that_slides(
+    backend: Backend, ctx: int, window: int, which: str
+) -> None:
+    """Far past the context, from the scores of a plain band: keys of the last positions only."""
+    model = model_of(backend, positions="rotary", ctx=ctx, layers=3, window=window, window_layers=which)
     tokens = np.random.default_rng(1).integers(0, len(ALPHABET), 5 * ctx + 3).astype(np.int32)
     decoder, ignored = Decoder(model), np.zeros(1, np.int32)
     found = [decoder.read(tokens[:1]).copy()]
@@ -95,8 +103,8 @@ def test_a_ring_gives_the_logits_of_attention_that_slides(backend: Backend, ctx:
         found.append(decoder.logits.copy())
     wanted = sliding_model(model, tokens.size, ctx).logits(tokens[None])[0]
     assert_close("logits", np.array(found), wanted, 1e-10)
-    assert decoder.keys.shape == (1, 3, 2, ctx, 6)
-    if ctx > 1:  # it matters that attention slides
+    assert decoder.keys.shape == (1, 3, 2, window if which == "all" and window else ctx, 6)
+    if ctx > 1 and which == "all" and not window:  # it matters that attention slides
         assert np.abs(sliding_model(model, tokens.size, tokens.size).logits(tokens[None])[0] - wanted).max() > 1e-3
 
 

@@ -141,7 +141,7 @@
      */
     block(layer, x, first) {
       const { model } = this;
-      const { dim: C, heads: NH, hidden, norm, activation, epsilon, rotary } = model.config;
+      const { dim: C, heads: NH, hidden, norm, activation, epsilon, rotary, windows } = model.config;
       const T = this.length;
       const pre = norm === "pre";
       const name = `h.${layer}`;
@@ -156,7 +156,7 @@
         b.v.set(qkv.subarray(t * 3 * C + 2 * C, t * 3 * C + 3 * C), t * C);
         if (rotary) for (const each of [b.q, b.k]) rotate(each.subarray(t * C, t * C + C), t, C / NH);
       }
-      causalScores(b.scores, b.scaled, b.q, b.k, NH, C, first);
+      causalScores(b.scores, b.scaled, b.q, b.k, NH, C, first, windows[layer]);
       softmax(b.weights, b.scaled, T, T, first);
       mix(b.mixed, b.weights, b.v, NH, C, first);
       linear(b.attention, b.mixed, model.affine(`${name}.attn.c_proj`), C, first);

@@ -137,8 +137,9 @@
    * @param {number} NH
    * @param {number} C
    * @param {number} first
+   * @param {number} window positions that are seen, or 0
    */
-  function causalScores(scores, scaled, q, k, NH, C, first) {
+  function causalScores(scores, scaled, q, k, NH, C, first, window) {
     const HS = C / NH;
     const T = q.length / C;
     for (let h = 0; h < NH; h++) {
@@ -148,8 +149,8 @@
           for (let c = h * HS; c < (h + 1) * HS; c++) dot += q[i * C + c] * k[j * C + c];
           const place = (h * T + i) * T + j;
           scores[place] = dot;
-          // A position must not see later positions, which it has to predict: exp(-inf) is 0.
-          scaled[place] = j > i ? -Infinity : dot / Math.sqrt(HS);
+          // A position must not see later positions, which it has to predict, nor those before its window: exp(-inf) is 0
+          scaled[place] = j > i || (window && i - j >= window) ? -Infinity : dot / Math.sqrt(HS);
         }
       }
     }

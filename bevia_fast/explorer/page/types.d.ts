@@ -6,6 +6,7 @@ export interface Config {
   vocab: number; ctx: number; dim: number; layers: number; heads: number; hidden: number;
   norm: "pre" | "post"; activation: "gelu" | "relu"; tie: boolean; bias: boolean; epsilon: number;
   rotary: boolean;
+  windows: number[];
 }
 
 export interface Entry {
@@ -74,6 +75,7 @@ export interface Kernels {
   add(out: Float64Array, a: Float64Array, b: Float64Array, C: number, first: number): void;
   causalScores(
     scores: Float64Array, scaled: Float64Array, q: Float64Array, k: Float64Array, NH: number, C: number, first: number,
+    window: number,
   ): void;
   embedding(
     out: Float64Array, tokens: number[], tokenTable: Float64Array, positionTable: Float64Array | undefined, C: number,

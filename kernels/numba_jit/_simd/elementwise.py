@@ -48,6 +48,24 @@ def zero(typingctx, row):
 
 
 @intrinsic
+def fill(typingctx, row, value):
+    """row[i] = value"""
+
+    def codegen(context, builder, signature, arguments):
+        target, value_ = operands(context, builder, signature, arguments)
+        values = target.lanes.splat(value_)
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            target.store(values, offset, mask)
+            return []
+
+        vector_loop(target.lanes, target.size, [], body)
+        return context.get_dummy_value()
+
+    return types.void(row, row.dtype), codegen
+
+
+@intrinsic
 def scale(typingctx, row, factor):
     """row[i] *= factor"""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 HEADS = 3
+WINDOW, IN_WINDOWS = 2, 4  # positions of a window, and of the sequence that is seen through such
 EPS = 1e-5
 ADAMW: dict[str, Any] = {"lr": 3e-3, "betas": (0.9, 0.95), "eps": 1e-8}  # PyTorch's names
 WEIGHT_DECAY = 0.1
@@ -34,7 +35,7 @@ def make_inputs(seed: int) -> dict[str, Array]:
     def ids(below: int, *shape: int) -> Array:
         return random.integers(0, below, shape).astype(np.int32)
 
-    N, C, OC, B, T, V, P = 13, 19, 23, 2, 17, 11, 40
+    N, C, OC, B, T, V, P = 11, 19, 23, 2, 17, 11, 40
     inputs = {"layer_norm.inp": normal(N, C), "layer_norm.weight": normal(C), "layer_norm.bias": normal(C)}
     inputs |= {"layer_norm.dout": normal(N, C)}
     inputs |= {"linear_gelu.inp": normal(N, C), "linear_gelu.weight": normal(C, OC), "linear_gelu.bias": normal(OC)}

@@ -17,6 +17,7 @@ from golden_inputs import (
     DIM,
     EPS,
     HEADS,
+    IN_WINDOWS,
     LAYERS,
     MAX_NORM,
     MODEL_HEADS,
@@ -24,6 +25,7 @@ from golden_inputs import (
     MUON,
     VOCAB,
     WEIGHT_DECAY,
+    WINDOW,
     Array,
     make_inputs,
     make_model_inputs,
@@ -66,6 +68,14 @@ def results(inputs: dict[str, Array]) -> dict[str, Array]:
     out = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, T, -1)
     out.backward(x["dout"].detach())
     found |= {"attention.out": out, "attention.dqkv": x["qkv"].grad}
+
+    qkv, dout = (torch.from_numpy(inputs[f"attention.{name}"][:1, :IN_WINDOWS]).double() for name in ("qkv", "dout"))
+    q, k, v = qkv.requires_grad_().view(1, IN_WINDOWS, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+    distance = torch.arange(IN_WINDOWS)[:, None] - torch.arange(IN_WINDOWS)
+    seen = (distance >= 0) & (distance < WINDOW)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).reshape(dout.shape)
+    out.backward(dout)
+    found |= {"attention_window.out": out, "attention_window.dqkv": qkv.grad}
 
     x = leaves("cross_entropy")
     losses = F.cross_entropy(x["logits"], x["targets"], reduction="none")

@@ -14,6 +14,7 @@ from golden_inputs import (
     DIM,
     EPS,
     HEADS,
+    IN_WINDOWS,
     LAYERS,
     MAX_NORM,
     MODEL_HEADS,
@@ -21,6 +22,7 @@ from golden_inputs import (
     MUON,
     VOCAB,
     WEIGHT_DECAY,
+    WINDOW,
     Array,
     make_inputs,
     make_model_inputs,
@@ -86,6 +88,10 @@ def results(backend: Backend, inputs: dict[str, Array], dtype: str) -> dict[str,
     out, lse = new("attention.out", B, T, C), np.empty((B, HEADS, T), dtype)
     backend.attention_forward(out, lse, qkv)
     backend.attention_backward(new("attention.dqkv", *qkv.shape), dout, qkv, out, lse)
+    qkv, dout = (np.ascontiguousarray(array[:1, :IN_WINDOWS]) for array in (qkv, dout))
+    out, lse = new("attention_window.out", *dout.shape), np.empty((1, HEADS, IN_WINDOWS), dtype)
+    backend.attention_forward(out, lse, qkv, window=WINDOW)
+    backend.attention_backward(new("attention_window.dqkv", *qkv.shape), dout, qkv, out, lse, window=WINDOW)
 
     qkv, dout = x["rotary.qkv"], x["rotary.dout"]
     B, T, C = dout.shape

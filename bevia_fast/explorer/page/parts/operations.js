@@ -113,12 +113,18 @@
   define("scaled", "lhtj", (x, l, h, t, j) => {
     const place = (h * x.T + t) * x.T + j;
     const score = x.trace.blocks[l].scores[place];
+    const value = x.trace.blocks[l].scaled[place];
     return {
       title: "Scaled score",
       of: `${head(l, h)}: ${at(x, t)} and ${at(x, j)}`,
-      value: x.trace.blocks[l].scaled[place],
-      operation: j > t ? "mask" : "scale",
-      filled: j > t ? "position j comes later than i, and must not be seen: −∞" : `${f(score)} / √${x.HS}`,
+      value,
+      operation: value < -1e99 ? "mask" : "scale",
+      filled:
+        j > t
+          ? "position j comes later than i, and must not be seen: −∞"
+          : value < -1e99
+            ? "position j lies before the window of i: −∞"
+            : `${f(score)} / √${x.HS}`,
       parts: [
         { label: "score", value: score, ref: `score.${l}.${h}.${t}.${j}` },
         { label: "channels of a head", value: x.HS },
@@ -136,7 +142,7 @@
       value: found.value,
       unit: percent(found.value),
       operation: "softmax",
-      filled: j > t ? "exp(−∞) / …" : found.filled,
+      filled: row[j] < -1e99 ? "exp(−∞) / …" : found.filled,
       parts: [
         { label: "scaled score", value: row[j], ref: `scaled.${l}.${h}.${t}.${j}` },
         {
@@ -144,7 +150,7 @@
           value: found.top,
           ref: `scaled.${l}.${h}.${t}.${row.indexOf(found.top)}`,
         },
-        { label: `sum over the ${t + 1} positions that are seen`, value: found.total },
+        { label: `sum over the ${Math.min(t + 1, x.app.header.config.windows[l] || T)} positions that are seen`, value: found.total },
       ],
       engine: engine(x, `block.${l}.weights`, (h * T + t) * T + j),
     };
@@ -186,34 +192,6 @@
       operation: "projection",
       inputs: "mixed value",
     }),
-  );
-
-  define("sum1", "ltc", (x, l, t, c) => {
-    const place = t * x.C + c;
-    const stream = (l ? x.trace.blocks[l - 1].stream2 : x.trace.embedding)[place];
-    const branch = x.trace.blocks[l].attention[place];
-    return {
-      title: x.pre ? "Stream" : "Stream, before its norm",
-      of: `after the attention of layer ${l}, ${at(x, t)}, channel ${c}`,
-      value: x.trace.blocks[l].sum1[place],
-      operation: "residual",
-      filled: `${f(stream)} + ${g(branch)}`,
-      parts: [
-        { label: "x: the stream before", value: stream, ref: before(l, t, c) },
-        { label: "branch: what the attention adds", value: branch, ref: `attention.${l}.${t}.${c}` },
-      ],
-      ...(x.pre ? { engine: engine(x, `block.${l}.attention`, place) } : {}),
-    };
-  });
-
-  define("stream1", "ltc", (x, l, t, c) =>
-    x.pre
-      ? sibling(x, "sum1", l, t, c)
-      : {
-          ...sibling(x, "norm1", l, t, c),
-          of: `the stream after the attention of layer ${l}, ${at(x, t)}, channel ${c}`,
-          engine: engine(x, `block.${l}.attention`, t * x.C + c),
-        },
   );
 
   define("norm2", "ltc", (x, l, t, c) =>
@@ -281,31 +259,43 @@
     });
   });
 
-  define("sum2", "ltc", (x, l, t, c) => {
-    const place = t * x.C + c;
-    const stream = x.trace.blocks[l].stream1[place];
-    const branch = x.trace.blocks[l].mlp[place];
-    return {
-      title: x.pre ? "Stream" : "Stream, before its norm",
-      of: `after the MLP of layer ${l}, ${at(x, t)}, channel ${c}`,
-      value: x.trace.blocks[l].sum2[place],
-      operation: "residual",
-      filled: `${f(stream)} + ${g(branch)}`,
-      parts: [
-        { label: "x: the stream before", value: stream, ref: `stream1.${l}.${t}.${c}` },
-        { label: "branch: what the MLP adds", value: branch, ref: `mlp.${l}.${t}.${c}` },
-      ],
-      ...(x.pre ? { engine: engine(x, `block.${l}.mlp`, place) } : {}),
-    };
-  });
+  /**
+   * The stream after a half of a block, which is the sum of the stream before it and what its branch adds.
+   * @param {1 | 2} half
+   * @param {"attention" | "mlp"} branch
+   * @param {string} what
+   */
+  function stream(half, branch, what) {
+    define(`sum${half}`, "ltc", (x, l, t, c) => {
+      const place = t * x.C + c;
+      const block = x.trace.blocks[l];
+      const rows = half > 1 ? block.stream1 : l ? x.trace.blocks[l - 1].stream2 : x.trace.embedding;
+      const value = rows[place];
+      const added = block[branch][place];
+      return {
+        title: x.pre ? "Stream" : "Stream, before its norm",
+        of: `after ${what} of layer ${l}, ${at(x, t)}, channel ${c}`,
+        value: block[`sum${half}`][place],
+        operation: "residual",
+        filled: `${f(value)} + ${g(added)}`,
+        parts: [
+          { label: "x: the stream before", value, ref: half > 1 ? `stream1.${l}.${t}.${c}` : before(l, t, c) },
+          { label: `branch: what ${what} adds`, value: added, ref: `${branch}.${l}.${t}.${c}` },
+        ],
+        ...(x.pre ? { engine: engine(x, `block.${l}.${branch}`, place) } : {}),
+      };
+    });
+    define(`stream${half}`, "ltc", (x, l, t, c) =>
+      x.pre
+        ? sibling(x, `sum${half}`, l, t, c)
+        : {
+            ...sibling(x, `norm${half}`, l, t, c),
+            of: `the stream after ${what} of layer ${l}, ${at(x, t)}, channel ${c}`,
+            engine: engine(x, `block.${l}.${branch}`, t * x.C + c),
+          },
+    );
+  }
 
-  define("stream2", "ltc", (x, l, t, c) =>
-    x.pre
-      ? sibling(x, "sum2", l, t, c)
-      : {
-          ...sibling(x, "norm2", l, t, c),
-          of: `the stream after the MLP of layer ${l}, ${at(x, t)}, channel ${c}`,
-          engine: engine(x, `block.${l}.mlp`, t * x.C + c),
-        },
-  );
+  stream(1, "attention", "the attention");
+  stream(2, "mlp", "the MLP");
 })();
