@@ -31,7 +31,7 @@ from .fields import Option, command_options
 from .hints import did_you_mean, other_name
 
 LARGEST = 1 << 20  # bytes; a file of options has a few hundred
-OF_THE_RUN = ("out", "resume", "allow_changed_text")  # options of config.json that another run must not share
+OF_THE_RUN = ("out", "name", "resume", "allow_changed_text")  # options of config.json that another run must not share
 
 
 def read_config(name: str) -> TrainConfig:
