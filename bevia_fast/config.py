@@ -65,6 +65,10 @@ class ModelConfig:
     """Floating-point type of weights and activations."""
     vocab_size: Annotated[int, Suppress] = 0
     """Distinct characters; taken from the text."""
+    scale: Annotated[bool, Suppress] = True
+    """Divide attention scores by the square root of the head size. False: an experiment of the lab."""
+    residual: Annotated[bool, Suppress] = True
+    """Add the branches of a layer to the stream, instead of replacing it. False: an experiment of the lab."""
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -168,6 +172,8 @@ class TrainConfig:
     """Threads of the numba backend. 0: one for each physical core."""
     seed: int = 1337
     """Random seed of the weights, the order of batches, dropout and samples."""
+    bias_correction: Annotated[bool, Suppress] = True
+    """Let AdamW divide its moments by 1 - beta^step. False: an experiment of the lab."""
 
     def __post_init__(self) -> None:
         for name, kind in (("data", "paths"), ("glob", "patterns")):

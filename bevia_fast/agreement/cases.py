@@ -142,6 +142,8 @@ def _decoding_cases() -> list[Case]:
         for given, options in (variants[i % 4], variants[(i + 1) % 4]):
             call = {"token": V // 2, "index": index, **usual, **options}
             found.append(Case("decode_tokens", dims, given, call, spread=0.3))
+        if i in (2, 5):
+            found.append(Case("decode_tokens", dims, given, {**call, "residual": False}, spread=0.3))
     return found
 
 

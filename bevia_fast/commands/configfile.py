@@ -32,6 +32,7 @@ from .hints import did_you_mean, other_name
 
 LARGEST = 1 << 20  # bytes; a file of options has a few hundred
 OF_THE_RUN = ("out", "name", "resume", "allow_changed_text")  # options of config.json that another run must not share
+OF_THE_LAB = ("scale", "residual", "bias_correction")  # options that the command line does not have
 
 
 def read_config(name: str) -> TrainConfig:
@@ -48,6 +49,7 @@ def read_config(name: str) -> TrainConfig:
     if not isinstance(found, dict):
         raise UserError(f"{shown(path)} is not an object with options.")
     known = {option.option[2:]: option for option in command_options(TrainConfig).values()}
+    known |= {name.replace("_", "-"): Option(name, "", bool, (), False, False, None) for name in OF_THE_LAB}
     given: dict[str, Any] = {}
     for key, value in _entries(path, found):
         option = known.get(key.replace("_", "-"))

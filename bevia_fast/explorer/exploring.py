@@ -160,7 +160,7 @@ def _header(run: Run, prompts: Sequence[Prompt], steps: list[int], day: date) ->
         "config": {
             "vocab": c.vocab_size, "ctx": c.ctx, "dim": c.dim, "layers": c.layers, "heads": c.heads,
             "hidden": 4 * c.dim, "norm": c.norm, "activation": c.activation, "tie": c.tie, "bias": c.bias,
-            "epsilon": NORM_EPS,
+            "epsilon": NORM_EPS, "scale": c.scale, "residual": c.residual,
         },
         "alphabet": list(map(ord, run.tokenizer.alphabet)),
         "prompts": [{"tokens": prompt.tokens.tolist(), "origin": prompt.origin} for prompt in prompts],

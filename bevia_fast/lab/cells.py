@@ -19,7 +19,6 @@ from ..kernels.contract import Backend
 from ..reporter import Reporter
 from ..training.evaluation import evaluate
 from ..training.step import Trainer
-from .changes import changed
 from .experiments import Arm, Experiment
 
 Array = NDArray[Any]
@@ -55,8 +54,7 @@ def run_cell(
     """
     config = experiment.config(arm, rate, seed, steps)
     config = replace(config, model=replace(config.model, vocab_size=text.vocabulary))
-    kernels = changed(backend, **dict.fromkeys(arm.without, False))
-    trainer = Trainer(config, config.model, kernels, text.training)
+    trainer = Trainer(config, config.model, backend, text.training)
     began, every = time.monotonic(), max(1, config.steps // POINTS)
     record: dict[str, Any] = {"arm": arm.name, "rate": rate, "seed": seed, "val_loss": None, "curve": []}
     recent: list[float] = []

@@ -18,15 +18,14 @@ RATES = (1e-3, 3e-3, 1e-2)  # one rate misleads: what helps at one may harm at a
 
 @dataclass(frozen=True)
 class Arm:
-    """One of the things to compare: what it changes about the usual options, or takes out of the model.
+    """One of the things to compare: what it changes about the usual options.
 
-    `model` and `train` are fields of ModelConfig and TrainConfig; `without` are arguments of `changes.changed`.
+    `model` and `train` are fields of ModelConfig and TrainConfig, also those that the command line does not have.
     """
 
     name: str
     model: Mapping[str, Any] = field(default_factory=dict)
     train: Mapping[str, Any] = field(default_factory=dict)
-    without: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -60,18 +59,18 @@ EXPERIMENTS: dict[str, Experiment] = {
     "scale": Experiment(
         "Does attention need the division by the square root of the head size, with heads of 16 channels?",
         "Hardly: the scores of small heads with small initial weights are small anyway.",
-        (Arm("with the scale"), Arm("without", without=("scale",))),
+        (Arm("with the scale"), Arm("without", {"scale": False})),
     ),
     "scale-large": Experiment(
         "Does it need the division with one head of 128 channels?",
         "Yes, more than small heads do.",
-        (Arm("with the scale"), Arm("without", without=("scale",))),
+        (Arm("with the scale"), Arm("without", {"scale": False})),
         _sizes(dim=128, heads=1, layers=2),
     ),
     "residual": Experiment(
         "What do four layers learn without residuals?",
         "Little: the rows of different positions become the same.",
-        (Arm("with residuals"), Arm("without", without=("residual",))),
+        (Arm("with residuals"), Arm("without", {"residual": False})),
     ),
     "norm": Experiment(
         "Pre-norm or post-norm, with 4 layers?",
@@ -109,7 +108,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         "Little at low learning rates; at the high one, the first updates are too large.",
         (
             Arm("with correction", train={"warmup": 0}),
-            Arm("without", train={"warmup": 0}, without=("bias_correction",)),
+            Arm("without", train={"warmup": 0, "bias_correction": False}),
         ),
     ),
     "weight-decay": Experiment(

@@ -22,7 +22,7 @@ from bevia_fast.lab.runner import Asked, run_experiment
 MODEL = ModelConfig(ctx=8, dim=8, layers=2, heads=2)
 TINY = Experiment(
     "Does it matter?", "No.",
-    (Arm("usual"), Arm("without", without=("residual",)), Arm("steady", train={"min_lr": "lr"})),
+    (Arm("usual"), Arm("without", {"residual": False}), Arm("steady", train={"min_lr": "lr"})),
     TrainConfig(model=MODEL, batch=2, steps=12, warmup=3), rates=(1e-3, 1e-2),
 )  # fmt: skip
 NUMPY = get_backend("numpy")
@@ -130,11 +130,11 @@ def test_the_report_says_everything(text: Text, tmp_path: Path) -> None:
 def test_arms_differ_in_what_they_say() -> None:
     """Every experiment can be configured; its arms differ, and names are unique."""
     for name, experiment in EXPERIMENTS.items():
-        configs = [(experiment.config(arm, 1e-3, 1), arm.without) for arm in experiment.arms]
+        configs = [experiment.config(arm, 1e-3, 1) for arm in experiment.arms]
         assert len({str(config) for config in configs}) == len(configs) >= 2, name
         assert len({arm.name for arm in experiment.arms}) == len(configs)
         assert len(experiment.rates) == 3
-        assert all(config.min_lr <= config.lr for config, _ in configs)
+        assert all(config.min_lr <= config.lr for config in configs)
     steady = EXPERIMENTS["decay"].config(EXPERIMENTS["decay"].arms[1], 3e-3, 1)
     assert steady.min_lr == steady.lr == 3e-3
     context = EXPERIMENTS["context"]

@@ -114,8 +114,9 @@
    * @param {number} NH
    * @param {number} C
    * @param {number} first
+   * @param {boolean} scale whether to divide by sqrt(HS), as every model does except in an experiment of the lab
    */
-  function causalScores(scores, scaled, q, k, NH, C, first) {
+  function causalScores(scores, scaled, q, k, NH, C, first, scale) {
     const HS = C / NH;
     const T = q.length / C;
     for (let h = 0; h < NH; h++) {
@@ -126,7 +127,7 @@
           const place = (h * T + i) * T + j;
           scores[place] = dot;
           // A position must not see later positions, which it has to predict: exp(-inf) is 0.
-          scaled[place] = j > i ? -Infinity : dot / Math.sqrt(HS);
+          scaled[place] = j > i ? -Infinity : scale ? dot / Math.sqrt(HS) : dot;
         }
       }
     }

@@ -3,6 +3,8 @@
 // The kinds of numbers from the embedding to the end of the last block, in the order of the forward pass; see numbers.js.
 
 (() => {
+  /** @typedef {{ value: number, ref: string }} Place */
+
   const { at, define, engine, f, g, linear, norm, percent, share, sibling, sum, terms } = Bevia.numbers;
 
   define("embedding", "tc", (x, t, c) => {
@@ -25,6 +27,19 @@
       ],
     };
   });
+
+  /**
+   * How the stream after a branch comes about: from the stream before and the branch, or, without the residual, an option
+   * of the lab, from the branch alone.
+   * @param {{ residual: boolean, stream: Place, branch: Place, label: string }} what
+   */
+  function branched({ residual, stream, branch, label }) {
+    return {
+      operation: residual ? "residual" : "no_residual",
+      filled: residual ? `${f(stream.value)} + ${g(branch.value)}` : f(branch.value),
+      parts: [...(residual ? [{ label: "x: the stream before", ...stream }] : []), { label, ...branch }],
+    };
+  }
 
   /**
    * The address of the stream before a block.
@@ -105,17 +120,23 @@
   define("scaled", "lhtj", (x, l, h, t, j) => {
     const place = (h * x.T + t) * x.T + j;
     const score = x.trace.blocks[l].scores[place];
+    const { scale } = x.app.header.config;
     return {
       title: "Scaled score",
       of: `${head(l, h)}: ${at(x, t)} and ${at(x, j)}`,
       unit: "",
       formula: "",
       value: x.trace.blocks[l].scaled[place],
-      operation: j > t ? "mask" : "scale",
-      filled: j > t ? "position j comes later than i, and must not be seen: −∞" : `${f(score)} / √${x.HS}`,
+      operation: j > t ? "mask" : scale ? "scale" : "no_scale",
+      filled:
+        j > t
+          ? "position j comes later than i, and must not be seen: −∞"
+          : scale
+            ? `${f(score)} / √${x.HS}`
+            : f(score),
       parts: [
         { label: "score", value: score, ref: `score.${l}.${h}.${t}.${j}` },
-        { label: "channels of a head", value: x.HS },
+        ...(scale ? [{ label: "channels of a head", value: x.HS }] : []),
       ],
     };
   });
@@ -196,12 +217,12 @@
       value: x.trace.blocks[l].sum1[place],
       unit: "",
       formula: "",
-      operation: "residual",
-      filled: `${f(stream)} + ${g(branch)}`,
-      parts: [
-        { label: "x: the stream before", value: stream, ref: before(l, t, c) },
-        { label: "branch: what the attention adds", value: branch, ref: `attention.${l}.${t}.${c}` },
-      ],
+      ...branched({
+        residual: x.app.header.config.residual,
+        stream: { value: stream, ref: before(l, t, c) },
+        branch: { value: branch, ref: `attention.${l}.${t}.${c}` },
+        label: "branch: what the attention adds",
+      }),
       ...(x.pre ? { engine: engine(x, `block.${l}.attention`, place) } : {}),
     };
   });
@@ -293,12 +314,12 @@
       value: x.trace.blocks[l].sum2[place],
       unit: "",
       formula: "",
-      operation: "residual",
-      filled: `${f(stream)} + ${g(branch)}`,
-      parts: [
-        { label: "x: the stream before", value: stream, ref: `stream1.${l}.${t}.${c}` },
-        { label: "branch: what the MLP adds", value: branch, ref: `mlp.${l}.${t}.${c}` },
-      ],
+      ...branched({
+        residual: x.app.header.config.residual,
+        stream: { value: stream, ref: `stream1.${l}.${t}.${c}` },
+        branch: { value: branch, ref: `mlp.${l}.${t}.${c}` },
+        label: "branch: what the MLP adds",
+      }),
       ...(x.pre ? { engine: engine(x, `block.${l}.mlp`, place) } : {}),
     };
   });
