@@ -255,11 +255,16 @@ class CheckConfig:
 
     quick: bool = False
     """Fewer shapes and fewer training steps."""
+    gradients: Annotated[str, arg(metavar="FILE.py", help_behavior_hint=NONE)] = ""
+    """Instead, compare backward passes with finite differences: the functions NAME_forward and NAME_backward in a file
+    of yours, or all kernels of numpy or numba."""
     threads: int = 0
     """Threads of the numba backend. 0: one for each physical core."""
 
     def __post_init__(self) -> None:
         check_range(self, "threads", 0, 4096)
+        if self.gradients and self.quick:
+            raise ConfigError(f"{option('quick', True)} cannot be combined with {option('gradients')}, which is quick.")
 
 
 @dataclass(frozen=True)
