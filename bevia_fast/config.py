@@ -400,6 +400,8 @@ class LabConfig:
     """Optimizer steps of each run. 0: those of the experiment."""
     minutes: float = 0.0
     """Minutes after which the report is made from the seeds that are whole. 0: no limit."""
+    pages: bool = False
+    """Also make a page of the explorer for each arm, at its best learning rate and with the first seed."""
     data: Annotated[Sequence[str], arg(metavar="PATH ...", help_behavior_hint=NONE)] = ()
     """Text to train on: files or folders. If omitted: the language reference that comes with Python."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""

@@ -14,6 +14,7 @@ from ..config import TrainConfig
 from ..data.corpus import Corpus, evaluation_batches
 from ..data.sources import text_source
 from ..data.tokenfile import coded_text
+from ..data.tokenizer import Tokenizer
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..reporter import Reporter
@@ -34,20 +35,31 @@ class Text:
 
     training: Array
     validation: Array
-    vocabulary: int
+    tokenizer: Tokenizer
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.tokenizer)
 
     @classmethod
     def read(cls, config: TrainConfig, characters: int = 0) -> Text:
         """Read the text of `config`; train on its first `characters`, by default on all but the validation split."""
         corpus = Corpus(coded_text(text_source(config), Reporter()))
         training, validation = corpus.training[:], corpus.validation[:]
-        return cls(training[: characters or None], validation, len(corpus.tokenizer))
+        return cls(training[: characters or None], validation, corpus.tokenizer)
 
 
 def run_cell(
     experiment: Experiment, arm: Arm, rate: float, seed: int, text: Text, backend: Backend, steps: int = 0
 ) -> dict[str, Any]:
-    """Train, and return a record that JSON can hold.
+    """Train, and return a record that JSON can hold; see `train_cell`."""
+    return train_cell(experiment, arm, rate, seed, text, backend, steps)[0]
+
+
+def train_cell(
+    experiment: Experiment, arm: Arm, rate: float, seed: int, text: Text, backend: Backend, steps: int = 0
+) -> tuple[dict[str, Any], Trainer]:
+    """Train, and return a record that JSON can hold, and what was trained.
 
     `val_loss` is the loss on the validation split after the last step, None if the run diverged. `curve` are (step,
     training loss, validation loss); the other lists have a number for each layer.
@@ -76,7 +88,7 @@ def run_cell(
         record["diverged_at"] = step
     if record["val_loss"] is not None and not math.isfinite(record["val_loss"]):
         record["val_loss"] = None
-    return {**record, "seconds": round(time.monotonic() - began, 2)}
+    return {**record, "seconds": round(time.monotonic() - began, 2)}, trainer
 
 
 def _validation(trainer: Trainer, text: Text, most: int) -> float:
