@@ -1,4 +1,7 @@
-"""A page of the explorer for each arm of an experiment, on the same pieces of the validation text."""
+"""A page of the explorer for each arm of an experiment, on the same pieces of the validation text.
+
+Beside it lies the model in a folder, so that the commands which the page prints run: `bevia-fast generate` and others.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..explorer.exploring import LARGEST, make_page
+from ..files import writing
 from ..kernels import get_backend
 from ..model.gpt import GPT
 from ..runs.modelfile import load_trained
@@ -33,12 +37,16 @@ def write_pages(
     prompts = _prompts(asked, text)
     for arm in asked.experiment.arms:
         parameters, tokenizer, step = load_trained(asked.model_path(folder, arm, best_rate(cells, arm.name)))
+        name = re.sub(r"[^a-z0-9.]+", "-", arm.name.lower()).strip("-.") or "arm"
         model = GPT(parameters.config, get_backend("numpy"), parameters)
-        name = "page-" + (re.sub(r"[^a-z0-9.]+", "-", arm.name.lower()).strip("-.") or "arm")
+        run = Run(folder / f"model-{name}", model, tokenizer, step=step)
+        with writing(run.folder):
+            run.folder.mkdir(exist_ok=True)
+        run.save(run.folder)
         try:
-            page = make_page(Run(folder / name, model, tokenizer, step=step), prompts, most=LARGEST)
-            page.save(folder / f"{name}.html")
-            written[arm.name] = f"{name}.html"
+            page = make_page(run, prompts, most=LARGEST, origin="validation text")
+            page.save(folder / f"page-{name}.html")
+            written[arm.name] = f"page-{name}.html"
         except UserError as error:
             notes.append(f"{arm.name} has no page: {error}")
     return written, notes

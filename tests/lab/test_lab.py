@@ -147,6 +147,7 @@ def test_pages_show_the_models_of_the_first_seed(text: Text, tmp_path: Path) -> 
     written, notes = write_pages(tmp_path, with_pages, text, cells)
     assert notes == []
     assert written == {name: f"page-{name}.html" for name in ("usual", "without", "steady")}
+    assert load_model(tmp_path / "model-without")[0].flat.tobytes() == parameters.flat.tobytes()
     said = report({**result(asked(), cells, {}), "pages": written})
     assert "[without](page-without.html)" in said
     pages = {arm: (tmp_path / name).read_text("utf-8") for arm, name in written.items()}
