@@ -430,12 +430,13 @@ PRESETS: dict[PresetName, dict[str, Any]] = {
 }
 
 
-def preset(name: PresetName | Literal["seed"], /, **changes: Any) -> TrainConfig:
+def preset(name: PresetName | Literal["seed"], **changes: Any) -> TrainConfig:
     """Return the training options of a preset, with changes to any field of TrainConfig or ModelConfig.
 
         preset("tiny", steps=200, heads=2)
 
-    A `model` that is passed whole keeps its own sizes. Raises ConfigError for an unknown preset or option.
+    `name` is that of the preset; `dataclasses.replace` gives the run one. A `model` that is passed whole keeps its own
+    sizes. Raises ConfigError for an unknown preset or option.
     """
     name = preset_name(name)
     sizes = {f.name for f in fields(ModelConfig)}

@@ -20,7 +20,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,9 @@ def read_config(name: str) -> TrainConfig:
         given[option.field] = _typed(path, option, value)
     if given.get("resume"):
         raise UserError(f"{shown(path)} has resume, which a file cannot have: name the run with --resume.")
+    name_of_run = given.pop("name", "")  # `preset` calls the preset's name so
     try:
-        return preset(preset_name(given.pop("preset", "laptop")), **given)
+        return replace(preset(preset_name(given.pop("preset", "laptop")), **given), name=name_of_run)
     except ConfigError as error:
         raise UserError(f"{shown(path)}: {error}") from None
 
