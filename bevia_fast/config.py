@@ -24,8 +24,8 @@ from .recipes import RecipeName, recipe_options
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
-    "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PositionsName", "PresetName",
-    "TrainConfig", "WindowLayers", "preset",
+    "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PlotConfig", "PositionsName",
+    "PresetName", "RunsConfig", "TrainConfig", "WindowLayers", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -33,9 +33,12 @@ OptimizerName = Literal["adamw", "muon"]
 PositionsName = Literal["learned", "rotary"]
 PresetName = Literal["tiny", "laptop", "baby", "long"]
 WindowLayers = Literal["alternate", "all"]
+SortName = Literal["name", "parameters", "steps", "loss", "minutes", "date"]
+AxisName = Literal["steps", "tokens", "minutes"]
 OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
 NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
+LONGEST_NAME = 200  # bytes of the name of a run; file systems allow 255
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
 
 
@@ -72,6 +75,10 @@ class ModelConfig:
     """Floating-point type of weights and activations."""
     vocab_size: Annotated[int, Suppress] = 0
     """Distinct characters; taken from the text."""
+    scale: Annotated[bool, Suppress] = True
+    """Divide attention scores by the square root of the head size. False: an experiment of the lab."""
+    residual: Annotated[bool, Suppress] = True
+    """Add the branches of a layer to the stream, instead of replacing it. False: an experiment of the lab."""
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -120,6 +127,8 @@ class TrainConfig:
     """Unicode normal form: keep the text, or compose letters and their marks into one character each (NFC)."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
     """Folder for the results; must not contain a run. If omitted: the next free one of runs/1, runs/2, ..."""
+    name: Annotated[str, arg(metavar="NAME", help_behavior_hint=NONE)] = ""
+    """Name of the run, which makes runs/NAME its folder; must be the name of a folder, without a path."""
     resume: Annotated[str, arg(metavar="RUN", help_behavior_hint=NONE)] = ""
     """Resume the run in this folder from its newest intact checkpoint, with its options.
     Only --steps and the options that do not affect what a step computes can be changed."""
@@ -187,6 +196,8 @@ class TrainConfig:
     """Threads of the numba backend. 0: one for each physical core."""
     seed: int = 1337
     """Random seed of the weights, the order of batches, dropout and samples."""
+    bias_correction: Annotated[bool, Suppress] = True
+    """Let AdamW divide its moments by 1 - beta^step. False: an experiment of the lab."""
 
     def __post_init__(self) -> None:
         for name, kind in (("data", "paths"), ("glob", "patterns")):
@@ -198,6 +209,10 @@ class TrainConfig:
         if not isinstance(self.model, ModelConfig):
             raise ConfigError(f"{option('model')} is {shown(repr(self.model), 60)}; it must be a ModelConfig.")
         _check_types(self)
+        _check_run_name(self.name)
+        for other in ("out", "resume"):
+            if self.name and getattr(self, other):
+                raise ConfigError(f"{option('name')} cannot be combined with {option(other)}, which names the folder.")
         for name, least, most in (
             ("steps", 1, 1 << 40), ("batch", 1, 1 << 20), ("accumulate", 1, 1 << 20), ("warmup", 0, 1 << 40),
             ("eval_every", 1, 1 << 40), ("eval_batches", 0, 1 << 40), ("sample_every", 0, 1 << 40),
@@ -264,11 +279,16 @@ class CheckConfig:
 
     quick: bool = False
     """Fewer shapes and fewer training steps."""
+    gradients: Annotated[str, arg(metavar="FILE.py", help_behavior_hint=NONE)] = ""
+    """Instead, compare backward passes with finite differences: the functions NAME_forward and NAME_backward in a file
+    of yours, or all kernels of numpy or numba."""
     threads: int = 0
     """Threads of the numba backend. 0: one for each physical core."""
 
     def __post_init__(self) -> None:
         check_range(self, "threads", 0, 4096)
+        if self.gradients and self.quick:
+            raise ConfigError(f"{option('quick', True)} cannot be combined with {option('gradients')}, which is quick.")
 
 
 @dataclass(frozen=True)
@@ -348,6 +368,35 @@ class ParametersConfig:
 
 
 @dataclass(frozen=True)
+class RunsConfig:
+    """List the runs in a folder, with their sizes, steps, best losses and times."""
+
+    folder: Positional[Annotated[str, arg(metavar="[FOLDER]")]] = "runs"
+    """Folder whose subfolders are runs."""
+    sort: SortName = "name"
+    """Order: by name; the lowest loss first; or the most parameters, steps or minutes, or the latest date first."""
+    json: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
+    """Write the list to this file, as a JSON array; - is standard output."""
+
+
+@dataclass(frozen=True)
+class PlotConfig:
+    """Draw the losses of several runs in one picture."""
+
+    runs: Positional[Annotated[Sequence[str], arg(metavar="RUN ...", help_behavior_hint="")]]
+    """Run folders."""
+    x: AxisName = "steps"
+    """What the losses are drawn over: optimizer steps, tokens trained on, or the minutes that the steps took."""
+    out: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
+    """Picture to write; its name ends in .png, .svg or .pdf.
+    If omitted: losses.png in the folder of the run, or of several runs beside the first, such as runs/losses.png."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "runs", tuple(map(str, self.runs)))
+        picture_format(self.out)
+
+
+@dataclass(frozen=True)
 class PlaybookConfig:
     """Write the playbook, which explains each step of a GPT, as one page."""
 
@@ -375,6 +424,8 @@ class LabConfig:
     """Optimizer steps of each run. 0: those of the experiment."""
     minutes: float = 0.0
     """Minutes after which the report is made from the seeds that are whole. 0: no limit."""
+    pages: bool = False
+    """Also make a page of the explorer for each arm, at its best learning rate and with the first seed."""
     data: Annotated[Sequence[str], arg(metavar="PATH ...", help_behavior_hint=NONE)] = ()
     """Text to train on: files or folders. If omitted: the language reference that comes with Python."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
@@ -409,7 +460,8 @@ def preset(name: PresetName | Literal["seed"], *, recipe: RecipeName | Literal["
         preset("tiny", steps=200, heads=2)
         preset("laptop", recipe="fast")
 
-    A `model` that is passed whole keeps its own sizes. Raises ConfigError for an unknown preset, recipe or option.
+    `name` is that of the preset; `dataclasses.replace` gives the run one. A `model` that is passed whole keeps its own
+    sizes. Raises ConfigError for an unknown preset, recipe or option.
     """
     name = preset_name(name)
     sizes = {f.name for f in fields(ModelConfig)}
@@ -482,6 +534,20 @@ def _encoding_name(name: object) -> str:
             "cp1252 or gb18030."
         ) from None
     return found.name
+
+
+def _check_run_name(name: str) -> None:
+    """Raise ConfigError for the name of a run that cannot be the name of a folder everywhere."""
+    wrong = next((char for char in name if char in '/\\:*?"<>|' or not char.isprintable()), "")
+    if wrong:
+        raise ConfigError(f"{option('name')} has the character {wrong!r}, which the name of a folder cannot have.")
+    if name.startswith((".", "-", " ")) or name.endswith((".", " ")):
+        raise ConfigError(
+            f"{option('name')} is {shown(repr(name), 60)}; it must not begin with a dot, a hyphen or a space, nor end "
+            "with a dot or a space."
+        )
+    if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        raise ConfigError(f"{option('name')} is too long; it must have at most {LONGEST_NAME} bytes.")
 
 
 def _texts(name: str, value: Any, kind: str) -> tuple[str, ...]:

@@ -71,7 +71,7 @@ def draw_losses(records: Sequence[Mapping[str, Any]], subtitle: str = "") -> Pic
         axes.plot(steps, losses, color=BLUE, alpha=0.3 if noisy else 1.0, linewidth=0.8 if noisy else 1.5,
                   label="training, each step" if noisy else "training")  # fmt: skip
         if noisy:
-            axes.plot(steps, _smoothed(losses), color=BLUE, linewidth=1.8, label="training, smoothed")
+            axes.plot(steps, smoothed(losses), color=BLUE, linewidth=1.8, label="training, smoothed")
     if validation:
         steps, losses = zip(*validation, strict=True)
         axes.plot(steps, losses, color=VERMILLION, linewidth=1.5, marker="o", markersize=5,
@@ -86,14 +86,14 @@ def draw_losses(records: Sequence[Mapping[str, Any]], subtitle: str = "") -> Pic
 def _points(records: Sequence[Mapping[str, Any]], name: str) -> list[tuple[float, float]]:
     """Return (step, loss) of the records that have both."""
     pairs = ((record.get("step"), record.get(name)) for record in records)
-    return [(step, loss) for step, loss in pairs if _is_finite(step) and _is_finite(loss)]  # type: ignore[misc]
+    return [(step, loss) for step, loss in pairs if is_finite(step) and is_finite(loss)]  # type: ignore[misc]
 
 
-def _is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and abs(value) < 1e300 and math.isfinite(value)
 
 
-def _smoothed(losses: tuple[float, ...]) -> Array:
+def smoothed(losses: tuple[float, ...]) -> Array:
     """Return a centered running mean over about a fiftieth of the run."""
     width = max(3, len(losses) // 50) | 1
     padded = np.pad(np.array(losses), width // 2, mode="edge")

@@ -230,7 +230,7 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
-    windows: tuple[int, ...] = (),
+    windows: tuple[int, ...] = (), residual: bool = True,
 ) -> int:  # fmt: skip
     """Generation: read token number `index` of a text, draw the next one, read that, and so on, until D are drawn.
 
@@ -238,7 +238,8 @@ def decode_tokens(
     of hidden units; each head and each group adds its share to the stream:
         x += sum_h attend_h(ln_1(x) qkv_weight[h] + qkv_bias[h]) attn_proj_weight[h] + attn_proj_bias
         x += sum_g activation(ln_2(x) fc_weight[g] + fc_bias[g]) mlp_proj_weight[g] + mlp_proj_bias
-    with norm "pre"; with norm "post", x = ln_1(x + ...) and x = ln_2(x + ...). Then logits = ln_f(x) head^T, and
+    with norm "pre"; with norm "post", x = ln_1(x + ...) and x = ln_2(x + ...). Without `residual`, the sums replace x,
+    for an experiment. Then logits = ln_f(x) head^T, and
     `sample_token` draws a token with random number `draw` of stream `key`, the next one with `draw` + 1, and so on.
 
     The token's keys and values are stored for each layer and head. Where it stands is either added to the stream or

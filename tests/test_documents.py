@@ -60,6 +60,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = ModelConfig(ctx=32, dim=16, layers=1, heads=2)
     train(TrainConfig(data=[str(folder / "text.txt")], out=str(folder / "runs/1"), model=model, steps=3, batch=2,
                       eval_batches=1, sample_every=0, backend="numpy"))  # fmt: skip
+    shutil.copytree(folder / "runs/1", folder / "runs/2")
+    shutil.copytree(folder / "runs", folder / "experiments")
     return folder
 
 
@@ -90,8 +92,8 @@ def test_the_readme_names_texts_that_are_there() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [line for line in commands() if line.split()[0] in ("generate", "attention", "parameters", "explore")
-     and not re.search("--(open|serve)", line)],
+    [line for line in commands() if not re.search("--(open|serve)", line)
+     and line.split()[0] in ("generate", "attention", "parameters", "explore", "runs", "plot")],
 )  # fmt: skip
 def test_commands_on_a_run_run(folder: Path, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.chdir(folder)
@@ -164,7 +166,8 @@ FOLDER = re.compile(r"(?<![\w./<-])((?:bevia_fast|kernels|tests|bench|docs|\.ci)
 DOTTED = re.compile(r"`((?:bevia_fast|kernels|[a-z_]+)(?:\.\w+)+)`")
 # by users and programs
 MADE = {
-    "loss.png", "attention.png", "roofline.png", "scaling.png", "k.png", "train.py", "mine.py", "FILE.py", "poems.toml",
+    "loss.png", "runs/losses.png", "attention.png", "roofline.png", "scaling.png", "k.png", "train.py", "mine.py",
+    "FILE.py", "poems.toml",
 }  # fmt: skip
 EXISTING = {path.name for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
 

@@ -165,6 +165,8 @@ def _decoding_cases() -> list[Case]:
             found.append(Case("decode_tokens", dims | {"K": 1}, ("cosines", "sines", *given), call, spread=0.3))
             windows = tuple((layer * 2 + i) % S for layer in range(L))
             found.append(replace(found[-1], options=call | {"windows": windows}))
+        if i in (2, 5):
+            found.append(replace(found[-1], options={**found[-1].options, "residual": False}))
     return found
 
 

@@ -21,7 +21,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,8 @@ from .hints import did_you_mean, other_name
 
 LARGEST = 1 << 20  # bytes; a file of options has a few hundred
 STARTS = ("preset", "recipe")  # what the other options change
-OF_THE_RUN = ("out", "resume", "allow_changed_text")  # options of config.json that another run must not share
+OF_THE_RUN = ("out", "name", "resume", "allow_changed_text")  # options of config.json that another run must not share
+OF_THE_LAB = ("scale", "residual", "bias_correction")  # options that the command line does not have
 
 
 def read_config(name: str) -> TrainConfig:
@@ -50,6 +51,7 @@ def read_config(name: str) -> TrainConfig:
     if not isinstance(found, dict):
         raise UserError(f"{shown(path)} is not an object with options.")
     known = {option.option[2:]: option for option in command_options(TrainConfig).values()}
+    known |= {name.replace("_", "-"): Option(name, "", bool, (), False, False, None) for name in OF_THE_LAB}
     given: dict[str, Any] = {}
     for key, value in _entries(path, found):
         option = known.get(key.replace("_", "-"))
@@ -62,8 +64,9 @@ def read_config(name: str) -> TrainConfig:
         given[option.field] = _typed(path, option, value)
     if given.get("resume"):
         raise UserError(f"{shown(path)} has resume, which a file cannot have: name the run with --resume.")
+    name_of_run = given.pop("name", "")  # `preset` calls the preset's name so
     try:
-        return preset(preset_name(given.pop("preset", "laptop")), **given)
+        return replace(preset(preset_name(given.pop("preset", "laptop")), **given), name=name_of_run)
     except ConfigError as error:
         raise UserError(f"{shown(path)}: {error}") from None
 

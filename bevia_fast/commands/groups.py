@@ -26,10 +26,9 @@ ORDER = ("data", "model", "optimizer", "evaluation", "checkpoint", "memory", "ba
 
 # Options of `train` that change nothing about what `plan` prints. `plan` takes them too, but does not list them.
 NOT_PLANNED = {
-    "out", "allow_changed_text", "lr", "min_lr", "warmup", "muon_lr", "muon_momentum", "weight_decay", "beta1", "beta2",
-    "eps", "grad_clip", "eval_every", "eval_batches", "sample_every", "save_every", "save_seconds", "keep", "film",
-    "on_nan",
-    "ignore_memory", "seed",
+    "out", "name", "allow_changed_text", "lr", "min_lr", "warmup", "muon_lr", "muon_momentum", "weight_decay", "beta1",
+    "beta2", "eps", "grad_clip", "eval_every", "eval_batches", "sample_every", "save_every", "save_seconds", "keep",
+    "film", "on_nan", "ignore_memory", "seed",
 }  # fmt: skip
 
 

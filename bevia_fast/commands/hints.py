@@ -25,6 +25,7 @@ OTHER_NAMES = {
     "tie": ("tie-weights", "weight-tying", "tie-word-embeddings"),
     "dtype": ("precision", "data-type"),
     "batch": ("batch-size", "micro-batch-size", "train-batch-size", "bs", "b"),
+    "name": ("run-name", "wandb-run-name", "experiment-name", "exp-name"),
     "steps": ("max-iters", "iters", "iterations", "max-steps", "num-steps", "n-steps", "train-steps", "niter"),
     "accumulate": ("gradient-accumulation-steps", "grad-accum", "accumulation-steps", "accumulate-grad-batches"),
     "lr": ("learning-rate", "alpha", "step-size"),
@@ -72,7 +73,7 @@ NOTHING_LIKE_IT = {
     ("num-samples", "samples", "n-samples"): "each call writes one text, and another --seed another one",
     ("lr-decay-iters", "decay-lr", "lr-schedule", "scheduler", "lr-scheduler"):
         "the learning rate falls from --lr to --min-lr until the last of the --steps",
-    ("log-interval", "log-every", "wandb", "wandb-log", "wandb-project", "wandb-run-name", "tensorboard", "log-dir"):
+    ("log-interval", "log-every", "wandb", "wandb-log", "wandb-project", "tensorboard", "log-dir"):
         "every step is logged in metrics.jsonl in the run's folder",
     ("eval-only",): "a run evaluates before its first step and every --eval-every steps",
     ("tokenizer", "vocab"): "the characters of the text are the vocabulary",

@@ -14,6 +14,7 @@ from ..config import LabConfig
 from ..errors import UserError
 from ..lab.cells import Text
 from ..lab.experiments import EXPERIMENTS
+from ..lab.pages import write_pages
 from ..lab.reports import result, write_report
 from ..lab.runner import Asked, run_experiment
 from ..training.compiling import warm_up
@@ -35,7 +36,7 @@ def run(config: LabConfig) -> int:
             f"There is no experiment {name!r}{did_you_mean(name, EXPERIMENTS)}; `{PROG} lab list` lists them."
         )
     experiment = EXPERIMENTS[name]
-    asked = Asked(name, experiment, config.seeds, config.steps, config.minutes)
+    asked = Asked(name, experiment, config.seeds, config.steps, config.minutes, config.pages)
     text = Text.read(replace(experiment.base, data=config.data), experiment.characters)
     ctx = max(experiment.config(arm, rate, 1).model.ctx for arm in experiment.arms for rate in experiment.rates)
     if min(len(text.training), len(text.validation)) <= 2 * ctx:
@@ -51,6 +52,10 @@ def run(config: LabConfig) -> int:
 
     cells = run_experiment(asked, folder, text, backend, tell)
     found = result(asked, cells, _facts(config, text, describe_backend(backend)))
+    if config.pages:
+        found["pages"], notes = write_pages(folder, asked, text, cells)
+        for note in notes:
+            console.say(f"note: {note}")
     paths = write_report(folder, found)
     console.say(f"Answer: {found['answer'].replace('*', '')}", f"The report is in {paths[0]}.")
     return 0

@@ -24,6 +24,8 @@ from ..config import (
     LabConfig,
     ParametersConfig,
     PlaybookConfig,
+    PlotConfig,
+    RunsConfig,
     TrainConfig,
 )
 from ..errors import StoppedRun, UserError, escaped, reason
@@ -185,7 +187,8 @@ def run(config: Any) -> int:
 
 
 NUMBA = re.compile("NUMBA_")
-OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "completion")  # Numba by `open_backend`
+# These open Numba by `open_backend`, or not at all
+OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "runs", "plot", "completion")
 WITHOUT = ("BenchCompareConfig", "ProfileListConfig")  # parts of bench and profile that compute nothing
 
 _MODULES: dict[type, str] = {
@@ -197,6 +200,8 @@ _MODULES: dict[type, str] = {
     ExploreConfig: "explore",
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
+    RunsConfig: "runs",
+    PlotConfig: "plot",
     PlaybookConfig: "playbook",
     LabConfig: "lab",
     CompletionConfig: "completion",

@@ -90,14 +90,15 @@ def explore(
 
 def make_page(
     run: Run, texts: Sequence[str] = (), *, half: bool = False, most: int | None = None, day: date | None = None,
-    serving: str = SERVING,
+    serving: str = SERVING, origin: str = "your prompt",
 ) -> Explorer:  # fmt: skip
     """Return the page of a run for the prompts `texts`, or for pieces of its validation text.
 
+    `origin` says where the texts come from.
     `day` is the date that the page bears, today by default. Raises ConfigError if it has more than `most` bytes;
     `serving` says how a larger one can be seen.
     """
-    found, note = (asked_for(run, texts), "") if texts else usual(run)
+    found, note = (asked_for(run, texts, origin), "") if texts else usual(run)
     longest = max(prompt.tokens.size for prompt in found)
     refuse_too_large(4 * len(found) * map_bytes(run.model.config, longest), "A page for this")
     frames, no_film = film(run)
@@ -161,7 +162,8 @@ def _header(run: Run, prompts: Sequence[Prompt], steps: list[int], day: date) ->
         "config": {
             "vocab": c.vocab_size, "ctx": c.ctx, "dim": c.dim, "layers": c.layers, "heads": c.heads,
             "hidden": 4 * c.dim, "norm": c.norm, "activation": c.activation, "tie": c.tie, "bias": c.bias,
-            "rotary": c.positions == "rotary", "windows": c.windows, "epsilon": NORM_EPS,
+            "rotary": c.positions == "rotary", "windows": c.windows, "epsilon": NORM_EPS, "scale": c.scale,
+            "residual": c.residual,
         },
         "alphabet": list(map(ord, run.tokenizer.alphabet)),
         "prompts": [{"tokens": prompt.tokens.tolist(), "origin": prompt.origin} for prompt in prompts],
@@ -177,7 +179,10 @@ def _header(run: Run, prompts: Sequence[Prompt], steps: list[int], day: date) ->
 
 
 def _name(run: Run) -> str:
-    return "/".join(run.folder.resolve().parts[-2:])
+    """Return the folder as commands in the page name it: from the current folder, or else its last two parts."""
+    folder, here = run.folder.resolve(), Path.cwd()
+    inside = folder.relative_to(here).parts if folder.is_relative_to(here) else ()
+    return "/".join(inside or folder.parts[-2:])
 
 
 def _records(run: Run) -> list[Record]:

@@ -34,8 +34,8 @@ class Prompt:
     origin: str
 
 
-def asked_for(run: Run, texts: Sequence[str]) -> list[Prompt]:
-    """Return the prompts of a user.
+def asked_for(run: Run, texts: Sequence[str], origin: str = "your prompt") -> list[Prompt]:
+    """Return the prompts of a user, or texts of another `origin`.
 
     Raises DataError for one that is empty, longer than the context, or has characters that the model does not know.
     """
@@ -46,7 +46,7 @@ def asked_for(run: Run, texts: Sequence[str]) -> list[Prompt]:
             raise DataError(f"{name} is empty; it needs at least one character.")
         if len(text) > ctx:
             raise DataError(f"{name} has {len(text):,} characters; the model's context is {ctx:,}.")
-        found.append(Prompt(run.tokenizer.encode(text, name), "your prompt"))
+        found.append(Prompt(run.tokenizer.encode(text, name), origin))
     return found
 
 

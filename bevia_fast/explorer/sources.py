@@ -44,6 +44,10 @@ ANCHORS: dict[str, Anchor] = {
         "scaled[i, j] = score[i, j] / sqrt(HS)",
         "attention", "causal_scores", "scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)",
     ),
+    "no_scale": Anchor(  # see model/changes.py
+        "scaled[i, j] = (sqrt(HS) q[i]) · k[j] / sqrt(HS) = score[i, j]",
+        "attention", "causal_scores", "scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)",
+    ),
     "mask": Anchor("scaled[i, j] = -inf where j > i", "attention", "causal_scores", "scores[:, :, unseen] = -np.inf"),
     "softmax": Anchor(
         "weight[i, j] = exp(scaled[i, j] - max) / sum of exp(scaled[i, :] - max)",
@@ -55,6 +59,7 @@ ANCHORS: dict[str, Anchor] = {
     ),
     "projection": Anchor("attention = mixed @ W + b", *LINEAR),
     "residual": Anchor("x = x + branch", "linear", "linear_forward", "result = result + residual"),
+    "no_residual": Anchor("x = branch", *LINEAR),  # see model/changes.py
     "mlp_in": Anchor("hidden = x @ W + b", *LINEAR),
     "gelu": Anchor(
         "gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x³)))",

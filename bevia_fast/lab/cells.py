@@ -14,12 +14,12 @@ from ..config import TrainConfig
 from ..data.corpus import Corpus, evaluation_batches
 from ..data.sources import text_source
 from ..data.tokenfile import coded_text
+from ..data.tokenizer import Tokenizer
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..reporter import Reporter
 from ..training.evaluation import evaluate
 from ..training.step import Trainer
-from .changes import changed
 from .experiments import Arm, Experiment
 
 Array = NDArray[Any]
@@ -35,28 +35,38 @@ class Text:
 
     training: Array
     validation: Array
-    vocabulary: int
+    tokenizer: Tokenizer
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self.tokenizer)
 
     @classmethod
     def read(cls, config: TrainConfig, characters: int = 0) -> Text:
         """Read the text of `config`; train on its first `characters`, by default on all but the validation split."""
         corpus = Corpus(coded_text(text_source(config), Reporter()))
         training, validation = corpus.training[:], corpus.validation[:]
-        return cls(training[: characters or None], validation, len(corpus.tokenizer))
+        return cls(training[: characters or None], validation, corpus.tokenizer)
 
 
 def run_cell(
     experiment: Experiment, arm: Arm, rate: float, seed: int, text: Text, backend: Backend, steps: int = 0
 ) -> dict[str, Any]:
-    """Train, and return a record that JSON can hold.
+    """Train, and return a record that JSON can hold; see `train_cell`."""
+    return train_cell(experiment, arm, rate, seed, text, backend, steps)[0]
+
+
+def train_cell(
+    experiment: Experiment, arm: Arm, rate: float, seed: int, text: Text, backend: Backend, steps: int = 0
+) -> tuple[dict[str, Any], Trainer]:
+    """Train, and return a record that JSON can hold, and what was trained.
 
     `val_loss` is the loss on the validation split after the last step, None if the run diverged. `curve` are (step,
     training loss, validation loss); the other lists have a number for each layer.
     """
     config = experiment.config(arm, rate, seed, steps)
     config = replace(config, model=replace(config.model, vocab_size=text.vocabulary))
-    kernels = changed(backend, **dict.fromkeys(arm.without, False))
-    trainer = Trainer(config, config.model, kernels, text.training)
+    trainer = Trainer(config, config.model, backend, text.training)
     began, every = time.monotonic(), max(1, config.steps // POINTS)
     record: dict[str, Any] = {"arm": arm.name, "rate": rate, "seed": seed, "val_loss": None, "curve": []}
     recent: list[float] = []
@@ -78,7 +88,7 @@ def run_cell(
         record["diverged_at"] = step
     if record["val_loss"] is not None and not math.isfinite(record["val_loss"]):
         record["val_loss"] = None
-    return {**record, "seconds": round(time.monotonic() - began, 2)}
+    return {**record, "seconds": round(time.monotonic() - began, 2)}, trainer
 
 
 def _validation(trainer: Trainer, text: Text, most: int) -> float:

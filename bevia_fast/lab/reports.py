@@ -60,6 +60,9 @@ def report(found: dict[str, Any]) -> str:
     lines += ["", "## Inside", "", *_inside(cells, arms), "", "## Differences from the first arm", ""]
     for other in differences(cells, arms)[1:]:
         lines.append(f"- {other.arm}: {apart(other) if math.isfinite(other.loss) else 'diverged'}")
+    if found.get("pages"):
+        lines += ["", "## Pages", "", "The model of each arm at its best rate, with the first seed:", ""]
+        lines += [f"- [{arm}]({name})" for arm, name in found["pages"].items()]
     lines += ["", "## How", "", *(f"- {name}: {value}" for name, value in found["facts"].items())]
     seconds = sum(cell["seconds"] for cell in cells)
     lines.append(f"- {len(cells)} runs of {found['steps']:,} steps took {seconds / 60:.1f} minutes")

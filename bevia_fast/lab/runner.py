@@ -14,7 +14,8 @@ from ..errors import CheckpointError, UserError
 from ..files import reading, write_atomically, writing
 from ..kernels.contract import Backend
 from ..naming import option
-from .cells import Text, run_cell
+from ..runs.modelfile import save_model
+from .cells import Text, run_cell, train_cell
 from .experiments import Arm, Experiment
 
 FIRST_SEED = 1
@@ -30,6 +31,7 @@ class Asked:
     seeds: int
     steps: int  # 0: those of the experiment
     minutes: float  # after which no further seed is begun; 0: no limit
+    pages: bool = False  # keep the models of the first seed, for a page of each arm
 
     @property
     def length(self) -> int:
@@ -41,6 +43,10 @@ class Asked:
             for rate in self.experiment.rates:
                 for arm in self.experiment.arms:
                     yield arm, rate, seed
+
+    def model_path(self, folder: Path, arm: Arm, rate: float) -> Path:
+        """Return the file of an arm's model at a rate, trained with the first seed."""
+        return folder / RUNNING / f"{self.experiment.arms.index(arm)}-{rate:g}-{FIRST_SEED}.safetensors"
 
     def fingerprint(self, text: Text) -> str:
         """Return a hash of all that the result of a cell depends on, but for its arm, rate and seed."""
@@ -63,12 +69,17 @@ def run_experiment(
     began, found, per_seed = time.monotonic(), list[dict[str, Any]](), len(list(asked.cells())) // asked.seeds
     for number, (arm, rate, seed) in enumerate(asked.cells()):
         path = folder / RUNNING / f"{asked.experiment.arms.index(arm)}-{rate:g}-{seed}.json"
-        cell = _stored(path)
-        if cell is None:
+        cell, model = _stored(path), asked.model_path(folder, arm, rate)
+        keeps_model = asked.pages and seed == FIRST_SEED
+        if cell is None or (keeps_model and not model.exists()):
             late = asked.minutes and time.monotonic() - began > 60 * asked.minutes
             if late:
                 break
-            cell = run_cell(asked.experiment, arm, rate, seed, text, backend, asked.steps)
+            if keeps_model:
+                cell, trainer = train_cell(asked.experiment, arm, rate, seed, text, backend, asked.steps)
+                save_model(model, trainer.weights, text.tokenizer, cell.get("diverged_at", asked.length))
+            else:
+                cell = run_cell(asked.experiment, arm, rate, seed, text, backend, asked.steps)
             write_atomically(path, json.dumps(cell).encode())
         found.append(cell)
         tell(number + 1, per_seed * asked.seeds, cell)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from ..errors import ConfigError, UserError, shown
@@ -35,23 +36,28 @@ class OwnKernel:
 
     def load(self) -> Callable[..., Any]:
         """Run the file and return the function. Raises UserError, in one sentence, if that fails."""
-        name = f"bevia_fast_own_{Path(self.path).stem}"
-        spec = importlib.util.spec_from_file_location(name, self.path)
-        if spec is None or spec.loader is None:
-            raise UserError(f"{shown(self.path)} is not a Python file.")
-        module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where Numba looks for it
-        sys.path.insert(0, str(Path(self.path).resolve().parent))  # so that it can import the files beside it
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            reason = " ".join(str(error).split()).rstrip(".")
-            raise UserError(f"{shown(self.path)} cannot be run: {type(error).__name__}: {shown(reason)}.") from error
-        finally:
-            sys.path.pop(0)
-        function = getattr(module, self.function, None)
+        function = getattr(load_file(self.path), self.function, None)
         if not callable(function):
             raise UserError(f"{shown(self.path)} has no function {shown(self.function)!r}.")
         return function  # type: ignore[no-any-return]
+
+
+def load_file(path: str) -> ModuleType:
+    """Run a Python file and return it as a module. Raises UserError, in one sentence, if that fails."""
+    name = f"bevia_fast_own_{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{shown(path)} is not a Python file.")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where Numba looks for it
+    sys.path.insert(0, str(Path(path).resolve().parent))  # so that it can import the files beside it
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"{shown(path)} cannot be run: {type(error).__name__}: {shown(reason)}.") from error
+    finally:
+        sys.path.pop(0)
+    return module
 
 
 def own_kernel(name: str, like: str) -> OwnKernel:

@@ -12,6 +12,7 @@ from ..kernels.memory import aligned_empty
 from ..kernels.rng import stream_key
 from ..kernels.windows import rings, stride
 from .activations import Activations, LayerActivations
+from .changes import root
 from .gpt import GPT
 from .rotary import tables
 
@@ -84,7 +85,7 @@ class Decoder:
         cosines, sines = tables(model, self.length, drawn.size) if self.rotary else (None, None)
         count = self.model.backend.decode_tokens(
             drawn, self.logits, self.keys, self.values, token, self.length, **self.weights,
-            cosines=cosines, sines=sines, norm=model.norm, activation=model.activation,
+            cosines=cosines, sines=sines, norm=model.norm, activation=model.activation, residual=model.residual,
             temperature=config.temperature, top_k=config.top_k, top_p=config.top_p,
             key=stream_key(config.seed, "sampling"), draw=draw, windows=self.windows,
         )  # fmt: skip
@@ -109,6 +110,12 @@ def _packed(model: GPT) -> dict[str, Any]:
             out[layer] = part.reshape(shape)
         return out
 
+    def queries_scaled(qkv: Array | None) -> Array | None:
+        """Without the scale, multiply the queries, the first HS of each last axis, by what attention divides by."""
+        if qkv is not None and not config.scale:
+            qkv[..., :HS] *= root(HS, qkv.dtype)
+        return qkv
+
     def vectors(name: str) -> Array | None:
         return layers(name, (C,), (0,), (C,))
 
@@ -117,8 +124,8 @@ def _packed(model: GPT) -> dict[str, Any]:
         "position_table": weights.positions(config.ctx),
         "ln_1_weight": vectors("ln_1.weight"),
         "ln_1_bias": vectors("ln_1.bias"),
-        "qkv_weight": layers("attn.c_attn.weight", (C, 3, NH, HS), (2, 0, 1, 3), (NH, C, 3 * HS)),
-        "qkv_bias": layers("attn.c_attn.bias", (3, NH, HS), (1, 0, 2), (NH, 3 * HS)),
+        "qkv_weight": queries_scaled(layers("attn.c_attn.weight", (C, 3, NH, HS), (2, 0, 1, 3), (NH, C, 3 * HS))),
+        "qkv_bias": queries_scaled(layers("attn.c_attn.bias", (3, NH, HS), (1, 0, 2), (NH, 3 * HS))),
         "attn_proj_weight": layers("attn.c_proj.weight", (NH, HS, C), (0, 1, 2), (NH, HS, C)),
         "attn_proj_bias": vectors("attn.c_proj.bias"),
         "ln_2_weight": vectors("ln_2.weight"),

@@ -24,6 +24,7 @@ from ..kernels.contract import Backend, ContractError, check_ids
 from ..kernels.memory import aligned_empty
 from ..kernels.tape import Keys
 from .activations import Activations, LayerActivations, Room
+from .changes import changed
 from .dropout import DropoutStream
 from .parameters import Parameters
 from .post_norm import PostNormBlock
@@ -128,7 +129,7 @@ class GPT:
         if not config.vocab_size:
             raise ConfigError("A model needs a vocabulary: its vocab_size is 0.")
         self.config = config
-        self.backend = backend
+        self.backend = changed(backend, config)
         self.parameters = parameters
         self.recompute = recompute
         self._room = Room()

@@ -12,6 +12,8 @@ from ..config import ModelConfig, OptimizerName, TrainConfig
 from ..kernels.contract import Backend
 from .parameters import Parameters
 
+FOREVER = 1 << 40  # steps after which beta^step is 0 for every beta below 1 - 1e-9, and the correction divides by 1
+
 
 @dataclass(frozen=True)
 class Rates:
@@ -22,10 +24,13 @@ class Rates:
     eps: float
     weight_decay: float
     muon_momentum: float
+    bias_correction: bool = True
 
     @classmethod
     def of(cls, config: TrainConfig) -> Rates:
-        return cls(config.beta1, config.beta2, config.eps, config.weight_decay, config.muon_momentum)
+        return cls(
+            config.beta1, config.beta2, config.eps, config.weight_decay, config.muon_momentum, config.bias_correction
+        )
 
 
 class Optimizer:
@@ -48,6 +53,7 @@ class Optimizer:
         *, step: int, learning_rate: float, muon_rate: float, gradient_scale: float,
     ) -> None:  # fmt: skip
         """Take step number `step`, counted from 1, and set the gradients to 0."""
+        step = step if rates.bias_correction else FOREVER
         w, g, m, v = weights.flat, gradients.flat, self.first.flat, self.second.flat
 
         def adamw(part: slice, moments: slice, decayed: int) -> None:

@@ -76,6 +76,7 @@ def take_over(lab: Path) -> None:
         path = lab / name / "result.json"
         if path.exists():
             result = json.loads(path.read_text("utf-8"))
+            result.pop("pages", None)  # which lie beside the report
             for cell in result["cells"]:
                 curve = cell.pop("curve")  # which is long, and which the command makes again
                 cell["train_loss"] = curve[-1][1] if curve else None

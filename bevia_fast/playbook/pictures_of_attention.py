@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..canvas import BLUE, VERMILLION
+from ..config import ModelConfig
 from ..kernels import get_backend
 from ..kernels.contract import Backend
-from ..lab.changes import changed
+from ..model.changes import changed
 from .picture import Data, Picture
 from .twins import namespace
 
@@ -51,7 +52,8 @@ def scale() -> Data:
     sizes = [4, 8, 16, 32, 64, 128]
     found: dict[str, Any] = {"head_size": sizes, "with": [], "without": []}
     for HS in sizes:
-        for name, backend in (("with", get_backend("numpy")), ("without", changed(get_backend("numpy"), scale=False))):
+        for name, scale in (("with", True), ("without", False)):
+            backend = changed(get_backend("numpy"), ModelConfig(scale=scale))
             entropies = []
             for seed in range(40):
                 qkv = np.random.default_rng([HS, seed]).normal(size=(64, 3 * HS))

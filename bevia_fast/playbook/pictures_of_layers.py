@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,6 @@ from ..data.tokenizer import Tokenizer
 from ..kernels import get_backend
 from ..kernels.contract import Backend
 from ..lab.cells import likeness
-from ..lab.changes import changed
 from ..model.activations import Activations
 from ..model.gpt import GPT
 from ..model.parameters import Parameters
@@ -149,9 +149,9 @@ def residuals() -> Data:
     """
     found: dict[str, Any] = {"layer": list(range(DEPTH.layers))}
     ids, targets = _batch()
-    for name, backend in (("with", _numpy()), ("without", changed(_numpy(), residual=False))):
+    for name, config in (("with", DEPTH), ("without", replace(DEPTH, residual=False))):
         gradients, acts = Parameters(DEPTH), Activations(DEPTH, *ids.shape)
-        model = GPT(DEPTH, backend, Parameters.initial(DEPTH, 1))
+        model = GPT(config, _numpy(), Parameters.initial(DEPTH, 1))
         model.loss_and_gradients(ids, targets, gradients)
         found[name] = [float(np.linalg.norm(gradients[f"h.{layer}.attn.c_attn.weight"])) for layer in found["layer"]]
         model.forward(acts, np.asarray(ids, np.int32))

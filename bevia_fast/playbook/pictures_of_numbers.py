@@ -12,7 +12,7 @@ from ..config import ModelConfig, TrainConfig
 from ..kernels import get_backend
 from ..kernels.contract import OPERATIONS
 from ..kernels.numpy_ref.dropout import dropout_mask
-from ..lab.changes import changed
+from ..model.optimizer import FOREVER
 from ..training.schedule import learning_rate
 from .measured import all_differences
 from .picture import Data, Picture
@@ -22,13 +22,13 @@ def bias_correction() -> Data:
     """The size of each update, in learning rates, for a gradient that is always 1."""
     found: dict[str, Any] = {"step": list(range(1, 101))}
     for name, corrected in (("with", True), ("without", False)):
-        backend = changed(get_backend("numpy"), bias_correction=corrected)
+        backend = get_backend("numpy")
         w, g, m, v = np.zeros((4, 1))
         sizes = []
         for step in found["step"]:
             before, g[0] = w[0], 1.0
-            backend.adamw(w, g, m, v, step=step, decayed=0, learning_rate=1.0, beta1=0.9, beta2=0.99, eps=1e-8,
-                          weight_decay=0.0)  # fmt: skip
+            backend.adamw(w, g, m, v, step=step if corrected else FOREVER, decayed=0, learning_rate=1.0, beta1=0.9,
+                          beta2=0.99, eps=1e-8, weight_decay=0.0)  # fmt: skip
             sizes.append(float(before - w[0]))
         found[name] = sizes
     return found

@@ -45,15 +45,15 @@ NAME = re.compile(r"step-(\d{1,15})\.safetensors")
 # steps. `data`, and how it is read, may change because a text can be moved or converted; its characters are compared.
 MAY_CHANGE = {
     "data", "glob", "encoding", "newlines", "normalize",
-    "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
+    "out", "name", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
     "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "film", "on_nan", "recompute",
     "ignore_memory",
 }  # fmt: skip
 
 # Options that were added later, with what earlier versions did. Their runs can be resumed.
 ADDED: dict[str, Any] = {
-    "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "film": 0,
-    "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95,
+    "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "name": "", "film": 0,
+    "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95, "bias_correction": True,
 }  # fmt: skip
 
 
@@ -255,7 +255,7 @@ def stored_config(run: str | Path) -> TrainConfig:
     Raises CheckpointError if the run has no intact checkpoint.
     """
     config = newest_good(run)[0].config
-    return replace(config, resume=str(run), out="", allow_changed_text=False)
+    return replace(config, resume=str(run), out="", name="", allow_changed_text=False)
 
 
 def refuse_changes(stored: TrainConfig, wanted: TrainConfig) -> None:

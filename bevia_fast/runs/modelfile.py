@@ -19,9 +19,10 @@ from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
 FORMAT_VERSION = 2
 CHECKPOINT_VERSION = 1  # of the files that `checkpoint` writes, which have the weights of a model too
 PARTS = ("weights", "first", "second")  # of a checkpoint; for "first" and "second", see `model.optimizer`
-
 # Options of the model that were added later, with what earlier versions did.
-ADDED_SIZES: dict[str, Any] = {"positions": "learned", "window": 0, "window_layers": "alternate"}
+ADDED: dict[str, Any] = {
+    "scale": True, "residual": True, "positions": "learned", "window": 0, "window_layers": "alternate",
+}  # fmt: skip
 
 # What parsed JSON of any shape can raise when it is read as a configuration.
 INVALID = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, ConfigError, DataError)
@@ -135,7 +136,7 @@ def read_model(options: Any, alphabet: Any) -> tuple[ModelConfig, Tokenizer]:
     if not isinstance(alphabet, str):
         raise ValueError("the alphabet is not text")
     if isinstance(options, dict):
-        options = {**ADDED_SIZES, **options}
+        options = {**ADDED, **options}
     config, tokenizer = ModelConfig(**options_of(ModelConfig, options)), Tokenizer(alphabet)
     if len(tokenizer) != config.vocab_size:
         found = counted(len(tokenizer), "character")

@@ -52,16 +52,7 @@ class Run:
 
         Raises CheckpointError if the file is missing or invalid, as beside a model file that was copied.
         """
-        path = self.folder / CONFIG
-        with reading(path):
-            refuse_special(path)
-            content = path.read_bytes()
-        try:
-            found = json.loads(content)
-            model = ModelConfig(**known_fields(ModelConfig, found["model"]))
-            return TrainConfig(**{**known_fields(TrainConfig, {**ADDED, **found}), "model": model})
-        except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
-            raise CheckpointError(f"{path} does not describe a run: {shown(error)}.") from None
+        return read_config(self.folder)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -113,6 +104,20 @@ class Run:
         names = ("loss", "training loss"), ("val_loss", "validation loss")
         last = [(label, [record[name] for record in history if record.get(name) is not None]) for name, label in names]
         return [(label, f"{values[-1]:.4f} nats per character") for label, values in last if values]
+
+
+def read_config(folder: Path) -> TrainConfig:
+    """Return the options in the config.json of a run. Raises CheckpointError if it is missing or invalid."""
+    path = folder / CONFIG
+    with reading(path):
+        refuse_special(path)
+        content = path.read_bytes()
+    try:
+        found = json.loads(content)
+        model = ModelConfig(**known_fields(ModelConfig, found["model"]))
+        return TrainConfig(**{**known_fields(TrainConfig, {**ADDED, **found}), "model": model})
+    except (ValueError, TypeError, KeyError, RecursionError, ConfigError) as error:
+        raise CheckpointError(f"{path} does not describe a run: {shown(error)}.") from None
 
 
 def generate(

@@ -16,7 +16,7 @@ from ..data.corpus import Corpus
 from ..data.sources import text_source
 from ..data.tokenfile import CodedText, coded_text
 from ..errors import ConfigError, DataError, counted
-from ..files import CONFIG, METRICS, write_atomically
+from ..files import CONFIG, METRICS, RUNS, write_atomically
 from ..machine import readable
 from ..model.parameters import Parameters
 from ..naming import option
@@ -61,7 +61,7 @@ def open_folder(config: TrainConfig) -> RunFolder:
     Raises CheckpointError if a new run would overwrite something, or if there is nothing to resume.
     """
     if not config.resume:
-        return RunFolder(config.out)
+        return RunFolder(config.out or (str(Path(RUNS) / config.name) if config.name else ""))
     candidates(config.resume)  # raises before the folder is touched
     return RunFolder.existing(Path(config.resume))
 

@@ -57,6 +57,7 @@ class Model(NamedTuple):
     head: Any  # (V,C)
     post: int  # 1 if a norm follows each branch, 0 if it comes before
     activation: int
+    residual: int  # 1 if the branches are added to the stream, 0 if they replace it
 
 
 class Sampling(NamedTuple):

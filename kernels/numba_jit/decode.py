@@ -82,7 +82,7 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
-    windows: tuple[int, ...] = (),
+    windows: tuple[int, ...] = (), residual: bool = True,
 ) -> int:  # fmt: skip
     # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
     global _alone
@@ -105,7 +105,7 @@ def decode_tokens(
     )  # fmt: skip
     model = Model(
         token_table, positions, layers, ln_f_weight, given(ln_f_bias, C), head,
-        int(norm == "post"), ACTIVATIONS[activation],
+        int(norm == "post"), ACTIVATIONS[activation], int(residual),
     )  # fmt: skip
     sampling = Sampling(float(temperature), int(top_k), float(top_p), np.uint64(key), int(draw))
 
@@ -233,7 +233,7 @@ def _read(number, token, places, call, work, rank, size):
         for h in range(first, last):
             _head(branch_of(branches, h, x.rows), normed, layer * NH + h, number, places, call, work)
         barrier(team, size, False)
-        _add_branches(x, branches[: NH * PLACES], layers.attn_proj_bias[layer])
+        _add_branches(x, branches[: NH * PLACES], layers.attn_proj_bias[layer], model.residual)
         if post:
             _norm(x, x, ln_1)
         normed = x if post else _norm(work.normed[: x.rows], x, ln_2)
@@ -243,7 +243,7 @@ def _read(number, token, places, call, work, rank, size):
         for g in range(first, last):
             _group(branch_of(branches, NH + g, x.rows), normed, layer * G + g, call, work)
         barrier(team, size, False)
-        _add_branches(x, branches[NH * PLACES :], layers.mlp_proj_bias[layer])
+        _add_branches(x, branches[NH * PLACES :], layers.mlp_proj_bias[layer], model.residual)
         if post:
             _norm(x, x, ln_2)
 
@@ -303,10 +303,13 @@ def _group(branch, normed, group, call, work):
 
 
 @device
-def _add_branches(x, branches, bias):
-    """x = x + bias + each branch, in their order"""
+def _add_branches(x, branches, bias, residual):
+    """x = x + bias + each branch, in their order; without the residual, x = bias + each branch"""
     for r in range(x.rows):
-        add(x[r], x[r], bias)
+        if residual:
+            add(x[r], x[r], bias)
+        else:
+            copy(x[r], bias)
         for first in range(0, branches.rows, PLACES):
             add(x[r], x[r], branches[first + r])
 

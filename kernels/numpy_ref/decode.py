@@ -29,7 +29,7 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
-    windows: tuple[int, ...] = (),
+    windows: tuple[int, ...] = (), residual: bool = True,
 ) -> int:  # fmt: skip
     # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
     contract.check_decoding(keys, (position_table, cosines, sines), len(token_table), token, index)
@@ -56,7 +56,7 @@ def decode_tokens(
                 scores = q[:, None] @ k_cache[layer, :, :seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
                 attended = softmax(scores)[0] @ v_cache[layer, :, :seen]
                 branch = (attended @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
-                x = x + branch
+                x = x + branch if residual else branch
                 if norm == "post":
                     x = _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
                 normed = x if norm == "post" else _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
@@ -64,7 +64,7 @@ def decode_tokens(
                 # hidden units: (C,) @ (G,C,M) -> (G,M);  (G,1,M) @ (G,M,C), summed over the groups
                 hidden = ACTIVATIONS[activation](normed @ fc_weight[layer] + _of(fc_bias, layer, 0))
                 branch = (hidden[:, None] @ mlp_proj_weight[layer]).sum(axis=0)[0] + _of(mlp_proj_bias, layer, 0)
-                x = x + branch
+                x = x + branch if residual else branch
                 if norm == "post":
                     x = _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
         logits[...] = head @ _norm(x, ln_f_weight, ln_f_bias)

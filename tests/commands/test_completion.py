@@ -41,7 +41,7 @@ def test_bash_completes_every_command_and_option(tmp_path: Path, capsys: pytest.
     path = tmp_path / "bevia-fast"
     path.write_text(script("bash", capsys))
     assert completed(path, "bevia-fast ") >= {*COMMANDS, "help"}
-    assert completed(path, "bevia-fast pl") == {"plan", "playbook"}
+    assert completed(path, "bevia-fast pl") == {"plan", "playbook", "plot"}
     assert completed(path, "bevia-fast lab ") >= {"list", "residual", "scale-large"}
     assert completed(path, "bevia-fast bench ") >= set(BENCHES)
     assert completed(path, "bevia-fast profile ") >= {*PROFILES, "all", "attention", "attention_forward"}

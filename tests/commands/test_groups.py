@@ -126,7 +126,7 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
         data=(str(tmp_path / "text.txt"),), backend="numpy", model=ModelConfig(ctx=8, dim=8, layers=2, heads=2), batch=2
     )
     plain = deterministic(base)
-    others = {"out": "x", "on_nan": "skip", "min_lr": 1e-9, "grad_clip": 2.0}
+    others = {"out": "x", "name": "x", "on_nan": "skip", "min_lr": 1e-9, "grad_clip": 2.0}
     for name in NOT_PLANNED:
         old = getattr(base, name)
         value = others[name] if name in others else not old if isinstance(old, bool) else type(old)(old / 2 or 1)

@@ -57,11 +57,11 @@ def stages(weights: Parameters, tokens: Array) -> dict[str, Array]:
         heads = [each.reshape(T, c.heads, -1).swapaxes(0, 1) for each in (q, k, v)]
         scores = heads[0] @ heads[1].swapaxes(1, 2)
         seen = np.tri(T, dtype=bool) & ~np.tri(T, k=-(c.windows[layer] or T), dtype=bool)
-        scaled = np.where(seen, scores / math.sqrt(c.head_size), -np.inf)
+        scaled = np.where(seen, scores / (math.sqrt(c.head_size) if c.scale else 1), -np.inf)
         attention = softmax(scaled)
         mixed = (attention @ heads[2]).swapaxes(0, 1).reshape(T, c.dim)
         branch = product(mixed, weights, f"{h}.attn.c_proj")
-        sum1 = x + branch
+        sum1 = x + branch if c.residual else branch
         if not pre:
             found[at + "norm1"] = normed(sum1, weights, f"{h}.ln_1")
         stream1 = sum1 if pre else found[at + "norm1"]
@@ -70,7 +70,7 @@ def stages(weights: Parameters, tokens: Array) -> dict[str, Array]:
         cubic = math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3)
         activated = hidden / 2 * (1 + np.tanh(cubic)) if c.activation == "gelu" else np.where(hidden > 0, hidden, 0.0)
         mlp = product(activated, weights, f"{h}.mlp.c_proj")
-        sum2 = stream1 + mlp
+        sum2 = stream1 + mlp if c.residual else mlp
         if not pre:
             norm2 = normed(sum2, weights, f"{h}.ln_2")
         x = stream2 = sum2 if pre else norm2

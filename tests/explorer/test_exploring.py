@@ -195,12 +195,25 @@ def test_a_frame_of_another_model_is_refused(copy: Path, tmp_path: Path) -> None
 # --------------------------------------------------------------------------------------------------------------- header
 
 
+def test_the_run_is_named_as_commands_find_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = Run.load(run.folder, "numpy")
+    for place, name in (
+        (run.folder.parent, run.folder.name), (run.folder.parents[1], "/".join(run.folder.parts[-2:])),
+        (run.folder.parents[2], "/".join(run.folder.parts[-3:])), (run.folder, "/".join(run.folder.parts[-2:])),
+        (Path("/"), "/".join(run.folder.resolve().parts[1:])),
+    ):  # fmt: skip
+        monkeypatch.chdir(place)
+        assert header(make_page(loaded, ["the cat"], origin="elsewhere").html)["run"] == name
+    assert header(make_page(loaded, ["the cat"], origin="elsewhere").html)["prompts"][0]["origin"] == "elsewhere"
+
+
 def test_the_header(run: Run) -> None:
     page = make_page(Run.load(run.folder, "numpy"), ["the cat"], day=date(2026, 11, 28))
     about = header(page.html)
     assert about["config"] == {
         "vocab": len(run.tokenizer), "ctx": 16, "dim": 8, "layers": 2, "heads": 2, "hidden": 32, "norm": "pre",
-        "activation": "gelu", "tie": True, "bias": True, "epsilon": 1e-5, "rotary": False,
+        "activation": "gelu", "tie": True, "bias": True, "epsilon": 1e-5, "rotary": False, "windows": [0, 0],
+        "scale": True, "residual": True,
     }  # fmt: skip
     assert (about["format"], about["made"], about["backend"], about["dtype"], about["step"]) == (
         1, "2026-11-28", "numpy", "float32", 10

@@ -149,6 +149,7 @@ def test_a_wrong_line_is_noticed(
         {"temperature": 0.0},
         {"temperature": 0.8, "norm": "post", "activation": "relu", "tie": False, "bias": False, "ctx": 9},
         {"temperature": 1.2, "ctx": 1},
+        {"temperature": 0.8, "scale": False, "residual": False},
     ],
     ids=str,
 )

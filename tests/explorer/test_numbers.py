@@ -103,6 +103,7 @@ MODELS = [
     {"norm": "post", "activation": "relu", "tie": False, "bias": False, "heads": 1},
     {"norm": "post", "layers": 1, "heads": 4},
     {"positions": "rotary"},
+    {"scale": False, "residual": False},
 ]
 
 
@@ -124,8 +125,9 @@ def test_numbers_are_made_of_numbers(browser: Any, tmp_path: Path, sizes: dict[s
     assert found["count"] > 300
     assert set(found["operations"]) - {""} <= set(ANCHORS)
     missing = set(ANCHORS) - set(found["operations"])
-    assert missing - {"rotary"} == {"relu" if run.model.config.activation == "gelu" else "gelu"}
-    assert ("rotary" in missing) == (not rotary)
+    usual = run.model.config.residual
+    others = ({"no_scale", "no_residual"} if usual else {"scale", "residual"}) | (set() if rotary else {"rotary"})
+    assert missing == {"relu" if run.model.config.activation == "gelu" else "gelu", *others}
 
 
 def test_a_person_follows_a_number_to_what_was_learned(browser: Any, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,18 @@ from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.errors import CheckpointError
 from bevia_fast.kernels import get_backend
 from bevia_fast.lab import runner
+from bevia_fast.lab.answers import best_rate
 from bevia_fast.lab.cells import Text, run_cell
 from bevia_fast.lab.experiments import EXPERIMENTS, Arm, Experiment
+from bevia_fast.lab.pages import write_pages
 from bevia_fast.lab.reports import MEASURES, report, result, write_report
 from bevia_fast.lab.runner import Asked, run_experiment
+from bevia_fast.runs.modelfile import load_model
 
 MODEL = ModelConfig(ctx=8, dim=8, layers=2, heads=2)
 TINY = Experiment(
     "Does it matter?", "No.",
-    (Arm("usual"), Arm("without", without=("residual",)), Arm("steady", train={"min_lr": "lr"})),
+    (Arm("usual"), Arm("without", {"residual": False}), Arm("steady", train={"min_lr": "lr"})),
     TrainConfig(model=MODEL, batch=2, steps=12, warmup=3), rates=(1e-3, 1e-2),
 )  # fmt: skip
 NUMPY = get_backend("numpy")
@@ -127,14 +131,51 @@ def test_the_report_says_everything(text: Text, tmp_path: Path) -> None:
     assert report(found) == said
 
 
+def test_pages_show_the_models_of_the_first_seed(text: Text, tmp_path: Path) -> None:
+    """Also if the cells were trained before without keeping them; a second time, nothing is trained."""
+    plain = run_experiment(asked(), tmp_path, text, NUMPY)
+    with_pages = replace(asked(), pages=True)
+    cells = run_experiment(with_pages, tmp_path, text, NUMPY)
+    assert without_times(cells) == without_times(plain)
+    models = sorted(tmp_path.glob("cells/*.safetensors"))
+    assert len(models) == 6  # three arms, two rates, one seed
+    stamps = [path.stat().st_mtime_ns for path in models]
+    run_experiment(with_pages, tmp_path, text, NUMPY)
+    assert [path.stat().st_mtime_ns for path in models] == stamps
+    parameters = load_model(with_pages.model_path(tmp_path, TINY.arms[1], best_rate(cells, "without")))[0]
+    assert not parameters.config.residual
+    written, notes = write_pages(tmp_path, with_pages, text, cells)
+    assert notes == []
+    assert written == {name: f"page-{name}.html" for name in ("usual", "without", "steady")}
+    assert load_model(tmp_path / "model-without")[0].flat.tobytes() == parameters.flat.tobytes()
+    said = report({**result(asked(), cells, {}), "pages": written})
+    assert "[without](page-without.html)" in said
+    pages = {arm: (tmp_path / name).read_text("utf-8") for arm, name in written.items()}
+    assert ['"residual":false' in page.replace(" ", "") for page in pages.values()] == [False, True, False]
+    # the same pieces of the validation text for all
+    tokens = {re.search(r'"prompts": ?(\[.*?\]\}?\])', page)[1] for page in pages.values()}  # type: ignore[index]
+    assert len(tokens) == 1
+
+
+def test_a_page_that_is_too_large_is_a_note(text: Text, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_pages = replace(asked(1), pages=True)
+    cells = run_experiment(with_pages, tmp_path, text, NUMPY)
+    monkeypatch.setattr("bevia_fast.lab.pages.LARGEST", 1000)
+    written, notes = write_pages(tmp_path, with_pages, text, cells)
+    assert written == {}
+    assert len(notes) == 3
+    assert notes[0].startswith("usual has no page: The page would have")
+    assert "## Pages" not in report({**result(asked(1), cells, {}), "pages": written})
+
+
 def test_arms_differ_in_what_they_say() -> None:
     """Every experiment can be configured; its arms differ, and names are unique."""
     for name, experiment in EXPERIMENTS.items():
-        configs = [(experiment.config(arm, 1e-3, 1), arm.without) for arm in experiment.arms]
+        configs = [experiment.config(arm, 1e-3, 1) for arm in experiment.arms]
         assert len({str(config) for config in configs}) == len(configs) >= 2, name
         assert len({arm.name for arm in experiment.arms}) == len(configs)
         assert len(experiment.rates) == 3
-        assert all(config.min_lr <= config.lr for config, _ in configs)
+        assert all(config.min_lr <= config.lr for config in configs)
     steady = EXPERIMENTS["decay"].config(EXPERIMENTS["decay"].arms[1], 3e-3, 1)
     assert steady.min_lr == steady.lr == 3e-3
     context = EXPERIMENTS["context"]
@@ -146,7 +187,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "text.txt").write_text("the cat sat on the mat, and the dog sat on the log.\n" * 200)
     arguments = ["lab", "scale", "--seeds", "1", "--steps", "10", "--data", str(tmp_path / "text.txt"),
                  "--out", str(tmp_path / "out"), "--backend", "numpy"]  # fmt: skip
-    assert main(arguments) == 0
+    assert main([*arguments, "--pages"]) == 0
+    assert (tmp_path / "out/page-without.html").stat().st_size > 100_000
     said = capsys.readouterr().out
     assert "6 of 6" in said
     assert "Answer: The validation loss after 10 steps" in said

@@ -12,7 +12,7 @@ import pytest
 from bevia_fast.lab.answers import best_rate, losses, mean
 from bevia_fast.lab.experiments import EXPERIMENTS
 from bevia_fast.playbook import measured
-from bevia_fast.playbook.chapters import folder, read_chapters
+from bevia_fast.playbook.chapters import Chapter, folder, read_chapters
 from bevia_fast.playbook.measured import MEASURED, all_differences, answer, renewed, results, said, table, take_over
 
 CHAPTERS = read_chapters()
@@ -78,9 +78,43 @@ def test_numbers_that_the_chapters_name_beside_the_sentences() -> None:
             last[cell["arm"]].append(cell["train_loss"])
     assert [round(mean(values), 1) for values in last.values()] == [1.6, 2.2]
     assert [round(losses_at("dropout", arm)[1], 1) for arm in last] == [2.8, 2.8]
+    at_most = [losses_at("heads", arm)[2] for arm in results()["heads"]["arms"]]
+    assert at_most == sorted(at_most, reverse=True)
     cells = results()["warmup"]["cells"]
     assert [best_rate(cells, arm) for arm in results()["warmup"]["arms"]] == [0.003, 0.001]
     assert round(losses_at("warmup", "none")[0] - losses_at("warmup", "40 steps of warm-up")[0], 2) == 0.01
+
+
+def without_it(text: str) -> str:
+    """The section of a chapter about what goes wrong without its subject."""
+    return text.partition("\n## Without it\n")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("chapter", [chapter for chapter in CHAPTERS if without_it(chapter.text)], ids=lambda c: c.name)
+def test_what_goes_wrong_without_it_is_shown(chapter: Chapter) -> None:
+    """By an experiment that was run, or by an example that runs; nothing is only claimed."""
+    section = without_it(chapter.text)
+    assert "```pycon" in section or MEASURED.search(section), chapter.name
+
+
+def test_every_chapter_says_what_goes_wrong_without_it() -> None:
+    assert [chapter.name for chapter in CHAPTERS if not without_it(chapter.text)] == ["index", "lab"]
+
+
+def test_every_claim_about_training_cites_an_experiment_or_an_example() -> None:
+    """A paragraph that says what a model without something learns stands in a section that shows it."""
+    claims = re.compile(r"[Ww]ithout .*\b(learns?|trains?|diverges?|loss)\b")
+    for chapter in CHAPTERS:
+        for section in re.split(r"^## ", chapter.text, flags=re.MULTILINE)[1:]:
+            prose = re.sub(r"^(```|<details).*?^(```|</details>)$|^> .*?$", "", section, flags=re.MULTILINE | re.DOTALL)
+            said = [sentence for part in prose.split("\n\n") for sentence in part.replace("\n", " ").split(". ")]
+            if any(map(claims.search, said)) and chapter.name not in ("index", "lab"):
+                assert "```pycon" in section or MEASURED.search(section), (chapter.name, section[:40])
+
+
+def test_every_result_is_cited_where_it_belongs() -> None:
+    cited = {name for chapter in CHAPTERS for name, _ in MEASURED.findall(chapter.text)}
+    assert results().keys() - cited == set()
 
 
 def test_a_changed_result_changes_the_text() -> None:

@@ -17,10 +17,11 @@ from bevia_fast import train
 from bevia_fast.commands.main import main
 from bevia_fast.errors import CheckpointError
 from bevia_fast.plots import draw_losses, png
+from bevia_fast.runs import modelfile
 from bevia_fast.runs.checkpoint import ADDED, checkpoints, load_checkpoint, newest_good, save_checkpoint, stored_config
 from bevia_fast.runs.folder import read_metrics
 from bevia_fast.runs.metrics import VALUES
-from bevia_fast.runs.modelfile import ADDED_SIZES, load_model
+from bevia_fast.runs.modelfile import load_model
 from bevia_fast.runs.tensorfile import MOST_VALUES
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -195,7 +196,7 @@ def test_invalid_metadata_is_refused(finished: Path, tmp_path: Path) -> None:
             inner = inner[name]
         del inner[place[-1]]
         path.write_bytes(signed(changed, whole))
-        if place[0] == "config" and place[-1] in {**ADDED, **ADDED_SIZES}:  # as in files of earlier versions
+        if place[0] == "config" and place[-1] in {*ADDED, *modelfile.ADDED}:  # as in files of earlier versions
             load_checkpoint(path)
         elif place == ["progress", "order"]:  # the first order has no name
             assert load_checkpoint(path).progress.order == 1

@@ -135,13 +135,15 @@
      *     x = x + attn(ln_1(x))        x = ln_1(x + attn(x))
      *     x = x + mlp(ln_2(x))         x = ln_2(x + mlp(x))
      *
+     * Without `residual`, an option of the lab, x = attn(ln_1(x)) and so on.
+     *
      * @param {number} layer
      * @param {Float64Array} x (T,C)
      * @param {number} first
      */
     block(layer, x, first) {
       const { model } = this;
-      const { dim: C, heads: NH, hidden, norm, activation, epsilon, rotary, windows } = model.config;
+      const { dim: C, heads: NH, hidden, norm, activation, epsilon, rotary, windows, scale, residual } = model.config;
       const T = this.length;
       const pre = norm === "pre";
       const name = `h.${layer}`;
@@ -156,11 +158,12 @@
         b.v.set(qkv.subarray(t * 3 * C + 2 * C, t * 3 * C + 3 * C), t * C);
         if (rotary) for (const each of [b.q, b.k]) rotate(each.subarray(t * C, t * C + C), t, C / NH);
       }
-      causalScores(b.scores, b.scaled, b.q, b.k, NH, C, first, windows[layer]);
+      causalScores(b.scores, b.scaled, b.q, b.k, NH, C, first, windows[layer], scale);
       softmax(b.weights, b.scaled, T, T, first);
       mix(b.mixed, b.weights, b.v, NH, C, first);
       linear(b.attention, b.mixed, model.affine(`${name}.attn.c_proj`), C, first);
-      add(b.sum1, x, b.attention, C, first);
+      if (residual) add(b.sum1, x, b.attention, C, first);
+      else b.sum1.set(b.attention);
       if (!pre) layernorm(b.norm1, b.sum1, model.affine(`${name}.ln_1`), epsilon, first);
       b.stream1 = pre ? b.sum1 : b.norm1;
 
@@ -169,7 +172,8 @@
       const activate = activation === "gelu" ? gelu : relu;
       for (let i = first * hidden; i < b.hidden.length; i++) b.activated[i] = activate(b.hidden[i]);
       linear(b.mlp, b.activated, model.affine(`${name}.mlp.c_proj`), hidden, first);
-      add(b.sum2, b.stream1, b.mlp, C, first);
+      if (residual) add(b.sum2, b.stream1, b.mlp, C, first);
+      else b.sum2.set(b.mlp);
       if (!pre) layernorm(b.norm2, b.sum2, model.affine(`${name}.ln_2`), epsilon, first);
       b.stream2 = pre ? b.sum2 : b.norm2;
       return b.stream2;

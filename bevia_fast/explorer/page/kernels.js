@@ -138,8 +138,9 @@
    * @param {number} C
    * @param {number} first
    * @param {number} window positions that are seen, or 0
+   * @param {boolean} scale whether to divide by sqrt(HS), as every model does except in an experiment of the lab
    */
-  function causalScores(scores, scaled, q, k, NH, C, first, window) {
+  function causalScores(scores, scaled, q, k, NH, C, first, window, scale) {
     const HS = C / NH;
     const T = q.length / C;
     for (let h = 0; h < NH; h++) {
@@ -150,7 +151,8 @@
           const place = (h * T + i) * T + j;
           scores[place] = dot;
           // A position must not see later positions, which it has to predict, nor those before its window: exp(-inf) is 0
-          scaled[place] = j > i || (window && i - j >= window) ? -Infinity : dot / Math.sqrt(HS);
+          scaled[place] =
+            j > i || (window && i - j >= window) ? -Infinity : scale ? dot / Math.sqrt(HS) : dot;
         }
       }
     }

@@ -5,8 +5,7 @@ import type { Parts } from "./views";
 export interface Config {
   vocab: number; ctx: number; dim: number; layers: number; heads: number; hidden: number;
   norm: "pre" | "post"; activation: "gelu" | "relu"; tie: boolean; bias: boolean; epsilon: number;
-  rotary: boolean;
-  windows: number[];
+  rotary: boolean; windows: number[]; scale: boolean; residual: boolean;
 }
 
 export interface Entry {
@@ -75,7 +74,7 @@ export interface Kernels {
   add(out: Float64Array, a: Float64Array, b: Float64Array, C: number, first: number): void;
   causalScores(
     scores: Float64Array, scaled: Float64Array, q: Float64Array, k: Float64Array, NH: number, C: number, first: number,
-    window: number,
+    window: number, scale: boolean,
   ): void;
   embedding(
     out: Float64Array, tokens: number[], tokenTable: Float64Array, positionTable: Float64Array | undefined, C: number,

@@ -114,20 +114,24 @@
     const place = (h * x.T + t) * x.T + j;
     const score = x.trace.blocks[l].scores[place];
     const value = x.trace.blocks[l].scaled[place];
+    const { scale } = x.app.header.config;
+    const hidden = value === -Infinity;
     return {
       title: "Scaled score",
       of: `${head(l, h)}: ${at(x, t)} and ${at(x, j)}`,
       value,
-      operation: value < -1e99 ? "mask" : "scale",
+      operation: hidden ? "mask" : scale ? "scale" : "no_scale",
       filled:
         j > t
           ? "position j comes later than i, and must not be seen: −∞"
-          : value < -1e99
+          : hidden
             ? "position j lies before the window of i: −∞"
-            : `${f(score)} / √${x.HS}`,
+            : scale
+              ? `${f(score)} / √${x.HS}`
+              : f(score),
       parts: [
         { label: "score", value: score, ref: `score.${l}.${h}.${t}.${j}` },
-        { label: "channels of a head", value: x.HS },
+        ...(scale ? [{ label: "channels of a head", value: x.HS }] : []),
       ],
     };
   });
@@ -260,7 +264,8 @@
   });
 
   /**
-   * The stream after a half of a block, which is the sum of the stream before it and what its branch adds.
+   * The stream after a half of a block, which is the sum of the stream before it and what its branch adds, or without the
+   * residual, an option of the lab, the branch alone.
    * @param {1 | 2} half
    * @param {"attention" | "mlp"} branch
    * @param {string} what
@@ -272,14 +277,16 @@
       const rows = half > 1 ? block.stream1 : l ? x.trace.blocks[l - 1].stream2 : x.trace.embedding;
       const value = rows[place];
       const added = block[branch][place];
+      const { residual } = x.app.header.config;
+      const ref = half > 1 ? `stream1.${l}.${t}.${c}` : before(l, t, c);
       return {
         title: x.pre ? "Stream" : "Stream, before its norm",
         of: `after ${what} of layer ${l}, ${at(x, t)}, channel ${c}`,
         value: block[`sum${half}`][place],
-        operation: "residual",
-        filled: `${f(value)} + ${g(added)}`,
+        operation: residual ? "residual" : "no_residual",
+        filled: residual ? `${f(value)} + ${g(added)}` : f(added),
         parts: [
-          { label: "x: the stream before", value, ref: half > 1 ? `stream1.${l}.${t}.${c}` : before(l, t, c) },
+          ...(residual ? [{ label: "x: the stream before", value, ref }] : []),
           { label: `branch: what ${what} adds`, value: added, ref: `${branch}.${l}.${t}.${c}` },
         ],
         ...(x.pre ? { engine: engine(x, `block.${l}.${branch}`, place) } : {}),

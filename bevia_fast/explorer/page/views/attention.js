@@ -38,12 +38,13 @@
       const cell = /** @type {HTMLElement} */ (event.target).closest(".head");
       if (cell) pick(app, /** @type {HTMLElement} */ (cell));
     });
+    const { scale } = app.header.config;
     for (const [name, label] of Object.entries(MAPS)) {
       nodes.choice.append(
         el(
           "button",
           { type: "button", "data-map": name, click: () => app.set({ map: /** @type {"weights"} */ (name) }) },
-          label,
+          name === "scaled" && !scale ? "Scores, not scaled" : label,
         ),
       );
     }
@@ -100,7 +101,7 @@
                 el(
                   "tr",
                   {},
-                  ...["looks at", "q · k", "/ √size", "weight"].map((text, index) =>
+                  ...["looks at", "q · k", scale ? "/ √size" : "not scaled", "weight"].map((text, index) =>
                     el("th", { scope: "col", class: index ? "number" : "" }, text),
                   ),
                 ),
@@ -155,6 +156,15 @@
   }
 
   /**
+   * Return what scores are divided by: √size, or 1 in a model of the lab that leaves it out.
+   * @param {App} app
+   */
+  function divisor(app) {
+    const { dim, heads, scale } = app.header.config;
+    return scale ? Math.sqrt(dim / heads) : 1;
+  }
+
+  /**
    * Return the numbers that the map shows.
    * @param {App} app
    */
@@ -165,7 +175,7 @@
     const start = state.head * T * T;
     if (state.map === "weights" || !scores)
       return { values: scene.weights(state.layer), start, kind: /** @type {const} */ ("sequential"), low: 0, high: 1 };
-    const scale = state.map === "scaled" ? 1 / Math.sqrt(app.header.config.dim / app.header.config.heads) : 1;
+    const scale = state.map === "scaled" ? 1 / divisor(app) : 1;
     // both maps of scores have the colors of the unscaled ones, so that one sees what the scale does
     const size = Bevia.heatmap.extent(scores, start, T);
     const values = Float64Array.from(scores.subarray(start, start + T * T), (score) => score * scale);
@@ -263,7 +273,7 @@
     put(
       nodes.caption,
       scores
-        ? `Query times key, divided by √${size} (the head's size), through a softmax: the weight.`
+        ? `Query times key, ${app.header.config.scale ? `divided by √${size} (the head's size)` : "not scaled"}, through a softmax: the weight.`
         : "The film keeps the weights, to within 0.002, and no scores.",
     );
     const order = Array.from({ length: from + 1 }, (_, j) => j).sort(
@@ -286,7 +296,7 @@
       );
       const values = [
         ["score", scores ? number(scores[first + j]) : "–"],
-        ["scaled", scores ? number(scores[first + j] / Math.sqrt(size)) : "–"],
+        ["scaled", scores ? number(scores[first + j] / divisor(app)) : "–"],
         ["weight", scores ? probability(weights[first + j]) : weights[first + j].toFixed(2)],
       ];
       values.forEach(([kind, text], at) => {
