@@ -31,6 +31,7 @@ BackendName = Literal["numba", "numpy"]
 OptimizerName = Literal["adamw", "muon"]
 PresetName = Literal["tiny", "laptop", "baby", "long"]
 OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
+BEST_ONE, LAST_ONE = "best", "last"  # models of a run that have a name; the others are named by their step
 NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
@@ -150,6 +151,8 @@ class TrainConfig:
     film: int = 16
     """Steps whose weights are kept, for bevia-fast explore to show how the model came about.
     They include the first and the last, and are closer together at the beginning. 0: none."""
+    patience: int = 0
+    """Stop after so many evaluations without a better validation loss (early stopping). 0: never."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do if the loss or the gradient is not finite: stop, or skip the step and count it."""
     recompute: bool = False
@@ -178,7 +181,7 @@ class TrainConfig:
             ("steps", 1, 1 << 40), ("batch", 1, 1 << 20), ("accumulate", 1, 1 << 20), ("warmup", 0, 1 << 40),
             ("eval_every", 1, 1 << 40), ("eval_batches", 0, 1 << 40), ("sample_every", 0, 1 << 40),
             ("crosscheck_every", 0, 1 << 40), ("save_every", 0, 1 << 40), ("keep", 1, 1 << 20),
-            ("film", 0, 1 << 10), ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
+            ("film", 0, 1 << 10), ("patience", 0, 1 << 40), ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
         ):  # fmt: skip
             check_range(self, name, least, most)
         for name in ("lr", "muon_lr", "eps"):
@@ -221,9 +224,13 @@ class GenerateConfig:
     """Kernels to compute with."""
     threads: int = 0
     """Threads of the numba backend. 0: one for each physical core."""
+    checkpoint: Annotated[str, arg(metavar="{best,last,STEP}")] = BEST_ONE
+    """Which of the run's models: that of the best validation loss, the last one, or that of a step.
+    The steps are those of the film and of the checkpoints."""
 
     def __post_init__(self) -> None:
         _check_types(self)
+        check_checkpoint(self.checkpoint)
         for name, least, most in (
             ("length", 1, 1 << 40), ("top_k", 0, 1 << 21), ("seed", 0, (1 << 63) - 1), ("threads", 0, 4096),
         ):  # fmt: skip
@@ -278,11 +285,15 @@ class AttentionConfig:
     """Heads to draw, counted from 0."""
     out: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Picture to write; its name ends in .png, .svg or .pdf. If omitted: attention.png in the run folder."""
+    checkpoint: Annotated[str, arg(metavar="{best,last,STEP}")] = BEST_ONE
+    """Which of the run's models: that of the best validation loss, the last one, or that of a step.
+    The steps are those of the film and of the checkpoints."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""
 
     def __post_init__(self) -> None:
         picture_format(self.out)
+        check_checkpoint(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -303,8 +314,14 @@ class ExploreConfig:
     serve: bool = False
     """Serve the page to the browsers of this machine until Ctrl-C, whatever its size.
     Without --out, no file is written."""
+    checkpoint: Annotated[str, arg(metavar="{best,last,STEP}")] = BEST_ONE
+    """Which of the run's models: that of the best validation loss, the last one, or that of a step.
+    The steps are those of the film and of the checkpoints."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""
+
+    def __post_init__(self) -> None:
+        check_checkpoint(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -442,6 +459,16 @@ def check_range(config: object, name: str, least: int, most: int) -> None:
     if not least <= value <= most:
         shown = f"{value:,}" if abs(value) < 1 << 200 else "a number of more than 60 digits"
         raise ConfigError(f"{option(name)} is {shown}; it must be from {least:,} to {most:,}.")
+
+
+def check_checkpoint(name: object) -> None:
+    """Raise ConfigError unless `name` is one of a run's models: best, last, or the number of a step."""
+    known = isinstance(name, str) and (name in (BEST_ONE, LAST_ONE) or (name.isascii() and name.isdigit()))
+    if not known or len(str(name)) > 15:
+        raise ConfigError(
+            f"{option('checkpoint')} is {shown(repr(name), 60)}; it must be {BEST_ONE!r}, {LAST_ONE!r} or the number "
+            "of a step."
+        )
 
 
 def _encoding_name(name: object) -> str:

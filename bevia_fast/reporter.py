@@ -22,9 +22,9 @@ class Reporter:
         train(TrainConfig(), Losses())
 
     A run calls `start`, `fact`, `compiling` and `compiled` before the first step; `step` for each one, and `sample`,
-    `note` and `interrupted` as they come; `saved`, `filmed` and `end` after the last. All are called in the Python
-    thread that trains, which waits for them. An exception that a method raises ends the run; what the last checkpoint
-    has stays.
+    `note` and `interrupted` as they come; `saved`, `filmed`, `best` and `end` after the last. All are called in the
+    Python thread that trains, which waits for them. An exception that a method raises ends the run; what the last
+    checkpoint has stays.
     """
 
     def start(self, config: TrainConfig) -> None:
@@ -68,6 +68,13 @@ class Reporter:
 
     def filmed(self, count: int, size: int, seconds: float, of: float) -> None:
         """The film got `count` frames, of `size` bytes altogether, in `seconds` of `of` seconds in total."""
+
+    def best(self, step: int, words: str) -> None:
+        """The best validation loss was after `step`; `words` compare it with the last one.
+
+        Such as "2.135 at step 500; 2.944 at the end: overfitting". Not called if the run was interrupted between two
+        evaluations.
+        """
 
     def end(self, folder: Path | None, interrupted: int) -> None:
         """The run is over and saved in `folder`, or failed if that is None.
@@ -132,6 +139,10 @@ class Reporters(Reporter):
     def filmed(self, count: int, size: int, seconds: float, of: float) -> None:
         for each in self.reporters:
             each.filmed(count, size, seconds, of)
+
+    def best(self, step: int, words: str) -> None:
+        for each in self.reporters:
+            each.best(step, words)
 
     def end(self, folder: Path | None, interrupted: int) -> None:
         """Tell all of them, even if one raises an exception: they close their files and bars."""

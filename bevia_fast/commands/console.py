@@ -255,6 +255,9 @@ class ConsoleReporter(Reporter):
         share = seconds / max(of, 1e-9)
         self.fact("film", f"{counted(count, 'frame')}, {readable(size)}; {seconds:.2f} s, {share:.1%} of the time")
 
+    def best(self, step: int, words: str) -> None:
+        self.fact("best", words)
+
     def end(self, folder: Path | None, interrupted: int) -> None:
         if self.compiler is not None:
             self.compiler.stop()

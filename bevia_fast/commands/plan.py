@@ -51,6 +51,8 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("step", f"{counted(plan.tokens, 'token')}: {batches}{counted(config.batch, 'sequence')} of {model.ctx:,}; "
                  f"{counted(config.steps, 'step')}"),
         ("kernels", plan.kernels),
+        ("disk", f"at most {readable(plan.disk.total)}: checkpoints {readable(plan.disk.checkpoints)}, models "
+                 f"{readable(plan.disk.models)}, film {readable(plan.disk.film)}"),
     ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from ..machine import available_bytes, resident_bytes
 from ..model.parameters import parameter_specs
 from ..reporter import Progress
 from ..runs.checkpoint import newest_good, refuse_changes, refuse_lost_text
+from .disk import Disk, run_on_disk
 from .forecast import Forecast, products
 from .memory import Memory, largest_ctx, training_memory
 from .rehearsal import rehearse
@@ -43,6 +44,7 @@ class Plan:
     available: int | None
     process: int  # of this process without the model
     ways: tuple[Way, ...]
+    disk: Disk
 
     @property
     def tokens(self) -> int:
@@ -60,6 +62,7 @@ class Plan:
         for one, way in zip(found["ways"], self.ways, strict=True):
             one["memory"]["total"] = way.memory.total
             one["seconds"] = way.ms / 1e3 * self.config.steps
+        found["disk"]["total"] = self.disk.total
         return {**found, "tokens": self.tokens, "epochs": self.epochs}
 
 
@@ -87,7 +90,7 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     count = sum(spec.count for spec in parameter_specs(model))
     return Plan(
         replace(config, model=model), describe_backend(backend), len(text.codes), model.vocab_size, count, available,
-        resident_bytes(), ways,
+        resident_bytes(), ways, run_on_disk(config, model),
     )  # fmt: skip
 
 

@@ -24,7 +24,6 @@ from ..planning.memory import refuse_training
 from ..reporter import Record, Reporter
 from ..runs.checkpoint import (
     Checkpoint,
-    Progress,
     candidates,
     newest_good,
     refuse_changes,
@@ -32,6 +31,7 @@ from ..runs.checkpoint import (
     versions,
 )
 from ..runs.folder import RunFolder, config_text
+from ..runs.progress import Best, Progress
 from .compiling import warm_up
 from .saving import Saver
 from .step import Trainer
@@ -87,6 +87,8 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
             f"{config.resume} has already done."
         )
     backend = open_backend(config.backend, config.threads)
+    if resumed and text.fingerprint != resumed.fingerprint:  # the losses of two texts cannot be compared
+        progress.best = Best()
     tensors = resumed.tensors if resumed else None
     allocated = sum(parameters.flat.nbytes for parameters in tensors.values()) if tensors else 0
     refuse_training(config, config.model, held=allocated)

@@ -29,13 +29,13 @@ from bevia_fast.runs import checkpoint
 from bevia_fast.runs.checkpoint import (
     MAY_CHANGE,
     PARTS,
-    Progress,
     checkpoints,
     load_checkpoint,
     newest_good,
     stored_config,
 )
 from bevia_fast.runs.folder import RunFolder
+from bevia_fast.runs.progress import Progress
 from bevia_fast.runs.tensorfile import open_tensors, write_tensors
 from bevia_fast.training import opening
 
@@ -221,7 +221,7 @@ CHANGES: dict[str, Any] = {
 # What a resumed run may change, written down apart from the code: an option that affects a step must not slip in.
 ALLOWED: dict[str, Any] = {
     "eval_every": 3, "eval_batches": 1, "sample_every": 4, "crosscheck_every": 3, "save_every": 2, "save_seconds": 60.0,
-    "keep": 1, "film": 3, "on_nan": "skip", "recompute": True, "ignore_memory": True, "threads": 1,
+    "keep": 1, "film": 3, "patience": 99, "on_nan": "skip", "recompute": True, "ignore_memory": True, "threads": 1,
     "allow_changed_text": True,
 }  # fmt: skip
 # Each has a test of its own; those of the text, because a change of it is refused or allowed as a whole.
