@@ -105,6 +105,9 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     steps: int = 1250
     """Optimizer steps."""
+    minutes: float = 0.0
+    """Train for so many minutes: as many steps as a forecast says will fit, fixed at the start. 0: --steps.
+    The run's options then have these steps and no minutes, so it can be repeated and resumed as it is."""
     batch: int = 12
     """Sequences per batch, each ctx characters long."""
     accumulate: int = 1
@@ -188,10 +191,17 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
                 raise ConfigError(f"{option(name)} is {value}; it must be a finite number greater than 0.")
-        for name in ("weight_decay", "grad_clip", "save_seconds"):
+        for name in ("weight_decay", "grad_clip", "save_seconds", "minutes"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:
                 raise ConfigError(f"{option(name)} is {value}; it must be a finite number, at least 0.")
+        if self.minutes and self.resume:
+            raise ConfigError(
+                f"{option('minutes')} is for a new run; {self.resume} has its number of steps, which {option('steps')} "
+                "changes."
+            )
+        if self.minutes and self.steps != TrainConfig.steps:
+            raise both_steps_and_minutes()
         if not 0.0 <= self.min_lr <= self.lr:
             raise ConfigError(
                 f"{option('min_lr')} is {self.min_lr}; it must be from 0 to {option('lr')}, which is {self.lr}."
@@ -451,6 +461,11 @@ def preset_sizes(name: PresetName) -> str:
 
 
 PRESETS_SHOWN = "\n".join(map(preset_sizes, PRESETS))  # in help: a line for each
+
+
+def both_steps_and_minutes(minutes: str = "minutes") -> ConfigError:
+    """Return the error for a number of steps beside a time."""
+    return ConfigError(f"{option('steps')} cannot be combined with {option(minutes)}, from which the steps follow.")
 
 
 def check_range(config: object, name: str, least: int, most: int) -> None:

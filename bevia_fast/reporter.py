@@ -21,10 +21,10 @@ class Reporter:
 
         train(TrainConfig(), Losses())
 
-    A run calls `start`, `fact`, `compiling` and `compiled` before the first step; `step` for each one, and `sample`,
-    `note` and `interrupted` as they come; `saved`, `filmed`, `best` and `end` after the last. All are called in the
-    Python thread that trains, which waits for them. An exception that a method raises ends the run; what the last
-    checkpoint has stays.
+    A run calls `start`, `fact`, `compiling`, `compiled` and, with --minutes, `budget` before the first step; `step` for
+    each one, and `sample`, `note` and `interrupted` as they come; `saved`, `filmed`, `best` and `end` after the last.
+    All are called in the Python thread that trains, which waits for them. An exception that a method raises ends the
+    run; what the last checkpoint has stays.
     """
 
     def start(self, config: TrainConfig) -> None:
@@ -45,6 +45,9 @@ class Reporter:
         The context gives a function to call with the number of bytes done, of `total` bytes; 0 if that is unknown.
         """
         return contextlib.nullcontext(lambda done: None)
+
+    def budget(self, seconds: float) -> None:
+        """The first step follows; all steps and evaluations together shall take so many seconds, with --minutes."""
 
     def step(self, record: Record) -> None:
         """A step is done; `record` is its line of metrics.jsonl. Step 0 is the evaluation before the first step.
@@ -115,6 +118,10 @@ class Reporters(Reporter):
                     each(done)
 
             yield tell
+
+    def budget(self, seconds: float) -> None:
+        for each in self.reporters:
+            each.budget(seconds)
 
     def step(self, record: Record) -> None:
         for each in self.reporters:

@@ -37,6 +37,7 @@ from ..naming import on_the_command_line
 from .fields import command_options
 from .groups import NOT_PLANNED, filled, page
 from .hints import did_you_mean
+from .pace import timed
 from .words import HELP, asks_for_help, regular
 
 PROG = "bevia-fast"
@@ -61,6 +62,8 @@ class PlanCommand(TrainCommand):
 
     It accepts all options of train; those that do not change a plan are not listed."""
 
+    hours: float = 0.0
+    """Find the number of steps for so many hours, like --minutes. 0: --steps."""
     json: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Write the plan to this file, as one JSON object; - is standard output."""
 
@@ -163,7 +166,7 @@ def _parse_training(name: str, words: list[str]) -> Any:
         words = regular(words, known, asked, _owner)
     chosen, file, run = (_given(words, option) for option in ("--preset", "--config", "--resume"))
     chosen = chosen and preset_name(chosen)
-    start = _start(chosen, file, "" if helping else run)
+    start = timed(_start(chosen, file, "" if helping else run), words)
     defaults = kind(start, chosen or "laptop", file)
     shown = page(kind, defaults, NOT_PLANNED if helping and name == "plan" else (), headings=True)
     command = filled(kind, _tyro(shown, asked, ["--help"] if helping else words), defaults)

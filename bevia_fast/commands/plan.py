@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..config import TrainConfig
 from ..data.corpus import TRAINING_SHARE
-from ..errors import counted
+from ..errors import ConfigError, counted
 from ..files import check_writable
 from ..machine import duration, readable
 from ..measuring.results import write_json
+from ..naming import option
 from ..planning.plan import Plan, Way, make_plan
 from .arguments import PlanCommand
 from .progress import progress
@@ -50,6 +53,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
                   f"{model.dtype}"),
         ("step", f"{counted(plan.tokens, 'token')}: {batches}{counted(config.batch, 'sequence')} of {model.ctx:,}; "
                  f"{counted(config.steps, 'step')}"),
+        *([("time", plan.budget.described(config.eval_every))] if plan.budget else []),
         ("kernels", plan.kernels),
         ("disk", f"at most {readable(plan.disk.total)}: checkpoints {readable(plan.disk.checkpoints)}, models "
                  f"{readable(plan.disk.models)}, film {readable(plan.disk.film)}"),
@@ -104,4 +108,9 @@ def notes(plan: Plan) -> list[str]:
 
 def run(command: PlanCommand) -> int:
     """Show the plan; return the exit code."""
-    return show_plan(command.config, command.json)
+    config = command.config
+    if not 0.0 <= command.hours < math.inf:
+        raise ConfigError(f"{option('hours')} is {command.hours}; it must be a finite number, at least 0.")
+    if command.hours:
+        config = replace(config, minutes=60.0 * command.hours)
+    return show_plan(config, command.json)

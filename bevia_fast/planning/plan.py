@@ -14,6 +14,7 @@ from ..machine import available_bytes, resident_bytes
 from ..model.parameters import parameter_specs
 from ..reporter import Progress
 from ..runs.checkpoint import newest_good, refuse_changes, refuse_lost_text
+from .budget import Budget, make_budget, with_steps
 from .disk import Disk, run_on_disk
 from .forecast import Forecast, products
 from .memory import Memory, largest_ctx, training_memory
@@ -45,6 +46,7 @@ class Plan:
     process: int  # of this process without the model
     ways: tuple[Way, ...]
     disk: Disk
+    budget: Budget | None = None  # from which the steps follow, with --minutes
 
     @property
     def tokens(self) -> int:
@@ -85,12 +87,17 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     backend = open_backend(config.backend, config.threads)
     progress.stage("Timing a small step")
     forecast = Forecast(model, config.batch, backend, config.optimizer)
+    budget = None
+    if config.minutes:
+        last = len(text.codes) - int(TRAINING_SHARE * len(text.codes))
+        budget = make_budget(config, model, forecast, last)
+        config = with_steps(config, budget.steps)
     progress.stage("Searching for the largest context")
     ways = tuple(_way(config, model, forecast, recompute, available) for recompute in (False, True))
     count = sum(spec.count for spec in parameter_specs(model))
     return Plan(
         replace(config, model=model), describe_backend(backend), len(text.codes), model.vocab_size, count, available,
-        resident_bytes(), ways, run_on_disk(config, model),
+        resident_bytes(), ways, run_on_disk(config, model), budget,
     )  # fmt: skip
 
 

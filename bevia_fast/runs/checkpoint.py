@@ -45,13 +45,14 @@ MAY_CHANGE = {
     "data", "glob", "encoding", "newlines", "normalize",
     "out", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
     "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "film", "on_nan", "recompute",
-    "ignore_memory", "patience",
+    "ignore_memory", "patience", "minutes",
 }  # fmt: skip
 
 # Options that were added later, with what earlier versions did. Their runs can be resumed.
 ADDED: dict[str, Any] = {
     "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "film": 0,
     "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95, "patience": 0,
+    "minutes": 0.0,
 }  # fmt: skip
 
 

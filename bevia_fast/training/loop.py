@@ -48,6 +48,8 @@ def train(config: TrainConfig, reporter: Reporter) -> Run:
             with finish_on_signal(reporter.interrupted) as stop:
                 saver = begin(prepared, folder, facts, reporter)
                 run = Run(folder.path, prepared.trainer.model, prepared.corpus.tokenizer, step=saver.progress.step)
+                if prepared.budget is not None:
+                    reporter.budget(prepared.budget.seconds)
                 with np.errstate(all="ignore"):  # every step checks for NaN and infinity itself
                     _Session(prepared, run, saver, reporter, stop).run_to_end()
             run.model.forget()

@@ -112,8 +112,9 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
     monkeypatch.setattr("bevia_fast.planning.plan.largest_ctx", lambda *sizes, **ways: 8)
     found = groups("plan", capsys)
     for heading, members in {
-        "": {"--help", "--preset", "--config", "--json"},
-        "optimizer": {"--steps", "--batch", "--accumulate", "--optimizer"}, "evaluation": {"--crosscheck-every"},
+        "": {"--help", "--preset", "--config", "--json", "--hours"},
+        "optimizer": {"--steps", "--minutes", "--batch", "--accumulate", "--optimizer"},
+        "evaluation": {"--crosscheck-every"},
         "checkpoint": {"--resume", "--keep", "--film"}, "memory": {"--recompute"},
         "backend": {"--backend", "--threads"},
     }.items():  # fmt: skip

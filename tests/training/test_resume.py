@@ -225,7 +225,7 @@ ALLOWED: dict[str, Any] = {
     "allow_changed_text": True,
 }  # fmt: skip
 # Each has a test of its own; those of the text, because a change of it is refused or allowed as a whole.
-ALLOWED_APART = {"data", "glob", "encoding", "newlines", "normalize", "out", "resume", "steps", "backend"}
+ALLOWED_APART = {"data", "glob", "encoding", "newlines", "normalize", "out", "resume", "steps", "minutes", "backend"}
 
 
 def test_every_option_may_change_or_not() -> None:
