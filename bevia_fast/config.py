@@ -20,6 +20,7 @@ from tyro.conf import Positional, Suppress, arg
 
 from .errors import ConfigError, escaped, shown
 from .naming import option
+from .stages import Stage, refuse_endless, stages
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
@@ -112,6 +113,9 @@ class TrainConfig:
     """Sequences per batch, each ctx characters long."""
     accumulate: int = 1
     """Gradient accumulation: batches per optimizer step."""
+    ctx_schedule: Annotated[str, arg(metavar="CTX:STEPS,...,CTX", help_behavior_hint=NONE)] = ""
+    """Context warm-up, such as 256:1000,1024:2000,4096: the first 1000 steps on windows of 256, the next 2000 on 1024.
+    A step has as many tokens in each stage. If omitted: all steps on windows of ctx."""
     optimizer: OptimizerName = "adamw"
     """AdamW for all weights, or Muon for the matrices of the layers and AdamW for the rest.
     A step with Muon takes longer, and a run reaches the same loss in far fewer of them."""
@@ -187,6 +191,10 @@ class TrainConfig:
             ("film", 0, 1 << 10), ("patience", 0, 1 << 40), ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
         ):  # fmt: skip
             check_range(self, name, least, most)
+        if self.ctx_schedule:
+            # with minutes, the steps are not known yet
+            most = 1 << 60 if self.minutes else self.steps
+            refuse_endless(self.ctx_schedule, self.model.ctx, self.batch, most)
         for name in ("lr", "muon_lr", "eps"):
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
@@ -210,6 +218,12 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0.0 <= value < 1.0:
                 raise ConfigError(f"{option(name)} is {value}; it must be at least 0 and less than 1.")
+
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of the context warm-up; without one, the whole run is one stage."""
+        return stages(self.ctx_schedule, self.model.ctx, self.batch)
 
 
 @dataclass(frozen=True)

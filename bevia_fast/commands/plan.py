@@ -13,6 +13,7 @@ from ..files import check_writable
 from ..machine import duration, readable
 from ..measuring.results import write_json
 from ..naming import option
+from ..planning.budget import stage_steps
 from ..planning.plan import Plan, Way, make_plan
 from .arguments import PlanCommand, PlansCommand
 from .progress import progress
@@ -53,6 +54,10 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
                   f"{model.dtype}"),
         ("step", f"{counted(plan.tokens, 'token')}: {batches}{counted(config.batch, 'sequence')} of {model.ctx:,}; "
                  f"{counted(config.steps, 'step')}"),
+        *([("stages", ", then ".join(
+            f"{counted(count, 'step')} of {stage.batch:,} x {stage.ctx:,}"
+            for stage, count in zip(config.stages, stage_steps(config.stages, config.steps), strict=True)
+        ))] if config.ctx_schedule else []),
         *([("time", plan.budget.described(config.eval_every))] if plan.budget else []),
         ("kernels", plan.kernels),
         ("disk", f"at most {readable(plan.disk.total)}: checkpoints {readable(plan.disk.checkpoints)}, models "

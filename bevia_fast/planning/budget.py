@@ -6,6 +6,7 @@ other: it is written down, and the run can be repeated and resumed without a clo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..config import ModelConfig, TrainConfig
@@ -13,6 +14,7 @@ from ..data.corpus import usual_evaluation
 from ..errors import ConfigError
 from ..machine import duration
 from ..naming import option
+from ..stages import Stage
 from .forecast import Forecast
 from .rehearsal import rehearse, rehearse_evaluation
 
@@ -24,7 +26,7 @@ class Budget:
     """What a run of a given time consists of, in seconds as forecast."""
 
     seconds: float
-    step: float
+    step: float  # of a context warm-up, the mean
     evaluation: float
     steps: int
 
@@ -46,32 +48,47 @@ def evaluations(steps: int, every: int) -> int:
     return 1 + -(-steps // every)
 
 
+def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:
+    """Return how many of a run's steps belong to each stage of its context warm-up."""
+    ends = [*(stage.first - 1 for stage in stages[1:]), steps]
+    return [max(0, min(end, steps) - (stage.first - 1)) for stage, end in zip(stages, ends, strict=True)]
+
+
 def make_budget(config: TrainConfig, model: ModelConfig, forecast: Forecast, characters: int) -> Budget:
     """Return the steps that fit into `config.minutes`, for a text whose validation split has so many `characters`.
 
     Saving, samples and cross-checks are not counted. Raises ConfigError if not a single step fits.
     """
-    step = forecast.seconds(
-        rehearse(model, config.batch, recompute=config.recompute, accumulate=config.accumulate,
-                 optimizer=config.optimizer)
-    )  # fmt: skip
+    taken = [
+        forecast.seconds(
+            rehearse(replace(model, ctx=stage.ctx), stage.batch, recompute=config.recompute,
+                     accumulate=config.accumulate, optimizer=config.optimizer)
+        )
+        for stage in config.stages
+    ]  # fmt: skip
+
+    def total(steps: int) -> float:
+        counts = stage_steps(config.stages, steps)
+        return sum(count * each for count, each in zip(counts, taken, strict=True))
+
     batches = config.eval_batches or usual_evaluation(range(characters), model.ctx, config.batch)
     covered = (characters - 1) / (config.batch * model.ctx)  # in batches
     covered = min(covered, batches) if batches else covered
     evaluation = covered * forecast.seconds_of(rehearse_evaluation(model, config.batch))
     seconds = 60.0 * config.minutes
     # the largest number of steps whose evaluations fit too
-    low, high = 0, int(seconds / step)
+    low, high = 0, int(seconds / min(taken))
     while low < high:
         middle = (low + high + 1) // 2
-        fits = middle * step + evaluations(middle, config.eval_every) * evaluation <= seconds
+        fits = total(middle) + evaluations(middle, config.eval_every) * evaluation <= seconds
         low, high = (middle, high) if fits else (low, middle - 1)
     if not low:
+        step = taken[0]
         raise ConfigError(
             f"{option('minutes')} is {config.minutes:g}; a step of this model takes about {duration(step)}, and an "
             f"evaluation {duration(evaluation)}, so that at least {(step + 2 * evaluation) / 60:.2g} are needed."
         )
-    return Budget(seconds, step, evaluation, low)
+    return Budget(seconds, total(low) / low, evaluation, low)
 
 
 def with_steps(config: TrainConfig, steps: int) -> TrainConfig:

@@ -52,7 +52,7 @@ MAY_CHANGE = {
 ADDED: dict[str, Any] = {
     "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "film": 0,
     "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95, "patience": 0,
-    "minutes": 0.0,
+    "minutes": 0.0, "ctx_schedule": "",
 }  # fmt: skip
 
 

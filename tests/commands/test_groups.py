@@ -113,7 +113,7 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
     found = groups("plan", capsys)
     for heading, members in {
         "": {"--help", "--preset", "--config", "--json", "--hours"},
-        "optimizer": {"--steps", "--minutes", "--batch", "--accumulate", "--optimizer"},
+        "optimizer": {"--steps", "--minutes", "--batch", "--accumulate", "--ctx-schedule", "--optimizer"},
         "evaluation": {"--crosscheck-every"},
         "checkpoint": {"--resume", "--keep", "--film"}, "memory": {"--recompute"},
         "backend": {"--backend", "--threads"},
