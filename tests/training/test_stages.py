@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_runs import TINY, Acting, result, tiny_config
+from small_runs import Acting, result, tiny_config
 
 from bevia_fast import ModelConfig, TrainConfig, train
 from bevia_fast.commands.main import main
