@@ -21,6 +21,7 @@ from tyro.conf import Positional, Suppress, arg
 from .errors import ConfigError, escaped, shown
 from .naming import option
 from .recipes import RecipeName, recipe_options
+from .stages import Stage, refuse_endless, stages
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
@@ -36,6 +37,7 @@ WindowLayers = Literal["alternate", "all"]
 SortName = Literal["name", "parameters", "steps", "loss", "minutes", "date"]
 AxisName = Literal["steps", "tokens", "minutes"]
 OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
+BEST_ONE, LAST_ONE = "best", "last"  # models of a run that have a name; the others are named by their step
 NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
 LONGEST_NAME = 200  # bytes of the name of a run; file systems allow 255
@@ -137,10 +139,16 @@ class TrainConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     steps: int = 1250
     """Optimizer steps."""
+    minutes: float = 0.0
+    """Train for so many minutes: as many steps as a forecast says will fit, fixed at the start. 0: --steps.
+    The run's options then have these steps and no minutes, so it can be repeated and resumed as it is."""
     batch: int = 12
     """Sequences per batch, each ctx characters long."""
     accumulate: int = 1
     """Gradient accumulation: batches per optimizer step."""
+    ctx_schedule: Annotated[str, arg(metavar="CTX:STEPS,...,CTX", help_behavior_hint=NONE)] = ""
+    """Context warm-up, such as 256:1000,1024:2000,4096: the first 1000 steps on windows of 256, the next 2000 on 1024.
+    A step has as many tokens in each stage. If omitted: all steps on windows of ctx."""
     optimizer: OptimizerName = "adamw"
     """AdamW for all weights, or Muon for the matrices of the layers and AdamW for the rest.
     A step with Muon takes longer, and a run reaches the same loss in far fewer of them."""
@@ -183,6 +191,8 @@ class TrainConfig:
     film: int = 16
     """Steps whose weights are kept, for bevia-fast explore to show how the model came about.
     They include the first and the last, and are closer together at the beginning. 0: none."""
+    patience: int = 0
+    """Stop after so many evaluations without a better validation loss (early stopping). 0: never."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do if the loss or the gradient is not finite: stop, or skip the step and count it."""
     recompute: bool = False
@@ -217,17 +227,28 @@ class TrainConfig:
             ("steps", 1, 1 << 40), ("batch", 1, 1 << 20), ("accumulate", 1, 1 << 20), ("warmup", 0, 1 << 40),
             ("eval_every", 1, 1 << 40), ("eval_batches", 0, 1 << 40), ("sample_every", 0, 1 << 40),
             ("crosscheck_every", 0, 1 << 40), ("save_every", 0, 1 << 40), ("keep", 1, 1 << 20),
-            ("film", 0, 1 << 10), ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
+            ("film", 0, 1 << 10), ("patience", 0, 1 << 40), ("threads", 0, 4096), ("seed", 0, (1 << 63) - 1),
         ):  # fmt: skip
             check_range(self, name, least, most)
+        if self.ctx_schedule:
+            # with minutes, the steps are not known yet
+            most = 1 << 60 if self.minutes else self.steps
+            refuse_endless(self.ctx_schedule, self.model.ctx, self.batch, most)
         for name in ("lr", "muon_lr", "eps"):
             value = getattr(self, name)
             if not 0.0 < value < math.inf:
                 raise ConfigError(f"{option(name)} is {value}; it must be a finite number greater than 0.")
-        for name in ("weight_decay", "grad_clip", "save_seconds"):
+        for name in ("weight_decay", "grad_clip", "save_seconds", "minutes"):
             value = getattr(self, name)
             if not 0.0 <= value < math.inf:
                 raise ConfigError(f"{option(name)} is {value}; it must be a finite number, at least 0.")
+        if self.minutes and self.resume:
+            raise ConfigError(
+                f"{option('minutes')} is for a new run; {self.resume} has its number of steps, which {option('steps')} "
+                "changes."
+            )
+        if self.minutes and self.steps != TrainConfig.steps:
+            raise both_steps_and_minutes()
         if not 0.0 <= self.min_lr <= self.lr:
             raise ConfigError(
                 f"{option('min_lr')} is {self.min_lr}; it must be from 0 to {option('lr')}, which is {self.lr}."
@@ -236,6 +257,12 @@ class TrainConfig:
             value = getattr(self, name)
             if not 0.0 <= value < 1.0:
                 raise ConfigError(f"{option(name)} is {value}; it must be at least 0 and less than 1.")
+
+
+    @property
+    def stages(self) -> list[Stage]:
+        """The stages of the context warm-up; without one, the whole run is one stage."""
+        return stages(self.ctx_schedule, self.model.ctx, self.batch)
 
 
 @dataclass(frozen=True)
@@ -260,9 +287,13 @@ class GenerateConfig:
     """Kernels to compute with."""
     threads: int = 0
     """Threads of the numba backend. 0: one for each physical core."""
+    checkpoint: Annotated[str, arg(metavar="{best,last,STEP}")] = BEST_ONE
+    """Which of the run's models: that of the best validation loss, the last one, or that of a step.
+    The steps are those of the film and of the checkpoints."""
 
     def __post_init__(self) -> None:
         _check_types(self)
+        check_checkpoint(self.checkpoint)
         for name, least, most in (
             ("length", 1, 1 << 40), ("top_k", 0, 1 << 21), ("seed", 0, (1 << 63) - 1), ("threads", 0, 4096),
         ):  # fmt: skip
@@ -322,11 +353,15 @@ class AttentionConfig:
     """Heads to draw, counted from 0."""
     out: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Picture to write; its name ends in .png, .svg or .pdf. If omitted: attention.png in the run folder."""
+    checkpoint: Annotated[str, arg(metavar="{best,last,STEP}")] = BEST_ONE
+    """Which of the run's models: that of the best validation loss, the last one, or that of a step.
+    The steps are those of the film and of the checkpoints."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""
 
     def __post_init__(self) -> None:
         picture_format(self.out)
+        check_checkpoint(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -347,8 +382,14 @@ class ExploreConfig:
     serve: bool = False
     """Serve the page to the browsers of this machine until Ctrl-C, whatever its size.
     Without --out, no file is written."""
+    checkpoint: Annotated[str, arg(metavar="{best,last,STEP}")] = BEST_ONE
+    """Which of the run's models: that of the best validation loss, the last one, or that of a step.
+    The steps are those of the film and of the checkpoints."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""
+
+    def __post_init__(self) -> None:
+        check_checkpoint(self.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -514,12 +555,27 @@ def preset_sizes(name: PresetName) -> str:
 PRESETS_SHOWN = "\n".join(map(preset_sizes, PRESETS))  # in help: a line for each
 
 
+def both_steps_and_minutes(minutes: str = "minutes") -> ConfigError:
+    """Return the error for a number of steps beside a time."""
+    return ConfigError(f"{option('steps')} cannot be combined with {option(minutes)}, from which the steps follow.")
+
+
 def check_range(config: object, name: str, least: int, most: int) -> None:
     """Raise ConfigError, naming the option, for a field that is not from `least` to `most`."""
     value = getattr(config, name)
     if not least <= value <= most:
         shown = f"{value:,}" if abs(value) < 1 << 200 else "a number of more than 60 digits"
         raise ConfigError(f"{option(name)} is {shown}; it must be from {least:,} to {most:,}.")
+
+
+def check_checkpoint(name: object) -> None:
+    """Raise ConfigError unless `name` is one of a run's models: best, last, or the number of a step."""
+    known = isinstance(name, str) and (name in (BEST_ONE, LAST_ONE) or (name.isascii() and name.isdigit()))
+    if not known or len(str(name)) > 15:
+        raise ConfigError(
+            f"{option('checkpoint')} is {shown(repr(name), 60)}; it must be {BEST_ONE!r}, {LAST_ONE!r} or the number "
+            "of a step."
+        )
 
 
 def _encoding_name(name: object) -> str:

@@ -18,6 +18,7 @@ from .errors import CheckpointError, StoppedRun, UserError
 RUNS = "runs"  # the folder of the runs that have no name of their own
 # The names of a run's files. They are known here because a folder of text is read without its sample.txt.
 MODEL, CONFIG, METRICS, LOSS, SAMPLE = "model.safetensors", "config.json", "metrics.jsonl", "loss.png", "sample.txt"
+BEST = "best.safetensors"
 CHECKPOINTS, FILM = "checkpoints", "film"  # subfolders
 
 Bytes = bytes | memoryview

@@ -86,6 +86,9 @@ class NotebookReporter(Reporter):
     def interrupted(self) -> None:
         self.note("Finishing this step and saving; interrupt again to stop at once.")
 
+    def best(self, step: int, words: str) -> None:
+        self._state += f"\nbest {words}"
+
     def end(self, folder: Path | None, interrupted: int) -> None:
         if folder is None:
             self._state += "; stopped"

@@ -21,10 +21,10 @@ class Reporter:
 
         train(TrainConfig(), Losses())
 
-    A run calls `start`, `fact`, `compiling` and `compiled` before the first step; `step` for each one, and `sample`,
-    `note` and `interrupted` as they come; `saved`, `filmed` and `end` after the last. All are called in the Python
-    thread that trains, which waits for them. An exception that a method raises ends the run; what the last checkpoint
-    has stays.
+    A run calls `start`, `fact`, `compiling`, `compiled` and, with --minutes, `budget` before the first step; `step` for
+    each one, and `sample`, `note` and `interrupted` as they come; `saved`, `filmed`, `best` and `end` after the last.
+    All are called in the Python thread that trains, which waits for them. An exception that a method raises ends the
+    run; what the last checkpoint has stays.
     """
 
     def start(self, config: TrainConfig) -> None:
@@ -45,6 +45,9 @@ class Reporter:
         The context gives a function to call with the number of bytes done, of `total` bytes; 0 if that is unknown.
         """
         return contextlib.nullcontext(lambda done: None)
+
+    def budget(self, seconds: float) -> None:
+        """The first step follows; all steps and evaluations together shall take so many seconds, with --minutes."""
 
     def step(self, record: Record) -> None:
         """A step is done; `record` is its line of metrics.jsonl. Step 0 is the evaluation before the first step.
@@ -68,6 +71,13 @@ class Reporter:
 
     def filmed(self, count: int, size: int, seconds: float, of: float) -> None:
         """The film got `count` frames, of `size` bytes altogether, in `seconds` of `of` seconds in total."""
+
+    def best(self, step: int, words: str) -> None:
+        """The best validation loss was after `step`; `words` compare it with the last one.
+
+        Such as "2.135 at step 500; 2.944 at the end: overfitting". Not called if the run was interrupted between two
+        evaluations.
+        """
 
     def end(self, folder: Path | None, interrupted: int) -> None:
         """The run is over and saved in `folder`, or failed if that is None.
@@ -109,6 +119,10 @@ class Reporters(Reporter):
 
             yield tell
 
+    def budget(self, seconds: float) -> None:
+        for each in self.reporters:
+            each.budget(seconds)
+
     def step(self, record: Record) -> None:
         for each in self.reporters:
             each.step(record)
@@ -132,6 +146,10 @@ class Reporters(Reporter):
     def filmed(self, count: int, size: int, seconds: float, of: float) -> None:
         for each in self.reporters:
             each.filmed(count, size, seconds, of)
+
+    def best(self, step: int, words: str) -> None:
+        for each in self.reporters:
+            each.best(step, words)
 
     def end(self, folder: Path | None, interrupted: int) -> None:
         """Tell all of them, even if one raises an exception: they close their files and bars."""

@@ -6,15 +6,10 @@ below and one in `main._MODULES`.
 
 from __future__ import annotations
 
-import contextlib
-import io
-import re
-import sys
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
-import tyro
-from tyro.conf import OmitArgPrefixes, Positional, arg, subcommand
+from tyro.conf import Positional, arg, subcommand
 
 from ..config import (
     NONE,
@@ -40,10 +35,12 @@ from ..recipes import RECIPES_SHOWN, RecipeName, recipe_options
 from .fields import command_options
 from .groups import NOT_PLANNED, filled, page
 from .hints import did_you_mean
+from .lengths import timed
+from .lists import combinations, split
+from .parsing import parsed
 from .words import HELP, asks_for_help, regular
 
 PROG = "bevia-fast"
-FAINT = re.compile(r"\x1b\[(37;)?2m")  # what tyro writes before text that is dim, or white and dim
 
 
 @dataclass(frozen=True)
@@ -67,10 +64,22 @@ class TrainCommand:
 class PlanCommand(TrainCommand):
     """Predict memory and time of a training run, and the largest context that fits.
 
-    It accepts all options of train; those that do not change a plan are not listed."""
+    It accepts all options of train; those that do not change a plan are not listed.
+    Numbers and choices can be lists, as in --ctx 1024 2048 --batch 4 8: the table has a row for each combination."""
 
+    hours: float = 0.0
+    """Find the number of steps for so many hours, like --minutes. 0: --steps."""
     json: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Write the plan to this file, as one JSON object; - is standard output."""
+
+
+@dataclass(frozen=True)
+class PlansCommand:
+    """Several plans, which differ in the options `varying`, such as --ctx; `values` has those of each plan."""
+
+    plans: tuple[PlanCommand, ...]
+    varying: tuple[str, ...]
+    values: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -134,14 +143,16 @@ def parse(arguments: list[str]) -> Any:
         print(f"{PROG} {__version__}")
         raise SystemExit(0)
     if name in HELP:
-        return _tyro(command_tree(), PROG, ["--help"], DESCRIPTION)
+        return parsed(command_tree(), PROG, ["--help"], DESCRIPTION)
     if name.startswith("-") and name != "-":
         raise UserError(f"There is no option {name!r} before the command; see {PROG} --help.")
     if name not in COMMANDS:
         raise UserError(f"There is no command {name!r}{did_you_mean(name, COMMANDS)}; there are {', '.join(COMMANDS)}.")
     if name in ("bench", "profile"):
         return _parse_measuring(name, words[1:] or ["--help"])
-    if name in ("train", "plan"):
+    if name == "plan":
+        return _parse_plans(words[1:])
+    if name == "train":
         return _parse_training(name, words[1:])
     return _fill(COMMANDS[name], f"{PROG} {name}", words[1:])
 
@@ -164,6 +175,18 @@ def command_tree() -> Any:
     return union([Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items()])
 
 
+def _parse_plans(words: list[str]) -> PlanCommand | PlansCommand:
+    """Return one plan, or several if an option has several values."""
+    rest, lists = split(words, command_options(PlanCommand))
+    if not lists or asks_for_help(rest, command_options(PlanCommand)):
+        plan: PlanCommand = _parse_training("plan", words)
+        return plan
+    values = combinations(lists)
+    given = [[f"{name}={value}" for name, value in zip(lists, each, strict=True)] for each in values]
+    plans: tuple[PlanCommand, ...] = tuple(_parse_training("plan", [*each, *rest]) for each in given)
+    return PlansCommand(plans, tuple(lists), tuple(values))
+
+
 def _parse_training(name: str, words: list[str]) -> Any:
     """Return the configuration of `train` or `plan`: a preset, a file or a run to resume, and options over it."""
     kind, asked = COMMANDS[name], f"{PROG} {name}"
@@ -174,10 +197,10 @@ def _parse_training(name: str, words: list[str]) -> Any:
     chosen, recipe, file, run = (_given(words, option) for option in ("--preset", "--recipe", "--config", "--resume"))
     chosen = chosen and preset_name(chosen)
     recipe_options(recipe)  # raises for an unknown one
-    start = _start(chosen, recipe, file, "" if helping else run)
+    start = timed(_start(chosen, recipe, file, "" if helping else run), words)
     defaults = kind(start, chosen or "laptop", recipe or None, file)
     shown = page(kind, defaults, NOT_PLANNED if helping and name == "plan" else (), headings=True)
-    command = filled(kind, _tyro(shown, asked, ["--help"] if helping else words), defaults)
+    command = filled(kind, parsed(shown, asked, ["--help"] if helping else words), defaults)
     if "--data" in words and not command.config.data:
         raise UserError("--data names no file; omit it to train on the default text.")
     if "--glob" in words and not command.config.glob:
@@ -237,14 +260,14 @@ def _parse_measuring(name: str, arguments: list[str]) -> Any:
     if first not in HELP:
         raise UserError(f"There is no option {first!r} before the command; see {prog} --help.")
     choices = [Annotated[config, subcommand(key)] for key, config in kinds.items()]
-    return _tyro(union(choices), prog, ["--help"], BenchCommand.__doc__ or "")
+    return parsed(union(choices), prog, ["--help"], BenchCommand.__doc__ or "")
 
 
 def _fill(kind: type, asked: str, words: list[str]) -> Any:
     """Return the configuration `kind` of the command `asked` from the words that follow it."""
     known = command_options(kind)
     words = ["--help"] if asks_for_help(words, known) else regular(words, known, asked, _owner)
-    return filled(kind, _tyro(page(kind), asked, words))
+    return filled(kind, parsed(page(kind), asked, words))
 
 
 def _owner(option: str) -> str:
@@ -254,31 +277,6 @@ def _owner(option: str) -> str:
         if option in known and not known[option].positional:
             return f"{PROG} {name}"
     return ""
-
-
-def _tyro(wanted: Any, prog: str, words: list[str], description: str | None = None) -> Any:
-    """Parse words with tyro. Raises UserError, or SystemExit after printing help."""
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(sys.stdout and _Legible(sys.stdout)):
-            return tyro.cli(wanted, prog=prog, args=words, description=description, config=(OmitArgPrefixes,))
-    except SystemExit as request:
-        if request.code in (0, None):
-            raise
-        raise UserError(_one_sentence(errors.getvalue())) from None
-
-
-class _Legible:
-    """Standard output, except that no text is dim or white, which cannot be read on a light background."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        return self._stream.write(FAINT.sub("\x1b[m", text))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
 
 
 def union(choices: list[Any]) -> Any:
@@ -292,19 +290,3 @@ def union(choices: list[Any]) -> Any:
 def options(config: type) -> set[str]:
     """Return all options of a command."""
     return set(command_options(config))
-
-
-def _one_sentence(box: str) -> str:
-    """Return the error in one line, without tyro's box around it: a title, the error, a rule, advice."""
-    text: list[str] = []
-    for line in (line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]):
-        rule = re.fullmatch(r"[─-]*", line)
-        if rule and text:
-            break
-        if not rule:
-            text.append(line)
-    sentence = " ".join(" ".join(text or [box]).split())
-    missing = re.match(r"Missing from (.+?): (\S+) (?:[A-Z]+ )?(.+?) \(required\)", sentence)
-    if missing:
-        return "{} needs {}: {}".format(*missing.groups())
-    return sentence if sentence.endswith((".", ")")) else sentence + "."

@@ -10,7 +10,7 @@ from ..errors import DataError
 from ..files import check_writable, read_standard_input
 from ..machine import refuse_too_large
 from ..planning.memory import map_bytes
-from ..runs.modelfile import model_path
+from ..runs.choosing import chosen_model, remark_on
 from ..runs.trained import Run
 from .tables import console_beside, write_picture
 
@@ -46,10 +46,14 @@ def attention_picture(
 def run(config: AttentionConfig) -> int:
     """Draw the picture and print its path; return the exit code."""
     check_writable(config.out)
-    trained = Run.load(config.run, config.backend)
+    trained = Run.load(config.run, config.backend, checkpoint=config.checkpoint)
     prompt = read_standard_input("The prompt") if config.prompt == STANDARD else config.prompt
     path = config.out or str(trained.folder / PICTURE)
-    day = date.fromtimestamp(model_path(config.run).stat().st_mtime)
+    day = date.fromtimestamp(chosen_model(config.run, config.checkpoint).stat().st_mtime)
     picture = attention_picture(trained, prompt, picture_format(path), config.layer, config.head, day)
-    write_picture(console_beside(path), path, picture)
+    console = console_beside(path)
+    remark = remark_on(config.run, config.checkpoint, trained.step)
+    if remark:
+        console.say(f"note: {remark}")
+    write_picture(console, path, picture)
     return 0

@@ -30,6 +30,7 @@ from ..errors import counted, escaped, reason
 from ..machine import duration, readable
 from ..naming import command, resuming
 from ..reporter import Record, Reporter
+from .pace import Pace
 
 LINES = 10  # lines per run where there is no terminal, approximately
 LINE_EVERY = 10.0  # seconds between lines during a long task
@@ -140,6 +141,7 @@ class ConsoleReporter(Reporter):
         self.steps, self.piped = 1, False  # piped: the text came from standard input
         self.val_loss: float | None = None
         self.started = self.timed = 0.0
+        self.pace: Pace | None = None  # with --minutes
 
     def _say(self, text: str, style: str = "") -> None:
         console = self.progress.console if self.progress else self.console
@@ -195,14 +197,18 @@ class ConsoleReporter(Reporter):
         bar.add_task("", total=total or None)
         return bar
 
+    def budget(self, seconds: float) -> None:
+        self.pace = Pace(self.steps, seconds)
+
     def _open_bar(self) -> None:
         self.started = time.perf_counter()
         if self.live:
             self.progress = Progress(
-                *_step_columns(self.console.width), console=self.console, transient=True, refresh_per_second=8
-            )
+                *_step_columns(self.console.width, self.pace is not None), console=self.console, transient=True,
+                refresh_per_second=8,
+            )  # fmt: skip
             self.progress.start()
-            self.progress.add_task("", total=self.steps, loss="-", val="-", speed="-")
+            self.progress.add_task("", total=self.steps, loss="-", val="-", speed="-", pace="-")
 
     def step(self, record: Record) -> None:
         step, loss, speed = record["step"], record["loss"], record["tokens_per_s"]
@@ -214,6 +220,8 @@ class ConsoleReporter(Reporter):
             shown: dict[str, Any] = {"val": _number(self.val_loss)}
             if loss is not None:
                 shown |= {"loss": _number(loss), "speed": f"{speed:,.0f}"}
+            if self.pace:
+                shown["pace"] = self.pace.at(step)
             self.progress.update(self.progress.task_ids[0], completed=step, **shown)
         if "crosscheck" in record:
             self._say(
@@ -231,6 +239,8 @@ class ConsoleReporter(Reporter):
             seconds = time.perf_counter() - self.started
             speed = record["tokens_per_s"]  # None if the step was skipped
             line += f"  {'-' if speed is None else f'{speed:,.0f}':>9} tokens/s  {_elapsed(seconds):>8}"
+            if self.pace:
+                line += f"  pace {self.pace.at(step)}"
         self._say(line)
 
     def sample(self, step: int, text: str) -> None:
@@ -255,6 +265,9 @@ class ConsoleReporter(Reporter):
         share = seconds / max(of, 1e-9)
         self.fact("film", f"{counted(count, 'frame')}, {readable(size)}; {seconds:.2f} s, {share:.1%} of the time")
 
+    def best(self, step: int, words: str) -> None:
+        self.fact("best", words)
+
     def end(self, folder: Path | None, interrupted: int) -> None:
         if self.compiler is not None:
             self.compiler.stop()
@@ -262,6 +275,8 @@ class ConsoleReporter(Reporter):
             self.progress.stop()
             self.progress = None
         if folder is not None:
+            if self.pace and not interrupted:
+                self.fact("time", self.pace.ended())
             if interrupted:
                 how = ", with the same text on standard input" if self.piped else ""
                 self._say(f"Interrupted; saved in {folder}. Resume{how} with: {resuming(folder)}")
@@ -269,8 +284,11 @@ class ConsoleReporter(Reporter):
                 self._say(f"Saved in {folder}. Try: {command('generate', folder)}")
 
 
-def _step_columns(width: int) -> list[ProgressColumn]:
-    """Return what the bar of a run shows on a terminal with so many columns: all of it, or what matters most."""
+def _step_columns(width: int, paced: bool = False) -> list[ProgressColumn]:
+    """Return what the bar of a run shows on a terminal with so many columns: all of it, or what matters most.
+
+    `paced`: also how well the run keeps to its time, instead of the speed unless there is room for both.
+    """
     def whole() -> Column:
         return Column(no_wrap=True)  # so that the bar is what gives way
 
@@ -278,8 +296,10 @@ def _step_columns(width: int) -> list[ProgressColumn]:
     figures = "loss {task.fields[loss]}"
     if width >= NARROW:
         figures += "  val {task.fields[val]}"
-    if width >= ROOMY:
+    if width >= ROOMY and (not paced or width >= ROOMY + 20):
         figures += "  {task.fields[speed]} tokens/s"
+    if width >= ROOMY and paced:
+        figures += "  pace {task.fields[pace]}"
     return [
         TextColumn("step", table_column=whole()), count, *([bar] if width >= NARROW else []),
         TextColumn(figures, table_column=whole()), TimeRemainingColumn(compact=True, table_column=whole()),

@@ -13,6 +13,7 @@ from ..explorer.serving import Server
 from ..files import check_writable, read_standard_input
 from ..machine import readable
 from ..naming import option
+from ..runs.choosing import remark_on
 from ..runs.trained import Run
 from .tables import FittedConsole, console_beside
 
@@ -25,11 +26,12 @@ def run(config: ExploreConfig) -> int:
     if list(config.prompt).count(STANDARD) > 1:
         raise ConfigError(f"Only one {option('prompt')} can be -, which stands for standard input.")
     console = console_beside(config.out)
-    trained = Run.load(config.run, config.backend)
+    trained = Run.load(config.run, config.backend, checkpoint=config.checkpoint)
     texts = [read_standard_input("The prompt") if text == STANDARD else text for text in config.prompt]
     serving = f"{option('serve', True)}, which shows a page of any size"
     page = make_page(trained, texts, half=config.half, most=None if config.serve else LARGEST, serving=serving)
-    for note in page.notes:
+    remark = remark_on(config.run, config.checkpoint, trained.step)
+    for note in filter(None, [remark, *page.notes]):
         console.say(f"note: {note}")
     if config.out or not config.serve:
         _write(console, page, config.out or str(trained.folder / PAGE), config.open and not config.serve)

@@ -13,6 +13,7 @@ from ..config import STANDARD
 from ..errors import escaped
 from ..files import check_writable, read_standard_input, write_text
 from ..model.writing import stream
+from ..runs.choosing import remark_on
 from ..runs.trained import Run
 from .arguments import PROG, GenerateCommand
 from .console import COMPILING, printable
@@ -24,7 +25,10 @@ def run(config: GenerateCommand) -> int:
     check_writable(out)
     if config.prompt == STANDARD:
         config = replace(config, prompt=read_standard_input("The prompt"))
-    trained = Run.load(config.run, config.backend, config.threads)
+    trained = Run.load(config.run, config.backend, config.threads, config.checkpoint)
+    remark = remark_on(config.run, config.checkpoint, trained.step)
+    if remark and sys.stderr.isatty():
+        print(f"note: {remark}", file=sys.stderr)
     characters = stream(trained.model, trained.tokenizer, config)
     with _report_compiling() if config.backend == "numba" else contextlib.nullcontext():
         if out:

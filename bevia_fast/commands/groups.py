@@ -19,16 +19,16 @@ from .fields import bare, own_fields
 # heading: the general options, at the top.
 HEADINGS = {
     "preset": "", "out": "", "seed": "", "data": "data", "allow_changed_text": "data", "ctx": "model",
-    "steps": "optimizer", "on_nan": "optimizer", "eval_every": "evaluation", "resume": "checkpoint",
-    "save_every": "checkpoint", "recompute": "memory", "backend": "backend",
+    "steps": "optimizer", "on_nan": "optimizer", "eval_every": "evaluation", "patience": "evaluation",
+    "resume": "checkpoint", "save_every": "checkpoint", "recompute": "memory", "backend": "backend",
 }  # fmt: skip
 ORDER = ("data", "model", "optimizer", "evaluation", "checkpoint", "memory", "backend")
 
 # Options of `train` that change nothing about what `plan` prints. `plan` takes them too, but does not list them.
 NOT_PLANNED = {
     "out", "name", "allow_changed_text", "lr", "min_lr", "warmup", "muon_lr", "muon_momentum", "weight_decay", "beta1",
-    "beta2", "eps", "grad_clip", "eval_every", "eval_batches", "sample_every", "save_every", "save_seconds", "keep",
-    "film", "on_nan", "ignore_memory", "seed",
+    "beta2", "eps", "grad_clip", "eval_every", "eval_batches", "sample_every", "save_every", "save_seconds",
+    "patience", "on_nan", "ignore_memory", "seed",
 }  # fmt: skip
 
 

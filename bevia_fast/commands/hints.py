@@ -77,7 +77,7 @@ NOTHING_LIKE_IT = {
         "every step is logged in metrics.jsonl in the run's folder",
     ("eval-only",): "a run evaluates before its first step and every --eval-every steps",
     ("tokenizer", "vocab"): "the characters of the text are the vocabulary",
-    ("model", "checkpoint", "ckpt", "ckpt-path", "model-path"):
+    ("model", "ckpt", "ckpt-path", "model-path"):
         "bevia-fast generate takes the run as it is, such as runs/1, and bevia-fast train --resume resumes it",
     ("verbose", "quiet", "q", "debug"): "the output is the same for everyone",
 }  # fmt: skip

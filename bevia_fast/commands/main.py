@@ -31,7 +31,7 @@ from ..config import (
 from ..errors import StoppedRun, UserError, escaped, reason
 from ..files import Nowhere
 from ..naming import on_the_command_line
-from .arguments import PROG, CompletionConfig, GenerateCommand, PlanCommand, parse
+from .arguments import PROG, CompletionConfig, GenerateCommand, PlanCommand, PlansCommand, parse
 
 
 @on_the_command_line()
@@ -194,6 +194,7 @@ WITHOUT = ("BenchCompareConfig", "ProfileListConfig")  # parts of bench and prof
 _MODULES: dict[type, str] = {
     TrainConfig: "train",
     PlanCommand: "plan",
+    PlansCommand: "plan",
     GenerateCommand: "generate",
     CheckConfig: "check",
     DoctorConfig: "doctor",

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from ..config import TrainConfig
 from ..data.corpus import TRAINING_SHARE
-from ..errors import counted
+from ..errors import ConfigError, counted
 from ..files import check_writable
 from ..machine import duration, readable
 from ..measuring.results import write_json
+from ..naming import option
+from ..planning.budget import stage_steps
 from ..planning.plan import Plan, Way, make_plan
-from .arguments import PlanCommand
+from .arguments import PlanCommand, PlansCommand
 from .progress import progress
-from .tables import console_beside, make_table, number
+from .tables import console_beside, make_table, measured, number
 
 PARTS = (
     ("weights", "weights"), ("gradients", "gradients"), ("moments", ""),
@@ -50,7 +54,14 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
                   f"{model.dtype}"),
         ("step", f"{counted(plan.tokens, 'token')}: {batches}{counted(config.batch, 'sequence')} of {model.ctx:,}; "
                  f"{counted(config.steps, 'step')}"),
+        *([("stages", ", then ".join(
+            f"{counted(count, 'step')} of {stage.batch:,} x {stage.ctx:,}"
+            for stage, count in zip(config.stages, stage_steps(config.stages, config.steps), strict=True)
+        ))] if config.ctx_schedule else []),
+        *([("time", plan.budget.described(config.eval_every))] if plan.budget else []),
         ("kernels", plan.kernels),
+        ("disk", f"at most {readable(plan.disk.total)}: checkpoints {readable(plan.disk.checkpoints)}, models "
+                 f"{readable(plan.disk.models)}, film {readable(plan.disk.film)}"),
     ]  # fmt: skip
 
 
@@ -100,6 +111,60 @@ def notes(plan: Plan) -> list[str]:
     return found
 
 
-def run(command: PlanCommand) -> int:
-    """Show the plan; return the exit code."""
-    return show_plan(command.config, command.json)
+SEVERAL = ["memory", "step", "tokens/s", "memory R", "step R", "tokens/s R", "fits", "in total", "parameters",
+           "run"]
+SEVERAL_DROP = ["parameters", "in total", "tokens/s R", "tokens/s", "step R", "memory R"]  # the first of them first
+
+
+def show_plans(command: PlansCommand) -> int:
+    """Make several plans, print a row for each, and write them to a file if requested; return the exit code."""
+    json = command.plans[0].json
+    check_writable(json)
+    plans = []
+    with progress() as shown:
+        for number_of_it, (each, values) in enumerate(zip(command.plans, command.values, strict=True)):
+            what = " ".join(f"{name} {value}" for name, value in zip(command.varying, values, strict=True))
+            shown.part(number_of_it, len(command.plans), what)
+            plans.append(make_plan(timed(each), shown))
+    console = console_beside(json)
+    first = plans[0]
+    console.facts([("text", f"{first.characters:,} characters, {first.vocabulary:,} distinct"),
+                   ("kernels", first.kernels)])  # fmt: skip
+    rows = [[*values, *plan_cells(plan)] for values, plan in zip(command.values, plans, strict=True)]
+    names = [name.removeprefix("--") for name in command.varying]
+    columns = SEVERAL if any(plan.budget for plan in plans) or "--steps" in command.varying else SEVERAL[:-1]
+    rows = [row[: len(names) + len(columns)] for row in rows]
+    console.show(make_table("Plans; R: with --recompute", names, columns, rows, SEVERAL_DROP))
+    if first.available is not None:
+        console.say(f"fits: into {readable(first.available)} of free memory; R: only with --recompute.")
+    if json:
+        write_json(json, {"plans": [plan.as_object() for plan in plans]})
+    return 0
+
+
+def plan_cells(plan: Plan) -> list[str]:
+    """Return the figures of a plan in the order of SEVERAL."""
+    cells = []
+    for way in plan.ways:
+        cells += [readable(way.memory.total), measured(way.ms), f"{plan.tokens / way.ms * 1e3:,.0f}"]
+    usual, recomputed = plan.ways
+    fits = "yes" if usual.fits else "R" if recomputed.fits else "NO"
+    chosen = plan.ways[plan.config.recompute]
+    return [
+        *cells, "-" if usual.fits is None else fits, duration(chosen.ms / 1e3 * plan.config.steps),
+        f"{plan.parameters:,}", f"{plan.config.steps:,} steps",
+    ]  # fmt: skip
+
+
+def timed(command: PlanCommand) -> TrainConfig:
+    """Return the options of a plan, with --hours as minutes. Raises ConfigError for hours that cannot be."""
+    if not 0.0 <= command.hours < math.inf:
+        raise ConfigError(f"{option('hours')} is {command.hours}; it must be a finite number, at least 0.")
+    return replace(command.config, minutes=60.0 * command.hours) if command.hours else command.config
+
+
+def run(command: PlanCommand | PlansCommand) -> int:
+    """Show the plan or plans; return the exit code."""
+    if isinstance(command, PlansCommand):
+        return show_plans(command)
+    return show_plan(timed(command), command.json)

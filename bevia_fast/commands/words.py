@@ -76,7 +76,7 @@ def _sorted(
     for word in rest:
         if word == "--":
             loose += rest
-        elif _is_option(word) and not (waiting and not known[waiting].many and not word.startswith("--")):
+        elif is_option(word) and not (waiting and not known[waiting].many and not word.startswith("--")):
             _refuse_missing(waiting, known, named)
             name, equals, value = word.partition("=")
             name = name.replace("_", "-")
@@ -110,7 +110,7 @@ def _sorted(
     return loose, named
 
 
-def _is_option(word: str) -> bool:
+def is_option(word: str) -> bool:
     """Return whether a word names an option: it begins with - and is neither a number, nor a text, nor - alone."""
     name = word.partition("=")[0]
     return re.fullmatch(r"-\S+", name) is not None and not re.fullmatch(r"-(\.?\d.*|inf|nan)", word)

@@ -7,7 +7,7 @@ no state between batches, so a run can be resumed or repeated from any step.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from typing import Any
 
 import numpy as np
@@ -210,7 +210,7 @@ def evaluation_batches(
         yield tokens[places], tokens[places + 1]
 
 
-def usual_evaluation(tokens: Tokens | Array, ctx: int, batch: int) -> int:
+def usual_evaluation(tokens: Sized, ctx: int, batch: int) -> int:
     """Return how many batches an evaluation covers by default: about EVALUATED characters, or 0 for the whole split."""
     count = max(1, EVALUATED // (ctx * batch))
     return count if len(tokens) > max(EVALUATED, count * ctx * batch) else 0

@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ..config import BackendName, ConfigError, TrainConfig
+from ..config import BEST_ONE, BackendName, ConfigError, TrainConfig
 from ..errors import CheckpointError, shown
 from ..files import write_text
 from ..kernels.contract import NORM_EPS
@@ -71,12 +71,14 @@ def explore(
     *,
     half: bool = False,
     backend: BackendName = "numpy",
+    checkpoint: str | int = BEST_ONE,
 ) -> Explorer:
     """Return the page in which the model of `run` can be looked at; a notebook shows it, and `.save` writes it.
 
         explore(run, "for x in range").save("page.html")
 
-    `run` is the result of `train`, or the path of a run folder or a model file, which is opened with `backend`.
+    `run` is the result of `train`, or the path of a run folder or a model file, which is opened with `backend`;
+    `checkpoint` chooses the model of a run folder, see `Run.load`.
     Without `prompts`, the page shows three pieces of the run's validation text. `half` stores the weights in half
     precision, for a larger model. Raises ConfigError if the page would have more than 8 MB, DataError for a prompt that
     the model cannot read, and CheckpointError for a path that holds no model.
@@ -84,7 +86,7 @@ def explore(
     if not isinstance(run, Run | str | Path):
         raise ConfigError(f"run is {shown(repr(run), 60)}; it must be a Run, or the path of a run folder.")
     if isinstance(run, str | Path):
-        run = Run.load(run, backend)
+        run = Run.load(run, backend, checkpoint=checkpoint)
     return make_page(run, [prompts] if isinstance(prompts, str) else list(prompts), half=half, most=LARGEST)
 
 

@@ -64,10 +64,11 @@ class Forecast:
 
     def seconds(self, rehearsed: Rehearsed) -> float:
         """Return the expected seconds of one optimizer step."""
-        total = rehearsed.launches * self._gap
-        for call, count in rehearsed.calls:
-            total += count * self._call(call)
-        return total
+        return self.seconds_of(rehearsed.calls)
+
+    def seconds_of(self, calls: Sequence[tuple[Call, int]]) -> float:
+        """Return the expected seconds of kernel calls, each made so many times."""
+        return sum(count * (self._gap + self._call(call)) for call, count in calls)
 
     def _call(self, call: Call) -> float:
         if call.operation in self._attention:

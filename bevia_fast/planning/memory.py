@@ -18,6 +18,7 @@ from ..kernels.contract import OPERATIONS
 from ..machine import available_bytes, readable
 from ..model.activations import LONG, Activations, LayerActivations
 from ..naming import option
+from ..stages import stages
 from .rehearsal import MOST_TOKENS, Call, Rehearsed, rehearse
 
 # The temporary arrays of the NumPy kernels at their peak; see `numpy_bytes`. For attention, without and with dropout:
@@ -76,6 +77,21 @@ def training_memory(
             other += 3 * weights + moments
         other += scratch_bytes(rehearsed, "numpy" if backend == "numba" else "numba")
     return Memory(weights, weights, moments, kept, passing, scratch_bytes(rehearsed, backend), other)
+
+
+def run_memory(
+    config: TrainConfig, model: ModelConfig, backend: BackendName, *, recompute: bool, crosscheck: bool = False,
+    optimizer: OptimizerName = "adamw",
+) -> Memory:  # fmt: skip
+    """Return the memory of a run: each part as large as the stage of its context warm-up that needs most of it."""
+    needed = [
+        training_memory(
+            replace(model, ctx=stage.ctx), stage.batch, backend, recompute=recompute, crosscheck=crosscheck,
+            optimizer=optimizer,
+        )
+        for stage in stages(config.ctx_schedule, model.ctx, config.batch)
+    ]  # fmt: skip
+    return Memory(**{part.name: max(getattr(each, part.name) for each in needed) for part in fields(Memory)})
 
 
 def activation_bytes(activations: Activations) -> tuple[int, int]:
@@ -196,8 +212,8 @@ def refuse_training(config: TrainConfig, model: ModelConfig, held: int = 0) -> N
     if available is None:
         return
     available += held
-    memory = training_memory(
-        model, config.batch, config.backend, recompute=config.recompute, crosscheck=config.crosscheck_every > 0,
+    memory = run_memory(
+        config, model, config.backend, recompute=config.recompute, crosscheck=config.crosscheck_every > 0,
         optimizer=config.optimizer,
     )  # fmt: skip
     if memory.total > available:

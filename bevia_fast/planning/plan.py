@@ -14,8 +14,10 @@ from ..machine import available_bytes, resident_bytes
 from ..model.parameters import parameter_specs
 from ..reporter import Progress
 from ..runs.checkpoint import newest_good, refuse_changes, refuse_lost_text
+from .budget import Budget, make_budget, stage_steps, with_steps
+from .disk import Disk, run_on_disk
 from .forecast import Forecast, products
-from .memory import Memory, largest_ctx, training_memory
+from .memory import Memory, largest_ctx, run_memory
 from .rehearsal import rehearse
 
 
@@ -25,8 +27,8 @@ class Way:
 
     recompute: bool
     memory: Memory
-    flops: float  # in the matrix products of a step, including recomputed ones
-    ms: float  # per step
+    flops: float  # in the matrix products of a step, including recomputed ones; of a schedule, the mean
+    ms: float  # per step; of a schedule, the mean
     fits: bool | None  # None: the system does not report free memory
     largest_ctx: int | None  # that fits, with all other options unchanged
 
@@ -43,6 +45,8 @@ class Plan:
     available: int | None
     process: int  # of this process without the model
     ways: tuple[Way, ...]
+    disk: Disk
+    budget: Budget | None = None  # from which the steps follow, with --minutes
 
     @property
     def tokens(self) -> int:
@@ -60,6 +64,7 @@ class Plan:
         for one, way in zip(found["ways"], self.ways, strict=True):
             one["memory"]["total"] = way.memory.total
             one["seconds"] = way.ms / 1e3 * self.config.steps
+        found["disk"]["total"] = self.disk.total
         return {**found, "tokens": self.tokens, "epochs": self.epochs}
 
 
@@ -82,25 +87,35 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     backend = open_backend(config.backend, config.threads)
     progress.stage("Timing a small step")
     forecast = Forecast(model, config.batch, backend, config.optimizer)
+    budget = None
+    if config.minutes:
+        last = len(text.codes) - int(TRAINING_SHARE * len(text.codes))
+        budget = make_budget(config, model, forecast, last)
+        config = with_steps(config, budget.steps)
     progress.stage("Searching for the largest context")
     ways = tuple(_way(config, model, forecast, recompute, available) for recompute in (False, True))
     count = sum(spec.count for spec in parameter_specs(model))
     return Plan(
         replace(config, model=model), describe_backend(backend), len(text.codes), model.vocab_size, count, available,
-        resident_bytes(), ways,
+        resident_bytes(), ways, run_on_disk(config, model), budget,
     )  # fmt: skip
 
 
 def _way(config: TrainConfig, model: ModelConfig, forecast: Forecast, recompute: bool, available: int | None) -> Way:
     options: dict[str, Any] = {"crosscheck": config.crosscheck_every > 0, "optimizer": config.optimizer}
-    memory = training_memory(model, config.batch, config.backend, recompute=recompute, **options)
-    step = rehearse(
-        model, config.batch, recompute=recompute, accumulate=config.accumulate, optimizer=config.optimizer
-    )
+    memory = run_memory(config, model, config.backend, recompute=recompute, **options)
+    flops, seconds = 0.0, 0.0  # of all steps
+    for stage, count in zip(config.stages, stage_steps(config.stages, config.steps), strict=True):
+        step = rehearse(
+            replace(model, ctx=stage.ctx), stage.batch, recompute=recompute, accumulate=config.accumulate,
+            optimizer=config.optimizer,
+        )  # fmt: skip
+        flops += count * products(step)
+        seconds += count * forecast.seconds(step)
     fits, largest = None, None
     if available is not None:
         fits = memory.total <= available
         largest = largest_ctx(model, config.batch, config.backend, available, recompute=recompute, **options)
         if fits:  # the search takes steps, and does not try all contexts
             largest = max(largest, model.ctx)
-    return Way(recompute, memory, products(step), 1e3 * forecast.seconds(step), fits, largest)
+    return Way(recompute, memory, flops / config.steps, 1e3 * seconds / config.steps, fits, largest)

@@ -101,11 +101,7 @@ def rehearse(
     if batch * config.ctx > MOST_TOKENS:
         raise ConfigError(f"A batch of {batch * config.ctx:,} tokens is too large; the limit is {MOST_TOKENS:,}.")
     activations = Activations(config, batch, config.ctx, recompute=recompute, empty=outline)
-    calls: dict[Key, Call] = {}
-    # every further layer adds the calls by which a model of two layers differs from one of one layer
-    first, second = (_pass(replace(config, layers=min(config.layers, n)), batch, recompute, calls) for n in (1, 2))
-    counts = {key: first[key] + (second[key] - first[key]) * (config.layers - 1) for key in calls}
-    found = [(call, accumulate * counts[key]) for key, call in calls.items()]
+    found = [(call, accumulate * count) for call, count in _all_layers(config, batch, recompute)]
     weights, update = Parameters(config, empty=outline), CallCounter()
     kernels = cast(Backend, update)
     kernels.squared_norm(weights.flat)
@@ -118,20 +114,42 @@ def rehearse(
     return Rehearsed([(call, count) for call, count in found if count], weights, moments, activations)
 
 
-def _pass(config: ModelConfig, batch: int, recompute: bool, calls: dict[Key, Call]) -> Counter[Key]:
-    """Count each kind of call in a forward and backward pass, and add one call of each kind to `calls`."""
+def rehearse_evaluation(config: ModelConfig, batch: int) -> list[tuple[Call, int]]:
+    """Return the calls of a forward pass and the loss of one batch, as in an evaluation, and how often each is made."""
+    return [(call, count) for call, count in _all_layers(config, batch, False, backward=False) if count]
+
+
+def _all_layers(
+    config: ModelConfig, batch: int, recompute: bool, *, backward: bool = True
+) -> list[tuple[Call, int]]:
+    """Return each kind of call of a pass, and how often it is made."""
+    calls: dict[Key, Call] = {}
+    # every further layer adds the calls by which a model of two layers differs from one of one layer
+    first, second = (
+        _pass(replace(config, layers=min(config.layers, n)), batch, recompute, calls, backward) for n in (1, 2)
+    )
+    counts = {key: first[key] + (second[key] - first[key]) * (config.layers - 1) for key in calls}
+    return [(call, counts[key]) for key, call in calls.items()]
+
+
+def _pass(
+    config: ModelConfig, batch: int, recompute: bool, calls: dict[Key, Call], backward: bool
+) -> Counter[Key]:
+    """Count each kind of call in a pass forward and, unless it is an evaluation, backward. Adds one call of each kind
+    to `calls`."""
     weights = Parameters(config, empty=outline)
     acts = Activations(config, batch, config.ctx, recompute=recompute, empty=outline)
     tokens = outline((batch, config.ctx), np.int32)
-    stream = DropoutStream(0, 0) if config.dropout > 0.0 else None
+    stream = DropoutStream(0, 0) if config.dropout > 0.0 and backward else None
 
     def count_calls(chunks: list[slice], head_chunks: list[slice]) -> Counter[Key]:
         counter = CallCounter()
         acts.chunks, acts.head_chunks = chunks, head_chunks
         step = Pass(config, cast(Backend, counter), weights, acts, stream)
         step.forward(tokens)
-        step.head(tokens.reshape(-1), weights, 1.0)
-        step.backward(tokens, weights)
+        step.head(tokens.reshape(-1), weights if backward else None, 1.0)
+        if backward:
+            step.backward(tokens, weights)
         calls.update(counter.calls)
         return counter.counts
 

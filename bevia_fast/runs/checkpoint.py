@@ -12,19 +12,17 @@ import os
 import platform
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, TrainConfig
-from ..data.corpus import ORDER, ROUNDS
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import CHECKPOINTS, is_folder, mode, reading, refuse_nul
 from ..model.optimizer import second_moment
 from ..model.parameters import Parameters
 from ..naming import option
-from .metrics import MOST_STEPS, is_finite, valid_record
 from .modelfile import (
     CHECKPOINT_VERSION,
     INVALID,
@@ -35,7 +33,7 @@ from .modelfile import (
     read_model,
     run_of,
 )
-from .spikes import Spikes
+from .progress import Progress, read_progress
 from .tensorfile import damaged_header, open_tensors, write_tensors
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
@@ -47,28 +45,15 @@ MAY_CHANGE = {
     "data", "glob", "encoding", "newlines", "normalize",
     "out", "name", "resume", "allow_changed_text", "steps", "backend", "threads", "eval_every", "eval_batches",
     "sample_every", "crosscheck_every", "save_every", "save_seconds", "keep", "film", "on_nan", "recompute",
-    "ignore_memory",
+    "ignore_memory", "patience", "minutes",
 }  # fmt: skip
 
 # Options that were added later, with what earlier versions did. Their runs can be resumed.
 ADDED: dict[str, Any] = {
     "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "name": "", "film": 0,
-    "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95, "bias_correction": True,
+    "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95, "bias_correction": True, "patience": 0,
+    "minutes": 0.0, "ctx_schedule": "",
 }  # fmt: skip
-
-
-@dataclass
-class Progress:
-    """The state of a run besides its weights and moments."""
-
-    step: int = 0
-    skipped: int = 0
-    """Steps skipped because their loss or gradient was not finite."""
-    spikes: Spikes = field(default_factory=Spikes)
-    unfinished: dict[str, Any] | None = None
-    """The record of `step` for metrics.jsonl, as long as its evaluation is unfinished."""
-    order: int = ORDER
-    """The version of the order of batches that the run started with."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +110,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
             options = options_of(TrainConfig, {**ADDED, **about["config"]})
             model, tokenizer = read_model(options["model"], about["alphabet"])
             config = TrainConfig(**{**options, "model": model})
-            progress = _read_progress(about["progress"])
+            progress = read_progress(about["progress"])
             fingerprint, used = about["fingerprint"], _read_versions(about["versions"])
             if type(fingerprint) is not str or not FINGERPRINT.fullmatch(fingerprint):
                 raise ValueError("the fingerprint is invalid")
@@ -150,28 +135,6 @@ def _read_versions(found: Any) -> dict[str, str]:
         if not (type(each) is str and len(each) <= 200):
             raise ValueError("a version is invalid")
     return found
-
-
-def _read_progress(found: Any) -> Progress:
-    """Return a Progress from parsed JSON. Raises KeyError, TypeError or ValueError if it is invalid."""
-    if isinstance(found, dict):
-        found = {"order": 1, **found}  # checkpoints of the first order do not name it
-    found = options_of(Progress, found)
-    if type(found["order"]) is not int or found["order"] not in ROUNDS:
-        raise ValueError("the order of batches is unknown")
-    spikes = options_of(Spikes, found["spikes"])
-    counts = found["step"], found["skipped"], spikes["count"]
-    if not all(type(count) is int and 0 <= count < MOST_STEPS for count in counts):
-        raise ValueError("a count is invalid")
-    numbers = spikes["mean"], spikes["variance"]
-    if not all(map(is_finite, numbers)) or numbers[1] < 0:
-        raise ValueError("an average is invalid")
-    record = found["unfinished"]
-    if record is not None:
-        complete = valid_record(record)
-        if complete.keys() != record.keys() or record["step"] != found["step"]:
-            raise ValueError("the unfinished step is invalid")
-    return Progress(**{**found, "spikes": Spikes(**spikes)})
 
 
 # ------------------------------------------------------------------------------------------------------------- choosing

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import CheckpointError, reason
 from ..files import (
+    BEST,
     BINARY,
     CHECKPOINTS,
     CHUNK,
@@ -39,9 +40,9 @@ from ..naming import option, resuming
 from ..reporter import Record
 from .metrics import read_line, up_to
 
-RUN_FILES = (MODEL, CONFIG, METRICS, CHECKPOINTS)
-_WRITTEN = "|".join(map(re.escape, (MODEL, CONFIG, LOSS, SAMPLE)))
-_NUMBERED = r"metrics\.damaged-\d+\.jsonl|step-\d+\.safetensors"
+RUN_FILES = (MODEL, BEST, CONFIG, METRICS, CHECKPOINTS)
+_WRITTEN = "|".join(map(re.escape, (MODEL, BEST, CONFIG, LOSS, SAMPLE)))
+_NUMBERED = r"metrics\.damaged-\d+\.jsonl|(?:step|best)-\d+\.safetensors"
 LEFTOVER = re.compile(rf"\.({_WRITTEN}|{_NUMBERED})\.\d+\.part")  # see `files.write_atomically`
 
 

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..backends import open_backend
-from ..config import BackendName, GenerateConfig, ModelConfig, TrainConfig
+from ..config import BEST_ONE, BackendName, GenerateConfig, ModelConfig, TrainConfig, check_checkpoint
 from ..data.tokenizer import Tokenizer
 from ..describing import table
 from ..errors import CheckpointError, ConfigError, shown
-from ..files import CONFIG, MODEL, is_folder, reading, refuse_nul, refuse_special, writing
+from ..files import BEST, CONFIG, MODEL, is_file, is_folder, reading, refuse_nul, refuse_special, writing
 from ..model.gpt import GPT
 from ..model.writing import stream
 from .checkpoint import ADDED
+from .choosing import chosen_model
 from .folder import read_metrics
-from .modelfile import known_fields, load_trained, model_path, run_of, save_model
+from .modelfile import known_fields, load_trained, run_of, save_model
 
 if TYPE_CHECKING:
     from ..plots import Picture
@@ -39,11 +40,19 @@ class Run:
     """The optimizer steps that the weights were trained for."""
 
     @classmethod
-    def load(cls, path: str | Path, backend: BackendName = "numba", threads: int = 0) -> Run:
-        """Read a run folder, a model file or a checkpoint. Raises CheckpointError if that fails."""
-        parameters, tokenizer, step = load_trained(path)
+    def load(
+        cls, path: str | Path, backend: BackendName = "numba", threads: int = 0, checkpoint: str | int = BEST_ONE
+    ) -> Run:
+        """Read a run folder, a model file or a checkpoint.
+
+        Of a run folder, `checkpoint` chooses the model: "best" is that of the best validation loss, "last" that of the
+        last step; a number is the step of a frame of the film or of a checkpoint. Raises CheckpointError if there is no
+        such model, or if it cannot be read.
+        """
+        check_checkpoint(str(checkpoint))
+        file = chosen_model(path, str(checkpoint))
+        parameters, tokenizer, step = load_trained(file)
         model = GPT(parameters.config, open_backend(backend, threads), parameters)
-        file = model_path(path)
         return cls(run_of(file) or file.parent, model, tokenizer, step=step)
 
     @property
@@ -53,6 +62,19 @@ class Run:
         Raises CheckpointError if the file is missing or invalid, as beside a model file that was copied.
         """
         return read_config(self.folder)
+
+    @property
+    def best(self) -> Run:
+        """The run with the weights of its best validation loss, read from its best.safetensors, on the same backend.
+
+        A run without that file, as of an earlier version, returns itself. Raises CheckpointError if it is damaged.
+        """
+        file = self.folder / BEST
+        with reading(file):
+            if not is_file(file):
+                return self
+        parameters, tokenizer, step = load_trained(file)
+        return Run(self.folder, GPT(parameters.config, self.model.backend, parameters), tokenizer, step=step)
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -131,13 +153,15 @@ def generate(
     seed: int = 1337,
     backend: BackendName = "numba",
     threads: int = 0,
+    checkpoint: str = BEST_ONE,
 ) -> str:
     """Return `prompt` followed by `length` characters that the model of `run` writes.
 
     `run` is the result of `train`, or the path of a run folder or a model file, which is opened with `backend` on
-    `threads` threads. A `temperature` below 1 sharpens the distribution, above 1 flattens it; with 0, the most likely
-    character is always taken. `top_k` samples from the k most likely characters only (0: from all), `top_p` from the
-    smallest set with at least this total probability. The same `seed` writes the same text.
+    `threads` threads; `checkpoint` chooses the model of a run folder, see `Run.load`. A `temperature` below 1 sharpens
+    the distribution, above 1 flattens it; with 0, the most likely character is always taken. `top_k` samples from the k
+    most likely characters only (0: from all), `top_p` from the smallest set with at least this total probability. The
+    same `seed` writes the same text.
 
     Raises DataError for a prompt with characters that are not in the model's alphabet, CheckpointError for a path that
     holds no model, and ConfigError for an invalid option.
@@ -146,8 +170,8 @@ def generate(
         raise ConfigError(f"run is {shown(repr(run), 60)}; it must be a Run, or the path of a run folder.")
     config = GenerateConfig(
         run="", prompt=prompt, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed,
-        backend=backend, threads=threads,
+        backend=backend, threads=threads, checkpoint=str(checkpoint),
     )  # fmt: skip
     if isinstance(run, str | Path):
-        run = Run.load(run, config.backend, config.threads)
+        run = Run.load(run, config.backend, config.threads, config.checkpoint)
     return prompt + "".join(stream(run.model, run.tokenizer, config))

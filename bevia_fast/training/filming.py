@@ -35,12 +35,12 @@ class Filming:
             self._note(str(error))
         self.show(step)
 
-    def show(self, step: int) -> None:
-        """Write a frame of the weights after step `step`, if it is one of the film's.
+    def show(self, step: int, last: bool = False) -> None:
+        """Write a frame of the weights after step `step`, if it is one of the film's or the `last` of the run.
 
         A frame that cannot be written is a note and missing in the film: training is worth more.
         """
-        if step not in self.steps:
+        if step not in self.steps and not (last and self.steps):
             return
         began = time.monotonic()
         try:

@@ -15,11 +15,12 @@ import numpy as np
 from ..config import TrainConfig
 from ..data.corpus import usual_evaluation
 from ..decorations import drawn
-from ..errors import StoppedRun
+from ..errors import StoppedRun, counted
 from ..files import LOSS, SAMPLE, write_atomically
 from ..naming import option, resuming
 from ..reporter import Record, Reporter
 from ..runs.trained import Run
+from .best import BestModel, verdict
 from .diagnosis import describe_origin
 from .evaluation import evaluate, short_sample
 from .filming import Filming
@@ -47,6 +48,8 @@ def train(config: TrainConfig, reporter: Reporter) -> Run:
             with finish_on_signal(reporter.interrupted) as stop:
                 saver = begin(prepared, folder, facts, reporter)
                 run = Run(folder.path, prepared.trainer.model, prepared.corpus.tokenizer, step=saver.progress.step)
+                if prepared.budget is not None:
+                    reporter.budget(prepared.budget.seconds)
                 with np.errstate(all="ignore"):  # every step checks for NaN and infinity itself
                     _Session(prepared, run, saver, reporter, stop).run_to_end()
             run.model.forget()
@@ -70,30 +73,35 @@ class _Session:
         self.skipped_in_a_row = self._skipped_before()
         self.eval_batches = self._evaluated_batches()
         self.film = Filming(run.folder, prepared.config, run.tokenizer, self.trainer.weights, reporter.note)
+        self.best = BestModel(run.folder, run.tokenizer, self.trainer.weights, self.progress, reporter.note)
+        self.evaluated: tuple[int, float] | None = None  # the last evaluation: step and loss
 
     def run_to_end(self) -> None:
         """Take the steps from the current one to the last, or until a signal arrives; save, and write a sample."""
         progress, began = self.progress, time.monotonic()
         try:
             self.film.begin(progress.step)
+            self.best.begin()
             if progress.unfinished is not None:
                 if not self.config.resume:
-                    self.saver.save()  # so that an interruption before the first step can be resumed
+                    self._save()  # so that an interruption before the first step can be resumed
                 self._conclude(progress.unfinished)
-            while progress.step < self.config.steps and not self.stop():
+            while not self._done() and not self.stop():
                 record = self._step(progress.step + 1)
                 self.film.show(progress.step)  # before the checkpoint, see Filming
                 self._conclude(record)
                 if self.saver.due():
-                    self.saver.save()
+                    self._save()
+            if self._patience_ended():
+                self.film.show(progress.step, last=True)
         except Exception:  # a NaN; the reader of our output closed the pipe; a reporter failed
             if not self.updating:
-                self.saver.save()
+                self._save()
                 self._draw()
             raise
-        self.run.interrupted = self.stop() if progress.step < self.config.steps or progress.unfinished else 0
+        self.run.interrupted = self.stop() if not self._done() or progress.unfinished else 0
         self.run.step = progress.step
-        self.saver.save()
+        self._save()
         seconds = time.monotonic() - began
         self._draw()
         text = short_sample(self.run, self.config.seed, FINAL_SAMPLE_LENGTH)
@@ -103,8 +111,33 @@ class _Session:
         self.reporter.saved(self.saver.count, self.saver.size, self.saver.seconds, seconds)
         if self.film.count:
             self.reporter.filmed(self.film.count, self.film.size, self.film.seconds, seconds)
+        self._report_best()
         if self.saver.problem:
             raise StoppedRun(f"The run reached step {progress.step:,}, but the last save failed: {self.saver.problem}")
+
+    def _done(self) -> bool:
+        return self.progress.step >= self.config.steps or self._patience_ended()
+
+    def _patience_ended(self) -> bool:
+        """Return whether --patience ends the run before its last step."""
+        ended = 0 < self.config.patience <= self.progress.best.since
+        return ended and self.progress.unfinished is None and self.progress.step < self.config.steps
+
+    def _save(self) -> None:
+        self.saver.save()
+        self.best.checkpointed()
+
+    def _report_best(self) -> None:
+        """Say how the last evaluation compares with the best one, and whether that ended the run."""
+        progress = self.progress
+        if progress.best.loss is not None and self.evaluated is not None and self.evaluated[0] == progress.step:
+            step, loss = self.evaluated
+            self.reporter.best(progress.best.step, verdict(progress.best, step, loss, progress.spikes.mean))
+        if self._patience_ended():
+            self.reporter.note(
+                f"training ended at step {progress.step:,} of {self.config.steps:,}: {option('patience')} allows "
+                f"{counted(self.config.patience, 'evaluation')} without a better validation loss."
+            )
 
     def _step(self, step: int) -> Record:
         """Take one optimizer step and return its line of metrics.jsonl.
@@ -171,6 +204,8 @@ class _Session:
             if loss is None:
                 return
             record["val_loss"] = loss
+            self.evaluated = step, loss
+            self.best.judge(loss)
         progress.unfinished = None
         self.saver.folder.log(record)  # before the step is shown, which fails if the reader closed the pipe
         if "spike" in record:

@@ -17,14 +17,16 @@ from ..data.sources import text_source
 from ..data.tokenfile import CodedText, coded_text
 from ..errors import ConfigError, DataError, counted
 from ..files import CONFIG, METRICS, RUNS, write_atomically
+from ..kernels.contract import Backend
 from ..machine import readable
 from ..model.parameters import Parameters
 from ..naming import option
+from ..planning.budget import Budget, make_budget, with_steps
+from ..planning.forecast import Forecast
 from ..planning.memory import refuse_training
 from ..reporter import Record, Reporter
 from ..runs.checkpoint import (
     Checkpoint,
-    Progress,
     candidates,
     newest_good,
     refuse_changes,
@@ -32,6 +34,7 @@ from ..runs.checkpoint import (
     versions,
 )
 from ..runs.folder import RunFolder, config_text
+from ..runs.progress import Best, Progress
 from .compiling import warm_up
 from .saving import Saver
 from .step import Trainer
@@ -53,6 +56,7 @@ class Prepared:
     progress: Progress
     resumed: Checkpoint | None  # the checkpoint that the run resumes from
     damaged: list[str]  # what is wrong with each newer checkpoint
+    budget: Budget | None  # from which the steps follow, with --minutes
 
 
 def open_folder(config: TrainConfig) -> RunFolder:
@@ -87,6 +91,12 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
             f"{config.resume} has already done."
         )
     backend = open_backend(config.backend, config.threads)
+    budget = None
+    if config.minutes:
+        budget = _budget(config, backend, corpus, reporter)
+        config = with_steps(config, budget.steps)
+    if resumed and text.fingerprint != resumed.fingerprint:  # the losses of two texts cannot be compared
+        progress.best = Best()
     tensors = resumed.tensors if resumed else None
     allocated = sum(parameters.flat.nbytes for parameters in tensors.values()) if tensors else 0
     refuse_training(config, config.model, held=allocated)
@@ -95,7 +105,16 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
     if config.crosscheck_every:
         other: BackendName = "numpy" if config.backend == "numba" else "numba"
         crosscheck = LiveCrosscheck(trainer.weights, open_backend(other, config.threads), recompute=config.recompute)
-    return Prepared(config, text, corpus, trainer, crosscheck, progress, resumed, damaged)
+    return Prepared(config, text, corpus, trainer, crosscheck, progress, resumed, damaged, budget)
+
+
+def _budget(config: TrainConfig, backend: Backend, corpus: Corpus, reporter: Reporter) -> Budget:
+    """Return how many steps fit into --minutes, from a forecast with compiled kernels."""
+    refuse_training(config, config.model)  # before a forecast that may take seconds
+    warm_up(config.model, backend, reporter.compiling, config.optimizer)
+    reporter.compiled()
+    forecast = Forecast(config.model, config.batch, backend, config.optimizer)
+    return make_budget(config, config.model, forecast, len(corpus.validation))
 
 
 def _read_text(config: TrainConfig, resumed: Checkpoint | None, reporter: Reporter) -> tuple[CodedText, Corpus]:
@@ -120,6 +139,8 @@ def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, st
     """Compile the kernels and report the facts of a run; return those that config.json keeps."""
     text, trainer, crosscheck = prepared.text, prepared.trainer, prepared.crosscheck
     facts = {"text": _describe_text(prepared.corpus), "model": _describe_model(trainer.weights)}
+    if prepared.budget is not None:
+        facts["steps"] = prepared.budget.described(prepared.config.eval_every)
     for name, value in facts.items():
         reporter.fact(name, value)
     if text.path is not None:

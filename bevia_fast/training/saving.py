@@ -12,9 +12,10 @@ from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError
 from ..files import CHECKPOINTS, MODEL, sync_folder, writing
 from ..model.parameters import Parameters
-from ..runs.checkpoint import Progress, checkpoints, save_checkpoint, versions
+from ..runs.checkpoint import checkpoints, save_checkpoint, versions
 from ..runs.folder import RunFolder
 from ..runs.modelfile import save_model
+from ..runs.progress import Progress
 from ..runs.tensorfile import is_damaged
 
 SHARE = 25  # --save-seconds waits at least this many times as long as the last save took

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ..agreement.crosscheck import State
 from ..config import ModelConfig, TrainConfig
-from ..data.corpus import ORDER, Batches, Tokens
+from ..data.corpus import ORDER, Tokens
+from ..data.staged import StagedBatches
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..model.dropout import DropoutStream
@@ -22,6 +23,7 @@ from ..model.gpt import GPT
 from ..model.optimizer import Optimizer, Rates, second_moment
 from ..model.parameters import Parameters
 from ..naming import option
+from ..stages import stages
 from .schedule import learning_rate
 
 Array = NDArray[Any]
@@ -47,7 +49,9 @@ class Trainer:
         self.optimizer, self.rates = Optimizer(config.optimizer, self.first, self.second), Rates.of(config)
         self.gradients = Parameters(model)
         self.model = GPT(model, backend, self.weights, recompute=config.recompute)
-        self.batches = Batches(tokens, model.ctx, config.batch, config.seed, order)
+        self.batches = StagedBatches(
+            tokens, stages(config.ctx_schedule, model.ctx, config.batch), config.accumulate, config.seed, order
+        )
 
     def microbatches(self, step: int) -> Iterator[tuple[Array, Array, DropoutStream]]:
         """Yield (tokens, targets, dropout) for each of the --accumulate batches of step `step`, counted from 1."""

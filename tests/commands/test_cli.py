@@ -150,7 +150,7 @@ def test_help_is_quick(line: list[str], most: int) -> None:
     print(f"{len(modules)} modules")
     assert status == 0
     own = {name.partition(".")[2] for name in modules if name.partition(".")[0] == "bevia_fast"}
-    modules = {"arguments", "fields", "groups", "hints", "main", "words"}
+    modules = {"arguments", "fields", "groups", "hints", "lengths", "lists", "main", "parsing", "words"}
     light = {"", "commands", "config", "describing", "errors", "files", "naming", "shell"}
     assert own == {*light, *(f"commands.{name}" for name in modules)}
     assert not {"numpy", "numba", "llvmlite", "matplotlib", "rich"} & set(modules)

@@ -113,9 +113,11 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
     monkeypatch.setattr("bevia_fast.planning.plan.largest_ctx", lambda *sizes, **ways: 8)
     found = groups("plan", capsys)
     for heading, members in {
-        "": {"--help", "--preset", "--recipe", "--config", "--json"},
-        "optimizer": {"--steps", "--batch", "--accumulate", "--optimizer"}, "evaluation": {"--crosscheck-every"},
-        "checkpoint": {"--resume"}, "memory": {"--recompute"}, "backend": {"--backend", "--threads"},
+        "": {"--help", "--preset", "--recipe", "--config", "--json", "--hours"},
+        "optimizer": {"--steps", "--minutes", "--batch", "--accumulate", "--ctx-schedule", "--optimizer"},
+        "evaluation": {"--crosscheck-every"},
+        "checkpoint": {"--resume", "--keep", "--film"}, "memory": {"--recompute"},
+        "backend": {"--backend", "--threads"},
     }.items():  # fmt: skip
         assert set(found[heading]) == members, heading
     listed = {option for options in found.values() for option in options}
@@ -134,7 +136,7 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
         assert deterministic(replace(base, **{name: value})) == plain, name
         line = ["plan", f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         assert getattr(parse(line).config, name) == value
-    for change in ({"steps": 7}, {"batch": 3}, {"accumulate": 2}, {"crosscheck_every": 1}):
+    for change in ({"steps": 7}, {"batch": 3}, {"accumulate": 2}, {"crosscheck_every": 1}, {"keep": 3}, {"film": 1}):
         assert deterministic(replace(base, **change)) != plain, change  # type: ignore[arg-type]
     for change in ({"ctx": 9}, {"dim": 16}, {"layers": 1}, {"tie": False}, {"bias": False}, {"dtype": "float64"}):
         model = replace(base.model, **change)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from bevia_fast.data.tokenfile import CodedText
 from bevia_fast.errors import DataError
 from bevia_fast.measuring.competitor import THREAD_VARIABLES
 from bevia_fast.model.parameters import Parameters
+from bevia_fast.planning.disk import Disk, run_on_disk
 from bevia_fast.planning.plan import Plan, make_plan
 
 MODEL = ModelConfig(ctx=64, dim=32, layers=2, heads=2, vocab_size=65)
@@ -76,7 +77,7 @@ def test_a_text_is_too_short_where_train_refuses_it(characters: int) -> None:
     for ctx in (1, 2, 6, 7, 8, 61, 62, 63):
         way: Any = SimpleNamespace(fits=None)
         config = TrainConfig(model=replace(MODEL, ctx=ctx))
-        notes = plan_command.notes(Plan(config, "", characters, 1, 0, None, 0, (way, way)))
+        notes = plan_command.notes(Plan(config, "", characters, 1, 0, None, 0, (way, way), Disk(0, 0, 0)))
         with pytest.raises(DataError) if "too short" in " ".join(notes) else contextlib.nullcontext():
             corpus.check_length(ctx)
 
@@ -95,3 +96,19 @@ def test_a_plan_uses_the_same_threads_as_training(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(plan_command, "show_plan", lambda config, json: 0)
     assert main(["plan", "--backend", "numpy", "--threads", "1"]) == 0
     assert {os.environ[name] for name in THREAD_VARIABLES} == {"7"}
+
+
+@pytest.mark.parametrize("changes", [{}, {"keep": 3, "film": 5}, {"optimizer": "muon", "film": 0}], ids=str)
+@pytest.mark.usefixtures("quick_runs")
+def test_the_disk_that_a_run_takes(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Its weights and moments, to the byte; headers and the other files come on top."""
+    model = ModelConfig(ctx=8, dim=32, layers=2, heads=2, dtype="float64")
+    run = train(tiny_config(tmp_path, **{"model": model, "eval_every": 1, "save_every": 1, "film": 4, **changes}))
+    planned = run_on_disk(run.config, run.model.config)
+    sizes: dict[str, int] = {"checkpoints": 0, "models": 0, "film": 0}
+    for path in run.folder.rglob("*.safetensors"):
+        kind = {"step": path.parent.name, "best": "models"}.get(path.name[:4], "models")
+        length = int.from_bytes(path.read_bytes()[:8], "little")
+        sizes[kind] += path.stat().st_size - 8 - length
+    assert (sizes["checkpoints"], sizes["film"]) == (planned.checkpoints, planned.film)
+    assert 2 * run.model.parameters.flat.nbytes <= sizes["models"] <= planned.models

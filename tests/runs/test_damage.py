@@ -22,6 +22,7 @@ from bevia_fast.runs.checkpoint import ADDED, checkpoints, load_checkpoint, newe
 from bevia_fast.runs.folder import read_metrics
 from bevia_fast.runs.metrics import VALUES
 from bevia_fast.runs.modelfile import load_model
+from bevia_fast.runs.progress import Best
 from bevia_fast.runs.tensorfile import MOST_VALUES
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -200,6 +201,8 @@ def test_invalid_metadata_is_refused(finished: Path, tmp_path: Path) -> None:
             load_checkpoint(path)
         elif place == ["progress", "order"]:  # the first order has no name
             assert load_checkpoint(path).progress.order == 1
+        elif place == ["progress", "best"]:  # earlier versions kept none
+            assert load_checkpoint(path).progress.best == Best()
         else:
             refused(path)
     assert accepted < tried / 5
@@ -212,7 +215,9 @@ def test_invalid_metadata_is_refused(finished: Path, tmp_path: Path) -> None:
     ("versions.numpy", 3), ("versions.numpy", "x" * 201), ("versions", dict.fromkeys(map(str, range(101)), "1")),
     ("fingerprint", "x"), ("fingerprint", "Z" * 64), ("config.lr", 10**400), ("config.weight_decay", 10**400),
     ("config.steps", 10**400), ("progress.skipped", 10**400), ("progress.spikes.mean", 10**400),
-    ("progress.spikes.variance", -1), ("progress.unfinished", {"step": 10}),
+    ("progress.spikes.variance", -1), ("progress.best.step", 11), ("progress.best.step", 0),
+    ("progress.best.since", -1), ("progress.best.loss", None), ("progress.best.loss", float("nan")),
+    ("progress.best", {"step": 1}), ("progress.unfinished", {"step": 10}),
     ("progress.unfinished", {"step": 10, **dict.fromkeys(VALUES), "loss": [float("nan")]}),
 ])  # fmt: skip
 def test_values_of_the_right_type_that_make_no_sense_are_refused(

@@ -223,9 +223,10 @@ def test_a_disk_that_is_full_for_a_while(tmp_path: Path, monkeypatch: pytest.Mon
     reporter = Reporter()
     run = train(tiny_config(tmp_path), reporter)
     assert result(run.folder) == result(whole.folder)
-    assert [note.split(" is ")[0] for note in reporter.notes] == ["step 3", "step 6", "step 9"]
+    assert [note.split(" is ")[0] for note in reporter.notes] == ["step 3", "step 4", "step 6", "step 9"]
     assert "No space left on device. Training continues; the next save tries again." in reporter.notes[0]
-    assert reporter.notes[2] == "step 9 is saved; writing works again."
+    assert reporter.notes[1].startswith("step 4 is the best so far, but is not kept as such: Cannot write ")
+    assert reporter.notes[3] == "step 9 is saved; writing works again."
 
 
 def test_a_model_that_cannot_be_written_does_not_keep_old_checkpoints(

@@ -142,6 +142,7 @@ def test_generate_passes_each_option_on(run: Run, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("bevia_fast.runs.trained.stream", lambda model, tokenizer, config: given.append(config) or "")
     options: dict[str, Any] = {
         "length": 3, "temperature": 0.5, "top_k": 2, "top_p": 0.9, "seed": 5, "backend": "numpy", "threads": 1,
+        "checkpoint": "last",
     }  # fmt: skip
     assert generate(run, "the", **options) == "the"
     assert given == [GenerateConfig(run="", prompt="the", **options)]

@@ -182,7 +182,8 @@ def test_a_run_writes_the_promised_files(config: TrainConfig) -> None:
     run = train(config)
     assert run.folder == Path(config.out)
     assert sorted(path.name for path in run.folder.iterdir()) == [
-        "checkpoints", "config.json", "film", "loss.png", "metrics.jsonl", "model.safetensors", "sample.txt",
+        "best.safetensors", "checkpoints", "config.json", "film", "loss.png", "metrics.jsonl", "model.safetensors",
+        "sample.txt",
     ]  # fmt: skip
     records = lines(run.folder)
     assert records == run.history

@@ -29,13 +29,13 @@ from bevia_fast.runs import checkpoint
 from bevia_fast.runs.checkpoint import (
     MAY_CHANGE,
     PARTS,
-    Progress,
     checkpoints,
     load_checkpoint,
     newest_good,
     stored_config,
 )
 from bevia_fast.runs.folder import RunFolder
+from bevia_fast.runs.progress import Progress
 from bevia_fast.runs.tensorfile import open_tensors, write_tensors
 from bevia_fast.training import opening
 
@@ -215,17 +215,18 @@ CHANGES: dict[str, Any] = {
     "batch": 3, "accumulate": 2, "lr": 0.1, "min_lr": 0.0, "warmup": 3, "weight_decay": 0.2, "beta1": 0.8,
     "beta2": 0.8, "eps": 1e-7, "grad_clip": 2.0, "seed": 7, "ctx": 9, "dim": 16, "layers": 3, "heads": 4,
     "activation": "relu", "norm": "post", "dropout": 0.2, "tie": False, "bias": False, "dtype": "float64",
-    "optimizer": "muon", "muon_lr": 0.1, "muon_momentum": 0.5,
+    "optimizer": "muon", "ctx_schedule": "4:2,8", "muon_lr": 0.1, "muon_momentum": 0.5,
 }  # fmt: skip
 
 # What a resumed run may change, written down apart from the code: an option that affects a step must not slip in.
 ALLOWED: dict[str, Any] = {
     "eval_every": 3, "eval_batches": 1, "sample_every": 4, "crosscheck_every": 3, "save_every": 2, "save_seconds": 60.0,
-    "keep": 1, "film": 3, "on_nan": "skip", "recompute": True, "ignore_memory": True, "threads": 1,
+    "keep": 1, "film": 3, "patience": 99, "on_nan": "skip", "recompute": True, "ignore_memory": True, "threads": 1,
     "allow_changed_text": True,
 }  # fmt: skip
 # Each has a test of its own; those of the text, because a change of it is refused or allowed as a whole.
-ALLOWED_APART = {"data", "glob", "encoding", "newlines", "normalize", "out", "name", "resume", "steps", "backend"}
+ALLOWED_APART = {"data", "glob", "encoding", "newlines", "normalize", "out", "name", "resume", "steps", "minutes",
+                 "backend"}  # fmt: skip
 
 
 def test_every_option_may_change_or_not() -> None:

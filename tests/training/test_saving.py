@@ -13,8 +13,9 @@ from small_runs import TINY, tiny_config
 
 from bevia_fast.data.tokenizer import Tokenizer
 from bevia_fast.model.parameters import Parameters
-from bevia_fast.runs.checkpoint import PARTS, Progress
+from bevia_fast.runs.checkpoint import PARTS
 from bevia_fast.runs.folder import RunFolder
+from bevia_fast.runs.progress import Progress
 from bevia_fast.training import saving
 from bevia_fast.training.saving import Saver
 

@@ -1,0 +1,96 @@
+"""How many steps fit into a time: the steps of `train --minutes`, found before the first of them.
+
+The forecast gives the time of a step and of an evaluation. The number of steps is then an option of the run like any
+other: it is written down, and the run can be repeated and resumed without a clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..config import ModelConfig, TrainConfig
+from ..data.corpus import usual_evaluation
+from ..errors import ConfigError
+from ..machine import duration
+from ..naming import option
+from ..stages import Stage
+from .forecast import Forecast
+from .rehearsal import rehearse, rehearse_evaluation
+
+WARMUP = 10  # the warmup takes at most one step in so many, so that the learning rate has time to fall
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a run of a given time consists of, in seconds as forecast."""
+
+    seconds: float
+    step: float  # of a context warm-up, the mean
+    evaluation: float
+    steps: int
+
+    def total(self, eval_every: int) -> float:
+        """Return the expected seconds of all steps and evaluations."""
+        return self.steps * self.step + evaluations(self.steps, eval_every) * self.evaluation
+
+    def described(self, eval_every: int) -> str:
+        """Return the steps, and what they take, in words."""
+        share = evaluations(self.steps, eval_every) * self.evaluation / self.total(eval_every)
+        return (
+            f"{self.steps:,} in {duration(self.seconds)}: {duration(self.step)} each, and {share:.0%} of the time for "
+            "evaluations"
+        )
+
+
+def evaluations(steps: int, every: int) -> int:
+    """Return how many evaluations a run has: at step 0, at every multiple of `every`, and at the last step."""
+    return 1 + -(-steps // every)
+
+
+def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:
+    """Return how many of a run's steps belong to each stage of its context warm-up."""
+    ends = [*(stage.first - 1 for stage in stages[1:]), steps]
+    return [max(0, min(end, steps) - (stage.first - 1)) for stage, end in zip(stages, ends, strict=True)]
+
+
+def make_budget(config: TrainConfig, model: ModelConfig, forecast: Forecast, characters: int) -> Budget:
+    """Return the steps that fit into `config.minutes`, for a text whose validation split has so many `characters`.
+
+    Saving, samples and cross-checks are not counted. Raises ConfigError if not a single step fits.
+    """
+    taken = [
+        forecast.seconds(
+            rehearse(replace(model, ctx=stage.ctx), stage.batch, recompute=config.recompute,
+                     accumulate=config.accumulate, optimizer=config.optimizer)
+        )
+        for stage in config.stages
+    ]  # fmt: skip
+
+    def total(steps: int) -> float:
+        counts = stage_steps(config.stages, steps)
+        return sum(count * each for count, each in zip(counts, taken, strict=True))
+
+    batches = config.eval_batches or usual_evaluation(range(characters), model.ctx, config.batch)
+    covered = (characters - 1) / (config.batch * model.ctx)  # in batches
+    covered = min(covered, batches) if batches else covered
+    evaluation = covered * forecast.seconds_of(rehearse_evaluation(model, config.batch))
+    seconds = 60.0 * config.minutes
+    # the largest number of steps whose evaluations fit too
+    low, high = 0, int(seconds / min(taken))
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = total(middle) + evaluations(middle, config.eval_every) * evaluation <= seconds
+        low, high = (middle, high) if fits else (low, middle - 1)
+    if not low:
+        step = taken[0]
+        raise ConfigError(
+            f"{option('minutes')} is {config.minutes:g}; a step of this model takes about {duration(step)}, and an "
+            f"evaluation {duration(evaluation)}, so that at least {(step + 2 * evaluation) / 60:.2g} are needed."
+        )
+    return Budget(seconds, total(low) / low, evaluation, low)
+
+
+def with_steps(config: TrainConfig, steps: int) -> TrainConfig:
+    """Return options for so many steps instead of a time. The warmup is at most a tenth of them."""
+    return replace(config, minutes=0.0, steps=steps, warmup=min(config.warmup, -(-steps // WARMUP)))
