@@ -22,9 +22,9 @@ from .errors import ConfigError, escaped, shown
 from .naming import option
 
 __all__ = [
-    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
-    "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PresetName", "TrainConfig",
-    "preset",
+    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "ExportConfig",
+    "GenerateConfig", "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PresetName",
+    "TrainConfig", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -305,6 +305,22 @@ class ExploreConfig:
     Without --out, no file is written."""
     backend: BackendName = "numpy"
     """Kernels to compute with."""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained model so that other programs open it."""
+
+    run: RunPath
+    """Run folder, model.safetensors file or checkpoint."""
+    to: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
+    """Folder to write, which must be new or empty."""
+    format: Literal["hf"] = "hf"
+    """hf: a folder that Hugging Face's transformers opens."""
+
+    def __post_init__(self) -> None:
+        if not self.to:
+            raise ConfigError(f"{option('to')} needs the name of the folder to write.")
 
 
 @dataclass(frozen=True)

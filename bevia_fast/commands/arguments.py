@@ -23,6 +23,7 @@ from ..config import (
     CheckConfig,
     DoctorConfig,
     ExploreConfig,
+    ExportConfig,
     GenerateConfig,
     LabConfig,
     ParametersConfig,
@@ -52,7 +53,7 @@ class TrainCommand:
         PresetName, arg(help=f"Sizes to start from; other options change them.\n{PRESETS_SHOWN}")
     ] = "laptop"
     config_file: Annotated[str, arg(name="config", metavar="FILE", help_behavior_hint=NONE)] = ""
-    """Options from a file: TOML, or the config.json of a run. The options of the command line change them."""
+    """Options from a file: TOML, or the options.json of a run. The options of the command line change them."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,7 @@ COMMANDS: dict[str, type] = {
     "explore": ExploreConfig,
     "attention": AttentionConfig,
     "parameters": ParametersConfig,
+    "export": ExportConfig,
     "playbook": PlaybookConfig,
     "lab": LabConfig,
     "completion": CompletionConfig,

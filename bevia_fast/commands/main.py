@@ -21,6 +21,7 @@ from ..config import (
     CheckConfig,
     DoctorConfig,
     ExploreConfig,
+    ExportConfig,
     LabConfig,
     ParametersConfig,
     PlaybookConfig,
@@ -185,7 +186,8 @@ def run(config: Any) -> int:
 
 
 NUMBA = re.compile("NUMBA_")
-OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "completion")  # Numba by `open_backend`
+# Those that check Numba in `open_backend`, if they need it.
+OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "export", "completion")
 WITHOUT = ("BenchCompareConfig", "ProfileListConfig")  # parts of bench and profile that compute nothing
 
 _MODULES: dict[type, str] = {
@@ -197,6 +199,7 @@ _MODULES: dict[type, str] = {
     ExploreConfig: "explore",
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
+    ExportConfig: "export",
     PlaybookConfig: "playbook",
     LabConfig: "lab",
     CompletionConfig: "completion",

@@ -2,10 +2,9 @@
 
 A file consists of eight bytes for the header's length, the header in JSON, and the arrays one after another. The header
 begins with PREFIX and the 64 digits of the SHA-256 of the whole file without those digits. Any reader of safetensors
-can open such a file; that of Hugging Face's transformers wants to be told that a matrix is stored row by row, as
-PyTorch does, which it calls "format": "pt". This one trusts nothing before it has verified the checksum, and allocates no memory before it has
-checked names, shapes and sizes. The format holds numbers and text but no code, so opening a file from a stranger is
-safe.
+can open such a file; transformers also wants `"format": "pt"` in the metadata. This one trusts nothing before it has
+verified the checksum, and allocates no memory before it has checked names, shapes and sizes. The format holds numbers
+and text but no code, so opening a file from a stranger is safe.
 """
 
 from __future__ import annotations

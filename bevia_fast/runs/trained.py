@@ -12,7 +12,7 @@ from ..config import BackendName, GenerateConfig, ModelConfig, TrainConfig
 from ..data.tokenizer import Tokenizer
 from ..describing import table
 from ..errors import CheckpointError, ConfigError, shown
-from ..files import CONFIG, MODEL, is_folder, reading, refuse_nul, refuse_special, writing
+from ..files import MODEL, is_folder, options_file, reading, refuse_nul, refuse_special, writing
 from ..model.gpt import GPT
 from ..model.writing import stream
 from .checkpoint import ADDED
@@ -48,11 +48,12 @@ class Run:
 
     @property
     def config(self) -> TrainConfig:
-        """The options that the run was trained with, from its config.json. The sizes alone are in `run.model.config`.
+        """The options that the run was trained with, from its options.json. The sizes alone are in `run.model.config`.
 
         Raises CheckpointError if the file is missing or invalid, as beside a model file that was copied.
         """
-        path = self.folder / CONFIG
+        with reading(self.folder):
+            path = options_file(self.folder)
         with reading(path):
             refuse_special(path)
             content = path.read_bytes()

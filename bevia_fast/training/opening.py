@@ -16,7 +16,7 @@ from ..data.corpus import Corpus
 from ..data.sources import text_source
 from ..data.tokenfile import CodedText, coded_text
 from ..errors import ConfigError, DataError, counted
-from ..files import CONFIG, METRICS, write_atomically
+from ..files import METRICS, OPTIONS, write_atomically
 from ..machine import readable
 from ..model.parameters import Parameters
 from ..naming import option
@@ -117,7 +117,7 @@ def _read_text(config: TrainConfig, resumed: Checkpoint | None, reporter: Report
 
 
 def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, str]:
-    """Compile the kernels and report the facts of a run; return those that config.json keeps."""
+    """Compile the kernels and report the facts of a run; return those that options.json keeps."""
     text, trainer, crosscheck = prepared.text, prepared.trainer, prepared.crosscheck
     facts = {"text": _describe_text(prepared.corpus), "model": _describe_model(trainer.weights)}
     for name, value in facts.items():
@@ -170,7 +170,7 @@ def begin(prepared: Prepared, folder: RunFolder, facts: dict[str, str], reporter
         if aside is not None:
             reporter.note(f"{METRICS} was damaged; its intact lines stay, and the whole file is kept as {aside}.")
         with saver.trying():
-            write_atomically(folder.path / CONFIG, config_text(written).encode())
+            write_atomically(folder.path / OPTIONS, config_text(written).encode())
     return saver
 
 

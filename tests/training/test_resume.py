@@ -150,7 +150,7 @@ def test_options_of_saving_and_checking_change_no_result(tmp_path: Path) -> None
     train(replace(stored_config(run.folder), **changed))  # type: ignore[arg-type]
     assert result(run.folder)[:2] == result(whole.folder)[:2]
     assert [step for step, _ in checkpoints(run.folder)] == [10, 9, 8, 7]
-    assert json.loads((run.folder / "config.json").read_text())["keep"] == 4
+    assert json.loads((run.folder / "options.json").read_text())["keep"] == 4
 
 
 def test_a_finished_run_can_be_resumed_with_more_steps(tmp_path: Path) -> None:

@@ -1,0 +1,18 @@
+"""`bevia-fast export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..config import ExportConfig
+from ..doors.exporting import export_hub
+from ..runs.modelfile import load_trained
+from .tables import FittedConsole
+
+
+def run(config: ExportConfig) -> int:
+    """Write the folder and say so; return the exit code."""
+    parameters, tokenizer, step = load_trained(config.run)
+    export_hub(parameters, tokenizer, step, Path(config.to))
+    FittedConsole().say(f"{config.to} opens with transformers: AutoModelForCausalLM and AutoTokenizer.")
+    return 0
