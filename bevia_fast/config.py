@@ -23,8 +23,8 @@ from .naming import option
 
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "ExportConfig",
-    "GenerateConfig", "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PresetName",
-    "TrainConfig", "preset",
+    "GenerateConfig", "ImportConfig", "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig",
+    "PresetName", "TrainConfig", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -321,6 +321,25 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if not self.to:
             raise ConfigError(f"{option('to')} needs the name of the folder to write.")
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Make a run of a model that another program trained."""
+
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """Folder of Hugging Face's transformers (GPT-2), ckpt.pt of nanoGPT, or .bin of llm.c."""
+    out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
+    """Folder of the run, which must be new or empty."""
+    vocabulary: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
+    """Characters of the tokens: a meta.pkl of nanoGPT, a tokenizer.json, or a text that has all of them.
+    If omitted: the tokenizer.json of the folder."""
+    approximate_gelu: bool = False
+    """Accept a model with the exact GELU, and compute its tanh form. Logits then differ by up to about 3e-4."""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise ConfigError(f"{option('out')} needs the name of the folder to write.")
 
 
 @dataclass(frozen=True)

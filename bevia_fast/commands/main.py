@@ -22,6 +22,7 @@ from ..config import (
     DoctorConfig,
     ExploreConfig,
     ExportConfig,
+    ImportConfig,
     LabConfig,
     ParametersConfig,
     PlaybookConfig,
@@ -187,7 +188,7 @@ def run(config: Any) -> int:
 
 NUMBA = re.compile("NUMBA_")
 # Those that check Numba in `open_backend`, if they need it.
-OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "export", "completion")
+OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "export", "importing", "completion")
 WITHOUT = ("BenchCompareConfig", "ProfileListConfig")  # parts of bench and profile that compute nothing
 
 _MODULES: dict[type, str] = {
@@ -200,6 +201,7 @@ _MODULES: dict[type, str] = {
     AttentionConfig: "attention",
     ParametersConfig: "parameters",
     ExportConfig: "export",
+    ImportConfig: "importing",
     PlaybookConfig: "playbook",
     LabConfig: "lab",
     CompletionConfig: "completion",

@@ -45,17 +45,18 @@ def with_biases(parameters: Parameters) -> Parameters:
 
 
 @contextlib.contextmanager
-def new_folder(folder: Path) -> Iterator[Path]:
+def new_folder(folder: Path, chosen: str = "to") -> Iterator[Path]:
     """Yield a temporary folder, which becomes `folder` at the end of the context, whole, or is removed on an error.
 
-    Raises CheckpointError if `folder` cannot be written, is a file, or contains something.
+    `chosen` is the option that names it. Raises CheckpointError if `folder` cannot be written, is a file, or contains
+    something.
     """
     refuse_nul(folder, "a folder")
     with writing(folder):
         if mode(folder) and not is_folder(folder):
-            raise CheckpointError(f"{folder} is not a folder; choose another one with {option('to')}.")
+            raise CheckpointError(f"{folder} is not a folder; choose another one with {option(chosen)}.")
         if mode(folder) and any(folder.iterdir()):
-            raise CheckpointError(f"{folder} is not empty; choose a new folder with {option('to')}.")
+            raise CheckpointError(f"{folder} is not empty; choose a new folder with {option(chosen)}.")
         folder.parent.mkdir(parents=True, exist_ok=True)
         place = folder.with_name(f".{folder.name}.{os.getpid()}.part")
         place.mkdir()
