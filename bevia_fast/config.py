@@ -99,6 +99,9 @@ class TrainConfig:
     resume: Annotated[str, arg(metavar="RUN", help_behavior_hint=NONE)] = ""
     """Resume the run in this folder from its newest intact checkpoint, with its options.
     Only --steps and the options that do not affect what a step computes can be changed."""
+    init: Annotated[str, arg(metavar="RUN", help_behavior_hint=NONE)] = ""
+    """Start with the weights and the characters of this run or model file, to fine-tune it on other text.
+    The sizes of the model are those of the run; steps, learning rate and moments begin anew."""
     allow_changed_text: bool = False
     """Resume even if the text differs from the one that the run started with."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -168,7 +171,7 @@ class TrainConfig:
         for name, kind in (("data", "paths"), ("glob", "patterns")):
             object.__setattr__(self, name, _texts(name, getattr(self, name), kind))
         object.__setattr__(self, "encoding", _encoding_name(self.encoding))
-        for name in ("out", "resume"):
+        for name in ("out", "resume", "init"):
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, str(getattr(self, name)))
         if not isinstance(self.model, ModelConfig):

@@ -112,6 +112,8 @@ def test_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, document: st
     """As printed, except that training takes fewer steps."""
     if "TensorBoardReporter()" in script:
         pytest.importorskip("tensorboard")
+    if "transformers" in script:
+        pytest.importorskip("transformers")
     monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())  # type: ignore[arg-type]
     monkeypatch.chdir(shutil.copytree(folder, folder.with_name(f"{folder.name}-{time.monotonic_ns()}")))
     script = re.sub(r"(TrainConfig\(.*|preset\(.*)steps=\d+", r"\1steps=3, eval_batches=1", script)

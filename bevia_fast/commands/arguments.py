@@ -10,7 +10,7 @@ import contextlib
 import io
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, TextIO
 
 import tyro
@@ -165,9 +165,9 @@ def _parse_training(name: str, words: list[str]) -> Any:
     helping = asks_for_help(words, known)
     if not helping:
         words = regular(words, known, asked, _owner)
-    chosen, file, run = (_given(words, option) for option in ("--preset", "--config", "--resume"))
+    chosen, file, run, init = (_given(words, option) for option in ("--preset", "--config", "--resume", "--init"))
     chosen = chosen and preset_name(chosen)
-    start = _start(chosen, file, "" if helping else run)
+    start = _start(chosen, file, "" if helping else run, "" if helping else init)
     defaults = kind(start, chosen or "laptop", file)
     shown = page(kind, defaults, NOT_PLANNED if helping and name == "plan" else (), headings=True)
     command = filled(kind, _tyro(shown, asked, ["--help"] if helping else words), defaults)
@@ -189,7 +189,7 @@ def _given(words: list[str], option: str) -> str:
     return ""
 
 
-def _start(chosen: str, file: str, run: str) -> TrainConfig:
+def _start(chosen: str, file: str, run: str, init: str) -> TrainConfig:
     """Return the options that the others change. Raises UserError if there is more than one thing to start from."""
     if chosen and run:
         raise UserError(f"--preset cannot be combined with --resume; {run} keeps the sizes that it started with.")
@@ -197,6 +197,13 @@ def _start(chosen: str, file: str, run: str) -> TrainConfig:
         raise UserError(f"--config cannot be combined with --resume; {run} keeps the options that it started with.")
     if chosen and file:
         raise UserError(f"--preset cannot be combined with --config; {file} has sizes, or can have a line preset = ...")
+    if init and (chosen or file or run):
+        other = "--preset" if chosen else "--config" if file else "--resume"
+        raise UserError(f"{other} cannot be combined with --init; {init} has its own sizes.")
+    if init:
+        from ..runs.modelfile import load_model
+
+        return TrainConfig(model=replace(load_model(init)[0].config, vocab_size=0))
     if run:
         from ..runs.checkpoint import stored_config
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..config import ModelConfig
 from ..errors import CheckpointError, ConfigError
@@ -44,7 +46,7 @@ def read_llmc(path: Path) -> Foreign:
             expected = HEADER * 4 + np.dtype(DTYPES[version]).itemsize * sum(map(math.prod, kinds.values()))
             if size != expected:
                 raise CheckpointError(f"{path} has {size:,} bytes; a model of its sizes has {expected:,}.")
-            tensors = {}
+            tensors: dict[str, NDArray[Any]] = {}
             for name, shape in kinds.items():
                 stored = np.fromfile(file, DTYPES[version], math.prod(shape))
                 whole = (from_bfloat16(stored) if version == 5 else stored).reshape(shape)

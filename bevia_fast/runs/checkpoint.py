@@ -53,7 +53,7 @@ MAY_CHANGE = {
 # Options that were added later, with what earlier versions did. Their runs can be resumed.
 ADDED: dict[str, Any] = {
     "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "film": 0,
-    "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95,
+    "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95, "init": "",
 }  # fmt: skip
 
 

@@ -15,9 +15,11 @@ from ..config import BackendName, TrainConfig
 from ..data.corpus import Corpus
 from ..data.sources import text_source
 from ..data.tokenfile import CodedText, coded_text
+from ..data.tokenizer import Tokenizer
 from ..errors import ConfigError, DataError, counted
 from ..files import METRICS, OPTIONS, write_atomically
 from ..machine import readable
+from ..model.optimizer import second_moment
 from ..model.parameters import Parameters
 from ..naming import option
 from ..planning.memory import refuse_training
@@ -32,6 +34,7 @@ from ..runs.checkpoint import (
     versions,
 )
 from ..runs.folder import RunFolder, config_text
+from ..runs.initial import initial_model
 from .compiling import warm_up
 from .saving import Saver
 from .step import Trainer
@@ -53,6 +56,7 @@ class Prepared:
     progress: Progress
     resumed: Checkpoint | None  # the checkpoint that the run resumes from
     damaged: list[str]  # what is wrong with each newer checkpoint
+    started: str  # with which weights a new run starts; "" for random ones
 
 
 def open_folder(config: TrainConfig) -> RunFolder:
@@ -78,7 +82,16 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
         resumed, damaged = newest_good(config.resume)
         refuse_changes(resumed.config, config)
         refuse_lost_text(resumed.config, config)
-    text, corpus = _read_text(config, resumed, reporter)
+    tokenizer, tensors = (resumed.tokenizer, resumed.tensors) if resumed else (None, None)
+    started = ""
+    if config.init and not resumed:
+        config, weights, tokenizer, step = initial_model(config)
+        tensors = {
+            "weights": weights, "first": Parameters(weights.config),
+            "second": second_moment(config.optimizer, weights.config),
+        }  # fmt: skip
+        started = f"with the weights of {config.init}, after step {step:,}"
+    text, corpus = _read_text(config, resumed, tokenizer, reporter)
     config = replace(config, model=replace(config.model, vocab_size=len(corpus.tokenizer)))
     progress = resumed.progress if resumed else Progress(unfinished=dict(FIRST_RECORD))
     if config.steps < progress.step:
@@ -87,7 +100,6 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
             f"{config.resume} has already done."
         )
     backend = open_backend(config.backend, config.threads)
-    tensors = resumed.tensors if resumed else None
     allocated = sum(parameters.flat.nbytes for parameters in tensors.values()) if tensors else 0
     refuse_training(config, config.model, held=allocated)
     trainer = Trainer(config, config.model, backend, corpus.training, tensors, progress.order)
@@ -95,11 +107,16 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
     if config.crosscheck_every:
         other: BackendName = "numpy" if config.backend == "numba" else "numba"
         crosscheck = LiveCrosscheck(trainer.weights, open_backend(other, config.threads), recompute=config.recompute)
-    return Prepared(config, text, corpus, trainer, crosscheck, progress, resumed, damaged)
+    return Prepared(config, text, corpus, trainer, crosscheck, progress, resumed, damaged, started)
 
 
-def _read_text(config: TrainConfig, resumed: Checkpoint | None, reporter: Reporter) -> tuple[CodedText, Corpus]:
-    """Return the text as it was read, and its tokens. Raises DataError if a resumed run started with another text."""
+def _read_text(
+    config: TrainConfig, resumed: Checkpoint | None, tokenizer: Tokenizer | None, reporter: Reporter
+) -> tuple[CodedText, Corpus]:
+    """Return the text as it was read, and its tokens, with the given vocabulary or that of the text.
+
+    Raises DataError if a resumed run started with another text, or if the vocabulary lacks one of its characters.
+    """
     if resumed is not None and "-" in config.data and sys.stdin is not None and sys.stdin.isatty():
         raise DataError(
             f"{config.resume} reads its text from standard input, which is a terminal now; pipe the text in again, or "
@@ -111,7 +128,7 @@ def _read_text(config: TrainConfig, resumed: Checkpoint | None, reporter: Report
             f"The text is not the one that {config.resume} started with; {option('allow_changed_text', True)} resumes "
             "with this one."
         )
-    corpus = Corpus(text, resumed.tokenizer if resumed else None)
+    corpus = Corpus(text, tokenizer)
     corpus.check_length(config.model.ctx)
     return text, corpus
 
@@ -120,6 +137,8 @@ def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, st
     """Compile the kernels and report the facts of a run; return those that options.json keeps."""
     text, trainer, crosscheck = prepared.text, prepared.trainer, prepared.crosscheck
     facts = {"text": _describe_text(prepared.corpus), "model": _describe_model(trainer.weights)}
+    if prepared.started:
+        facts["start"] = prepared.started
     for name, value in facts.items():
         reporter.fact(name, value)
     if text.path is not None:

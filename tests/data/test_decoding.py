@@ -389,6 +389,6 @@ def test_what_earlier_versions_did_is_the_default() -> None:
     defaults = TrainConfig()
     assert checkpoint.ADDED["film"] == 0  # a run that began without a film goes on without one
     assert {name: getattr(defaults, name) for name in checkpoint.ADDED} == {**checkpoint.ADDED, "film": 16}
-    of_an_update = {"optimizer", "muon_lr", "muon_momentum"}
+    of_an_update = {"optimizer", "muon_lr", "muon_momentum", "init"}
     assert checkpoint.ADDED.keys() - of_an_update <= checkpoint.MAY_CHANGE
     assert not of_an_update & checkpoint.MAY_CHANGE
