@@ -316,14 +316,14 @@ class ExportConfig:
 
     run: RunPath
     """Run folder, model.safetensors file or checkpoint."""
-    to: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
-    """Folder to write, which must be new or empty."""
-    format: Literal["hf"] = "hf"
-    """hf: a folder that Hugging Face's transformers opens."""
+    to: Annotated[str, arg(metavar="PATH", help_behavior_hint=NONE)] = ""
+    """Folder to write, which must be new or empty, or with --format gguf a new file."""
+    format: Literal["hf", "gguf"] = "hf"
+    """A folder for Hugging Face's transformers, or one file for llama.cpp, which needs the package gguf."""
 
     def __post_init__(self) -> None:
         if not self.to:
-            raise ConfigError(f"{option('to')} needs the name of the folder to write.")
+            raise ConfigError(f"{option('to')} needs the name of what to write.")
 
 
 @dataclass(frozen=True)

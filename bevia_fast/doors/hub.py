@@ -59,6 +59,12 @@ def refuse_without_counterpart(config: ModelConfig) -> None:
         )
 
 
+def refuse_without_tokenizer(tokenizer: Tokenizer) -> None:
+    """Raise ConfigError for an alphabet that no file of UTF-8 can hold."""
+    if any("\ud800" <= character <= "\udfff" for character in tokenizer.alphabet):
+        raise ConfigError("The alphabet has half of a surrogate pair, which other programs' tokenizers cannot hold.")
+
+
 def _gpt2(config: ModelConfig) -> dict[str, Any]:
     """Return a GPT2Config; what is left out has the value that we want by default."""
     return {
@@ -108,9 +114,8 @@ def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
     It raises an error for a character that is not in the alphabet. A byte-pair encoding without merges, which would
     also encode single characters, would drop it in silence.
     """
+    refuse_without_tokenizer(tokenizer)
     characters = {character: index for index, character in enumerate(tokenizer.alphabet)}
-    if any("\ud800" <= character <= "\udfff" for character in characters):
-        raise ConfigError("The alphabet has half of a surrogate pair, which other programs' tokenizers cannot hold.")
     return {
         "version": "1.0",
         "truncation": None,

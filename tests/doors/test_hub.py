@@ -163,4 +163,4 @@ def test_an_export_is_written_whole_or_not_at_all(
 
 def test_export_needs_a_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(folder / "run")]) == 2
-    assert "--to needs the name of the folder to write." in capsys.readouterr().err
+    assert "--to needs the name of what to write." in capsys.readouterr().err
