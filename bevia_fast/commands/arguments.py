@@ -197,10 +197,10 @@ def _start(chosen: str, file: str, run: str, init: str) -> TrainConfig:
         raise UserError(f"--config cannot be combined with --resume; {run} keeps the options that it started with.")
     if chosen and file:
         raise UserError(f"--preset cannot be combined with --config; {file} has sizes, or can have a line preset = ...")
-    if init and (chosen or file or run):
-        other = "--preset" if chosen else "--config" if file else "--resume"
+    if init and (chosen or file):
+        other = "--preset" if chosen else "--config"
         raise UserError(f"{other} cannot be combined with --init; {init} has its own sizes.")
-    if init:
+    if init and not run:
         from ..runs.modelfile import load_model
 
         return TrainConfig(model=replace(load_model(init)[0].config, vocab_size=0))

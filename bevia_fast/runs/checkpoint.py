@@ -294,4 +294,4 @@ def _options(stored: TrainConfig | ModelConfig, wanted: TrainConfig | ModelConfi
 
 
 def _shown(value: Any) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+    return ("on" if value else "off") if isinstance(value, bool) else str(value) or "none"

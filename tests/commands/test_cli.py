@@ -217,7 +217,7 @@ def test_each_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
         assert main([command, "--help"]) == 0
         page = capsys.readouterr().out
         hidden = {flag(name) for name in NOT_PLANNED} if command == "plan" else set()
-        for option in options(COMMANDS[command]) - {"--run", "--shell", "--experiment"}:
+        for option in options(COMMANDS[command]) - {"--run", "--shell", "--experiment", "--source"}:
             assert (f"{option} " in page or f"{option}," in page) == (option not in hidden), option
         assert "(default: )" not in page
         assert "none)" not in page

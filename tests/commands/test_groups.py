@@ -114,7 +114,7 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
     for heading, members in {
         "": {"--help", "--preset", "--config", "--json"},
         "optimizer": {"--steps", "--batch", "--accumulate", "--optimizer"}, "evaluation": {"--crosscheck-every"},
-        "checkpoint": {"--resume"}, "memory": {"--recompute"}, "backend": {"--backend", "--threads"},
+        "checkpoint": {"--resume", "--init"}, "memory": {"--recompute"}, "backend": {"--backend", "--threads"},
     }.items():  # fmt: skip
         assert set(found[heading]) == members, heading
     listed = {option for options in found.values() for option in options}

@@ -136,7 +136,7 @@ def test_their_models_compute_the_same_here(changes: dict[str, Any], kind: str, 
 
 
 class NanoGPT:
-    """The computation of nanoGPT's model.py in PyTorch, on the names of its checkpoints, with either form of GELU."""
+    """The computation of nanoGPT's model in PyTorch, on the names of its checkpoints, with either form of GELU."""
 
     def __init__(self, tensors: dict[str, Any], layers: int, heads: int, approximate: str) -> None:
         self.tensors, self.layers, self.heads, self.approximate = tensors, layers, heads, approximate

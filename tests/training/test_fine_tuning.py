@@ -124,13 +124,14 @@ def test_the_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     for more, error in (
         (["--preset", "tiny"], f"--preset cannot be combined with --init; {first} has its own sizes."),
         (["--config", first], "--config cannot be combined with --init"),
-        (["--resume", first], "--resume cannot be combined with --init"),
         (["--ctx", "16"], f"--ctx 16 differs from {first}, which has --ctx 8"),
         (["--no-bias"], f"--no-bias differs from {first}, which has --bias"),
     ):
         assert main([*words, *more]) == 2
         assert error in capsys.readouterr().err
         assert not Path(out).exists()
+    assert main(["train", "--resume", first, "--init", first, "--data", text]) == 2
+    assert f"--init is {first}; {first} started with none, which cannot be changed." in capsys.readouterr().err
     assert main([*words, "--dropout", "0.25"]) == 0
     assert f"with the weights of {first}, after step 60" in " ".join(capsys.readouterr().out.split())
     assert load_model(out)[0].config == replace(load_model(first)[0].config, dropout=0.25)
