@@ -24,9 +24,9 @@ from .recipes import RecipeName, recipe_options
 from .stages import Stage, refuse_endless, stages
 
 __all__ = [
-    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "GenerateConfig",
-    "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig", "PlotConfig", "PositionsName",
-    "PresetName", "RunsConfig", "TrainConfig", "WindowLayers", "preset",
+    "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "ExportConfig",
+    "GenerateConfig", "ImportConfig", "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig",
+    "PlotConfig", "PositionsName", "PresetName", "RunsConfig", "TrainConfig", "WindowLayers", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
@@ -134,6 +134,9 @@ class TrainConfig:
     resume: Annotated[str, arg(metavar="RUN", help_behavior_hint=NONE)] = ""
     """Resume the run in this folder from its newest intact checkpoint, with its options.
     Only --steps and the options that do not affect what a step computes can be changed."""
+    init: Annotated[str, arg(metavar="RUN", help_behavior_hint=NONE)] = ""
+    """Start with the weights and the characters of this run or model file, to fine-tune it on other text.
+    The sizes of the model are those of the run; steps, learning rate and moments begin anew."""
     allow_changed_text: bool = False
     """Resume even if the text differs from the one that the run started with."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -213,7 +216,7 @@ class TrainConfig:
         for name, kind in (("data", "paths"), ("glob", "patterns")):
             object.__setattr__(self, name, _texts(name, getattr(self, name), kind))
         object.__setattr__(self, "encoding", _encoding_name(self.encoding))
-        for name in ("out", "resume"):
+        for name in ("out", "resume", "init"):
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, str(getattr(self, name)))
         if not isinstance(self.model, ModelConfig):
@@ -390,6 +393,41 @@ class ExploreConfig:
 
     def __post_init__(self) -> None:
         check_checkpoint(self.checkpoint)
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Write a trained model so that other programs open it."""
+
+    run: RunPath
+    """Run folder, model.safetensors file or checkpoint."""
+    to: Annotated[str, arg(metavar="PATH", help_behavior_hint=NONE)] = ""
+    """Folder to write, which must be new or empty, or with --format gguf a new file."""
+    format: Literal["hf", "gguf"] = "hf"
+    """A folder for Hugging Face's transformers, or one file for llama.cpp, which needs the package gguf."""
+
+    def __post_init__(self) -> None:
+        if not self.to:
+            raise ConfigError(f"{option('to')} needs the name of what to write.")
+
+
+@dataclass(frozen=True)
+class ImportConfig:
+    """Make a run of a model that another program trained."""
+
+    source: Positional[Annotated[str, arg(metavar="SOURCE")]]
+    """Folder of Hugging Face's transformers (GPT-2), ckpt.pt of nanoGPT, or .bin of llm.c."""
+    out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
+    """Folder of the run, which must be new or empty."""
+    vocabulary: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
+    """Characters of the tokens: a meta.pkl of nanoGPT, a tokenizer.json, or a text that has all of them.
+    If omitted: the tokenizer.json of the folder."""
+    approximate_gelu: bool = False
+    """Accept a model with the exact GELU, and compute its tanh form. Logits then differ by up to about 3e-4."""
+
+    def __post_init__(self) -> None:
+        if not self.out:
+            raise ConfigError(f"{option('out')} needs the name of the folder to write.")
 
 
 @dataclass(frozen=True)

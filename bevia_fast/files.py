@@ -17,8 +17,11 @@ from .errors import CheckpointError, StoppedRun, UserError
 
 RUNS = "runs"  # the folder of the runs that have no name of their own
 # The names of a run's files. They are known here because a folder of text is read without its sample.txt.
-MODEL, CONFIG, METRICS, LOSS, SAMPLE = "model.safetensors", "config.json", "metrics.jsonl", "loss.png", "sample.txt"
+MODEL, OPTIONS, METRICS, LOSS, SAMPLE = "model.safetensors", "options.json", "metrics.jsonl", "loss.png", "sample.txt"
 BEST = "best.safetensors"
+# What transformers reads beside the model, see `doors.hub`. Earlier versions kept the options of a run in config.json.
+CONFIG, VOCABULARY = "config.json", "tokenizer.json"
+HUB = (CONFIG, VOCABULARY, "tokenizer_config.json", "generation_config.json")
 CHECKPOINTS, FILM = "checkpoints", "film"  # subfolders
 
 Bytes = bytes | memoryview
@@ -66,6 +69,15 @@ def is_folder(path: str | Path) -> bool:
 def is_file(path: str | Path) -> bool:
     """Like `Path.is_file`; raises OSError if the system does not say."""
     return stat.S_ISREG(mode(path))
+
+
+def options_file(run: Path) -> Path:
+    """Return the file with the options of a run: options.json, or config.json in a run of an earlier version.
+
+    Raises OSError if the system does not say whether they are there.
+    """
+    earlier = mode(run / CONFIG) and not mode(run / VOCABULARY)
+    return run / (CONFIG if earlier and not mode(run / OPTIONS) else OPTIONS)
 
 
 def refuse_special(path: Path) -> None:

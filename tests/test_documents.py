@@ -114,13 +114,17 @@ def test_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, document: st
     """As printed, except that training takes fewer steps."""
     if "TensorBoardReporter()" in script:
         pytest.importorskip("tensorboard")
+    if "transformers" in script:
+        pytest.importorskip("transformers")
     monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow := Mlflow())  # type: ignore[arg-type]
     monkeypatch.chdir(shutil.copytree(folder, folder.with_name(f"{folder.name}-{time.monotonic_ns()}")))
     script = re.sub(r"(TrainConfig\(.*|preset\(.*)steps=\d+", r"\1steps=3, eval_batches=1", script)
     script = re.sub(r"(resume\(.*)steps=\d+", r"\1steps=4", script)
     exec(compile(script, document, "exec"), {})
     assert ("import wandb" in script) == bool(wandb.logged)
     assert not wandb.logged or wandb.logged == [0, 1, 2, 3, "end"]
+    assert mlflow.logged == (["start", 0, 1, 2, 3, "FINISHED"] if "import mlflow" in script else [])
 
 
 class Wandb:
@@ -141,6 +145,29 @@ class Wandb:
     def finish(self, exit_code: int) -> None:
         assert exit_code == 0
         self.logged.append("end")
+
+
+class Mlflow:
+    """Stands for MLflow, which writes a database: the calls that its documentation has."""
+
+    def __init__(self) -> None:
+        self.logged: list[object] = []
+
+    def set_experiment(self, name: str) -> None: ...
+
+    def start_run(self) -> None:
+        self.logged.append("start")
+
+    def log_params(self, params: dict[str, object]) -> None:
+        assert params["steps"] == 3
+
+    def log_metrics(self, metrics: dict[str, float], step: int) -> None:
+        assert metrics["step"] == step
+        assert all(isinstance(value, int | float) for value in metrics.values())
+        self.logged.append(step)
+
+    def end_run(self, status: str) -> None:
+        self.logged.append(status)
 
 
 def test_notebooks_are_stored_without_results() -> None:

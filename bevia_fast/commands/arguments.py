@@ -6,7 +6,7 @@ below and one in `main._MODULES`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional, arg, subcommand
@@ -18,7 +18,9 @@ from ..config import (
     CheckConfig,
     DoctorConfig,
     ExploreConfig,
+    ExportConfig,
     GenerateConfig,
+    ImportConfig,
     LabConfig,
     ParametersConfig,
     PlaybookConfig,
@@ -57,7 +59,7 @@ class TrainCommand:
             help=f"Way of training to start from; other options change it.\n{RECIPES_SHOWN}"),
     ] = None  # fmt: skip
     config_file: Annotated[str, arg(name="config", metavar="FILE", help_behavior_hint=NONE)] = ""
-    """Options from a file: TOML, or the config.json of a run. The options of the command line change them."""
+    """Options from a file: TOML, or the options.json of a run. The options of the command line change them."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,8 @@ COMMANDS: dict[str, type] = {
     "parameters": ParametersConfig,
     "runs": RunsConfig,
     "plot": PlotConfig,
+    "export": ExportConfig,
+    "import": ImportConfig,
     "playbook": PlaybookConfig,
     "lab": LabConfig,
     "completion": CompletionConfig,
@@ -194,10 +198,12 @@ def _parse_training(name: str, words: list[str]) -> Any:
     helping = asks_for_help(words, known)
     if not helping:
         words = regular(words, known, asked, _owner)
-    chosen, recipe, file, run = (_given(words, option) for option in ("--preset", "--recipe", "--config", "--resume"))
+    chosen, recipe, file, run, init = (
+        _given(words, option) for option in ("--preset", "--recipe", "--config", "--resume", "--init")
+    )
     chosen = chosen and preset_name(chosen)
     recipe_options(recipe)  # raises for an unknown one
-    start = timed(_start(chosen, recipe, file, "" if helping else run), words)
+    start = timed(_start(chosen, recipe, file, "" if helping else run, "" if helping else init), words)
     defaults = kind(start, chosen or "laptop", recipe or None, file)
     shown = page(kind, defaults, NOT_PLANNED if helping and name == "plan" else (), headings=True)
     command = filled(kind, parsed(shown, asked, ["--help"] if helping else words), defaults)
@@ -219,7 +225,7 @@ def _given(words: list[str], option: str) -> str:
     return ""
 
 
-def _start(chosen: str, recipe: Any, file: str, run: str) -> TrainConfig:
+def _start(chosen: str, recipe: Any, file: str, run: str, init: str) -> TrainConfig:
     """Return the options that the others change. Raises UserError if there is more than one thing to start from."""
     if chosen and run:
         raise UserError(f"--preset cannot be combined with --resume; {run} keeps the sizes that it started with.")
@@ -231,6 +237,13 @@ def _start(chosen: str, recipe: Any, file: str, run: str) -> TrainConfig:
         raise UserError(f"--recipe cannot be combined with --config; {file} can have a line recipe = ...")
     if chosen and file:
         raise UserError(f"--preset cannot be combined with --config; {file} has sizes, or can have a line preset = ...")
+    if init and (chosen or file or recipe):
+        other = "--preset" if chosen else "--config" if file else "--recipe"
+        raise UserError(f"{other} cannot be combined with --init; {init} has its own sizes.")
+    if init and not run:
+        from ..runs.modelfile import load_model
+
+        return TrainConfig(model=replace(load_model(init)[0].config, vocab_size=0))
     if run:
         from ..runs.checkpoint import stored_config
 

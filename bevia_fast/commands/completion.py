@@ -51,7 +51,7 @@ def _kernels() -> list[str]:
 
 def _page(kind: type) -> type:
     """Return the options of a command, without what is given without a name: that is a file or a text of the user."""
-    return page(kind, left_out=("run", "runs", "folder", "kernels", "a", "b", "experiment"))
+    return page(kind, left_out=("run", "runs", "folder", "source", "kernels", "a", "b", "experiment"))
 
 
 def run(config: CompletionConfig) -> int:

@@ -1,4 +1,4 @@
-"""`--config FILE`: options of `train` and `plan` from a file, TOML or the config.json that a run wrote.
+"""`--config FILE`: options of `train` and `plan` from a file, TOML or the options.json that a run wrote.
 
     preset = "tiny"          # what the other options change,
     recipe = "fast"          # and how it is trained
@@ -9,7 +9,7 @@
     [model]                  # may be left out: the names are unique
     dim = 96
 
-`--config -` reads TOML from standard input. From a run's config.json come the options that make the run anew: its
+`--config -` reads TOML from standard input. From a run's options.json come the options that make the run anew: its
 folder and its way of resuming are left behind.
 """
 
@@ -27,18 +27,18 @@ from typing import Any
 
 from ..config import STANDARD, ModelConfig, TrainConfig, preset, preset_name
 from ..errors import ConfigError, UserError, shown
-from ..files import CONFIG, is_folder, read_standard_input, reading, refuse_nul, refuse_special
+from ..files import CONFIG, OPTIONS, is_folder, options_file, read_standard_input, reading, refuse_nul, refuse_special
 from .fields import Option, command_options
 from .hints import did_you_mean, other_name
 
 LARGEST = 1 << 20  # bytes; a file of options has a few hundred
 STARTS = ("preset", "recipe")  # what the other options change
-OF_THE_RUN = ("out", "name", "resume", "allow_changed_text")  # options of config.json that another run must not share
+OF_THE_RUN = ("out", "name", "resume", "allow_changed_text")  # options of options.json that another run must not share
 OF_THE_LAB = ("scale", "residual", "bias_correction")  # options that the command line does not have
 
 
 def read_config(name: str) -> TrainConfig:
-    """Return the options in a file, or in the config.json of a run's folder.
+    """Return the options in a file, or in the options.json of a run's folder.
 
     Raises UserError for a file that cannot be read, an unknown option, and a value of the wrong type or out of range.
     """
@@ -50,6 +50,10 @@ def read_config(name: str) -> TrainConfig:
         raise UserError(f"{shown(path)} is not {kind}: {shown(error)}.") from None
     if not isinstance(found, dict):
         raise UserError(f"{shown(path)} is not an object with options.")
+    if path.name == CONFIG and "model_type" in found:
+        raise UserError(
+            f"{shown(path)} describes a model to other programs; the options of a run are in its {OPTIONS}."
+        )
     known = {option.option[2:]: option for option in command_options(TrainConfig).values()}
     known |= {name.replace("_", "-"): Option(name, "", bool, (), False, False, None) for name in OF_THE_LAB}
     given: dict[str, Any] = {}
@@ -77,10 +81,10 @@ def _read(name: str) -> tuple[Path, str]:
     refuse_nul(name, "a file of options")
     path = Path(name)
     with reading(path):
-        path = path / CONFIG if is_folder(path) else path
+        path = options_file(path) if is_folder(path) else path
     with reading(path):
         if path.suffix.lower() not in (".toml", ".json"):
-            raise UserError(f"{shown(path)} has no options: --config takes a .toml file, or the {CONFIG} of a run.")
+            raise UserError(f"{shown(path)} has no options: --config takes a .toml file, or the {OPTIONS} of a run.")
         refuse_special(path)
         if os.stat(path).st_size > LARGEST:
             raise UserError(f"{shown(path)} is larger than any file of options.")
@@ -101,7 +105,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entries(path: Path, found: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the options, without what a run's config.json has besides."""
+    """Yield the options, without what a run's options.json has besides."""
     of_a_run = "format_version" in found and "facts" in found
     for key, value in found.items():
         if key == "model":

@@ -21,6 +21,8 @@ from ..config import (
     CheckConfig,
     DoctorConfig,
     ExploreConfig,
+    ExportConfig,
+    ImportConfig,
     LabConfig,
     ParametersConfig,
     PlaybookConfig,
@@ -187,8 +189,9 @@ def run(config: Any) -> int:
 
 
 NUMBA = re.compile("NUMBA_")
-# These open Numba by `open_backend`, or not at all
-OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "runs", "plot", "completion")
+# Those that check Numba in `open_backend`, if they need it.
+OPENING = ("train", "plan", "generate", "explore", "attention", "parameters", "runs", "plot", "export", "importing",
+           "completion")  # fmt: skip
 WITHOUT = ("BenchCompareConfig", "ProfileListConfig")  # parts of bench and profile that compute nothing
 
 _MODULES: dict[type, str] = {
@@ -203,6 +206,8 @@ _MODULES: dict[type, str] = {
     ParametersConfig: "parameters",
     RunsConfig: "runs",
     PlotConfig: "plot",
+    ExportConfig: "export",
+    ImportConfig: "importing",
     PlaybookConfig: "playbook",
     LabConfig: "lab",
     CompletionConfig: "completion",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config import ModelConfig, TrainConfig
 from ..errors import CheckpointError, ConfigError
-from ..files import CONFIG, reading, refuse_nul, refuse_special
+from ..files import OPTIONS, options_file, reading, refuse_nul, refuse_special
 from ..runs.checkpoint import ADDED
 from ..runs.modelfile import known_fields, load_model
 
@@ -27,9 +27,10 @@ def run_config(run: str) -> TrainConfig:
         return TrainConfig(model=load_model(path)[0].config)
     if not path.is_dir():
         raise CheckpointError(f"There is no run {path}.")
-    path = path / CONFIG
+    with reading(path):
+        path = options_file(path)
     if not path.exists():
-        raise CheckpointError(f"{path.parent} is not a run: it has no {CONFIG}.")
+        raise CheckpointError(f"{path.parent} is not a run: it has no {OPTIONS}.")
     with reading(path):
         refuse_special(path)
         data = path.read_bytes()

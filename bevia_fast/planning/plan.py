@@ -14,6 +14,7 @@ from ..machine import available_bytes, resident_bytes
 from ..model.parameters import parameter_specs
 from ..reporter import Progress
 from ..runs.checkpoint import newest_good, refuse_changes, refuse_lost_text
+from ..runs.initial import initial_model
 from .budget import Budget, make_budget, stage_steps, with_steps
 from .disk import Disk, run_on_disk
 from .forecast import Forecast, products
@@ -79,9 +80,14 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
         stored = newest_good(config.resume)[0].config
         refuse_changes(stored, config)
         refuse_lost_text(stored, config)
+    vocabulary = 0
+    if config.init and not config.resume:
+        progress.stage("Reading the model")
+        config = initial_model(config)[0]
+        vocabulary = config.model.vocab_size
     progress.stage("Reading the text")
     text = coded_text(text_source(config))
-    model = replace(config.model, vocab_size=len(text.characters))
+    model = replace(config.model, vocab_size=vocabulary or len(text.characters))
     available = available_bytes()
     progress.stage("Loading the kernels")
     backend = open_backend(config.backend, config.threads)

@@ -52,7 +52,7 @@ MAY_CHANGE = {
 ADDED: dict[str, Any] = {
     "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "name": "", "film": 0,
     "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95, "bias_correction": True, "patience": 0,
-    "minutes": 0.0, "ctx_schedule": "",
+    "minutes": 0.0, "ctx_schedule": "", "init": "",
 }  # fmt: skip
 
 
@@ -257,4 +257,4 @@ def _options(stored: TrainConfig | ModelConfig, wanted: TrainConfig | ModelConfi
 
 
 def _shown(value: Any) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else str(value)
+    return ("on" if value else "off") if isinstance(value, bool) else str(value) or "none"

@@ -19,9 +19,11 @@ from ..files import (
     CHUNK,
     CONFIG,
     FILM,
+    HUB,
     LOSS,
     METRICS,
     MODEL,
+    OPTIONS,
     RUNS,
     SAMPLE,
     flush,
@@ -40,8 +42,8 @@ from ..naming import option, resuming
 from ..reporter import Record
 from .metrics import read_line, up_to
 
-RUN_FILES = (MODEL, BEST, CONFIG, METRICS, CHECKPOINTS)
-_WRITTEN = "|".join(map(re.escape, (MODEL, BEST, CONFIG, LOSS, SAMPLE)))
+RUN_FILES = (MODEL, BEST, OPTIONS, CONFIG, METRICS, CHECKPOINTS)
+_WRITTEN = "|".join(map(re.escape, (MODEL, BEST, OPTIONS, LOSS, SAMPLE, *HUB)))
 _NUMBERED = r"metrics\.damaged-\d+\.jsonl|(?:step|best)-\d+\.safetensors"
 LEFTOVER = re.compile(rf"\.({_WRITTEN}|{_NUMBERED})\.\d+\.part")  # see `files.write_atomically`
 
@@ -90,7 +92,7 @@ class RunFolder:
         return folder
 
     def create(self, config: dict[str, Any]) -> Path:
-        """Create the folder, write config.json and open metrics.jsonl. Two runs never get the same folder.
+        """Create the folder, write options.json and open metrics.jsonl. Two runs never get the same folder.
 
         Raises CheckpointError; the folder then contains no run.
         """
@@ -99,7 +101,7 @@ class RunFolder:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             try:
-                file = open(self.path / CONFIG, "x", encoding="utf-8")  # noqa: SIM115  # closed below
+                file = open(self.path / OPTIONS, "x", encoding="utf-8")  # noqa: SIM115  # closed below
             except FileExistsError:
                 raise _already_a_run(self.path) from None
             try:
@@ -111,7 +113,7 @@ class RunFolder:
                     sync_folder(self.path.parent)
             except BaseException:
                 self.close()
-                for name in (METRICS, CONFIG):  # config.json last: it keeps other runs out until then
+                for name in (METRICS, OPTIONS):  # options.json last: it keeps other runs out until then
                     with contextlib.suppress(OSError):
                         os.unlink(self.path / name)
                 raise
@@ -231,7 +233,7 @@ def _finite(value: Any) -> Any:
 
 
 def config_text(config: dict[str, Any]) -> str:
-    """Return the contents of config.json."""
+    """Return the contents of options.json."""
     return json.dumps(config, indent=2) + "\n"
 
 
@@ -255,7 +257,7 @@ def _refuse_existing(path: Path) -> None:
             raise CheckpointError(f"{path} is not a folder; choose another one with {option('out')}.")
         if any(mode(path / name) for name in RUN_FILES):
             raise _already_a_run(path)
-        for name in (LOSS, SAMPLE):  # the user's own files, because there is no run
+        for name in (LOSS, SAMPLE, *HUB):  # the user's own files, because there is no run
             if mode(path / name):
                 raise CheckpointError(
                     f"{path} contains a file {name}, which the run would overwrite; choose another folder with "

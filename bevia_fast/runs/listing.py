@@ -1,4 +1,4 @@
-"""What can be said about a run from its config.json and metrics.jsonl, without opening its model."""
+"""What can be said about a run from its options.json and metrics.jsonl, without opening its model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Curves:
     def read(cls, path: str | Path) -> Curves:
         """Read a run folder, or the run that a model file or checkpoint is part of.
 
-        Raises CheckpointError if there is no run, or if its config.json or metrics.jsonl is missing or damaged.
+        Raises CheckpointError if there is no run, or if its options.json or metrics.jsonl is missing or damaged.
         """
         refuse_nul(path, "a run")
         folder = Path(path)

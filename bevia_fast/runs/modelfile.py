@@ -12,7 +12,20 @@ from typing import Any, get_args
 from ..config import ModelConfig, OptimizerName
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError, DataError, counted, shown
-from ..files import CHECKPOINTS, CONFIG, FILM, LOSS, METRICS, MODEL, SAMPLE, is_file, is_folder, mode, refuse_nul
+from ..files import (
+    CHECKPOINTS,
+    FILM,
+    HUB,
+    LOSS,
+    METRICS,
+    MODEL,
+    OPTIONS,
+    SAMPLE,
+    is_file,
+    is_folder,
+    mode,
+    refuse_nul,
+)
 from ..model.parameters import Parameters, parameter_specs
 from .tensorfile import Layout, damaged_header, open_tensors, write_tensors
 
@@ -33,13 +46,28 @@ def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: i
 
     Raises CheckpointError; an older file then stays.
     """
+    names = names_in_file(parameters.config)
     about = {
         "format_version": FORMAT_VERSION,
         "config": asdict(parameters.config),
         "alphabet": tokenizer.alphabet,
         "step": step,
+        "names": names,
     }
-    return write_tensors(path, parameters, about)
+    return write_tensors(path, {_named(name, names): view for name, view in parameters.items()}, about)
+
+
+def names_in_file(config: ModelConfig) -> str:
+    """Return which of GPT-2's names the weights of a model file have: of the "transformer", or of the "lm" with a head.
+
+    transformers before version 5 refuses to mix them: a model with an `lm_head.weight` of its own has
+    `transformer.wte.weight`, and one without it may have `wte.weight`.
+    """
+    return "transformer" if config.tie else "lm"
+
+
+def _named(name: str, names: str) -> str:
+    return f"transformer.{name}" if names == "lm" and not name.startswith("lm_head.") else name
 
 
 def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
@@ -62,13 +90,16 @@ def load_trained(path: str | Path) -> tuple[Parameters, Tokenizer, int]:
             step = (file.about["progress"] if checkpoint else file.about)["step"]
             if type(step) is not int or not 0 <= step < 1 << 50:
                 raise ValueError("its step is invalid")
+            names = file.about.get("names", "transformer")  # as checkpoints and earlier versions have them
+            if names not in ("transformer", "lm"):
+                raise ValueError("its names of weights are unknown")
             expected = checkpoint_layout(config, options.get("optimizer", "adamw")) if checkpoint else layout(config)
         except INVALID as error:
             raise damaged_header(path, error) from None
-        file.check(expected)
+        file.check({_named(name, names): shape for name, shape in expected.items()})
         parameters, prefix = Parameters(config), f"{PARTS[0]}." if checkpoint else ""
         for name, view in parameters.items():
-            file.read_into(prefix + name, view)
+            file.read_into(_named(prefix + name, names), view)
     return parameters, tokenizer, step
 
 
@@ -88,7 +119,7 @@ def model_path(path: str | Path) -> Path:
                 raise CheckpointError(f"There is no model in {path.parent}: it has no {MODEL}{_instead(path.parent)}.")
         elif not mode(path):
             raise CheckpointError(f"There is no run {path}.")
-        elif path.name in (CONFIG, METRICS, LOSS, SAMPLE) and run_of(path):
+        elif path.name in (OPTIONS, METRICS, LOSS, SAMPLE, *HUB) and run_of(path):
             raise CheckpointError(f"{path} is not a model{_instead(path)}.")
     except OSError as error:
         raise CheckpointError(f"Cannot read {path}: {error.strerror or error}.") from None

@@ -2,9 +2,9 @@
 
 A file consists of eight bytes for the header's length, the header in JSON, and the arrays one after another. The header
 begins with PREFIX and the 64 digits of the SHA-256 of the whole file without those digits. Any reader of safetensors
-can open such a file. This one trusts nothing before it has verified the checksum, and allocates no memory before it has
-checked names, shapes and sizes. The format holds numbers and text but no code, so opening a file from a stranger is
-safe.
+can open such a file; transformers also wants `"format": "pt"` in the metadata. This one trusts nothing before it has
+verified the checksum, and allocates no memory before it has checked names, shapes and sizes. The format holds numbers
+and text but no code, so opening a file from a stranger is safe.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]  # name -> (shape, NumPy's na
 FORMAT = "bevia-fast"
 PREFIX = b'{"__metadata__":{"checksum":"'
 DIGITS = 64
+FOR_TRANSFORMERS = {"format": "pt"}  # transformers before version 5 refuses files without it; ours lacked it once
 DTYPES = {"float32": "F32", "float64": "F64"}  # NumPy's names -> names in the file
 MOST_HEADER = 16 << 20  # bytes; even an alphabet of all of Unicode fits
 MOST_VALUES = 1 << 19  # lists, objects and commas in the metadata: parsed, `[],` takes thirty times its size
@@ -46,7 +47,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Array], about: dict[str, Any
     """
     layout = {name: (array.shape, array.dtype.name) for name, array in tensors.items()}
     header = json.dumps(
-        {"__metadata__": {"checksum": "0" * DIGITS, FORMAT: json.dumps(about)}, **_entries(layout)},
+        {
+            "__metadata__": {"checksum": "0" * DIGITS, FORMAT: json.dumps(about), **FOR_TRANSFORMERS},
+            **_entries(layout),
+        },
         separators=(",", ":"),
     ).encode()  # fmt: skip
     header += b" " * (-len(header) % 8)
@@ -106,6 +110,8 @@ class TensorFile:
         if not self._header.startswith(before, start):
             raise ValueError(f"it has no metadata of {FORMAT}")
         text, end = json.JSONDecoder().raw_decode(self._header, start + len(before) - 1)
+        rest = "," + json.dumps(FOR_TRANSFORMERS, separators=(",", ":"))[1:-1]
+        end += len(rest) if self._header.startswith(rest, end) else 0
         if not self._header.startswith("}", end):
             raise ValueError("there is more than one text of metadata")
         if _values(text) > MOST_VALUES:

@@ -12,7 +12,7 @@ from ..config import BEST_ONE, BackendName, GenerateConfig, ModelConfig, TrainCo
 from ..data.tokenizer import Tokenizer
 from ..describing import table
 from ..errors import CheckpointError, ConfigError, shown
-from ..files import BEST, CONFIG, MODEL, is_file, is_folder, reading, refuse_nul, refuse_special, writing
+from ..files import BEST, MODEL, is_file, is_folder, options_file, reading, refuse_nul, refuse_special, writing
 from ..model.gpt import GPT
 from ..model.writing import stream
 from .checkpoint import ADDED
@@ -57,7 +57,7 @@ class Run:
 
     @property
     def config(self) -> TrainConfig:
-        """The options that the run was trained with, from its config.json. The sizes alone are in `run.model.config`.
+        """The options that the run was trained with, from its options.json. The sizes alone are in `run.model.config`.
 
         Raises CheckpointError if the file is missing or invalid, as beside a model file that was copied.
         """
@@ -129,8 +129,9 @@ class Run:
 
 
 def read_config(folder: Path) -> TrainConfig:
-    """Return the options in the config.json of a run. Raises CheckpointError if it is missing or invalid."""
-    path = folder / CONFIG
+    """Return the options in the options.json of a run. Raises CheckpointError if it is missing or invalid."""
+    with reading(folder):
+        path = options_file(folder)
     with reading(path):
         refuse_special(path)
         content = path.read_bytes()

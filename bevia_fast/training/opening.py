@@ -15,10 +15,12 @@ from ..config import BackendName, TrainConfig
 from ..data.corpus import Corpus
 from ..data.sources import text_source
 from ..data.tokenfile import CodedText, coded_text
+from ..data.tokenizer import Tokenizer
 from ..errors import ConfigError, DataError, counted
-from ..files import CONFIG, METRICS, RUNS, write_atomically
+from ..files import METRICS, OPTIONS, RUNS, write_atomically
 from ..kernels.contract import Backend
 from ..machine import readable
+from ..model.optimizer import second_moment
 from ..model.parameters import Parameters
 from ..naming import option
 from ..planning.budget import Budget, make_budget, with_steps
@@ -34,6 +36,7 @@ from ..runs.checkpoint import (
     versions,
 )
 from ..runs.folder import RunFolder, config_text
+from ..runs.initial import initial_model
 from ..runs.progress import Best, Progress
 from .compiling import warm_up
 from .saving import Saver
@@ -57,6 +60,7 @@ class Prepared:
     resumed: Checkpoint | None  # the checkpoint that the run resumes from
     damaged: list[str]  # what is wrong with each newer checkpoint
     budget: Budget | None  # from which the steps follow, with --minutes
+    started: str  # with which weights a new run starts; "" for random ones
 
 
 def open_folder(config: TrainConfig) -> RunFolder:
@@ -82,7 +86,16 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
         resumed, damaged = newest_good(config.resume)
         refuse_changes(resumed.config, config)
         refuse_lost_text(resumed.config, config)
-    text, corpus = _read_text(config, resumed, reporter)
+    tokenizer, tensors = (resumed.tokenizer, resumed.tensors) if resumed else (None, None)
+    started = ""
+    if config.init and not resumed:
+        config, weights, tokenizer, step = initial_model(config)
+        tensors = {
+            "weights": weights, "first": Parameters(weights.config),
+            "second": second_moment(config.optimizer, weights.config),
+        }  # fmt: skip
+        started = f"with the weights of {config.init}, after step {step:,}"
+    text, corpus = _read_text(config, resumed, tokenizer, reporter)
     config = replace(config, model=replace(config.model, vocab_size=len(corpus.tokenizer)))
     progress = resumed.progress if resumed else Progress(unfinished=dict(FIRST_RECORD))
     if config.steps < progress.step:
@@ -97,7 +110,6 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
         config = with_steps(config, budget.steps)
     if resumed and text.fingerprint != resumed.fingerprint:  # the losses of two texts cannot be compared
         progress.best = Best()
-    tensors = resumed.tensors if resumed else None
     allocated = sum(parameters.flat.nbytes for parameters in tensors.values()) if tensors else 0
     refuse_training(config, config.model, held=allocated)
     trainer = Trainer(config, config.model, backend, corpus.training, tensors, progress.order)
@@ -105,7 +117,7 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
     if config.crosscheck_every:
         other: BackendName = "numpy" if config.backend == "numba" else "numba"
         crosscheck = LiveCrosscheck(trainer.weights, open_backend(other, config.threads), recompute=config.recompute)
-    return Prepared(config, text, corpus, trainer, crosscheck, progress, resumed, damaged, budget)
+    return Prepared(config, text, corpus, trainer, crosscheck, progress, resumed, damaged, budget, started)
 
 
 def _budget(config: TrainConfig, backend: Backend, corpus: Corpus, reporter: Reporter) -> Budget:
@@ -117,8 +129,13 @@ def _budget(config: TrainConfig, backend: Backend, corpus: Corpus, reporter: Rep
     return make_budget(config, config.model, forecast, len(corpus.validation))
 
 
-def _read_text(config: TrainConfig, resumed: Checkpoint | None, reporter: Reporter) -> tuple[CodedText, Corpus]:
-    """Return the text as it was read, and its tokens. Raises DataError if a resumed run started with another text."""
+def _read_text(
+    config: TrainConfig, resumed: Checkpoint | None, tokenizer: Tokenizer | None, reporter: Reporter
+) -> tuple[CodedText, Corpus]:
+    """Return the text as it was read, and its tokens, with the given vocabulary or that of the text.
+
+    Raises DataError if a resumed run started with another text, or if the vocabulary lacks one of its characters.
+    """
     if resumed is not None and "-" in config.data and sys.stdin is not None and sys.stdin.isatty():
         raise DataError(
             f"{config.resume} reads its text from standard input, which is a terminal now; pipe the text in again, or "
@@ -130,17 +147,19 @@ def _read_text(config: TrainConfig, resumed: Checkpoint | None, reporter: Report
             f"The text is not the one that {config.resume} started with; {option('allow_changed_text', True)} resumes "
             "with this one."
         )
-    corpus = Corpus(text, resumed.tokenizer if resumed else None)
+    corpus = Corpus(text, tokenizer)
     corpus.check_length(config.model.ctx)
     return text, corpus
 
 
 def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, str]:
-    """Compile the kernels and report the facts of a run; return those that config.json keeps."""
+    """Compile the kernels and report the facts of a run; return those that options.json keeps."""
     text, trainer, crosscheck = prepared.text, prepared.trainer, prepared.crosscheck
     facts = {"text": _describe_text(prepared.corpus), "model": _describe_model(trainer.weights)}
     if prepared.budget is not None:
         facts["steps"] = prepared.budget.described(prepared.config.eval_every)
+    if prepared.started:
+        facts["start"] = prepared.started
     for name, value in facts.items():
         reporter.fact(name, value)
     if text.path is not None:
@@ -191,7 +210,7 @@ def begin(prepared: Prepared, folder: RunFolder, facts: dict[str, str], reporter
         if aside is not None:
             reporter.note(f"{METRICS} was damaged; its intact lines stay, and the whole file is kept as {aside}.")
         with saver.trying():
-            write_atomically(folder.path / CONFIG, config_text(written).encode())
+            write_atomically(folder.path / OPTIONS, config_text(written).encode())
     return saver
 
 

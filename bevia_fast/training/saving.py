@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 from ..config import TrainConfig
 from ..data.tokenizer import Tokenizer
+from ..doors.hub import write_hub_files
 from ..errors import CheckpointError
 from ..files import CHECKPOINTS, MODEL, sync_folder, writing
 from ..model.parameters import Parameters
@@ -37,6 +38,7 @@ class Saver:
         self.problem = ""
         versions()  # reads the disk, so do it before the disk may fail
         self.count, self.seconds, self.size = 0, 0.0, 0
+        self._described = False  # to other programs; what they read beside the weights does not change
         self._saved: tuple[int, bool] | None = None  # (step, whether its evaluation was unfinished)
         # Damaged checkpoints of later steps; had they been intact, the run would have resumed from them.
         later = [path for step, path in checkpoints(folder.path) if step > progress.step]
@@ -65,6 +67,10 @@ class Saver:
             self._remove_old()
             what = f"is saved, except for {MODEL}"
             save_model(self.folder.path / MODEL, self.tensors["weights"], self.tokenizer, state[0])
+            if not self._described:
+                what = "is saved, except for what other programs read"
+                write_hub_files(self.folder.path, self.config.model, self.tokenizer)
+                self._described = True
         except CheckpointError as error:
             self.problem = str(error)
             self._note(f"step {state[0]:,} {what}: {self.problem} Training continues; the next save tries again.")

@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_train_writes_a_run_and_says_so_line_by_line(trained: Path) -> None:
     output = (trained / "output.txt").read_text()
     assert {path.name for path in (trained / "run").iterdir()} >= {
-        "config.json", "metrics.jsonl", "model.safetensors", "loss.png", "sample.txt",
+        "options.json", "metrics.jsonl", "model.safetensors", "loss.png", "sample.txt",
     }  # fmt: skip
     assert "\x1b" not in output  # no colors and no moving cursor where nobody watches
     steps = [int(line.split()[1]) for line in output.splitlines() if line.startswith("step ")]
@@ -217,7 +217,8 @@ def test_each_option_is_documented(capsys: pytest.CaptureFixture[str]) -> None:
         assert main([command, "--help"]) == 0
         page = capsys.readouterr().out
         hidden = {flag(name) for name in NOT_PLANNED} if command == "plan" else set()
-        for option in options(COMMANDS[command]) - {"--run", "--runs", "--folder", "--shell", "--experiment"}:
+        unnamed = {"--run", "--runs", "--folder", "--shell", "--experiment", "--source"}
+        for option in options(COMMANDS[command]) - unnamed:
             assert (f"{option} " in page or f"{option}," in page) == (option not in hidden), option
         assert "(default: )" not in page
         assert "none)" not in page

@@ -1,4 +1,4 @@
-"""`--config FILE`: options from TOML or from a run's config.json, with the command line's options over them."""
+"""`--config FILE`: options from TOML or from a run's options.json, with the command line's options over them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_toml_with_options_over_it() -> None:
                     on_nan="skip", heads=2, dropout=0.1)  # fmt: skip
     found = parse(["train", "--config", "my run.toml"])
     assert found == wanted
-    assert type(found.grad_clip) is float  # config.json and checkpoints then say 2.0, as without a file
+    assert type(found.grad_clip) is float  # options.json and checkpoints then say 2.0, as without a file
     line = ["--config=my run.toml", "--steps", "7", "--no-recompute", "--heads", "4", "c.txt"]
     changed = replace(wanted, steps=7, recompute=False, model=replace(wanted.model, heads=4), data=("c.txt",))
     assert parse(["train", *line]) == changed
@@ -95,7 +95,7 @@ def test_a_run_is_repeated_from_its_config(tmp_path: Path, named: str) -> None:
     """In another folder, with the same bits."""
     config = tiny_config(tmp_path, steps=3, eval_every=2)
     first = train(config)
-    path = first.folder if named == "folder" else first.folder / "config.json"
+    path = first.folder if named == "folder" else first.folder / "options.json"
     found = parse(["train", "--config", str(path), "--out", "again"])
     assert found == replace(config, out="again")
     second = train(found)
@@ -167,13 +167,13 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     for name, words in (
         ("twice.json", "twice.json is not JSON: 'steps' is there twice."),
         ("none.toml", "Cannot read none.toml: No such file or directory."),
-        ("folder", f"Cannot read {Path('folder/config.json')}: No such file or directory."),
+        ("folder", f"Cannot read {Path('folder/options.json')}: No such file or directory."),
         ("latin.toml", "latin.toml is not UTF-8: byte 8 is 0xe9."),
         ("big.toml", "big.toml is larger than any file of options."),
         ("list.json", "list.json is not an object with options."),
         ("broken.json", "broken.json is not JSON: "),
         ("deep.json", "deep.json is not JSON: "),
-        ("recipe.yaml", "recipe.yaml has no options: --config takes a .toml file, or the config.json of a run."),
+        ("recipe.yaml", "recipe.yaml has no options: --config takes a .toml file, or the options.json of a run."),
         ("pipe.toml", "pipe.toml is not a file."),
         ("a\0.toml", "cannot contain a NUL character"),
     ):
@@ -198,8 +198,8 @@ def test_the_file_of_an_older_run(tmp_path: Path) -> None:
     """It lacks options that were added later; they keep their defaults."""
     stored = {"format_version": 1, **asdict(TrainConfig(steps=9)), "facts": {"text": "..."}}
     del stored["recompute"], stored["model"]["tie"]
-    Path("config.json").write_text(json.dumps(stored))
-    assert parse(["train", "--config", "config.json"]) == TrainConfig(steps=9)
+    Path("options.json").write_text(json.dumps(stored))
+    assert parse(["train", "--config", "options.json"]) == TrainConfig(steps=9)
 
 
 NAMES = st.sampled_from([*(name[2:] for name in command_options(TrainConfig)), "preset", "model", "facts", "x"])

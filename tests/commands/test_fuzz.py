@@ -199,7 +199,7 @@ def test_any_results(content: bytes) -> None:
         call("bench", "compare", str(path), str(path))
 
 
-FILES = ("model.safetensors", "metrics.jsonl", "config.json", "CHECKPOINT", "OLD CHECKPOINT")
+FILES = ("model.safetensors", "metrics.jsonl", "options.json", "CHECKPOINT", "OLD CHECKPOINT")
 
 
 @examples(15)

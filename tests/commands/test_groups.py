@@ -116,7 +116,7 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
         "": {"--help", "--preset", "--recipe", "--config", "--json", "--hours"},
         "optimizer": {"--steps", "--minutes", "--batch", "--accumulate", "--ctx-schedule", "--optimizer"},
         "evaluation": {"--crosscheck-every"},
-        "checkpoint": {"--resume", "--keep", "--film"}, "memory": {"--recompute"},
+        "checkpoint": {"--resume", "--init", "--keep", "--film"}, "memory": {"--recompute"},
         "backend": {"--backend", "--threads"},
     }.items():  # fmt: skip
         assert set(found[heading]) == members, heading

@@ -344,7 +344,7 @@ def test_a_run_keeps_how_its_text_is_read(tmp_path: Path) -> None:
     run = train(tiny_config(tmp_path, "run", data=[str(folder)], **options))
     assert "\r" not in run.tokenizer.alphabet
     assert "ä" in run.tokenizer.alphabet
-    stored = (run.folder / "config.json").read_text("utf-8")
+    stored = (run.folder / "options.json").read_text("utf-8")
     for part in ('"encoding": "cp1252"', '"newlines": "lf"', '"normalize": "nfc"', '"*.md"'):
         assert part in stored
     resume = ["train", "--resume", str(run.folder), "--steps", "8"]
@@ -381,7 +381,7 @@ def test_a_run_of_an_earlier_version_resumes(tmp_path: Path, monkeypatch: pytest
         assert b"newlines" not in path.read_bytes()
     assert checkpoint.stored_config(run.folder).newlines == "keep"
     assert main(["train", "--resume", str(run.folder), "--steps", "8"]) == 0
-    assert "newlines" in (run.folder / "config.json").read_text("utf-8")
+    assert "newlines" in (run.folder / "options.json").read_text("utf-8")
     assert result(run.folder)[0] == result(whole.folder)[0] == 8
 
 
@@ -389,6 +389,6 @@ def test_what_earlier_versions_did_is_the_default() -> None:
     defaults = TrainConfig()
     assert checkpoint.ADDED["film"] == 0  # a run that began without a film goes on without one
     assert {name: getattr(defaults, name) for name in checkpoint.ADDED} == {**checkpoint.ADDED, "film": 16}
-    of_an_update = {"optimizer", "muon_lr", "muon_momentum", "bias_correction"}
+    of_an_update = {"optimizer", "muon_lr", "muon_momentum", "bias_correction", "ctx_schedule", "init"}
     assert checkpoint.ADDED.keys() - of_an_update <= checkpoint.MAY_CHANGE
     assert not of_an_update & checkpoint.MAY_CHANGE

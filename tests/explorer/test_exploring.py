@@ -98,7 +98,7 @@ def test_pieces_differ_even_if_the_text_repeats_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("change", ["moved", "changed", "piped", "without checkpoints", "without options"])
 def test_the_text_is_not_at_hand(run: Run, copy: Path, change: str, tmp_path: Path) -> None:
     """Then the model writes the prompts itself, and the page says why."""
-    config = json.loads((copy / "config.json").read_text())
+    config = json.loads((copy / "options.json").read_text())
     if change == "moved":
         config["data"] = [str(tmp_path / "nowhere.txt")]
     elif change == "changed":
@@ -106,11 +106,11 @@ def test_the_text_is_not_at_hand(run: Run, copy: Path, change: str, tmp_path: Pa
         config["data"] = [str(tmp_path / "text.txt")]
     elif change == "piped":
         config["data"] = ["-"]
-    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "options.json").write_text(json.dumps(config))
     if change == "without checkpoints":
         shutil.rmtree(copy / "checkpoints")
     if change == "without options":
-        (copy / "config.json").unlink()
+        (copy / "options.json").unlink()
     page = explore(copy)
     about = header(page.html)
     assert [prompt["origin"] for prompt in about["prompts"]] == [

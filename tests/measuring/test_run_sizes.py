@@ -31,7 +31,7 @@ CONFIG = TrainConfig(model=MODEL, batch=5, accumulate=3, recompute=True)
 
 @pytest.fixture
 def run(tmp_path: Path) -> str:
-    (tmp_path / "config.json").write_text(json.dumps({"format_version": 1, **asdict(CONFIG), "facts": {}}))
+    (tmp_path / "options.json").write_text(json.dumps({"format_version": 1, **asdict(CONFIG), "facts": {}}))
     return str(tmp_path)
 
 
@@ -71,7 +71,7 @@ def test_kernels_have_the_sizes_of_the_run_or_of_the_options(run: str) -> None:
      (json.dumps(asdict(replace(CONFIG, model=ModelConfig()))), "how many characters")],
 )  # fmt: skip
 def test_what_is_no_run_is_refused(text: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "config.json").write_text(text)
+    (tmp_path / "options.json").write_text(text)
     assert main(["bench", "step", str(tmp_path)]) == 2
     err = capsys.readouterr().err
     assert words in err

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from bevia_fast.errors import CheckpointError
-from bevia_fast.files import CONFIG, LOSS, MODEL, SAMPLE
+from bevia_fast.files import HUB, LOSS, MODEL, OPTIONS, SAMPLE
 from bevia_fast.runs import folder as run_folder
 from bevia_fast.runs.folder import RunFolder, read_metrics
 from bevia_fast.runs.metrics import VALUES
@@ -220,7 +220,7 @@ def test_only_leftovers_of_training_are_removed_even_if_one_of_them_cannot_be(tm
     folder = RunFolder(str(run))
     folder.create({})
     folder.close()
-    left = [f".{name}.4711.part" for name in (MODEL, CONFIG, LOSS, SAMPLE)]
+    left = [f".{name}.4711.part" for name in (MODEL, OPTIONS, LOSS, SAMPLE, *HUB)]
     left += ["checkpoints/.step-00000012.safetensors.1.part"]
     others = [".attention.png.4711.part", ".mine.part", f".{MODEL}.part", "checkpoints/.step-1.part"]
     for name in left + others:
@@ -277,7 +277,7 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="already contains a run"):
         second.create({"who": 2})
     first.close()
-    assert json.loads((tmp_path / "run" / "config.json").read_text()) == {"who": 1}
+    assert json.loads((tmp_path / "run" / "options.json").read_text()) == {"who": 1}
 
 
 def test_impossible_folders_are_refused(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import tracemalloc
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,23 @@ def signed(header: dict[str, Any] | str, data: bytes = b"") -> bytes:
     return rest[:37] + digest + rest[37:]
 
 
+def with_prefix(names: Iterable[str]) -> set[str]:
+    """The names that transformers gives the weights of a model with a head of its own."""
+    return {name if name == "lm_head.weight" else f"transformer.{name}" for name in names}
+
+
+def test_a_file_of_an_earlier_version_has_no_prefix(tmp_path: Path) -> None:
+    """It lacks "names" in its metadata, and `saved` lacks it too."""
+    config = replace(CONFIG, tie=False)
+    weights = Parameters.initial(config, 0)
+    write_tensors(tmp_path / "model.safetensors", weights, about(config=asdict(config)))
+    assert load_model(tmp_path)[0].flat.tobytes() == weights.flat.tobytes()
+    write_tensors(tmp_path / "model.safetensors", weights, about(config=asdict(config), names="others"))
+    refused(tmp_path, "its names of weights are unknown")
+    write_tensors(tmp_path / "model.safetensors", weights, about(config=asdict(config), names="lm"))
+    refused(tmp_path, "is damaged: wte.weight is not part of this model.")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("tie", [True, False])
 def test_round_trip(tmp_path: Path, dtype: Any, tie: bool) -> None:
@@ -62,7 +80,8 @@ def test_round_trip(tmp_path: Path, dtype: Any, tie: bool) -> None:
         assert again.config == config
         assert tokenizer.alphabet == ALPHABET
         assert again.flat.tobytes() == weights.flat.tobytes()
-    assert load_file(path).keys() == set(weights)  # other readers of safetensors can open it
+    # other readers of safetensors can open it
+    assert load_file(path).keys() == (set(weights) if tie else with_prefix(weights))
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
 
 

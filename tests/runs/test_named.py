@@ -45,14 +45,17 @@ def test_a_model_that_lies_beside_a_folder_of_checkpoints_is_not_part_of_it(run:
     assert Run.load(path, "numpy").folder == tmp_path / "models"
 
 
-@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "loss.png", "sample.txt", "checkpoints"])
+@pytest.mark.parametrize(
+    "name",
+    ["options.json", "config.json", "tokenizer.json", "metrics.jsonl", "loss.png", "sample.txt", "checkpoints"],
+)
 def test_other_parts_of_a_run_lead_to_the_run(run: Path, name: str) -> None:
     with pytest.raises(CheckpointError) as caught:
         load_model(run / name)
     assert str(caught.value).endswith(f"; the run is {run}.")
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "checkpoints", "CHECKPOINT"])
+@pytest.mark.parametrize("name", ["model.safetensors", "options.json", "checkpoints", "CHECKPOINT"])
 def test_resuming_a_part_of_a_run_leads_to_the_run(run: Path, name: str) -> None:
     part = checkpoints(run)[0][1] if name == "CHECKPOINT" else run / name
     with pytest.raises(CheckpointError) as caught:

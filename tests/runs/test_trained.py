@@ -51,10 +51,10 @@ def test_a_run_that_ended_was_not_interrupted(run: Run) -> None:
 def test_options_of_another_version(run: Run, tmp_path: Path) -> None:
     """A run of an older version lacks options, one of a newer version has more."""
     copy = shutil.copytree(run.folder, tmp_path / "copy")
-    found = json.loads((copy / "config.json").read_text())
+    found = json.loads((copy / "options.json").read_text())
     del found["keep"], found["film"], found["model"]["tie"]
     found["invented"], found["model"]["invented"] = 1, 2
-    (copy / "config.json").write_text(json.dumps(found))
+    (copy / "options.json").write_text(json.dumps(found))
     assert Run.load(copy, "numpy").config == run.config
 
 
@@ -65,13 +65,13 @@ def test_options_of_another_version(run: Run, tmp_path: Path) -> None:
 )  # fmt: skip
 def test_damaged_options(run: Run, tmp_path: Path, content: bytes) -> None:
     copy = shutil.copytree(run.folder, tmp_path / "copy")
-    (copy / "config.json").write_bytes(content)
+    (copy / "options.json").write_bytes(content)
     opened = Run.load(copy, "numpy")
-    with pytest.raises(CheckpointError, match=r"config\.json does not describe a run: ") as caught:
+    with pytest.raises(CheckpointError, match=r"options\.json does not describe a run: ") as caught:
         _ = opened.config
     assert "\n" not in str(caught.value)
-    (copy / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"config\.json"):
+    (copy / "options.json").unlink()
+    with pytest.raises(CheckpointError, match=r"options\.json"):
         _ = opened.config
 
 

@@ -182,8 +182,8 @@ def test_a_run_writes_the_promised_files(config: TrainConfig) -> None:
     run = train(config)
     assert run.folder == Path(config.out)
     assert sorted(path.name for path in run.folder.iterdir()) == [
-        "best.safetensors", "checkpoints", "config.json", "film", "loss.png", "metrics.jsonl", "model.safetensors",
-        "sample.txt",
+        "best.safetensors", "checkpoints", "config.json", "film", "generation_config.json", "loss.png", "metrics.jsonl",
+        "model.safetensors", "options.json", "sample.txt", "tokenizer.json", "tokenizer_config.json",
     ]  # fmt: skip
     records = lines(run.folder)
     assert records == run.history
@@ -192,7 +192,7 @@ def test_a_run_writes_the_promised_files(config: TrainConfig) -> None:
     assert [record["step"] for record in records if record["val_loss"] is not None] == [0, 3, 6]
     assert (run.folder / "sample.txt").read_text()
     assert (run.folder / "loss.png").read_bytes().startswith(b"\x89PNG")
-    written = json.loads((run.folder / "config.json").read_text())
+    written = json.loads((run.folder / "options.json").read_text())
     assert written["steps"] == 6
     assert written["model"]["vocab_size"] == len(set(TEXT))
     again = Run.load(run.folder, "numpy")

@@ -150,7 +150,7 @@ def test_options_of_saving_and_checking_change_no_result(tmp_path: Path) -> None
     train(replace(stored_config(run.folder), **changed))  # type: ignore[arg-type]
     assert result(run.folder)[:2] == result(whole.folder)[:2]
     assert [step for step, _ in checkpoints(run.folder)] == [10, 9, 8, 7]
-    assert json.loads((run.folder / "config.json").read_text())["keep"] == 4
+    assert json.loads((run.folder / "options.json").read_text())["keep"] == 4
 
 
 def test_a_finished_run_can_be_resumed_with_more_steps(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ CHANGES: dict[str, Any] = {
     "batch": 3, "accumulate": 2, "lr": 0.1, "min_lr": 0.0, "warmup": 3, "weight_decay": 0.2, "beta1": 0.8,
     "beta2": 0.8, "eps": 1e-7, "grad_clip": 2.0, "seed": 7, "ctx": 9, "dim": 16, "layers": 3, "heads": 4,
     "activation": "relu", "norm": "post", "dropout": 0.2, "tie": False, "bias": False, "dtype": "float64",
-    "optimizer": "muon", "ctx_schedule": "4:2,8", "muon_lr": 0.1, "muon_momentum": 0.5,
+    "optimizer": "muon", "ctx_schedule": "4:2,8", "muon_lr": 0.1, "muon_momentum": 0.5, "init": "elsewhere",
 }  # fmt: skip
 
 # What a resumed run may change, written down apart from the code: an option that affects a step must not slip in.

@@ -1,0 +1,89 @@
+"""The characters behind the tokens of another program's model, and the order in which this one keeps them.
+
+A `Tokenizer` sorts its alphabet by code point; another program may number characters in any order. So the rows of the
+embedding and of the output head move with their characters.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.tokenizer import Tokenizer
+from ..errors import CheckpointError, DataError, shown
+from ..files import reading, refuse_special
+from .foreign import read_json
+from .pickles import load_pickle
+
+Array = NDArray[Any]
+
+LARGEST = 64 << 20  # bytes of a text whose characters are an alphabet
+
+
+def read_alphabet(path: Path) -> list[str]:
+    """Return the characters of tokens 0, 1, ... from a file.
+
+    That is nanoGPT's meta.pkl, a tokenizer.json with a word for each character, or a text, whose distinct characters
+    are sorted. Raises CheckpointError if the file cannot be read, or if a token is more than one character.
+    """
+    kind = path.suffix.lower()
+    if kind == ".json":
+        return _of_tokenizer(path, read_json(path))
+    if kind == ".pkl":
+        with reading(path):
+            refuse_special(path)
+            content = path.read_bytes()
+        found = load_pickle(path, content)
+        names = found.get("itos") if isinstance(found, dict) else None
+        if not isinstance(names, dict):
+            raise CheckpointError(f"{path} has no characters: nanoGPT's meta.pkl has them under itos.")
+        return _in_order(path, {name: number for number, name in names.items()})
+    with reading(path):
+        refuse_special(path)
+        if path.stat().st_size > LARGEST:
+            raise CheckpointError(f"{path} is larger than the text of an alphabet may be.")
+        try:
+            return sorted(set(path.read_bytes().decode("utf-8-sig")))
+        except UnicodeDecodeError as error:
+            raise CheckpointError(f"{path} is not UTF-8: byte {error.start}.") from None
+
+
+def _of_tokenizer(path: Path, found: dict[str, Any]) -> list[str]:
+    model = found.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict):
+        raise CheckpointError(f"{path} has no vocabulary of words.")
+    if model.get("type") != "WordLevel":
+        raise CheckpointError(
+            f"{path} has tokens of type {shown(model.get('type'), 40)}; this program reads models whose tokens are "
+            "single characters (WordLevel)."
+        )
+    return _in_order(path, model["vocab"])
+
+
+def _in_order(path: Path, numbers: dict[Any, Any]) -> list[str]:
+    """Return the characters in the order of their numbers. Raises CheckpointError unless they are 0, 1, ..."""
+    for name in numbers:
+        if not isinstance(name, str) or len(name) != 1:
+            raise CheckpointError(
+                f"{path} has the token {shown(repr(name), 40)}; this program reads models whose tokens are single "
+                "characters."
+            )
+    places = list(numbers.values())
+    if not all(type(place) is int for place in places) or sorted(places) != list(range(len(places))):
+        raise CheckpointError(f"{path} does not number its {len(places):,} characters from 0.")
+    return sorted(numbers, key=lambda name: numbers[name])
+
+
+def sorted_alphabet(characters: list[str]) -> tuple[Tokenizer, Array]:
+    """Return the tokenizer of the characters, and which of their tokens each of its own is: (V,) int64.
+
+    Raises CheckpointError for a character that is there twice.
+    """
+    order = sorted(range(len(characters)), key=lambda place: characters[place])
+    try:
+        return Tokenizer("".join(characters[place] for place in order)), np.array(order)
+    except DataError as error:
+        raise CheckpointError(f"The characters of the tokens are no alphabet: {error}") from None
