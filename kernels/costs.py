@@ -67,4 +67,4 @@ def decoding_flops(d: dict[str, Any]) -> float:
         places = [index] if d["cosines"] else [place for _, place in places_of(index, d["S"])]
         seen = sum(ring_place(place, size)[1] for size in sizes for place in places)
         total += len(places) * weights + 2 * d["NH"] * d["HS"] * seen
-    return 2 * (total + d["D"] * d["C"] * d["V"])
+    return float(2 * (total + d["D"] * d["C"] * d["V"]))
