@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bevia_fast import Run, TrainConfig, preset, train
 from bevia_fast.config import PRESETS
+from bevia_fast.errors import ConfigError
 from bevia_fast.planning.fitting import fit
 
 
@@ -47,10 +48,15 @@ def main() -> None:
     for text in options.data:
         for name, config in sizes(text, options.minutes):
             for seed in options.seeds:
+                where = f"| {Path(text).name} | {name} | {seed} |"
                 folder = options.out / f"{Path(text).stem}-{name}-{seed}"
-                run, best, last = result(replace(config, seed=seed), folder)
-                print(f"| {Path(text).name} | {name} | {seed} | {run.model.parameters.count:,} | "
-                      f"{run.config.steps:,} | {best:.3f} | {last:.3f} |", flush=True)  # fmt: skip
+                try:
+                    run, best, last = result(replace(config, seed=seed), folder)
+                except ConfigError:  # not a single step fits into the time
+                    print(f"{where} | 0 | | |", flush=True)
+                    continue
+                print(f"{where} {run.model.parameters.count:,} | {run.config.steps:,} | {best:.3f} | {last:.3f} |",
+                      flush=True)  # fmt: skip
 
 
 if __name__ == "__main__":
