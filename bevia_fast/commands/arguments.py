@@ -191,7 +191,7 @@ def _without_auto(words: list[str], *, fitting: bool) -> list[str]:
     """Return the words without --preset auto and, if that is an option of the command, --fit."""
     rest: list[str] = []
     skip = False
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         if word == f"--preset={AUTO}" or skip or (fitting and word == "--fit"):
             skip = False
         elif word == "--preset" and following == AUTO:
