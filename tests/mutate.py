@@ -77,6 +77,7 @@ TESTS = {  # by the first pattern that matches; the quickest first, for the firs
     "bevia_fast/data/encoding.py": "tests/data/test_tokenfile.py tests/data/test_sources.py",
     "bevia_fast/data/sources.py":
         "tests/data/test_sources.py tests/data/test_selection.py tests/data/test_decoding.py",
+    "bevia_fast/data/staged.py": "tests/training/test_stages.py",
     "bevia_fast/data/*.py": "tests/data/test_{stem}.py",
     "bevia_fast/runs/folder.py":
         "tests/runs/test_folder.py tests/training/test_saving.py tests/training/test_resume.py",
@@ -85,7 +86,10 @@ TESTS = {  # by the first pattern that matches; the quickest first, for the firs
         "tests/training/test_saving.py tests/runs/test_damage.py tests/training/test_resume.py "
         "tests/training/test_divergence.py",
     "bevia_fast/runs/film.py": "tests/runs/test_film.py tests/training/test_filming.py",
+    "bevia_fast/runs/best.py": "tests/training/test_best_model.py",
+    "bevia_fast/runs/progress.py": "tests/training/test_best_model.py tests/runs/test_damage.py",
     "bevia_fast/runs/*.py": "tests/runs tests/training/test_loop.py",
+    "bevia_fast/training/best.py": "tests/training/test_best_model.py",
     "bevia_fast/training/filming.py": "tests/training/test_filming.py",
     "bevia_fast/training/compiling.py": "tests/training/test_compiling.py",
     "bevia_fast/training/signals.py":

@@ -15,7 +15,7 @@ EVENTS = {name: function for name, function in vars(Reporter).items() if not nam
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "start": (TrainConfig(),), "fact": ("text", "short"), "compiling": ("adamw", 1, 2), "compiled": (),
     "step": ({"step": 1},), "sample": (1, "text"), "note": ("careful",), "interrupted": (), "saved": (1, 2, 3.0, 4.0),
-    "filmed": (1, 2, 3.0, 4.0), "end": (Path("run"), 2),
+    "filmed": (1, 2, 3.0, 4.0), "budget": (60.0,), "best": (3, "2.0 at the end"), "end": (Path("run"), 2),
 }  # fmt: skip
 
 

@@ -45,13 +45,17 @@ from .words import HELP, asks_for_help, regular
 PROG = "bevia-fast"
 
 
+AUTO = "auto"  # in place of a preset: sizes for the text, the machine and the time
+AUTO_SHOWN = f"{AUTO} (sizes for this text, this machine and --minutes)"
+
+
 @dataclass(frozen=True)
 class TrainCommand:
     """Train a model on text."""
 
     config: Annotated[TrainConfig, arg(name="")]
     preset: Annotated[
-        PresetName, arg(help=f"Sizes to start from; other options change them.\n{PRESETS_SHOWN}")
+        PresetName, arg(help=f"Sizes to start from; other options change them.\n{PRESETS_SHOWN}\n{AUTO_SHOWN}")
     ] = "laptop"
     recipe: Annotated[
         RecipeName | None,
@@ -67,10 +71,13 @@ class PlanCommand(TrainCommand):
     """Predict memory and time of a training run, and the largest context that fits.
 
     It accepts all options of train; those that do not change a plan are not listed.
-    Numbers and choices can be lists, as in --ctx 1024 2048 --batch 4 8: the table has a row for each combination."""
+
+    Numbers and choices can be lists: --ctx 1024 2048 --batch 4 8 is four plans."""
 
     hours: float = 0.0
     """Find the number of steps for so many hours, like --minutes. 0: --steps."""
+    fit: bool = False
+    """Propose sizes for this text, this machine and --minutes or --hours, like train --preset auto."""
     json: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Write the plan to this file, as one JSON object; - is standard output."""
 
@@ -82,6 +89,17 @@ class PlansCommand:
     plans: tuple[PlanCommand, ...]
     varying: tuple[str, ...]
     values: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class AutoCommand:
+    """`train --preset auto` or `plan --fit`: sizes are chosen before the command is run."""
+
+    name: Literal["train", "plan"]
+    words: tuple[str, ...]
+    """The words of the command without those that ask for the choice."""
+    asked: TrainConfig | PlanCommand
+    """The command with the sizes of a preset in place of the chosen ones."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +172,10 @@ def parse(arguments: list[str]) -> Any:
         raise UserError(f"There is no command {name!r}{did_you_mean(name, COMMANDS)}; there are {', '.join(COMMANDS)}.")
     if name in ("bench", "profile"):
         return _parse_measuring(name, words[1:] or ["--help"])
+    if name in ("train", "plan"):
+        rest = _without_auto(words[1:], fitting=name == "plan")
+        if rest != words[1:]:
+            return AutoCommand("plan" if name == "plan" else "train", tuple(rest), _parse_training(name, rest))
     if name == "plan":
         return _parse_plans(words[1:])
     if name == "train":
@@ -179,6 +201,27 @@ def command_tree() -> Any:
     return union([Annotated[kind, subcommand(name)] for name, kind in COMMANDS.items()])
 
 
+def _without_auto(words: list[str], *, fitting: bool) -> list[str]:
+    """Return the words without --preset auto and, if that is an option of the command, --fit."""
+    rest: list[str] = []
+    skip = False
+    for word, following in zip(words, [*words, ""][1:], strict=True):
+        if word == f"--preset={AUTO}" or skip or (fitting and word == "--fit"):
+            skip = False
+        elif word == "--preset" and following == AUTO:
+            skip = True
+        elif word == "--":
+            return rest + words[words.index("--") :]
+        else:
+            rest.append(word)
+    return rest
+
+
+def parse_with(command: AutoCommand, start: TrainConfig) -> Any:
+    """Return what the words of a command say, over the options that were chosen for it."""
+    return _parse_training(command.name, list(command.words), start)
+
+
 def _parse_plans(words: list[str]) -> PlanCommand | PlansCommand:
     """Return one plan, or several if an option has several values."""
     rest, lists = split(words, command_options(PlanCommand))
@@ -191,8 +234,11 @@ def _parse_plans(words: list[str]) -> PlanCommand | PlansCommand:
     return PlansCommand(plans, tuple(lists), tuple(values))
 
 
-def _parse_training(name: str, words: list[str]) -> Any:
-    """Return the configuration of `train` or `plan`: a preset, a file or a run to resume, and options over it."""
+def _parse_training(name: str, words: list[str], base: TrainConfig | None = None) -> Any:
+    """Return the configuration of `train` or `plan`: a preset, a file or a run to resume, and options over it.
+
+    `base` is what the options change instead, if sizes were chosen.
+    """
     kind, asked = COMMANDS[name], f"{PROG} {name}"
     known = command_options(kind)
     helping = asks_for_help(words, known)
@@ -203,7 +249,7 @@ def _parse_training(name: str, words: list[str]) -> Any:
     )
     chosen = chosen and preset_name(chosen)
     recipe_options(recipe)  # raises for an unknown one
-    start = timed(_start(chosen, recipe, file, "" if helping else run, "" if helping else init), words)
+    start = base or timed(_start(chosen, recipe, file, "" if helping else run, "" if helping else init), words)
     defaults = kind(start, chosen or "laptop", recipe or None, file)
     shown = page(kind, defaults, NOT_PLANNED if helping and name == "plan" else (), headings=True)
     command = filled(kind, parsed(shown, asked, ["--help"] if helping else words), defaults)

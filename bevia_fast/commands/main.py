@@ -33,7 +33,7 @@ from ..config import (
 from ..errors import StoppedRun, UserError, escaped, reason
 from ..files import Nowhere
 from ..naming import on_the_command_line
-from .arguments import PROG, CompletionConfig, GenerateCommand, PlanCommand, PlansCommand, parse
+from .arguments import PROG, AutoCommand, CompletionConfig, GenerateCommand, PlanCommand, PlansCommand, parse
 
 
 @on_the_command_line()
@@ -198,6 +198,7 @@ _MODULES: dict[type, str] = {
     TrainConfig: "train",
     PlanCommand: "plan",
     PlansCommand: "plan",
+    AutoCommand: "auto",
     GenerateCommand: "generate",
     CheckConfig: "check",
     DoctorConfig: "doctor",

@@ -17,6 +17,7 @@ from ..naming import option
 from ..stages import Stage
 from .forecast import Forecast
 from .rehearsal import rehearse, rehearse_evaluation
+from .staged import StagedForecast
 
 WARMUP = 10  # the warmup takes at most one step in so many, so that the learning rate has time to fall
 
@@ -54,7 +55,9 @@ def stage_steps(stages: Sequence[Stage], steps: int) -> list[int]:
     return [max(0, min(end, steps) - (stage.first - 1)) for stage, end in zip(stages, ends, strict=True)]
 
 
-def make_budget(config: TrainConfig, model: ModelConfig, forecast: Forecast, characters: int) -> Budget:
+def make_budget(
+    config: TrainConfig, model: ModelConfig, forecast: Forecast | StagedForecast, characters: int
+) -> Budget:
     """Return the steps that fit into `config.minutes`, for a text whose validation split has so many `characters`.
 
     Saving, samples and cross-checks are not counted. Raises ConfigError if not a single step fits.

@@ -17,9 +17,10 @@ from ..runs.checkpoint import newest_good, refuse_changes, refuse_lost_text
 from ..runs.initial import initial_model
 from .budget import Budget, make_budget, stage_steps, with_steps
 from .disk import Disk, run_on_disk
-from .forecast import Forecast, products
+from .forecast import products
 from .memory import Memory, largest_ctx, run_memory
 from .rehearsal import rehearse
+from .staged import StagedForecast
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     progress.stage("Loading the kernels")
     backend = open_backend(config.backend, config.threads)
     progress.stage("Timing a small step")
-    forecast = Forecast(model, config.batch, backend, config.optimizer)
+    forecast = StagedForecast(config, model, backend)
     budget = None
     if config.minutes:
         last = len(text.codes) - int(TRAINING_SHARE * len(text.codes))
@@ -107,7 +108,9 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     )  # fmt: skip
 
 
-def _way(config: TrainConfig, model: ModelConfig, forecast: Forecast, recompute: bool, available: int | None) -> Way:
+def _way(
+    config: TrainConfig, model: ModelConfig, forecast: StagedForecast, recompute: bool, available: int | None
+) -> Way:
     options: dict[str, Any] = {"crosscheck": config.crosscheck_every > 0, "optimizer": config.optimizer}
     memory = run_memory(config, model, config.backend, recompute=recompute, **options)
     flops, seconds = 0.0, 0.0  # of all steps

@@ -78,12 +78,13 @@ def restore_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, best: 
         else:
             there = False
     with writing(place):
+        stale = [path for found, path in earlier_models(run) if found > step or found == best]
         if not there and mode(place):  # it belongs to a step that this run has not reached, or to none
-            os.unlink(place)
-        for found, path in earlier_models(run):
-            if found > step or found == best:
-                os.unlink(path)
-        sync_folder(run)
+            stale.append(place)
+        for path in stale:
+            os.unlink(path)
+        if there or stale:
+            sync_folder(run)
     return there or not best
 
 

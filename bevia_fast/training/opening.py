@@ -24,8 +24,8 @@ from ..model.optimizer import second_moment
 from ..model.parameters import Parameters
 from ..naming import option
 from ..planning.budget import Budget, make_budget, with_steps
-from ..planning.forecast import Forecast
 from ..planning.memory import refuse_training
+from ..planning.staged import StagedForecast
 from ..reporter import Record, Reporter
 from ..runs.checkpoint import (
     Checkpoint,
@@ -125,7 +125,7 @@ def _budget(config: TrainConfig, backend: Backend, corpus: Corpus, reporter: Rep
     refuse_training(config, config.model)  # before a forecast that may take seconds
     warm_up(config.model, backend, reporter.compiling, config.optimizer)
     reporter.compiled()
-    forecast = Forecast(config.model, config.batch, backend, config.optimizer)
+    forecast = StagedForecast(config, config.model, backend)
     return make_budget(config, config.model, forecast, len(corpus.validation))
 
 

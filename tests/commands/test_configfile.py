@@ -81,8 +81,8 @@ def test_every_option_can_be_in_the_file(tmp_path: Path) -> None:
         if name == "--resume":
             continue
         value = option.choices[-1] if option.choices else not default if option.kind is bool else value
-        if name in ("--encoding", "--min-lr", "--ctx"):
-            value = {"--encoding": "cp1252", "--min-lr": 1e-6, "--ctx": 7}[name]
+        if name in ("--encoding", "--min-lr", "--ctx", "--ctx-schedule"):
+            value = {"--encoding": "cp1252", "--min-lr": 1e-6, "--ctx": 7, "--ctx-schedule": "8:5,64"}[name]
         Path("one.toml").write_text(f"{name[2:]} = {json.dumps(value)}")
         config = parse(["train", "--config", "one.toml"])
         found = getattr(config, option.field, getattr(config.model, option.field, None))
@@ -114,7 +114,7 @@ def test_a_run_is_repeated_from_its_config(tmp_path: Path, named: str) -> None:
         ("weight-dekay = 5", "did you mean weight-decay?"),
         ("device = 'cuda'", "a.toml has an unknown option device."),
         ("[model]\nsteps = 5", "a.toml has an unknown option model.steps."),
-        ("[schedule]\nlr = 5", "a.toml has an unknown option schedule."),
+        ("[schedule]\nlr = 5", "a.toml has an unknown option schedule (did you mean ctx-schedule?)."),
         ("[optimizer]\nlr = 5", "a.toml: optimizer is {'lr': 5}; it must be one of"),
         ("steps = '5'", "a.toml: steps is '5'; it must be an integer."),
         ("steps = 5.0", "a.toml: steps is 5.0; it must be an integer."),

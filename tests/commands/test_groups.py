@@ -109,11 +109,11 @@ def test_plan_lists_what_changes_a_plan_and_takes_the_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     forecast = SimpleNamespace(seconds=lambda step: 1.0)  # nothing is timed
-    monkeypatch.setattr("bevia_fast.planning.plan.Forecast", lambda *sizes: forecast)
+    monkeypatch.setattr("bevia_fast.planning.plan.StagedForecast", lambda *sizes: forecast)
     monkeypatch.setattr("bevia_fast.planning.plan.largest_ctx", lambda *sizes, **ways: 8)
     found = groups("plan", capsys)
     for heading, members in {
-        "": {"--help", "--preset", "--recipe", "--config", "--json", "--hours"},
+        "": {"--help", "--preset", "--recipe", "--config", "--json", "--hours", "--fit"},
         "optimizer": {"--steps", "--minutes", "--batch", "--accumulate", "--ctx-schedule", "--optimizer"},
         "evaluation": {"--crosscheck-every"},
         "checkpoint": {"--resume", "--init", "--keep", "--film"}, "memory": {"--recompute"},

@@ -81,8 +81,8 @@ def test_as_many_plans_as_are_allowed() -> None:
 class Clockwork:
     """A forecast of 1 ms for each token of a step."""
 
-    def __init__(self, model: Any, batch: int, *others: Any) -> None:
-        self.tokens = model.ctx * batch
+    def __init__(self, config: Any, *others: Any) -> None:
+        self.tokens = config.model.ctx * config.batch
 
     def seconds(self, step: Any) -> float:
         return self.tokens / 1e3
@@ -94,7 +94,7 @@ class Clockwork:
 def test_a_row_for_each_plan(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("bevia_fast.planning.plan.Forecast", Clockwork)
+    monkeypatch.setattr("bevia_fast.planning.plan.StagedForecast", Clockwork)
     tiny_config(tmp_path)  # writes the text
     words = ["plan", "--data", str(tmp_path / "text.txt"), "--backend", "numpy", "--dim", "8", "--heads", "2",
              "--ctx", "8", "16", "--batch", "2", "4"]  # fmt: skip

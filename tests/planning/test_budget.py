@@ -44,8 +44,8 @@ class Clockwork:
 
 @pytest.fixture
 def clockwork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "Forecast", Clockwork)
-    monkeypatch.setattr("bevia_fast.planning.plan.Forecast", Clockwork)
+    monkeypatch.setattr(opening, "StagedForecast", Clockwork)
+    monkeypatch.setattr("bevia_fast.planning.plan.StagedForecast", Clockwork)
 
 
 def steps_of(seconds: float, every: int, characters: int = 1 + 2 * 8 * 5) -> int:

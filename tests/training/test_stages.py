@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from small_runs import Acting, result, tiny_config
+from small_runs import TINY, Acting, result, tiny_config
 
 from bevia_fast import ModelConfig, TrainConfig, train
 from bevia_fast.commands.main import main
@@ -20,6 +20,7 @@ from bevia_fast.errors import ConfigError
 from bevia_fast.kernels import get_backend
 from bevia_fast.planning.budget import make_budget, stage_steps
 from bevia_fast.planning.memory import run_memory, training_memory
+from bevia_fast.planning.plan import make_plan
 from bevia_fast.runs.checkpoint import stored_config
 from bevia_fast.stages import Stage, stages
 from bevia_fast.training.step import Trainer
@@ -184,3 +185,10 @@ def test_a_budget_counts_each_stage() -> None:
     assert found.steps == 30 + (1000 - 80 - 320) // 64
     with pytest.raises(ConfigError, match=r"comes to ctx=64 at step 31; steps=15 ends before\.$"):
         replace(config, minutes=0.0, steps=15)
+
+
+def test_a_plan_across_the_length_from_which_layers_keep_less(tmp_path: Path) -> None:
+    """Its stages call different kernels, all of which must have been timed."""
+    config = tiny_config(tmp_path, ctx_schedule="8:5,64", model=replace(TINY, ctx=64), steps=6)
+    found = make_plan(config)
+    assert all(way.ms > 0 for way in found.ways)
