@@ -215,7 +215,7 @@ CHANGES: dict[str, Any] = {
     "batch": 3, "accumulate": 2, "lr": 0.1, "min_lr": 0.0, "warmup": 3, "weight_decay": 0.2, "beta1": 0.8,
     "beta2": 0.8, "eps": 1e-7, "grad_clip": 2.0, "seed": 7, "ctx": 9, "dim": 16, "layers": 3, "heads": 4,
     "activation": "relu", "norm": "post", "dropout": 0.2, "tie": False, "bias": False, "dtype": "float64",
-    "optimizer": "muon", "muon_lr": 0.1, "muon_momentum": 0.5,
+    "optimizer": "muon", "muon_lr": 0.1, "muon_momentum": 0.5, "positions": "rotary",
 }  # fmt: skip
 
 # What a resumed run may change, written down apart from the code: an option that affects a step must not slip in.
