@@ -399,7 +399,8 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[int, int, int]
     options = {"steps": 900, "eval_every": 50, "save_every": 3, "sample_every": 40}
     whole = result(train(tiny_config(folder, "whole", **options)).folder)
     words = ["--ctx", "8", "--dim", "8", "--heads", "2", "--layers", "2", "--dropout", "0.1", "--batch", "2",
-             "--warmup", "2", "--eval-batches", "2", "--backend", "numpy", "--data", str(folder / "text.txt"),
+             "--warmup", "2", "--lr", "1e-3", "--min-lr", "1e-4", "--eval-batches", "2", "--backend", "numpy",
+             "--data", str(folder / "text.txt"),
              "--save-seconds", "0"]  # fmt: skip
     words += [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), str(value))]
     killed = saving = ended = 0
