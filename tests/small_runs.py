@@ -25,6 +25,7 @@ def tiny_config(folder: Path, name: str = "run", **changes: Any) -> TrainConfig:
         text.write_text(TEXT)
     options: dict[str, Any] = {
         "data": [str(text)], "out": str(folder / name), "model": TINY, "steps": 10, "batch": 2, "warmup": 2,
+        "lr": 1e-3, "min_lr": 1e-4,
         "eval_every": 4, "eval_batches": 2, "sample_every": 0, "save_every": 3, "save_seconds": 0.0,
         "film": 0, "backend": "numpy",
     }  # fmt: skip

@@ -79,7 +79,7 @@ class Forecast:
             return float(lse.size * (each_row + each_key * context))
         kind = kind_of(call, self.config)
         known = self._times.get(kind) or self._times.get(kind[:2]) or self._times[kind[:1]]
-        return statistics.median(known) * call.cost.flops
+        return statistics.median(known) * work(call)
 
     def _step(self) -> None:
         """Time the calls of the small step, and Python's time between them."""
@@ -113,7 +113,7 @@ class Forecast:
         for call, times in zip(calls, spent, strict=True):
             kind = kind_of(call, config)
             for part in (kind, kind[:2], kind[:1]):
-                self._times[part].append(statistics.median(times) / call.cost.flops)
+                self._times[part].append(statistics.median(times) / work(call))
 
     def _update(self) -> None:
         """Time gradient norm and AdamW, which pass over all weights. MOST_UPDATED weights no longer fit the caches, so
@@ -131,7 +131,7 @@ class Forecast:
             )  # fmt: skip
         taken = recorder.taken()[4:]  # two calls per round; the first two rounds warm up
         for number, call in enumerate(_calls(listener)[:2]):
-            self._times[call.operation,].append(statistics.median(taken[number::2]) / 1e9 / call.cost.flops)
+            self._times[call.operation,].append(statistics.median(taken[number::2]) / 1e9 / work(call))
 
     def _muon(self) -> None:
         """Time Muon on several layers like that of the small model, if they are small: with few matrices, some of many
@@ -152,7 +152,7 @@ class Forecast:
             )  # fmt: skip
             taken.append(time.perf_counter() - started)
         call = _calls(listener)[0]
-        self._times["muon",].append(statistics.median(taken[2:]) / call.cost.flops)
+        self._times["muon",].append(statistics.median(taken[2:]) / work(call))
 
     def _long_attention(self) -> None:
         """Time attention alone at two lengths and fit a line through the times per row."""
@@ -206,6 +206,12 @@ def small_model(config: ModelConfig, batch: int, backend: str) -> tuple[ModelCon
         ctx = min(ctx, LONG * C - 1)
     small = replace(config, dim=C, heads=heads, ctx=ctx, layers=1, vocab_size=min(config.vocab_size, MOST_VOCABULARY))
     return small, max(1, min(batch, rows // ctx))
+
+
+def work(call: Call) -> float:
+    """Return what the time of a call is in proportion to, among calls of one kind: its floating-point operations, or
+    the bytes of one that only copies, such as an embedding without a table of positions."""
+    return call.cost.flops or call.cost.bytes
 
 
 def kind_of(call: Call, config: ModelConfig) -> Kind:

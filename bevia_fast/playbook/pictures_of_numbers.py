@@ -8,7 +8,7 @@ import numpy as np
 
 from ..agreement.tolerances import tolerance
 from ..canvas import BLUE, VERMILLION
-from ..config import ModelConfig, TrainConfig
+from ..config import ModelConfig, TrainConfig, preset
 from ..kernels import get_backend
 from ..kernels.contract import OPERATIONS
 from ..kernels.numpy_ref.dropout import dropout_mask
@@ -42,8 +42,8 @@ def draw_bias_correction(axes: Any, data: Data) -> None:
 
 
 def schedule() -> Data:
-    """The learning rate of every tenth step of a usual run."""
-    usual = TrainConfig()
+    """The learning rate of every tenth step of a run by the textbook."""
+    usual = preset("laptop", recipe="textbook")
     steps = list(range(1, usual.steps + 1, 9))
     rates = [
         learning_rate(step, steps=usual.steps, lr=usual.lr, min_lr=usual.min_lr, warmup=usual.warmup) for step in steps
@@ -95,7 +95,7 @@ def intensity() -> Data:
     letters = {"B": B, "T": T, "C": C, "NH": NH, "HS": C // NH, "N": B * T, "V": 96, "OC": 4 * C, "P": 800_000}
     found: dict[str, Any] = {"operation": [], "intensity": []}
     for name, operation in OPERATIONS.items():
-        if name not in ("decode_tokens", "sample_token", "attention_weights", "muon"):
+        if name not in ("decode_tokens", "sample_token", "attention_weights", "muon") and "rotary" not in name:
             given = [spec.name for spec in operation.arrays if spec.optional and not spec.name.endswith("residual")]
             cost = operation.cost_of(letters, given, "float32", {"decayed": 800_000})
             found["operation"].append(name)

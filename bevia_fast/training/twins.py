@@ -26,7 +26,9 @@ def check_training(
     gradients are the same, only that.
     """
     model = ModelConfig(ctx=24, dim=36, layers=2, heads=3, dropout=0.1, vocab_size=29, dtype=dtype)
-    config = TrainConfig(model=model, batch=5, steps=steps, warmup=10, optimizer=optimizer)
+    config = TrainConfig(
+        model=model, batch=5, steps=steps, warmup=10, lr=1e-3, min_lr=1e-4, optimizer=optimizer
+    )
     tokens = np.random.default_rng(0).integers(0, model.vocab_size, 4096).astype(np.int32)
     tokens[1::2] = tokens[::2]  # something to learn: every second token repeats the one before it
     trainers = [Trainer(config, model, backend, tokens) for backend in (a, b)]

@@ -151,7 +151,7 @@ def test_help_is_quick(line: list[str], most: int) -> None:
     assert status == 0
     own = {name.partition(".")[2] for name in modules if name.partition(".")[0] == "bevia_fast"}
     modules = {"arguments", "fields", "groups", "hints", "lengths", "lists", "main", "parsing", "words"}
-    light = {"", "commands", "config", "describing", "errors", "files", "naming", "shell"}
+    light = {"", "commands", "config", "describing", "errors", "files", "naming", "recipes", "shell", "stages"}
     assert own == {*light, *(f"commands.{name}" for name in modules)}
     assert not {"numpy", "numba", "llvmlite", "matplotlib", "rich"} & set(modules)
     assert len(modules) < most  # 166 and 284, of Python and tyro

@@ -17,6 +17,16 @@ pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_forecast_with_rotary_positions(backend: BackendName) -> None:
+    """The embedding only copies then, and costs no floating-point operations."""
+    model = replace(MODEL, positions="rotary")
+    forecast = Forecast(model, 4, get_backend(backend))
+    one = forecast.seconds(rehearse(model, 4))
+    assert 0 < one < 10
+    assert forecast.seconds(rehearse(model, 40)) > 1.5 * one
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
 def test_a_forecast_grows_with_the_step(backend: BackendName) -> None:
     model = replace(MODEL, dropout=0.1, norm="post", activation="relu")
     forecast = Forecast(model, 4, get_backend(backend))

@@ -216,6 +216,7 @@ CHANGES: dict[str, Any] = {
     "beta2": 0.8, "eps": 1e-7, "grad_clip": 2.0, "seed": 7, "ctx": 9, "dim": 16, "layers": 3, "heads": 4,
     "activation": "relu", "norm": "post", "dropout": 0.2, "tie": False, "bias": False, "dtype": "float64",
     "optimizer": "muon", "ctx_schedule": "4:2,8", "muon_lr": 0.1, "muon_momentum": 0.5, "init": "elsewhere",
+    "positions": "rotary", "window": 2, "window_layers": "all",
 }  # fmt: skip
 
 # What a resumed run may change, written down apart from the code: an option that affects a step must not slip in.
@@ -402,7 +403,8 @@ def kill_and_resume(folder: Path, kills: int, seed: int) -> tuple[int, int, int]
     options = {"steps": 900, "eval_every": 50, "save_every": 3, "sample_every": 40}
     whole = result(train(tiny_config(folder, "whole", **options)).folder)
     words = ["--ctx", "8", "--dim", "8", "--heads", "2", "--layers", "2", "--dropout", "0.1", "--batch", "2",
-             "--warmup", "2", "--eval-batches", "2", "--backend", "numpy", "--data", str(folder / "text.txt"),
+             "--warmup", "2", "--lr", "1e-3", "--min-lr", "1e-4", "--eval-batches", "2", "--backend", "numpy",
+             "--data", str(folder / "text.txt"),
              "--save-seconds", "0"]  # fmt: skip
     words += [word for name, value in options.items() for word in ("--" + name.replace("_", "-"), str(value))]
     killed = saving = ended = 0
