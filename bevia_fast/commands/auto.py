@@ -23,6 +23,9 @@ def run(command: AutoCommand) -> int:
     config = plan.timed(asked) if isinstance(asked, PlanCommand) else asked
     if not config.minutes:
         raise UserError("Sizes can only be chosen for a time; give it with --minutes.")
+    for name, run in (("--resume", config.resume), ("--init", config.init)):
+        if run:
+            raise UserError(f"Sizes cannot be chosen with {name}; {run} has its own.")
     if STANDARD in config.data:
         raise UserError("To choose sizes, the text is read twice, which standard input cannot be; name a file.")
     json = asked.json if isinstance(asked, PlanCommand) else ""

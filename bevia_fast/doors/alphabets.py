@@ -20,7 +20,7 @@ from .pickles import load_pickle
 
 Array = NDArray[Any]
 
-LARGEST = 64 << 20  # bytes of a text whose characters are an alphabet
+LARGEST = 64 << 20  # bytes of a file that an alphabet is read from
 
 
 def read_alphabet(path: Path) -> list[str]:
@@ -33,22 +33,24 @@ def read_alphabet(path: Path) -> list[str]:
     if kind == ".json":
         return _of_tokenizer(path, read_json(path))
     if kind == ".pkl":
-        with reading(path):
-            refuse_special(path)
-            content = path.read_bytes()
+        content = _read(path)
         found = load_pickle(path, content)
         names = found.get("itos") if isinstance(found, dict) else None
         if not isinstance(names, dict):
             raise CheckpointError(f"{path} has no characters: nanoGPT's meta.pkl has them under itos.")
         return _in_order(path, {name: number for number, name in names.items()})
+    try:
+        return sorted(set(_read(path).decode("utf-8-sig")))
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path} is not UTF-8: byte {error.start}.") from None
+
+
+def _read(path: Path) -> bytes:
     with reading(path):
         refuse_special(path)
         if path.stat().st_size > LARGEST:
-            raise CheckpointError(f"{path} is larger than the text of an alphabet may be.")
-        try:
-            return sorted(set(path.read_bytes().decode("utf-8-sig")))
-        except UnicodeDecodeError as error:
-            raise CheckpointError(f"{path} is not UTF-8: byte {error.start}.") from None
+            raise CheckpointError(f"{path} is larger than the file of an alphabet may be.")
+        return path.read_bytes()
 
 
 def _of_tokenizer(path: Path, found: dict[str, Any]) -> list[str]:

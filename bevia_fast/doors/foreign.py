@@ -122,7 +122,7 @@ def _widened(stored: Array) -> Array:
     """Return numbers as they are read from a file as float32, or as float64 if they are that."""
     if stored.dtype == np.uint16:
         return from_bfloat16(stored)
-    return stored if stored.dtype.itemsize >= 4 else stored.astype(np.float32)
+    return stored.astype(np.float32) if stored.dtype == np.float16 else stored
 
 
 def from_bfloat16(stored: Array) -> Array:

@@ -45,10 +45,12 @@ def read_hub(folder: Path) -> tuple[Foreign, bool]:
         dim, inner = found["n_embd"], found.get("n_inner")
         if inner not in (None, 4 * dim):
             raise ConfigError(f"its MLP has {inner} channels; those of this program have {4 * dim}.")
+        # with tied embeddings, transformers does not read a head that is stored nevertheless
+        tie = found.get("tie_word_embeddings", True) or ("lm_head.weight" in tensors and is_tied(tensors))
         config = ModelConfig(
             ctx=found["n_positions"], dim=dim, layers=found["n_layer"], heads=found["n_head"],
             activation=THEIR_ACTIVATIONS.get(activation, "gelu"),  # type: ignore[arg-type]
-            dropout=float(found.get("resid_pdrop", 0.1)), tie=is_tied(tensors), vocab_size=found["vocab_size"],
+            dropout=float(found.get("resid_pdrop", 0.1)), tie=bool(tie), vocab_size=found["vocab_size"],
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} is incomplete: {type(error).__name__}: {shown(error)}.") from None

@@ -1,18 +1,17 @@
-"""Models of other programs become runs: the traps of their files, and what is refused."""
+"""Models of transformers become runs: the traps of their files, and what is refused."""
 
 from __future__ import annotations
 
 import json
 import os
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from bringing_in import brought_in, refused, same
 from helpers import random_parameters
-from writing_foreign import bfloat16, nanogpt_checkpoint, sizes, write_llmc, write_safetensors, write_torch
+from writing_foreign import bfloat16, sizes, write_safetensors
 
 from bevia_fast.backends import open_backend
 from bevia_fast.commands.main import main
@@ -22,7 +21,6 @@ from bevia_fast.doors.foreign import read_file
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 from bevia_fast.runs.modelfile import load_model
-from bevia_fast.runs.trained import Run
 
 ALPHABET = "\n abcé"
 CONFIG = sizes(ALPHABET)
@@ -38,30 +36,6 @@ def folder(weights: Parameters, tmp_path: Path) -> Path:
     """A folder of transformers, whose files the tests replace."""
     export_hub(weights, Tokenizer(ALPHABET), 3, tmp_path / "hf")
     return tmp_path / "hf"
-
-
-def brought_in(source: Path, *options: str) -> Run:
-    out = source.parent / "imported"
-    assert main(["import", str(source), "--out", str(out), *options]) == 0
-    return Run.load(out, "numpy")
-
-
-def refused(capsys: pytest.CaptureFixture[str], source: Path, *options: str) -> str:
-    """Return the error of an import that leaves nothing behind."""
-    before = sorted(source.parent.rglob("*"))
-    capsys.readouterr()
-    assert main(["import", str(source), "--out", str(source.parent / "imported"), *options]) == 2
-    assert sorted(source.parent.rglob("*")) == before
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
-
-
-def same(run: Run, weights: Parameters, tolerance: float = 0.0) -> None:
-    """Assert that a run has these weights."""
-    assert run.model.parameters.keys() == weights.keys()
-    for name, view in weights.items():
-        assert abs(run.model.parameters[name] - view).max() <= tolerance * abs(view).max(), name
 
 
 def change(folder: Path, name: str, **changes: Any) -> None:
@@ -101,6 +75,17 @@ def test_a_head_of_its_own(tmp_path: Path) -> None:
     same(brought_in(tmp_path / "hf"), weights)
 
 
+def test_whether_the_head_is_tied_is_for_the_configuration_to_say(
+    folder: Path, weights: Parameters, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """transformers leaves out a head that is stored nevertheless, and makes up one that is missing."""
+    change(folder, "config.json", tie_word_embeddings=False)
+    assert "has no tensor lm_head.weight." in refused(capsys, folder)
+    change(folder, "config.json", tie_word_embeddings=True)
+    write_safetensors(folder / "model.safetensors", {**weights, "lm_head.weight": weights["wte.weight"] + 1})
+    same(brought_in(folder), weights)
+
+
 @pytest.mark.parametrize(("stored", "error"), [("float16", 2**-11), ("bfloat16", 2**-7), ("float64", 0.0)])
 def test_other_precisions(folder: Path, weights: Parameters, stored: str, error: float) -> None:
     tensors = {n: bfloat16(v) if stored == "bfloat16" else v.astype(stored) for n, v in weights.items()}
@@ -108,6 +93,8 @@ def test_other_precisions(folder: Path, weights: Parameters, stored: str, error:
     run = brought_in(folder)
     same(run, weights, error)
     assert run.model.config.dtype == ("float64" if stored == "float64" else "float32")
+    read = {tensor.dtype.name for tensor in read_file(folder / "model.safetensors").values()}
+    assert read == {"float64" if stored == "float64" else "float32"}
     assert np.array_equal(run.model.parameters["wte.weight"] == weights["wte.weight"], np.full((6, 12), error == 0.0))
 
 
@@ -255,145 +242,6 @@ def test_a_vocabulary_is_needed(folder: Path, weights: Parameters, capsys: pytes
     assert "is not UTF-8: byte 0." in refused(capsys, folder, "--vocabulary", str(folder / "text.txt"))
     (folder / "text.txt").write_text("éabc cab\n", "utf-8")
     same(brought_in(folder, "--vocabulary", str(folder / "text.txt")), weights)
-
-
-# --------------------------------------------------------------------------------------------------------------- llm.c
-
-
-@pytest.mark.parametrize(("version", "error"), [(3, 0.0), (5, 2**-7)])
-def test_llmc(tmp_path: Path, weights: Parameters, version: int, error: float) -> None:
-    write_llmc(tmp_path / "model.bin", weights, version, rows=16)
-    (tmp_path / "text.txt").write_text(ALPHABET, "utf-8")
-    same(brought_in(tmp_path / "model.bin", "--vocabulary", str(tmp_path / "text.txt")), weights, error)
-
-
-def test_other_files_of_llmc(tmp_path: Path, weights: Parameters, capsys: pytest.CaptureFixture[str]) -> None:
-    path, text = tmp_path / "model.bin", tmp_path / "text.txt"
-    text.write_text(ALPHABET, "utf-8")
-    write_llmc(path, weights, 3, rows=16)
-    whole = bytearray(path.read_bytes())
-    for place, number, words in (
-        (0, 20240327, "its first number is not 20240326."), (1, 4, "has version 4; this program reads 3 (float32)"),
-        (2, 0, "must be from 1"), (3, 17, "17 tokens do not fit into 16 rows."), (4, 3, "a model of its sizes has"),
-        (5, 5, "is not divisible"), (7, 15, "a model of its sizes has"), (3, -1, "vocab_size"),
-    ):  # fmt: skip
-        path.write_bytes(whole[: 4 * place] + np.int32(number).tobytes() + whole[4 * place + 4 :])
-        assert words.replace("_", "-") in refused(capsys, path, "--vocabulary", str(text)).replace("_", "-")
-    for content in (whole[:-1], whole + b"\0", whole[:100], b""):
-        path.write_bytes(content)
-        assert "model" in refused(capsys, path, "--vocabulary", str(text))
-
-
-# ------------------------------------------------------------------------------------------------------------- nanoGPT
-
-META = {"vocab_size": 6, "itos": dict(enumerate(ALPHABET)), "stoi": {c: i for i, c in enumerate(ALPHABET)}}
-
-
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    (tmp_path / "meta.pkl").write_bytes(pickle.dumps(META))
-    return tmp_path / "ckpt.pt"
-
-
-def options(checkpoint: Path) -> tuple[str, ...]:
-    return "--vocabulary", str(checkpoint.parent / "meta.pkl"), "--approximate-gelu"
-
-
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
-def test_nanogpt(checkpoint: Path, bias: bool, prefix: str) -> None:
-    """Compiled or not; its linear layers are transposed, here also in memory, and it need not have biases."""
-    weights = random_parameters(sizes(ALPHABET, bias=bias, dropout=0.5))
-    write_torch(checkpoint, nanogpt_checkpoint(weights, prefix))
-    run = brought_in(checkpoint, *options(checkpoint))
-    same(run, weights)
-    assert run.model.config == weights.config
-    assert run.step == 250
-
-
-def test_nanogpts_gelu_is_the_exact_one(
-    checkpoint: Path, weights: Parameters, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_torch(checkpoint, nanogpt_checkpoint(weights))
-    error = refused(capsys, checkpoint, *options(checkpoint)[:2])
-    assert "computes GELU by the error function" in error
-    assert "--approximate-gelu accepts that." in error
-
-
-class Evil:
-    """Pickles to a call of a function."""
-
-    def __init__(self, *call: Any) -> None:
-        self.call = call
-
-    def __reduce__(self) -> Any:
-        return self.call[0], self.call[1:]
-
-
-@pytest.mark.parametrize(
-    ("evil", "named"),
-    [
-        (Evil(os.system, "touch evil"), f"{os.name}.system"),
-        (Evil(eval, "open('evil', 'w')"), "__builtin__.eval"),
-        (Evil(getattr, "a", "b"), "__builtin__.getattr"),
-        (np.ones(3), "numpy"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_code_is_refused(
-    checkpoint: Path, weights: Parameters, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
-    evil: Any, named: str,
-) -> None:  # fmt: skip
-    monkeypatch.chdir(checkpoint.parent)
-    write_torch(checkpoint, nanogpt_checkpoint(weights) | {"more": evil})
-    assert f"is refused: it asks to run {named}" in refused(capsys, checkpoint, *options(checkpoint))
-    (checkpoint.parent / "meta.pkl").write_bytes(pickle.dumps(META | {"more": evil}))
-    assert "meta.pkl is refused" in refused(capsys, checkpoint, *options(checkpoint))
-    assert not (checkpoint.parent / "evil").exists()
-
-
-def test_damaged_checkpoints(checkpoint: Path, weights: Parameters, capsys: pytest.CaptureFixture[str]) -> None:
-    usual = nanogpt_checkpoint(weights)
-    whole = usual["model"]["_orig_mod.transformer.wte.weight"]
-
-    def changed(**changes: Any) -> None:
-        tensor = type(whole)(weights["wte.weight"], "FloatStorage")
-        for name, value in changes.items():
-            setattr(tensor, name, value)
-        write_torch(checkpoint, usual | {"model": usual["model"] | {"_orig_mod.transformer.wte.weight": tensor}})
-
-    for changes, words in (
-        ({"stride": (13, 1)}, "a tensor reaches beyond its storage"),
-        ({"shape": (7, 12)}, "is larger than its storage"),
-        ({"stride": (0, 0), "shape": (1 << 30, 1 << 30)}, "is larger than its storage"),
-        ({"stride": (-1, 1)}, "a tensor's sizes are invalid"), ({"stride": (1,)}, "a tensor's sizes are invalid"),
-    ):  # fmt: skip
-        changed(**changes)
-        assert words in refused(capsys, checkpoint, *options(checkpoint))
-    for changes, words in (
-        ({"model_args": {}}, "is not a checkpoint of nanoGPT: KeyError"), ({"model": {"wte": 5}}, "is not a tensor"),
-        ({"iter_num": -1}, "iter_num"), ({"model": {}}, "has no tensor wte.weight"),
-    ):  # fmt: skip
-        write_torch(checkpoint, usual | changes)
-        assert words in refused(capsys, checkpoint, *options(checkpoint))
-    write_torch(checkpoint, usual)
-    good = checkpoint.read_bytes()
-    for content in (b"", good[:100], good[:-30], pickle.dumps(5)):
-        checkpoint.write_bytes(content)
-        assert "was not written by PyTorch 1.6 or later" in refused(capsys, checkpoint, *options(checkpoint))
-    with zipfile.ZipFile(checkpoint, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("ckpt/data.pkl", b"\0" * 1000)
-    assert "is compressed" in refused(capsys, checkpoint, *options(checkpoint))
-    with zipfile.ZipFile(checkpoint, "w") as archive:
-        archive.writestr("ckpt/data.pkl", b"\x80")
-    assert "is damaged" in refused(capsys, checkpoint, *options(checkpoint))
-
-
-def test_a_vocabulary_of_nanogpt_without_characters(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_torch(checkpoint, {})
-    for content in (5, {"itos": 5}, {}):
-        (checkpoint.parent / "meta.pkl").write_bytes(pickle.dumps(content))
-        assert "meta.pkl has no characters" in refused(capsys, checkpoint, *options(checkpoint))
 
 
 # ----------------------------------------------------------------------------------------------------------- the rest
