@@ -26,7 +26,7 @@ from ..kernels.tape import Keys
 from .activations import Activations, LayerActivations, Rows
 from .dropout import LayerDropout
 from .parameters import Affine, LayerParameters, Parameters
-from .rotary import context_tables
+from .rotary import tables_for
 
 Array = NDArray[Any]
 
@@ -44,7 +44,7 @@ class Block(ABC):
         self.rows: list[Rows] = acts.rows(self.kept)
         self.dropout = LayerDropout(keys, layer, config.dropout)
         self.window = config.windows[layer]
-        self.angles = context_tables(config, acts.shape[1]) if config.positions == "rotary" else None
+        self.angles = tables_for(config, acts.shape[1], acts.embedded) if config.positions == "rotary" else None
 
     def forward(self, look: Callable[[LayerActivations], None]) -> None:
         """Compute residual_out from residual_in. `look` is called with the block's activations after attention."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..kernels.memory import aligned_empty
+from ..kernels.memory import aligned_empty, outline
 
 Array = NDArray[Any]
 Tables = tuple[Array, Array]  # cosines (T, H), sines (T, H)
@@ -38,3 +38,12 @@ def context_tables(config: ModelConfig, T: int) -> Tables:
     for each in found:
         each.flags.writeable = False
     return found
+
+
+def tables_for(config: ModelConfig, T: int, rows: Array) -> Tables:
+    """Return the tables of the first T positions, or outlines of them if `rows`, an array of the pass, is an outline:
+    planning asks about contexts of millions."""
+    if not rows.flags.writeable:
+        shape = (T, config.head_size // 2)
+        return outline(shape, config.dtype), outline(shape, config.dtype)
+    return context_tables(config, T)
