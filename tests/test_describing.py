@@ -28,7 +28,7 @@ def test_help_explains_each_option(name: str) -> None:
 
 def test_help_has_the_words_of_the_fields() -> None:
     words = bevia_fast.TrainConfig.__init__.__doc__ or ""
-    assert "steps\n    Optimizer steps.\nbatch\n    Sequences per batch" in words
+    assert "steps\n    Optimizer steps.\nminutes\n    Train for so many minutes" in words
     assert "model\n    ModelConfig: The shape of a decoder-only transformer.\n" in words
     assert "Only steps and the options that" in words
 

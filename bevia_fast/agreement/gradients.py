@@ -209,9 +209,26 @@ def _linear(pair: Any, name: str) -> Checks:
         yield f"{name}{f' behind {activation}' if activation else ''}", Check(arrays, found, loss)
 
 
+def _rotary(pair: Any, name: str) -> Checks:
+    """In place, with angles that no positions have."""
+    numbers, H = Numbers(), 3
+    qkv, dout, angles = numbers(B, T, 6 * NH * H), numbers(B, T, 6 * NH * H), numbers(T, H)
+    tables = np.cos(angles), np.sin(angles)
+
+    def loss() -> float:
+        out = qkv.copy()
+        pair.forward(out, *tables)
+        return float((dout * out).sum())
+
+    dqkv = dout.copy()
+    pair.backward(dqkv, *tables)
+    yield name, Check({"qkv": qkv}, {"qkv": dqkv}, loss)
+
+
 def _attention(pair: Any, name: str) -> Checks:
-    for rate in (0.0, 0.4):
+    for rate, window in ((0.0, 0), (0.4, 0), (0.0, 2)):
         numbers, options = Numbers(), {"dropout_rate": rate, "dropout_key": 12345} if rate else {}
+        options |= {"window": window} if window else {}
         qkv, dout = numbers(B, T, 3 * C), numbers(B, T, C)
         out, lse, dqkv = numbers(B, T, C), numbers(B, NH, T), numbers(B, T, 3 * C)
 
@@ -222,7 +239,8 @@ def _attention(pair: Any, name: str) -> Checks:
 
         pair.forward(out, lse, qkv, **options)
         pair.backward(dqkv, dout.copy(), qkv.copy(), out, lse, **options)
-        yield f"{name}{f', dropout {rate}' if rate else ''}", Check({"qkv": qkv}, {"qkv": dqkv}, loss)
+        what = f", dropout {rate}" if rate else f", window {window}" if window else ""
+        yield f"{name}{what}", Check({"qkv": qkv}, {"qkv": dqkv}, loss)
 
 
 def _cross_entropy(pair: Any, name: str) -> Checks:
@@ -246,5 +264,5 @@ def _differences(after: list[Array], before: list[Array]) -> list[Array]:
 
 CONTRACT: dict[str, Callable[[Any, str], Checks]] = {
     "embedding": _embedding, "layernorm": _layernorm, "linear": _linear, "relu": _own, "gelu": _own,
-    "attention": _attention, "dropout": _dropout, "cross_entropy": _cross_entropy,
+    "rotary": _rotary, "attention": _attention, "dropout": _dropout, "cross_entropy": _cross_entropy,
 }  # fmt: skip

@@ -38,14 +38,13 @@ def attention_forward(
     # (B,T,3C) -> out (B,T,C), lse (B,NH,T)
     contract.check_window("attention_forward", window)
     dtype = out.dtype
-    plan = plan_forward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype))
+    plan = plan_forward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype), window)
     memory = (
         scratch("whole heads", plan.panels, dtype),  # the backward pass keeps parts of dq there
         scratch("scores", plan.scores, dtype),
         scratch("rows", plan.rows, dtype),
     )
-    rate = tuple(rate_of(dropout_rate))
-    _forward(out, lse, qkv, window or qkv.shape[1], np.uint64(dropout_key), rate, memory, tuple(plan))
+    _forward(out, lse, qkv, np.uint64(dropout_key), tuple(rate_of(dropout_rate)), memory, tuple(plan))
 
 
 @implements(contract.attention_weights)
@@ -122,30 +121,30 @@ def drop_rows(weights, dropout, row, column):
 
 
 @kernel()
-def _forward(out, lse, qkv, window, key, rate, memory, plan):
+def _forward(out, lse, qkv, key, rate, memory, plan):
     memory, plan, dropout = ForwardMemory(*memory), ForwardPlan(*plan), Dropout(key, *rate)
     arrays = (out, lse, qkv)
     B, NH, T = lse.shape
     q_blocks, k_panels = (T + QUERIES - 1) // QUERIES, (T + plan.k_width - 1) // plan.k_width
     if plan.by_head:
         for bh in numba.prange(B * NH):
-            _forward_head(bh, arrays, window, dropout, memory, plan)
+            _forward_head(bh, arrays, dropout, memory, plan)
     else:
         for item in numba.prange(B * NH * k_panels):
             _pack_panel(item // k_panels, item % k_panels, arrays, memory, plan)
         for item in numba.prange(B * NH * q_blocks):
-            _forward_turn(item // q_blocks, item % q_blocks, arrays, window, dropout, memory, plan)
+            _forward_turn(item // q_blocks, item % q_blocks, arrays, dropout, memory, plan)
 
 
 @device
-def _forward_head(bh, arrays, window, dropout, memory, plan):
+def _forward_head(bh, arrays, dropout, memory, plan):
     """Compute all queries of one head, which the calling thread packs for itself."""
     out, lse, qkv = arrays
     head = head_of(qkv, lse, bh)
     work = forward_work(numba.get_thread_id(), head.q.rows, head.q.columns, memory, plan)
     _pack_keys_and_values(work, head, 0, head.k.rows)
     for q0 in range(0, head.q.rows, QUERIES):
-        _forward_block(channels_of(out, bh, lse.shape[1]), head, work, q0, window, dropout)
+        _forward_block(channels_of(out, bh, lse.shape[1]), head, work, q0, plan.window, dropout)
 
 
 @device
@@ -158,7 +157,7 @@ def _pack_panel(bh, p, arrays, memory, plan):
 
 
 @device
-def _forward_turn(bh, turn, arrays, window, dropout, memory, plan):
+def _forward_turn(bh, turn, arrays, dropout, memory, plan):
     """Compute one block of queries of a packed head. Blocks with few and with many keys alternate, so that threads
     that take successive turns share the work evenly."""
     out, lse, qkv = arrays
@@ -166,7 +165,7 @@ def _forward_turn(bh, turn, arrays, window, dropout, memory, plan):
     work = forward_work(bh, head.q.rows, head.q.columns, memory, plan)
     blocks = (head.q.rows + QUERIES - 1) // QUERIES
     q_block = turn // 2 if turn % 2 == 0 else blocks - 1 - turn // 2
-    _forward_block(channels_of(out, bh, lse.shape[1]), head, work, q_block * QUERIES, window, dropout)
+    _forward_block(channels_of(out, bh, lse.shape[1]), head, work, q_block * QUERIES, plan.window, dropout)
 
 
 @device

@@ -35,7 +35,7 @@ def attention_backward(
     # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
     contract.check_window("attention_backward", window)
     dtype = out.dtype
-    plan = plan_backward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype))
+    plan = plan_backward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype), window)
     memory = (
         scratch("whole heads", plan.dqueries, dtype),
         scratch("scores", plan.scores, dtype),
@@ -48,17 +48,16 @@ def attention_backward(
         scratch("row sums", plan.row_sums, dtype),
     )
     rate = tuple(rate_of(dropout_rate))
-    limit = window or qkv.shape[1]
-    _backward(dqkv, dout, qkv, out, lse, limit, np.uint64(dropout_key), rate, memory, tuple(plan))
+    _backward(dqkv, dout, qkv, out, lse, np.uint64(dropout_key), rate, memory, tuple(plan))
 
 
 @kernel()
-def _backward(dqkv, dout, qkv, out, lse, window, key, rate, memory, plan):
+def _backward(dqkv, dout, qkv, out, lse, key, rate, memory, plan):
     memory, plan, dropout = BackwardMemory(*memory), BackwardPlan(*plan), Dropout(key, *rate)
     arrays = (dqkv, dout, qkv, out, lse)
     B, NH, T = lse.shape
     for item in numba.prange(B * NH * plan.parts):
-        _backward_part(item // plan.parts, item % plan.parts, arrays, window, dropout, memory, plan)
+        _backward_part(item // plan.parts, item % plan.parts, arrays, dropout, memory, plan)
     if plan.parts > 1:
         for row in numba.prange(B * NH * T):
             _add_parts(row // T, row % T, dqkv, NH, memory, plan)
@@ -75,13 +74,13 @@ def _add_parts(bh, t, dqkv, NH, memory, plan):
 
 
 @device
-def _backward_part(bh, part, arrays, window, dropout, memory, plan):
+def _backward_part(bh, part, arrays, dropout, memory, plan):
     """Compute what every `parts`-th block of keys of a head contributes to the gradients."""
     dqkv, dout, qkv, out, lse = arrays
     NH = lse.shape[1]
     head, gradients = head_of(qkv, lse, bh), split_head(dqkv, bh, NH)
     dout, out = channels_of(dout, bh, NH), channels_of(out, bh, NH)
-    T, HS, first = head.q.rows, head.q.columns, part * plan.keys
+    T, HS, first, window = head.q.rows, head.q.columns, part * plan.keys, plan.window
     work = backward_work(T, HS, memory, plan)
     dq, dk, dv = gradients
     if plan.parts > 1:

@@ -34,22 +34,24 @@ def scaled(operation: str, argument: int, factor: float) -> Any:
     def wrong(*arrays: Any, **options: Any) -> None:
         before = arrays[argument].copy()
         getattr(NUMPY, operation)(*arrays, **options)
-        added = before if OPERATIONS[operation].arrays[argument].name in OPERATIONS[operation].twice else 0.0
+        name = list(OPERATIONS[operation].signature.parameters)[argument]
+        adds = name in OPERATIONS[operation].twice and not operation.startswith("rotary")  # which rotates in place
+        added = before if adds else 0.0
         arrays[argument][...] = added + factor * (arrays[argument] - added)
 
     return SimpleNamespace(**{operation: wrong})
 
 
 OUTPUTS = [
-    (name, place)
+    (name, list(entry.signature.parameters).index(spec.name))
     for name, entry in OPERATIONS.items() if name.endswith("_backward") or name == "cross_entropy"
-    for place, spec in enumerate(entry.arrays) if spec.output and spec.name.startswith("d")
+    for spec in entry.arrays if spec.output and spec.name.startswith("d")
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("operation", "place"), OUTPUTS)
 def test_a_gradient_that_is_wrong_by_a_thousandth_is_found(operation: str, place: int) -> None:
-    name = OPERATIONS[operation].arrays[place].name
+    name = list(OPERATIONS[operation].signature.parameters)[place]
     if operation == "cross_entropy":
         def wrong(losses: Any, dlogits: Any, *rest: Any, **options: Any) -> None:
             NUMPY.cross_entropy(losses, dlogits, *rest, **options)

@@ -94,7 +94,8 @@ def test_every_stage_is_that_of_numpy(browser: Any, tmp_path: Path, sizes: dict[
 
 
 MUTATIONS = {
-    "the mask": ("j > i ? -Infinity", "j > i + 1 ? -Infinity"),
+    "the mask": ("j > i || (", "j > i + 1 || ("),
+    "the window": ("i - j >= window", "i - j > window"),
     "the scale": ("dot / Math.sqrt(HS)", "dot / Math.sqrt(C)"),
     "the heads": ("c = h * HS; c < (h + 1) * HS; c++) dot", "c = 0; c < HS; c++) dot"),
     "the mean": ("variance += (inp[start + c] - mean) ** 2", "variance += inp[start + c] ** 2"),
@@ -105,7 +106,7 @@ MUTATIONS = {
     "post-norm": ("b.stream1 = pre ? b.sum1 : b.norm1", "b.stream1 = b.sum1"),
     "the tied head": ('config.tie ? "wte.weight" : "lm_head.weight"', '"wte.weight"'),
     "the bias": ("row[oc] += bias[oc]", "row[oc] -= bias[oc]"),
-    "the position": ("positionTable[t * C + c]", "positionTable[c]"),
+    "the position": ("positionTable?.[t * C + c]", "positionTable?.[c]"),
     "the cache": ("j = i < first ? first : 0", "j = first"),
 }  # fmt: skip
 
@@ -128,7 +129,7 @@ def test_a_wrong_line_is_noticed(
     noticed = []
     for sizes in (
         {"norm": "pre", "activation": "gelu", "tie": True, "bias": True, "heads": 2},
-        {"norm": "post", "activation": "relu", "tie": False, "bias": True, "heads": 4},
+        {"norm": "post", "activation": "relu", "tie": False, "bias": True, "heads": 4, "window": 2},
     ):
         run = small_run(tmp_path, **sizes)
         with opened(browser, tmp_path / "page.html", make_page(run, [TEXT]).html) as page:

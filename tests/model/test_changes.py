@@ -194,7 +194,7 @@ def test_another_run_takes_them_over_from_a_file(tmp_path: Path, monkeypatch: py
     assert main(["train", "--config", "lab.toml", "--data", "text.txt", "--preset", "tiny"]) == 2
     small = ["--ctx", "8", "--dim", "8", "--layers", "1", "--heads", "1", "--steps", "1", "--backend", "numpy"]
     assert main(["train", "--config", "lab.toml", "--data", "text.txt", *small, "--out", "toml"]) == 0
-    found = {name: json.loads((tmp_path / name / "config.json").read_text()) for name in ("again", "toml")}
+    found = {name: json.loads((tmp_path / name / "options.json").read_text()) for name in ("again", "toml")}
     assert [found["again"]["model"][name] for name in ("scale", "residual")] == [False, False]
     assert [found["toml"]["model"][name] for name in ("scale", "residual")] == [False, True]
     assert not any(each["bias_correction"] for each in found.values())

@@ -116,7 +116,7 @@ def test_a_run_has_the_steps_in_place_of_the_minutes(tmp_path: Path) -> None:
     assert (run.config.minutes, run.config.steps) == (0.0, run.step)
     assert run.config.warmup == -(-run.step // 10)
     assert heard == [pytest.approx(0.3)]
-    written = json.loads((run.folder / "config.json").read_text())
+    written = json.loads((run.folder / "options.json").read_text())
     assert written["facts"]["steps"].startswith(f"{run.step} in 300 ms: 10.0 ms each, and ")
     again = train(tiny_config(tmp_path, "again", steps=run.step, warmup=run.config.warmup))
     assert result(run.folder) == result(again.folder)

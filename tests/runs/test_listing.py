@@ -40,7 +40,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(runs / "2", runs / "hurt")
     (runs / "hurt/metrics.jsonl").write_text('{"step": "x"}\n')
     shutil.copytree(runs / "2", runs / "bare")
-    (runs / "bare/config.json").unlink()
+    (runs / "bare/options.json").unlink()
     for number, name in enumerate(("wide", "10", "2")):
         os.utime(runs / name / "metrics.jsonl", (1e9 + 86400 * number,) * 2)
     return runs
@@ -53,7 +53,7 @@ def names(folder: Path, sort: Any = "name") -> list[str]:
 def test_names_are_in_natural_order_and_broken_folders_come_last(folder: Path) -> None:
     assert names(folder) == ["2", "10", "wide", "bare", "empty", "hurt"]
     problems = {one.name: one.problem for one in list_runs(folder) if one.curves is None}
-    assert "config.json" in problems["bare"]
+    assert "options.json" in problems["bare"]
     assert "not a run" in problems["empty"]
     assert "metrics.jsonl" in problems["hurt"]
 

@@ -12,6 +12,7 @@ import pytest
 from small_runs import TINY, tiny_config
 
 from bevia_fast.data.tokenizer import Tokenizer
+from bevia_fast.files import HUB
 from bevia_fast.model.parameters import Parameters
 from bevia_fast.runs.checkpoint import PARTS
 from bevia_fast.runs.folder import RunFolder
@@ -117,8 +118,9 @@ def test_the_names_that_lead_to_a_checkpoint_are_flushed(tmp_path: Path, monkeyp
     assert synced == ["above"]
     saver.progress.step = 1
     saver.save()
-    assert synced[1:] == ["run", "checkpoints", "run"]  # the names of the folder, the checkpoint and the model
+    # the names of the folder, the checkpoint, the model, and once of the files for other programs
+    assert synced[1:] == ["run", "checkpoints", "run", *["run"] * len(HUB)]
     shutil.rmtree(paths["checkpoints"])
     saver.progress.step = 2
     saver.save()
-    assert synced[4:] == ["run", "checkpoints", "run"]
+    assert synced[4 + len(HUB) :] == ["run", "checkpoints", "run"]

@@ -58,7 +58,7 @@ def test_positions_cannot_be_changed_in_a_run(tmp_path: Path) -> None:
 def test_the_other_backend_agrees_while_training(tmp_path: Path) -> None:
     run = train(rotary(tmp_path, crosscheck_every=2))
     assert run.history[2]["crosscheck"] < 1e-4
-    assert json.loads((run.folder / "config.json").read_text())["model"]["positions"] == "rotary"
+    assert json.loads((run.folder / "options.json").read_text())["model"]["positions"] == "rotary"
 
 
 def test_a_model_of_an_earlier_version_has_learned_positions(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 // The types of the page's views, for `tsc --checkJs`; nothing of this is in the page.
 
-import type { Data, Header, Model, Sampling, Trace } from "./types";
+import type { Config, Data, Header, Model, Sampling, Trace } from "./types";
 
 export type ViewName = "read" | "attention" | "stream" | "embeddings" | "film" | "number";
 
@@ -181,7 +181,7 @@ export interface Plot {
 
 /** What explains a number: the trace, the weights, and the sizes by the letters of the kernels. */
 export interface Context {
-  app: App; trace: Trace; W: Record<string, Float64Array>;
+  app: App; config: Config; trace: Trace; W: Record<string, Float64Array>;
   C: number; NH: number; HS: number; T: number; V: number; pre: boolean;
 }
 

@@ -27,11 +27,12 @@ class ForwardPlan(NamedTuple):
     k_width: int  # columns of a panel of keys
     v_width: int  # columns of a panel of values
     keys: int  # of a block of scores
+    window: int  # keys that a query sees, at most
 
 
 @functools.lru_cache(4096)
 def plan_forward(
-    B: int, T: int, C: int, NH: int, dtype: np.dtype[Any], threads: int, multiply: int
+    B: int, T: int, C: int, NH: int, dtype: np.dtype[Any], threads: int, multiply: int, window: int = 0
 ) -> ForwardPlan:
     k_width, v_width = tile_shape(min(T, KEYS), dtype)[0], tile_shape(C // NH, dtype)[0]
     keys = -(-KEYS // k_width) * k_width
@@ -39,7 +40,7 @@ def plan_forward(
     head = panels_size(C // NH, T, k_width) + panels_size(T, C // NH, v_width)
     return ForwardPlan(
         multiply, head * (threads if by_head else B * NH), threads * QUERIES * keys, threads * 3 * QUERIES, by_head,
-        k_width, v_width, keys,
+        k_width, v_width, keys, window or T,
     )  # fmt: skip
 
 
@@ -57,11 +58,12 @@ class BackwardPlan(NamedTuple):
     k_width: int  # columns of a panel of keys or values
     c_width: int  # columns of a panel of channels
     keys: int  # of a block of scores
+    window: int  # keys that a query sees, at most
 
 
 @functools.lru_cache(4096)
 def plan_backward(
-    B: int, T: int, C: int, NH: int, dtype: np.dtype[Any], threads: int, multiply: int
+    B: int, T: int, C: int, NH: int, dtype: np.dtype[Any], threads: int, multiply: int, window: int = 0
 ) -> BackwardPlan:
     HS = C // NH
     k_width, c_width = tile_shape(min(T, BACKWARD_KEYS), dtype)[0], tile_shape(HS, dtype)[0]
@@ -71,5 +73,5 @@ def plan_backward(
     return BackwardPlan(
         multiply, B * NH * parts * T * HS if parts > 1 else 0, threads * BACKWARD_QUERIES * keys,
         threads * panels_size(HS, keys, k_width), threads * keys * row, threads * BACKWARD_QUERIES * row, threads * T,
-        parts, k_width, c_width, keys,
+        parts, k_width, c_width, keys, window or T,
     )  # fmt: skip

@@ -27,7 +27,8 @@
     const trace = app.scene.trace() || (kind.endsWith("loss") ? app.scenes.at(app.state, app.last).trace() : null);
     const make = KINDS[kind];
     if (!make || !trace) return null;
-    const { dim: C, heads: NH, vocab: V } = app.header.config;
+    const { config } = app.header;
+    const { dim: C, heads: NH, vocab: V } = config;
     const limits = LIMITS[kind];
     /** @type {Record<string, number>} */
     const sizes = {
@@ -36,16 +37,17 @@
       v: V,
       c: C,
       h: NH,
-      l: app.header.config.layers,
-      k: app.header.config.hidden,
-      s: 2 * app.header.config.layers + 2,
-      p: app.header.config.ctx,
+      l: config.layers,
+      k: config.hidden,
+      s: 2 * config.layers + 2,
+      p: config.ctx,
       f: app.header.film.length,
     };
     if (indices.length !== limits.length || indices.some((index, i) => !(index >= 0 && index < sizes[limits[i]])))
       return null;
     const context = {
       app,
+      config,
       trace,
       W: trace.model.weights,
       C,
@@ -53,7 +55,7 @@
       HS: C / NH,
       T: trace.length,
       V,
-      pre: app.header.config.norm === "pre",
+      pre: config.norm === "pre",
     };
     return { unit: "", formula: "", parts: [], ...make(context, ...indices) };
   }

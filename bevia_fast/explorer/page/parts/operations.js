@@ -114,21 +114,18 @@
     const place = (h * x.T + t) * x.T + j;
     const score = x.trace.blocks[l].scores[place];
     const value = x.trace.blocks[l].scaled[place];
-    const { scale } = x.app.header.config;
+    const { scale } = x.config;
     const hidden = value === -Infinity;
     return {
       title: "Scaled score",
       of: `${head(l, h)}: ${at(x, t)} and ${at(x, j)}`,
       value,
       operation: hidden ? "mask" : scale ? "scale" : "no_scale",
-      filled:
-        j > t
-          ? "position j comes later than i, and must not be seen: −∞"
-          : hidden
-            ? "position j lies before the window of i: −∞"
-            : scale
-              ? `${f(score)} / √${x.HS}`
-              : f(score),
+      filled: hidden
+        ? `position j ${j > t ? "comes later than" : "lies before the window of"} i: −∞`
+        : scale
+          ? `${f(score)} / √${x.HS}`
+          : f(score),
       parts: [
         { label: "score", value: score, ref: `score.${l}.${h}.${t}.${j}` },
         ...(scale ? [{ label: "channels of a head", value: x.HS }] : []),
@@ -154,7 +151,7 @@
           value: found.top,
           ref: `scaled.${l}.${h}.${t}.${row.indexOf(found.top)}`,
         },
-        { label: `sum over the ${Math.min(t + 1, x.app.header.config.windows[l] || T)} positions that are seen`, value: found.total },
+        { label: `sum over the ${Math.min(t + 1, x.config.windows[l] || T)} positions that are seen`, value: found.total },
       ],
       engine: engine(x, `block.${l}.weights`, (h * T + t) * T + j),
     };
@@ -212,7 +209,7 @@
   );
 
   define("hidden", "ltk", (x, l, t, k) => {
-    const { hidden } = x.app.header.config;
+    const { hidden } = x.config;
     return linear(x, {
       title: "Hidden unit, before its activation",
       of: `layer ${l}'s MLP, ${at(x, t)}, unit ${k} of ${hidden}`,
@@ -230,7 +227,7 @@
   });
 
   define("activated", "ltk", (x, l, t, k) => {
-    const { hidden, activation } = x.app.header.config;
+    const { hidden, activation } = x.config;
     const value = x.trace.blocks[l].hidden[t * hidden + k];
     return {
       title: "Hidden unit",
@@ -246,7 +243,7 @@
   });
 
   define("mlp", "ltc", (x, l, t, c) => {
-    const { hidden } = x.app.header.config;
+    const { hidden } = x.config;
     return linear(x, {
       title: "Output of the MLP",
       of: `layer ${l}, ${at(x, t)}, channel ${c}`,
@@ -277,7 +274,7 @@
       const rows = half > 1 ? block.stream1 : l ? x.trace.blocks[l - 1].stream2 : x.trace.embedding;
       const value = rows[place];
       const added = block[branch][place];
-      const { residual } = x.app.header.config;
+      const { residual } = x.config;
       const ref = half > 1 ? `stream1.${l}.${t}.${c}` : before(l, t, c);
       return {
         title: x.pre ? "Stream" : "Stream, before its norm",
