@@ -25,6 +25,13 @@ def huge_scores(module: Any) -> bool:
     return bool(np.allclose(weights, wanted, rtol=1e-12) and np.allclose(lse, wanted_lse, rtol=1e-15))
 
 
+def a_long_window(module: Any) -> bool:
+    """The last key in a window of 150 is seen and the one before it is not, which takes more than a short text."""
+    ones = np.ones((1, 1, 160, 1))
+    found = module.causal_scores(ones, ones, window=150)[0, 0]
+    return bool(found.tolist() == TWINS.causal_scores([[1.0]] * 160, [[1.0]] * 160, window=150))
+
+
 def huge_logits(module: Any) -> bool:
     """The same for the logits."""
     rows, losses = [[1e5, 1e5 - 1], [-1e5, 1 - 1e5]], np.empty(2)
@@ -87,7 +94,7 @@ def a_preactivation_that_nobody_needs(module: Any) -> bool:
 
 
 EDGES: dict[str, Callable[[Any], bool]] = {
-    "kernels/numpy_ref/attention.py": huge_scores,
+    "kernels/numpy_ref/attention.py": lambda module: huge_scores(module) and a_long_window(module),
     "kernels/numpy_ref/activation.py": the_kink,
     "kernels/numpy_ref/dropout.py": the_threshold,
     "kernels/numpy_ref/cross_entropy.py": huge_logits,
