@@ -37,10 +37,10 @@ def earlier_models(run: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def save_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, step: int, before: int) -> None:
+def save_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, step: int, before: int | None) -> None:
     """Write the weights after optimizer step `step` as the best model, atomically.
 
-    `before` is the step of the best model until now, which is kept; 0 if there is none. Raises CheckpointError; the
+    `before` is the step of the best model until now, which is kept; None if there is none. Raises CheckpointError; the
     best model until now then stays in its place.
     """
     new, place = earlier_path(run, step), run / BEST
@@ -48,28 +48,30 @@ def save_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, step: int
         new.parent.mkdir(exist_ok=True)
     save_model(new, parameters, tokenizer, step)
     with writing(place):
-        moved = before and before != step and mode(place)
-        if moved:
-            os.replace(place, earlier_path(run, before))
+        kept = None
+        if before is not None and before != step and mode(place):
+            kept = earlier_path(run, before)
+        if kept:
+            os.replace(place, kept)
         try:
             os.replace(new, place)
         except OSError:
-            if moved:
-                os.replace(earlier_path(run, before), place)
+            if kept:
+                os.replace(kept, place)
             raise
         sync_folder(run)
         sync_folder(new.parent)
 
 
-def restore_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, best: int, step: int) -> bool:
-    """Bring the best models of a run back to its checkpoint of `step`, whose best is that of step `best` (0: none).
+def restore_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, best: int | None, step: int) -> bool:
+    """Bring the best models of a run back to its checkpoint of `step`, whose best is that of step `best`, or None.
 
     `parameters` are the weights after `step`. Returns whether there is a best model, if there should be one; if not,
     its file is missing or damaged. Raises CheckpointError for a disk that fails.
     """
-    place, earlier = run / BEST, earlier_path(run, best)
-    there = best > 0
-    if there and step_of(place, parameters.config) != best:
+    place, there = run / BEST, best is not None
+    if best is not None and step_of(place, parameters.config) != best:
+        earlier = earlier_path(run, best)
         if step_of(earlier, parameters.config) == best:
             with writing(place):
                 os.replace(earlier, place)
@@ -85,10 +87,10 @@ def restore_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, best: 
             os.unlink(path)
         if there or stale:
             sync_folder(run)
-    return there or not best
+    return there or best is None
 
 
-def remove_earlier(run: Path, needed: Collection[int]) -> None:
+def remove_earlier(run: Path, needed: Collection[int | None]) -> None:
     """Remove the earlier best models that no checkpoint names any more. Raises CheckpointError."""
     for step, path in earlier_models(run):
         if step not in needed:

@@ -116,6 +116,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise ValueError("the fingerprint is invalid")
             if checkpoint_path(Path(), progress.step).name != path.name:
                 raise ValueError(f"its step is {progress.step}")
+            if progress.best.step == 0 and not config.init:
+                raise ValueError("its best model is untrained")
         except INVALID as error:
             raise damaged_header(path, error) from None
         file.check(checkpoint_layout(model, config.optimizer))

@@ -13,10 +13,11 @@ from .spikes import Spikes
 
 @dataclass
 class Best:
-    """The evaluation with the lowest validation loss so far. The untrained model of step 0 does not count."""
+    """The evaluation with the lowest validation loss so far. That of step 0 counts if the run began with the weights of
+    another one: an untrained model is nothing to keep."""
 
-    step: int = 0
-    """The optimizer step after which it was; 0 if there is none yet."""
+    step: int | None = None
+    """The optimizer step after which it was; None if there is none yet."""
     loss: float | None = None
     """Its validation loss in nats per character; None if there is none yet."""
     since: int = 0
@@ -42,7 +43,7 @@ def read_progress(found: Any) -> Progress:
     """Return a Progress from parsed JSON. Raises KeyError, TypeError or ValueError if it is invalid."""
     if isinstance(found, dict):
         # checkpoints of the first order do not name it, and earlier versions knew no best model
-        found = {"order": 1, "best": {"step": 0, "loss": None, "since": 0}, **found}
+        found = {"order": 1, "best": {"step": None, "loss": None, "since": 0}, **found}
     found = options_of(Progress, found)
     if type(found["order"]) is not int or found["order"] not in ROUNDS:
         raise ValueError("the order of batches is unknown")
@@ -65,9 +66,10 @@ def read_progress(found: Any) -> Progress:
 def _read_best(found: Any, step: int) -> Best:
     """Return a Best of a run that has done `step` steps. Raises ValueError if it is invalid."""
     found = options_of(Best, found)
-    if not all(type(found[name]) is int and 0 <= found[name] < MOST_STEPS for name in ("step", "since")):
+    counts = [found["since"]] if found["step"] is None else [found["since"], found["step"]]
+    if not all(type(count) is int and 0 <= count < MOST_STEPS for count in counts):
         raise ValueError("a count of the best model is invalid")
-    if found["step"] > step or (found["loss"] is None) != (found["step"] == 0):
+    if (found["step"] is None) != (found["loss"] is None) or (found["step"] or 0) > step:
         raise ValueError("the step of the best model is invalid")
     if found["loss"] is not None and not is_finite(found["loss"]):
         raise ValueError("the loss of the best model is invalid")

@@ -23,10 +23,13 @@ class BestModel:
     """
 
     def __init__(
-        self, run: Path, tokenizer: Tokenizer, weights: Parameters, progress: Progress, note: Callable[[str], None]
-    ) -> None:
+        self, run: Path, tokenizer: Tokenizer, weights: Parameters, progress: Progress, note: Callable[[str], None],
+        *, trained: bool = False,
+    ) -> None:  # fmt: skip
+        """`trained`: whether the run began with the weights of another one."""
+        self.trained = trained
         self.run, self.tokenizer, self.weights, self.progress, self._note = run, tokenizer, weights, progress, note
-        self._named: dict[int, int] = {}  # the step of each checkpoint: the step of the best model that it names
+        self._named: dict[int, int | None] = {}  # the step of each checkpoint: the step of the best model that it names
 
     def begin(self) -> None:
         """Bring the files back to the step where the run begins or goes on."""
@@ -37,7 +40,8 @@ class BestModel:
             self._note(str(error))
             return
         if not there:
-            self._note(f"{BEST} of step {best.step:,} is missing or damaged; the best model is chosen anew from here.")
+            at = f"of step {best.step:,}"
+            self._note(f"{BEST} {at} is missing or damaged; the best model is chosen anew from here.")
             self.progress.best = Best()
 
     def judge(self, loss: float) -> None:
@@ -46,7 +50,7 @@ class BestModel:
         Where they cannot be written, the best model until now stays; training is worth more.
         """
         best, step = self.progress.best, self.progress.step
-        if step == 0:
+        if step == 0 and not self.trained:
             return
         if not math.isfinite(loss) or (best.loss is not None and loss >= best.loss):
             best.since += 1

@@ -73,7 +73,10 @@ class _Session:
         self.skipped_in_a_row = self._skipped_before()
         self.eval_batches = self._evaluated_batches()
         self.film = Filming(run.folder, prepared.config, run.tokenizer, self.trainer.weights, reporter.note)
-        self.best = BestModel(run.folder, run.tokenizer, self.trainer.weights, self.progress, reporter.note)
+        self.best = BestModel(
+            run.folder, run.tokenizer, self.trainer.weights, self.progress, reporter.note,
+            trained=bool(self.config.init),
+        )  # fmt: skip
         self.evaluated: tuple[int, float] | None = None  # the last evaluation: step and loss
 
     def run_to_end(self) -> None:
@@ -130,7 +133,7 @@ class _Session:
     def _report_best(self) -> None:
         """Say how the last evaluation compares with the best one, and whether that ended the run."""
         progress = self.progress
-        if progress.best.loss is not None and self.evaluated is not None and self.evaluated[0] == progress.step:
+        if progress.best.step is not None and self.evaluated is not None and self.evaluated[0] == progress.step:
             step, loss = self.evaluated
             self.reporter.best(progress.best.step, verdict(progress.best, step, loss, progress.spikes.mean))
         if self._patience_ended():

@@ -207,7 +207,7 @@ def test_a_run_killed_before_the_checkpoint_of_its_best_model(tmp_path: Path, nu
 def test_earlier_best_models_go_with_the_checkpoints_that_name_them(tmp_path: Path) -> None:
     for keep in (1, 2, 9):
         run = train(tiny_config(tmp_path, f"keep-{keep}", **EVERY_STEP, keep=keep))
-        named = {load_checkpoint(path).progress.best.step for _, path in checkpoints(run.folder)} - {0}
+        named = {load_checkpoint(path).progress.best.step for _, path in checkpoints(run.folder)} - {None}
         there = {step for step, _ in earlier_models(run.folder)} | {run.best.step}
         assert there == named
 
@@ -215,7 +215,7 @@ def test_earlier_best_models_go_with_the_checkpoints_that_name_them(tmp_path: Pa
 @pytest.mark.usefixtures("unsteady_losses")
 def test_an_older_checkpoint_has_its_own_best_model(tmp_path: Path) -> None:
     run = train(tiny_config(tmp_path, **EVERY_STEP, keep=9))
-    kept = {step: load_checkpoint(path).progress.best.step for step, path in checkpoints(run.folder)}
+    kept = {step: load_checkpoint(path).progress.best.step or 0 for step, path in checkpoints(run.folder)}
     [latest] = [step for step in kept if kept[step] < run.best.step][:1]
     for step, path in checkpoints(run.folder):
         if step > latest:
@@ -360,3 +360,28 @@ def test_a_wrong_patience() -> None:
 
     with pytest.raises(ConfigError, match="patience is -1; it must be from 0 to"):
         TrainConfig(patience=-1)
+
+
+def test_weights_of_another_run_count_from_the_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If training makes them worse, they are the best model, also after an interruption."""
+    start = train(tiny_config(tmp_path, "start"))
+    config = tiny_config(tmp_path, init=str(start.folder), **EVERY_STEP)
+    scripted(monkeypatch, 1.0, *[2.0] * 20)
+    words = Words()
+    run = train(config, Reporters([words, Acting(4, interrupt)]))
+    assert newest_good(run.folder)[0].progress.best == Best(0, 1.0, 4)
+    run = train(stored_config(run.folder), words)
+    assert words.said[-1] == (0, "1.000 at step 0; 2.000 at the end")  # not below it: the training loss is far above 1
+    parameters, _, step = load_trained(run.folder / "best.safetensors")
+    assert step == 0
+    assert parameters.flat.tobytes() == start.model.parameters.flat.tobytes()
+    assert not earlier_models(run.folder)
+    assert not words.notes
+
+
+def test_weights_of_another_run_give_way_to_better_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = train(tiny_config(tmp_path, "start"))
+    scripted(monkeypatch, 1.0, *[0.5] * 20)
+    run = train(tiny_config(tmp_path, init=str(start.folder), **EVERY_STEP))
+    assert newest_good(run.folder)[0].progress.best == Best(1, 0.5, 9)
+    assert load_trained(run.folder / "best.safetensors")[2] == 1
