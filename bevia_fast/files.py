@@ -100,25 +100,32 @@ def write_atomically(path: Path, data: Bytes | Iterable[Bytes]) -> None:
     flushed, the complete new one.
     """
     parts = [data] if isinstance(data, bytes | memoryview) else list(data)
-    with writing(path):
-        # with the process ID: another command may write a picture into the folder of a run that is still training
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with writing(path), replacing(path) as temporary:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | BINARY
+        handle = os.open(temporary, flags, 0o666)
         try:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | BINARY
-            handle = os.open(temporary, flags, 0o666)
-            try:
-                for part in parts:
-                    write_all(handle, part)
-                flush(handle)
-            finally:
-                os.close(handle)
-            _verify(temporary, parts)
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
-        sync_folder(path.parent)
+            for part in parts:
+                write_all(handle, part)
+            flush(handle)
+        finally:
+            os.close(handle)
+        _verify(temporary, parts)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Inside this context, write and flush the temporary file beside `path` that it gives. At the end, that file takes
+    the place of `path`; if anything fails, it is removed. Raises OSError."""
+    # with the process ID: another command may write a picture into the folder of a run that is still training
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    sync_folder(path.parent)
 
 
 def flush(handle: int) -> None:

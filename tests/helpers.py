@@ -15,6 +15,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 from bevia_fast.agreement.comparison import Case, compare, difference
+from bevia_fast.agreement.gradients import numerical_gradient
 from bevia_fast.config import ModelConfig
 from bevia_fast.kernels import BACKENDS
 from bevia_fast.model.parameters import Parameters
@@ -24,7 +25,6 @@ Array = NDArray[Any]
 # For hypothesis, which rejects function-scoped fixtures because it calls one test many times.
 each_backend = pytest.mark.parametrize("name", list(BACKENDS))
 
-STEP = 1e-5  # a central difference has a truncation error of STEP^2 and a rounding error of eps/STEP: both near 1e-10
 GRADIENT_TOLERANCE = 1e-6
 EPS = {"float32": float(np.finfo(np.float32).eps), "float64": float(np.finfo(np.float64).eps)}
 
@@ -45,16 +45,7 @@ def assert_backends_agree(case: Case, dtype: str) -> None:
 
 def assert_is_gradient(name: str, gradient: Array, loss: Callable[[], float], array: Array) -> None:
     """Assert that `gradient` is d loss() / d array, by central differences at every element. Restores `array`."""
-    numerical = np.empty(array.shape)
-    for index in np.ndindex(array.shape):
-        value = array[index]
-        array[index] = value + STEP
-        above = loss()
-        array[index] = value - STEP
-        below = loss()
-        array[index] = value
-        numerical[index] = (above - below) / (2 * STEP)
-    assert_close(f"gradient by {name}", gradient, numerical, GRADIENT_TOLERANCE)
+    assert_close(f"gradient by {name}", gradient, numerical_gradient(loss, array), GRADIENT_TOLERANCE)
 
 
 def normal(seed: int, *shape: int, dtype: str = "float64") -> Array:

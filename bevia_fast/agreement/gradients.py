@@ -81,16 +81,22 @@ class Pair:
         return getattr(self._functions, full, None) or getattr(get_backend("numpy"), full)  # type: ignore[no-any-return]
 
 
+def numerical_gradient(loss: Callable[[], float], array: Array) -> Array:
+    """Return d loss() / d array by central differences at every element, in float64. `array` is restored."""
+    numerical = np.empty(array.shape)
+    for index in np.ndindex(array.shape):
+        kept = array[index]
+        array[index] = kept + STEP
+        above = loss()
+        array[index] = kept - STEP
+        numerical[index] = (above - loss()) / (2 * STEP)
+        array[index] = kept
+    return numerical
+
+
 def _compared(label: str, check: Check) -> Iterator[Comparison]:
     for name, array in check.arrays.items():
-        numerical = np.empty(array.shape)
-        for index in np.ndindex(array.shape):
-            kept = array[index]
-            array[index] = kept + STEP
-            above = check.loss()
-            array[index] = kept - STEP
-            numerical[index] = (above - check.loss()) / (2 * STEP)
-            array[index] = kept
+        numerical = numerical_gradient(check.loss, array)
         gradient = check.gradients[name]
         scale = max(float(np.abs(numerical[np.isfinite(numerical)]).max(initial=0.0)), 1e-3)
         yield difference(f"d{name}", gradient, numerical, TOLERANCE, scale, label)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 from ..config import ModelConfig
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError, ConfigError
-from ..files import flush, mode, refuse_nul, sync_folder, writing
+from ..files import flush, mode, refuse_nul, replacing, writing
 from ..model.parameters import Parameters
 from ..naming import option
 from .exporting import with_biases
@@ -59,8 +58,7 @@ def export_gguf(parameters: Parameters, tokenizer: Tokenizer, name: str, path: P
         if mode(path):
             raise CheckpointError(f"{path} exists; choose another file with {option('to')}.")
         path.parent.mkdir(parents=True, exist_ok=True)
-        place = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
+        with replacing(path) as place:
             writer = gguf.GGUFWriter(place, "gpt2")
             with contextlib.closing(writer):
                 _describe(writer, parameters.config, name)
@@ -74,12 +72,6 @@ def export_gguf(parameters: Parameters, tokenizer: Tokenizer, name: str, path: P
                 writer.write_tensors_to_file()
             with open(place, "rb+") as file:
                 flush(file.fileno())
-            os.replace(place, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(place)
-            raise
-        sync_folder(path.parent)
 
 
 def _package() -> Any:

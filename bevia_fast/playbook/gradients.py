@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from ..agreement.gradients import numerical_gradient
 
-STEP = 1e-5  # truncation costs about STEP^2 and rounding eps/STEP: both near 1e-10
+Array = NDArray[Any]
 
 
 def gradient_error(
@@ -34,14 +34,7 @@ def gradient_error(
         forward(out, inp)
         return float((dout * out).sum())
 
-    numerical = np.empty(inp.shape)
-    for index in np.ndindex(inp.shape):
-        kept = inp[index]
-        inp[index] = kept + STEP
-        above = loss()
-        inp[index] = kept - STEP
-        numerical[index] = (above - loss()) / (2 * STEP)
-        inp[index] = kept
+    numerical = numerical_gradient(loss, inp)
     backward(dinp, dout, inp)
     largest = max(float(np.abs(dinp).max()), float(np.abs(numerical).max()))
     if largest == 0.0:

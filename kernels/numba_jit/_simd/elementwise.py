@@ -5,6 +5,8 @@ The destination comes first and may be one of the operands; its size says how ma
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
@@ -30,18 +32,21 @@ def add(lanes, x, y):
     return x + y
 
 
+def _set(target: Any, values: Vec) -> None:
+    def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+        target.store(values, offset, mask)
+        return []
+
+    vector_loop(target.lanes, target.size, [], body)
+
+
 @intrinsic
 def zero(typingctx, row):
     """row[i] = 0"""
 
     def codegen(context, builder, signature, arguments):
         (target,) = operands(context, builder, signature, arguments)
-
-        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            target.store(target.lanes.vec(0.0), offset, mask)
-            return []
-
-        vector_loop(target.lanes, target.size, [], body)
+        _set(target, target.lanes.vec(0.0))
         return context.get_dummy_value()
 
     return types.void(row), codegen
@@ -53,13 +58,7 @@ def fill(typingctx, row, value):
 
     def codegen(context, builder, signature, arguments):
         target, value_ = operands(context, builder, signature, arguments)
-        values = target.lanes.splat(value_)
-
-        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
-            target.store(values, offset, mask)
-            return []
-
-        vector_loop(target.lanes, target.size, [], body)
+        _set(target, target.lanes.splat(value_))
         return context.get_dummy_value()
 
     return types.void(row, row.dtype), codegen
