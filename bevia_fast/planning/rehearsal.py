@@ -124,11 +124,12 @@ def _all_layers(
 ) -> list[tuple[Call, int]]:
     """Return each kind of call of a pass, and how often it is made."""
     calls: dict[Key, Call] = {}
-    # every further layer adds the calls by which a model of two layers differs from one of one layer
-    first, second = (
-        _pass(replace(config, layers=min(config.layers, n)), batch, recompute, calls, backward) for n in (1, 2)
+    # every further layer adds what the last but one before it added: every second one may have a window
+    one, two, three = (
+        _pass(replace(config, layers=min(config.layers, n)), batch, recompute, calls, backward) for n in (1, 2, 3)
     )
-    counts = {key: first[key] + (second[key] - first[key]) * (config.layers - 1) for key in calls}
+    even, odd = config.layers // 2, (config.layers - 1) // 2  # layers behind the first
+    counts = {key: one[key] + even * (two[key] - one[key]) + odd * (three[key] - two[key]) for key in calls}
     return [(call, counts[key]) for key, call in calls.items()]
 
 

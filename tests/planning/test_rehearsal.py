@@ -31,7 +31,7 @@ from bevia_fast.training.step import Trainer
 VARIANTS: list[dict[str, Any]] = [
     {}, {"dropout": 0.1, "norm": "post"}, {"activation": "relu", "bias": False, "tie": False}, {"dtype": "float64"},
     {"layers": 1, "heads": 1, "dim": 40}, {"ctx": 700, "vocab_size": 300},
-    {"positions": "rotary"},
+    {"positions": "rotary"}, {"window": 16, "layers": 4}, {"window": 16, "layers": 5},
 ]  # fmt: skip
 
 
