@@ -62,11 +62,15 @@ class Changed:
 
 def changed(backend: Backend, config: ModelConfig) -> Backend:
     """Return a backend that leaves out what `config` does; if that is nothing, `backend` itself."""
-    if isinstance(backend, Changed):
-        backend = backend.unchanged
+    backend = unchanged(backend)
     if config.scale and config.residual:
         return backend
     return cast(Backend, Changed(backend, config.scale, config.residual))
+
+
+def unchanged(backend: Backend) -> Backend:
+    """Return the backend that a changed one computes with; any other one itself."""
+    return backend.unchanged if isinstance(backend, Changed) else backend
 
 
 def longer_queries(qkv: Array, heads: int) -> Array:

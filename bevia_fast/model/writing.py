@@ -20,6 +20,7 @@ from ..data.tokenizer import Tokenizer
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..kernels.rng import stream_key, uniform
+from .changes import unchanged
 from .decoder import Decoder
 from .gpt import GPT
 
@@ -106,7 +107,9 @@ class Sliding:
 def sliding_model(model: GPT, length: int, reach: int) -> GPT:
     """Return a model with rotary positions for a text of `length` tokens, of which each sees the last `reach`. It has
     the same weights, none of which belongs to a position."""
-    backend = model.backend if isinstance(model.backend, Sliding) else Sliding(model.backend, reach)
+    backend: Any = unchanged(model.backend)  # the new model makes the changes again
+    if not isinstance(backend, Sliding):
+        backend = Sliding(backend, reach)
     return GPT(replace(model.config, ctx=length), cast(Backend, backend), model.parameters)
 
 

@@ -52,6 +52,7 @@ MODELS: list[dict[str, Any]] = [
     {"window": 2, "layers": 3},
     {"window": 3, "window_layers": "all", "norm": "post"},
     {"window": 4, "window_layers": "all", "positions": "rotary"},
+    {"positions": "rotary", "scale": False, "residual": False},
 ]
 SETTINGS: list[dict[str, Any]] = [
     {},
