@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..backends import open_backend
-from ..config import ModelConfig, TrainConfig
+from ..config import TrainConfig
 from ..data.corpus import TRAINING_SHARE
 from ..data.sources import text_source
 from ..data.tokenfile import coded_text
@@ -106,8 +106,10 @@ def fit(config: TrainConfig, progress: Progress | None = None) -> list[Candidate
     found: list[Candidate] = []
     for number, dim in enumerate(DIMS):
         progress.stage(f"Timing steps of {dim} channels")
-        widest = ModelConfig(ctx=FORECAST_CTX, dim=dim, layers=1, heads=1, vocab_size=len(text.characters))
-        forecast = Forecast(replace(widest, heads=_heads(dim)), 8, backend, config.optimizer)
+        timed = replace(  # of the kind that is trained: its calls are those of the sizes proposed
+            config.model, ctx=FORECAST_CTX, dim=dim, layers=1, heads=_heads(dim), vocab_size=len(text.characters)
+        )
+        forecast = Forecast(timed, 8, backend, config.optimizer)
         for sizes in _sizes(config, dim, len(text.characters), validation):
             candidate = _candidate(sizes, forecast, distinct, validation)
             if candidate is None:

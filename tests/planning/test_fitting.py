@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from small_runs import tiny_config
 
-from bevia_fast import TrainConfig
+from bevia_fast import ModelConfig, TrainConfig
 from bevia_fast.commands.arguments import AutoCommand, parse
 from bevia_fast.commands.main import main
 from bevia_fast.errors import ConfigError
@@ -88,6 +88,21 @@ def test_more_time_and_more_text_make_larger_models(tmp_path: Path) -> None:
         assert row == sorted(row)
     assert sizes[1][2] > sizes[0][2]
     assert sizes[1][2] > sizes[1][0]
+
+
+@pytest.mark.parametrize("options", [
+    {"positions": "rotary"}, {"dropout": 0.1, "dtype": "float64"}, {"norm": "post", "activation": "relu"},
+    {"bias": False, "tie": False}, {"window": 16},
+], ids=str)  # fmt: skip
+def test_models_of_every_kind_can_be_fitted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """The steps that are timed make the same calls, so that the forecast knows each of them."""
+    monkeypatch.setattr(fitting, "DIMS", (32, 64))
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat, and the dog sat on the log.\n" * 200)
+    found = fit(TrainConfig(data=(str(text),), minutes=1.0, backend="numpy", model=ModelConfig(**options)))
+    assert all(getattr(each.config.model, name) == value for each in found for name, value in options.items())
 
 
 @pytest.mark.usefixtures("clockwork")
