@@ -43,6 +43,10 @@ class Experiment:
     rates: tuple[float, ...] = RATES
     characters: int = 0
 
+    def rates_of(self, arm: Arm) -> tuple[float, ...]:
+        """Return the learning rates to train an arm with: those of the experiment, unless the arm has its own."""
+        return (arm.train["lr"],) if "lr" in arm.train else self.rates
+
     def config(self, arm: Arm, rate: float, seed: int, steps: int = 0) -> TrainConfig:
         """Return the options of one training run. The learning rate falls to a tenth, unless the arm says otherwise."""
         model = replace(self.base.model, **arm.model)
@@ -121,6 +125,26 @@ EXPERIMENTS: dict[str, Experiment] = {
         "AdamW, or Muon for the matrices of the layers?",
         "Muon: it learns in 400 steps what AdamW takes far longer for.",
         (Arm("AdamW"), Arm("Muon", train={"optimizer": "muon"})),
+    ),
+    "rate": Experiment(
+        "Which learning rate does AdamW want for a model of this size?",
+        "About 4e-3, more than the 1e-3 that large models begin with.",
+        tuple(Arm(f"{rate:g}", train={"lr": rate}) for rate in (1e-3, 4e-3, 1.6e-2, 6.4e-2)),
+    ),
+    "positions": Experiment(
+        "A learned vector for each position, or a rotation of queries and keys?",
+        "Rotary positions are better: how far apart two characters are need not be learned place by place.",
+        (Arm("learned"), Arm("rotary", {"positions": "rotary"})),
+    ),
+    "window": Experiment(
+        "What does a model of 256 characters lose if attention sees only 32 of them?",
+        "Nothing that 400 steps could show, even with the window in all layers.",
+        (
+            Arm("no window"),
+            Arm("in every second layer", {"window": 32}),
+            Arm("in all layers", {"window": 32, "window_layers": "all"}),
+        ),
+        replace(_sizes(ctx=256), batch=2),
     ),
     "tie": Experiment(
         "Should the output projection share the weights of the embedding?",

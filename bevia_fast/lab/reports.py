@@ -21,7 +21,7 @@ def result(asked: Asked, cells: list[dict[str, Any]], facts: dict[str, str]) -> 
     return {
         "experiment": asked.name, "question": asked.experiment.question, "prediction": asked.experiment.prediction,
         "answer": sentence(cells, arms, asked.length), "facts": facts, "arms": arms, "steps": asked.length,
-        "seeds": sorted({cell["seed"] for cell in cells}), "rates": list(asked.experiment.rates), "cells": cells,
+        "seeds": sorted({cell["seed"] for cell in cells}), "rates": asked.rates, "cells": cells,
     }  # fmt: skip
 
 
@@ -49,7 +49,8 @@ def report(found: dict[str, Any]) -> str:
     for rate in rates:
         shown = []
         for arm in arms:
-            value = _shown(mean(list(losses(cells, arm, rate).values())))
+            own = losses(cells, arm, rate)
+            value = _shown(mean(list(own.values()))) if own else "-"
             shown.append(f"**{value}**" if rate == best_rate(cells, arm) else value)
         lines.append(f"| {rate:g} | " + " | ".join(shown) + " |")
     lines += ["", "## Each seed, at the best rate of its arm", "", "| seed | " + " | ".join(arms) + " |"]
@@ -114,7 +115,8 @@ def draw(found: dict[str, Any]) -> Figure:
         dots = [(cell["rate"] * shift, loss_of(cell)) for cell in own if math.isfinite(loss_of(cell))]
         if dots:
             right.plot(*zip(*dots, strict=True), "o", color=color, markersize=4, alpha=0.8)
-        means = [(each, mean(list(losses(cells, arm, each).values()))) for each in found["rates"]]
+        rates = [each for each in found["rates"] if losses(cells, arm, each)]
+        means = [(each, mean(list(losses(cells, arm, each).values()))) for each in rates]
         means = [(each * shift, value) for each, value in means if math.isfinite(value)]
         if means:
             right.plot(*zip(*means, strict=True), color=color, linewidth=1)

@@ -40,9 +40,15 @@ class Asked:
     def cells(self) -> Iterator[tuple[Arm, float, int]]:
         """Yield the cells, seed by seed, so that what is done after a while can be compared."""
         for seed in range(FIRST_SEED, FIRST_SEED + self.seeds):
-            for rate in self.experiment.rates:
+            for rate in self.rates:
                 for arm in self.experiment.arms:
-                    yield arm, rate, seed
+                    if rate in self.experiment.rates_of(arm):
+                        yield arm, rate, seed
+
+    @property
+    def rates(self) -> list[float]:
+        """All learning rates that some arm is trained with, ascending."""
+        return sorted({rate for arm in self.experiment.arms for rate in self.experiment.rates_of(arm)})
 
     def model_path(self, folder: Path, arm: Arm, rate: float) -> Path:
         """Return the file of an arm's model at a rate, trained with the first seed."""

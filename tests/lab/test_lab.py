@@ -183,6 +183,20 @@ def test_arms_differ_in_what_they_say() -> None:
     assert {config.batch * config.model.ctx for config in configs} == {512}
 
 
+def test_an_arm_may_have_its_own_rate(text: Text, tmp_path: Path) -> None:
+    """It is trained with that one alone, and its column says so."""
+    arms = (Arm("usual"), Arm("slow", train={"lr": 2e-4}))
+    own = asked(1, Experiment("?", "!", arms, TINY.base, rates=(1e-3, 1e-2)))
+    assert own.rates == [2e-4, 1e-3, 1e-2]
+    assert [(arm.name, rate) for arm, rate, _ in own.cells()] == [("slow", 2e-4), ("usual", 1e-3), ("usual", 1e-2)]
+    config = own.experiment.config(arms[1], 2e-4, 1)
+    assert (config.lr, config.min_lr) == (2e-4, 2e-5)
+    found = result(own, run_experiment(own, tmp_path, text, NUMPY), {})
+    table = [line for line in report(found).splitlines() if re.match(r"\| (0\.\d|1)", line)]
+    assert [line.count(" - ") for line in table if not line.startswith("| 1 ")] == [1, 1, 1]
+    assert write_report(tmp_path, found)
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "text.txt").write_text("the cat sat on the mat, and the dog sat on the log.\n" * 200)
     arguments = ["lab", "scale", "--seeds", "1", "--steps", "10", "--data", str(tmp_path / "text.txt"),
