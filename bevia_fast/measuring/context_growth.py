@@ -40,7 +40,8 @@ class Point:
 
 
 def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None) -> StepReport:
-    """Measure all points, after checking that all competitors agree at the shortest context.
+    """Measure all points, after checking that all competitors agree at the shortest context, or at the shortest that is
+    longer than the window where they have one.
 
     If a point would take too much memory or time, that point and the longer ones are left out. Ctrl-C stops the
     measurement and keeps the points so far. Raises UserError for what cannot run here, StoppedRun if two competitors
@@ -48,7 +49,7 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
     """
     progress, report, points = progress or Progress(), StepReport(), list[Point]()
     threads = config.threads[0] if config.threads else default_threads()
-    names = [*dict.fromkeys(name for backend in config.backend for name in _variants(backend)), *config.peers()]
+    ways = _ways(config)
     sizes = [StepSize.of(config.at(ctx), config.batch) for ctx in config.contexts()]
     machine, busy = Machine(), 0
 
@@ -75,15 +76,19 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
         try:
             progress.stage("Measuring the peak of the vector units")
             read()  # refuses more threads than the machine has
-            keys = [(name, threads) for name in names]
+            keys = [(name, threads) for name in ways]
             for key in list(keys):
-                if reason := _reason_to_skip(key, sizes[0], None, config.limit):
+                if reason := _reason_to_skip(key, ways[key[0]].applied(sizes[0]), None, config.limit):
                     leave_out(key, sizes[0], reason)
                     keys.remove(key)
-            keys = _check_agreement(keys, sizes[0], config, report, progress) if keys else []
+            groups, keys, checked = _by_window(keys, ways), [], list[str]()
+            for window, group in groups.items():
+                keys += _check_agreement(group, window.checked(sizes), config, report, progress)
+                checked.append(report.checked)
+            report.checked = "; ".join(checked)
             for number, key in enumerate(keys):
                 last: Point | None = None
-                for place, size in enumerate(sizes):
+                for place, size in enumerate(map(ways[key[0]].applied, sizes)):
                     progress.part(number * len(sizes) + place, len(keys) * len(sizes), f"{key[0]}, ctx {size.ctx:,}")
                     reason = _reason_to_skip(key, size, last, config.limit)
                     if not reason:
@@ -112,8 +117,40 @@ def bench_contexts(config: BenchContextsConfig, progress: Progress | None = None
     return report
 
 
-def _variants(backend: str) -> tuple[str, ...]:
-    return (backend, RECOMPUTE) if backend == "numba" else (backend,)
+@dataclass(frozen=True)
+class Window:
+    """The window that a competitor's attention has; 0: none."""
+
+    size: int = 0
+    layers: Any = "alternate"
+
+    def applied(self, size: StepSize) -> StepSize:
+        return replace(size, window=self.size, window_layers=self.layers)
+
+    def checked(self, sizes: list[StepSize]) -> StepSize:
+        """Return the shortest of the sizes at which the window hides something, or the longest."""
+        return self.applied(next((size for size in sizes if size.ctx > self.size), sizes[-1]))
+
+
+def _ways(config: BenchContextsConfig) -> dict[str, Window]:
+    """Return the window of each competitor, by the competitor's name."""
+    found = {}
+    for backend in config.backend:
+        found[backend] = Window()
+        if backend == "numba":
+            found[RECOMPUTE] = Window()
+            if config.window:
+                found[f"numba --window {config.window}"] = Window(config.window)
+                found[f"numba --window {config.window} --window-layers all"] = Window(config.window, "all")
+    return found | {name: Window() for name in config.peers()}
+
+
+def _by_window(keys: list[Key], ways: dict[str, Window]) -> dict[Window, list[Key]]:
+    """Group the competitors that compute the same function."""
+    found: dict[Window, list[Key]] = {}
+    for key in keys:
+        found.setdefault(ways[key[0]], []).append(key)
+    return found
 
 
 def _check_agreement(
@@ -144,7 +181,7 @@ def _reason_to_skip(key: Key, size: StepSize, last: Point | None, limit: float) 
     available = available_bytes()
     if available is not None and needed > available:
         return f"it needs about {readable(needed)} of memory, but only {readable(available)} is free"
-    if last is not None and (seconds := last.times.median / 1e9 * grown**2) > limit:
+    if last is not None and (seconds := last.times.median / 1e9 * size.flops / last.size.flops) > limit:
         return f"a step could take {seconds:,.0f} s, but --limit is {limit:g} s"
     return ""
 

@@ -125,8 +125,8 @@ class BenchScalingConfig(SizeOptions, TurnOptions, PeerOptions):
 
 @dataclass(frozen=True)
 class BenchContextsConfig(TimingOptions, PeerOptions):
-    """Measure memory and time of a training step while the context grows, without and with --recompute. Prints a table
-    and draws a picture. Each point runs in its own process."""
+    """Measure memory and time of a training step while the context grows, without and with --recompute, and with the
+    window that is given. Prints a table and draws a picture. Each point runs in its own process."""
 
     dim: int = 128
     """Channels of the residual stream."""
@@ -138,6 +138,8 @@ class BenchContextsConfig(TimingOptions, PeerOptions):
     """Sequences per batch."""
     vocab: int = 65
     """Vocabulary size."""
+    window: int = 0
+    """Also measure numba with this window of attention, in every second layer and in all. 0: without."""
     dtype: DtypeName = "float32"
     """Floating-point type of weights and activations."""
     values: Annotated[tuple[int, ...], arg(metavar="INT ...", help_behavior_hint="(default: 512 1024 ... 65536)")] = ()
@@ -153,7 +155,10 @@ class BenchContextsConfig(TimingOptions, PeerOptions):
         picture_format(self.out)
         check_range(self, "batch", 1, 1 << 20)
         check_range(self, "vocab", 1, 1 << 21)
+        check_range(self, "window", 0, 1 << 24)
         self.check_timing()
+        if self.window and "numba" not in self.backend:
+            raise ConfigError("--window measures the kernels of numba; add it to --backend, or omit --window.")
         if len(self.threads) > 1:
             raise ConfigError(f"bench contexts takes one number of --threads, not {len(self.threads)}.")
         if self.dtype != "float32" and "torch-bf16" in self.peers():

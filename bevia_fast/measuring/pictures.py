@@ -19,6 +19,7 @@ LOOKS = {
     "torch-compile": ("#CC79A7", "D"), "torch-bf16": ("#E69F00", "v"), "numba --recompute": ("#000000", "P"),
 }  # fmt: skip
 OWN = ("#56B4E9", "X")  # of a kernel of the user's
+WINDOWED = (("#56B4E9", "<"), ("#882255", ">"))  # in every second layer, in all
 UNITS = {"ctx": "context length (tokens)", "threads": "threads", "batch": "batch (sequences)", "dim": "channels (dim)"}
 
 
@@ -68,9 +69,9 @@ def draw_contexts(results: Sequence[StepResult]) -> Figure:
     figure = Figure(figsize=(10, 5), layout="constrained")
     memory, times = figure.subplots(1, 2)
     for name in dict.fromkeys(result.backend for result in results):
-        color, marker = LOOKS.get(name, OWN)
+        color, marker = WINDOWED["--window-layers" in name] if "--window" in name else LOOKS.get(name, OWN)
         own = sorted((r for r in results if r.backend == name), key=lambda r: r.ctx)
-        style = "--" if "recompute" in name else "-"
+        style = "--" if "--" in name else "-"
         xs = [r.ctx for r in own]
         memory.plot(xs, [r.over_bare_mb for r in own], style, color=color, marker=marker, label=name)
         times.plot(xs, [1e3 / r.tokens_per_s for r in own], style, color=color, marker=marker, label=name)

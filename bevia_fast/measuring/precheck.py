@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +39,23 @@ def start(key: Key, torch_python: str) -> Competitor:
 
 def checked_shape(size: StepSize, free: float | None) -> tuple[int, int]:
     """Return the shape (B, T) of the batch that is compared: whole contexts if NumPy's arrays of T x T fit into `free`
-    bytes and do not take minutes, otherwise only the beginning of a context."""
+    bytes and do not take minutes, otherwise only the beginning of a context: if it can, one that is longer than the
+    window."""
+
+    def possible(batch: int, ctx: int) -> bool:
+        model = replace(size.model, ctx=ctx)
+        return free is not None and (
+            size.layers * size.heads * batch * ctx**2 <= CHECK_SCORES
+            and training_memory(model, batch, "numpy").total <= free
+        )
+
     whole = max(1, min(size.batch, CHECK_TOKENS // size.ctx)), size.ctx
-    scores = size.layers * size.heads * whole[0] * size.ctx**2
-    if size.ctx > CHECK_CTX and (
-        free is None or scores > CHECK_SCORES or training_memory(size.model, whole[0], "numpy").total > free
-    ):
-        return min(size.batch, 2), CHECK_CTX
-    return whole
+    if size.ctx <= CHECK_CTX or possible(*whole):
+        return whole
+    beyond = min(2 * size.window, size.ctx)
+    if beyond > CHECK_CTX and possible(1, beyond):
+        return 1, beyond
+    return min(size.batch, 2), CHECK_CTX
 
 
 class Agreement:

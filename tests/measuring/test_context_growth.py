@@ -101,9 +101,42 @@ def test_nothing_is_measured_where_the_gradients_differ(monkeypatch: pytest.Monk
         context_growth.bench_contexts(BenchContextsConfig(dim=8, layers=1, values=(8,), threads=(1,), seconds=0.01))
 
 
+def test_a_window_has_its_own_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every second layer and in all; each is compared with NumPy where the window hides something."""
+    monkeypatch.setattr(context_growth, "ATTEMPTS", 1)
+    sizes = {"dim": 8, "layers": 2, "heads": 2, "threads": (1,), "seconds": 0.01}
+    report = context_growth.bench_contexts(
+        BenchContextsConfig(values=(8, 32, 64), window=16, backend=("numba",), **sizes)
+    )
+    half, everywhere = "numba --window 16", "numba --window 16 --window-layers all"
+    names = ["numba", "numba --recompute", half, everywhere]
+    assert [(point.backend, point.ctx) for point in report.results] == [(n, ctx) for n in names for ctx in (8, 32, 64)]
+    flops = {(point.backend, point.ctx): point.flops_per_step for point in report.results}
+    assert flops[everywhere, 64] < flops[half, 64] < flops["numba", 64]
+    assert flops[everywhere, 8] == flops["numba", 8]
+    assert [words.split(" agree")[0] for words in report.checked.split("; ")] == [
+        f"Loss and gradients of 1 x {ctx} tokens" for ctx in (8, 32, 32)
+    ]
+    read = Agreement._read
+
+    def wrong(self: Agreement, path: Path) -> Any:
+        gradients, loss = read(self, path)
+        return gradients, loss + 0.1 * (path.name == "gradients-0.npz" and self.size.window_layers == "all")
+
+    monkeypatch.setattr(Agreement, "_read", wrong)
+    with pytest.raises(StoppedRun, match=f"{everywhere} differs from numpy"):
+        context_growth.bench_contexts(BenchContextsConfig(values=(8, 32), window=16, **sizes))
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"threads": (1, 2)}, "one number of --threads"), ({"limit": 0.0}, "--limit"), ({"values": (0,)}, "--values")],
+    [
+        ({"window": -1}, "window is -1"),
+        ({"window": 8, "backend": ("numpy",)}, "add it to --backend"),
+        ({"threads": (1, 2)}, "one number of --threads"),
+        ({"limit": 0.0}, "--limit"),
+        ({"values": (0,)}, "--values"),
+    ],
 )
 def test_options_that_cannot_be_measured_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):

@@ -50,6 +50,10 @@ def test_competitors_are_compared_on_whole_contexts_if_possible() -> None:
     for free in (None, 1e9):  # numpy's arrays of T x T
         assert checked_shape(long, free) == (2, CHECK_CTX)
     assert checked_shape(replace(long, ctx=1 << 17), 1e15) == (2, CHECK_CTX)  # it would take hours
+    assert checked_shape(replace(long, ctx=1 << 17, window=1024), 1e15) == (1, 2048)  # something lies outside
+    assert checked_shape(replace(long, ctx=1 << 17, window=256), 1e15) == (2, CHECK_CTX)  # here, too
+    assert checked_shape(replace(long, ctx=1 << 17, window=1024), 1e6) == (2, CHECK_CTX)  # no memory for it
+    assert checked_shape(replace(long, ctx=1 << 17, window=1 << 16), 1e15) == (2, CHECK_CTX)  # hours again
 
 
 def test_the_report_says_how_much_was_compared(monkeypatch: pytest.MonkeyPatch) -> None:
