@@ -134,7 +134,7 @@ class Window:
 
 def _ways(config: BenchContextsConfig) -> dict[str, Window]:
     """Return the window of each competitor, by the competitor's name."""
-    found = {}
+    found: dict[str, Window] = {}
     for backend in config.backend:
         found[backend] = Window()
         if backend == "numba":

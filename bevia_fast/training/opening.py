@@ -23,9 +23,8 @@ from ..machine import readable
 from ..model.optimizer import second_moment
 from ..model.parameters import Parameters
 from ..naming import option
-from ..planning.budget import Budget, make_budget, with_steps
+from ..planning.budget import Budget, steps_that_fit, with_steps
 from ..planning.memory import refuse_training
-from ..planning.staged import StagedForecast
 from ..reporter import Record, Reporter
 from ..runs.checkpoint import (
     Checkpoint,
@@ -41,6 +40,7 @@ from ..runs.progress import Best, Progress
 from .compiling import warm_up
 from .saving import Saver
 from .step import Trainer
+from .trial import time_pieces
 
 FIRST_RECORD: Record = {
     "step": 0, "loss": None, "val_loss": None, "lr": 0.0, "grad_norm": None, "tokens_per_s": None,
@@ -121,12 +121,11 @@ def prepare(config: TrainConfig, reporter: Reporter) -> Prepared:
 
 
 def _budget(config: TrainConfig, backend: Backend, corpus: Corpus, reporter: Reporter) -> Budget:
-    """Return how many steps fit into --minutes, from a forecast with compiled kernels."""
-    refuse_training(config, config.model)  # before a forecast that may take seconds
+    """Return how many steps fit into --minutes, from a trial with compiled kernels."""
+    refuse_training(config, config.model)  # before a trial that takes as much memory
     warm_up(config.model, backend, reporter.compiling, config.optimizer)
     reporter.compiled()
-    forecast = StagedForecast(config, config.model, backend)
-    return make_budget(config, config.model, forecast, len(corpus.validation))
+    return steps_that_fit(config, config.model, time_pieces(config, backend, corpus), len(corpus.validation))
 
 
 def _read_text(

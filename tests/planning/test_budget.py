@@ -15,15 +15,19 @@ from bevia_fast import TrainConfig, resume, train
 from bevia_fast.commands.arguments import parse
 from bevia_fast.commands.main import main
 from bevia_fast.config import ModelConfig
+from bevia_fast.data.corpus import Corpus
+from bevia_fast.data.sources import text_source
+from bevia_fast.data.tokenfile import coded_text
 from bevia_fast.errors import ConfigError
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.instruments import Listener
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
-from bevia_fast.planning.budget import evaluations, make_budget, with_steps
+from bevia_fast.planning.budget import Pieces, evaluations, make_budget, samples, steps_that_fit, with_steps
 from bevia_fast.planning.rehearsal import rehearse_evaluation
+from bevia_fast.reporter import Reporter
 from bevia_fast.runs.checkpoint import stored_config
-from bevia_fast.training import opening
+from bevia_fast.training import opening, trial
 
 MODEL = ModelConfig(ctx=8, dim=8, layers=3, heads=2, vocab_size=16)
 pytestmark = pytest.mark.usefixtures("two_threads")
@@ -44,7 +48,7 @@ class Clockwork:
 
 @pytest.fixture
 def clockwork(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opening, "StagedForecast", Clockwork)
+    monkeypatch.setattr(opening, "time_pieces", lambda *sizes: Pieces((0.010,), 0.020))
     monkeypatch.setattr("bevia_fast.planning.plan.StagedForecast", Clockwork)
 
 
@@ -147,6 +151,63 @@ def test_steps_and_minutes_exclude_each_other(tmp_path: Path, capsys: pytest.Cap
         error = capsys.readouterr().err
         assert said in error
         assert error.count("\n") == 1
+
+
+def test_samples_take_their_time() -> None:
+    config = TrainConfig(minutes=1 / 60, batch=2, eval_every=1000, sample_every=20, model=MODEL)
+    for each, steps in ((0.0, 80), (0.05, 50), (0.1, 30)):  # 800 ms less 0, 6 or 5 samples
+        found = steps_that_fit(config, MODEL, Pieces((0.010,), 0.020, each), 1 + 2 * 8 * 5)
+        assert (found.steps, found.sampling) == (steps, pytest.approx(each * samples(steps, 20)))
+        assert found.total(1000) <= 1.0 < found.total(1000) + 0.010 + each + 1e-9
+    none = replace(config, sample_every=0)  # but for the one at the end
+    assert steps_that_fit(none, MODEL, Pieces((0.010,), 0.020, 0.05), 1 + 2 * 8 * 5).steps == 65
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "lengths"), [(5, 2, [160, 160, 160, 500]), (4, 2, [160, 160, 500]), (3, 0, [500])]
+)
+def test_the_samples_of_a_run(
+    tmp_path: Path, quick_runs: None, monkeypatch: pytest.MonkeyPatch, steps: int, every: int, lengths: list[int]
+) -> None:
+    from bevia_fast.training import loop
+
+    written: list[int] = []
+    monkeypatch.setattr(loop, "short_sample", lambda run, seed, length=160: written.append(length) or "x")
+    train(tiny_config(tmp_path, steps=steps, sample_every=every))
+    assert written == lengths
+    assert samples(steps, every) == sum(round(length / 160) for length in lengths)
+
+
+def test_a_trial_times_the_real_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each stage, without what the first calls take; it ends at once where a step takes all the time there is."""
+    text = tmp_path / "text.txt"
+    text.write_text("the cat sat on the mat, and the dog sat on the log.\n" * 40)
+    model = replace(MODEL, ctx=16)
+    config = TrainConfig(data=(str(text),), minutes=1.0, batch=2, ctx_schedule="8:3,16", model=model)
+    corpus = Corpus(coded_text(text_source(config), Reporter()))
+    config = replace(config, model=replace(model, vocab_size=len(corpus.tokenizer)))
+    now, called = [0.0], list[str]()
+    monkeypatch.setattr(trial, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+
+    def timed(name: str, seconds: float, first: float) -> Any:
+        real = getattr(trial, name)
+
+        def act(*arguments: Any) -> Any:
+            now[0] += seconds if name in called else first
+            called.append(name)
+            return real(*arguments)
+
+        return act
+
+    for name, seconds in (("_step", 1 / 128), ("evaluate", 1 / 32), ("short_sample", 0.5)):
+        monkeypatch.setattr(trial, name, timed(name, seconds, 0.75))
+    found = trial.time_pieces(config, get_backend("numpy"), corpus)
+    assert (found.steps, found.evaluation, found.sample) == ((1 / 128, 1 / 128), 1 / 32, 0.5)
+    assert called.count("_step") == 34 + 129  # a second for each stage
+    called.clear()
+    found = trial.time_pieces(replace(config, minutes=0.1), get_backend("numpy"), corpus)  # 5 % of it is 0.3 s
+    assert called.count("_step") == 2
+    assert found.steps == (0.75, 1 / 128)
 
 
 @pytest.mark.usefixtures("clockwork")

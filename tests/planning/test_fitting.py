@@ -15,6 +15,7 @@ from bevia_fast.commands.main import main
 from bevia_fast.errors import ConfigError
 from bevia_fast.model.activations import LONG
 from bevia_fast.planning import fitting
+from bevia_fast.planning.budget import Pieces
 from bevia_fast.planning.fitting import BEST_RATIO, CONTEXTS, DIMS, EXCESS, FORECAST_CTX, READINGS, fit, law
 from bevia_fast.planning.forecast import products
 
@@ -130,7 +131,7 @@ def test_the_command_says_what_it_chose_and_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("bevia_fast.planning.plan.StagedForecast", Clockwork)
-    monkeypatch.setattr("bevia_fast.training.opening.StagedForecast", Clockwork)
+    monkeypatch.setattr("bevia_fast.training.opening.time_pieces", lambda *sizes: Pieces((0.0005,), 0.001))
     (tmp_path / "text.txt").write_text("the cat sat on the mat, and the dog sat on the log.\n" * 100)
     options = ["--data", str(tmp_path / "text.txt"), "--backend", "numpy", "--minutes", "0.0005"]
     assert isinstance(parse(["plan", "--fit", *options]), AutoCommand)
