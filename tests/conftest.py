@@ -23,6 +23,12 @@ settings.register_profile("repeatable", max_examples=25, deadline=None, derandom
 settings.load_profile("repeatable")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pytest-xdist hand out the files in their order. By its own, files with few tests come last, which are those
+    with the longest ones: the page's browser would keep one process busy for minutes after the other has finished."""
+    config.option.loadscopereorder = False
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_signal_is_ignored() -> Iterator[None]:
     """Restore the default signal handlers, as if the tests had been started from a terminal.
