@@ -162,6 +162,7 @@ class Worker:
         """Build the arguments of a kernel and make the first call. `own`: the fields of an `OwnKernel`."""
         from ..agreement.comparison import Case, make_arguments
 
+        options = received(options)
         self.watch = None
         reset_peak_rss()
         function = self._own(own) if own else getattr(self._backend(), operation)
@@ -185,6 +186,7 @@ class Worker:
 
         from ..agreement.comparison import Case, compare
 
+        options = received(options)
         tried: Any = SimpleNamespace(**{operation: self._own(own)}) if own else "numba"
         found = compare(Case(operation, dims, tuple(given), options), dtype, tried)
         wrong = [str(result) for result in found if not result.ok]
@@ -234,6 +236,15 @@ def forget_checks(step: Step) -> None:
     step.weights.clear()
     gc.collect()
     reset_peak_rss()
+
+
+def received(options: dict[str, Any]) -> dict[str, Any]:
+    """Return a kernel's options as they were sent: JSON made lists of Muon's matrices."""
+    from ..kernels.contract import MatrixAt
+
+    if "matrices" not in options:
+        return options
+    return options | {"matrices": tuple(MatrixAt(*each) for each in options["matrices"])}
 
 
 def peak_rss_bytes() -> float:

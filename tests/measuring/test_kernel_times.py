@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bevia_fast.commands.main import main
+from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.measuring.results import KernelResult
 
 SIZES = ["--ctx", "32", "--heads", "2", "--head-size", "8", "--threads", "1"]
@@ -38,3 +39,10 @@ def test_each_backend_and_direction_is_compared_with_the_roof(measured: Path) ->
         assert result.bound == ("compute" if fed >= result.peak_gflops else "memory")
     assert results[0].flops == 2 * 32 * 33 * 16
     assert (measured / "k.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_kernel_can_be_measured(tmp_path: Path) -> None:
+    """With the options that the model gives it, which travel to another process."""
+    line = ["profile", "all", *SIZES, "--batch", "1", "--parameters", "96", "--seconds", "0.001", "--backend", "numba"]
+    assert main([*line, "--json", str(tmp_path / "k.json"), "--out", str(tmp_path / "k.png")]) == 0
+    assert {result["kernel"] for result in json.loads((tmp_path / "k.json").read_text())} >= {*OPERATIONS}
