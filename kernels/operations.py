@@ -7,12 +7,13 @@ Letters:  B batch · T time (context) · C channels · NH heads · HS = C/NH hea
 Arguments: outputs first, then inputs, then what the forward pass saved; options are keywords.
 Shapes:    `"B T 3*C"` floats · `"int32<V B T"` token ids below V · `?` may be None · `~` in either memory order ·
            `!` an output
+Precision: an operation with this option may round the operands of its products; see `kernels.bfloat16`
 Cost:      the first argument of `operation` gives the floating-point operations; see `kernels.costs`
 """
 
 from __future__ import annotations
 
-from .checks import Activation, Norm
+from .checks import Activation, Norm, Precision
 from .costs import FUNCTION, decoding_flops, muon_flops, pairs_seen
 from .declaration import Array, operation
 from .newton_schulz import MatrixAt
@@ -80,6 +81,7 @@ def layernorm_backward(
 def linear_forward(
     out: Array, inp: Array, weight: Array, bias: Array | None = None,
     *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
+    precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """out = activation(inp @ weight + bias) + residual
 
@@ -98,6 +100,7 @@ def linear_forward(
 def linear_backward(
     dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array,
     *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
+    precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """dinp = dout @ weight^T + dresidual;  dweight += inp^T @ dout;  dbias += sum_n dout
 
@@ -184,7 +187,7 @@ def attention_forward(
 )  # fmt: skip
 def attention_backward(
     dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array,
-    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0, precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """The gradient of `attention_forward`, with the weights recomputed from qkv and lse (Dao et al. 2022, alg. 4).
 
@@ -201,7 +204,9 @@ def attention_backward(
     divides=("NH", "C"),
     weights="B NH R T!", qkv="B T 3*C",
 )  # fmt: skip
-def attention_weights(weights: Array, qkv: Array, first: int = 0, *, window: int = 0) -> None:
+def attention_weights(
+    weights: Array, qkv: Array, first: int = 0, *, window: int = 0, precision: Precision = "float32"
+) -> None:
     """weights[b,h,r] = softmax_j(scores) of query first + r, 0 for the keys that it does not see
 
     For inspection: training needs no weights from outside of `attention_forward` and `attention_backward`.
@@ -230,7 +235,7 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
-    windows: tuple[int, ...] = (), residual: bool = True,
+    windows: tuple[int, ...] = (), residual: bool = True, precision: Precision = "float32",
 ) -> int:  # fmt: skip
     """Generation: read token number `index` of a text, draw the next one, read that, and so on, until D are drawn.
 
