@@ -165,8 +165,9 @@ def rotary_backward(dqkv: Array, cosines: Array, sines: Array) -> None:
     out="B T C!", lse="B NH T!", qkv="B T 3*C",
 )  # fmt: skip
 def attention_forward(
-    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0
-) -> None:
+    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+    precision: Precision = "float32",
+) -> None:  # fmt: skip
     """Causal multi-head self-attention (Vaswani et al. 2017, eq. 1).
 
     qkv[b,t] holds q, k and v one after the other, each NH heads of HS channels. For each sequence and head, for j <= i:

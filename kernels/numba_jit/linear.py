@@ -65,14 +65,8 @@ def linear_forward(
             absent(dtype, 1) if bias is None else bias, absent(dtype, 2) if residual is None else residual,
             is_transposed(weight), code,
         ),
-        product_memory(plan, packed, threads), tuple(plan),
+        (scratch("panels", plan.size, packed), scratch("left rows", threads * plan.left, packed)), tuple(plan),
     )  # fmt: skip
-
-
-def product_memory(plan: ProductPlan, dtype: np.dtype[Any], threads: int) -> tuple[Array, Array]:
-    """The `ProductMemory` of a product with packed operands of `dtype`."""
-    left = scratch("left rows", threads * plan.left, dtype) if plan.left else absent(dtype, 1)
-    return scratch("panels", plan.size, dtype), left
 
 
 def is_transposed(weight: Array) -> bool:

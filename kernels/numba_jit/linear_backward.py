@@ -23,7 +23,7 @@ from ._simd.shares import Product, ProductMemory, left_room, make_product_share,
 from ._simd.tiles import product_address
 from ._simd.views import matrix, nothing_like, row_of, whole
 from ._simd.words import operand_dtype
-from .linear import ACTIVATIONS, GELU, NONE, absent, in_rows, is_transposed, oriented, pack_weight_share, product_memory
+from .linear import ACTIVATIONS, GELU, NONE, absent, in_rows, is_transposed, oriented, pack_weight_share
 
 
 class WeightGradient(NamedTuple):
@@ -79,13 +79,14 @@ def linear_backward(
         (
             dweight, absent(dtype, 1) if dbias is None else dbias, left, right,
             scratch("slices", weight_plan.partial, dtype), scratch("columns", weight_plan.size, packed),
-            scratch("left columns", threads * weight_plan.left, packed) if weight_plan.left else absent(packed, 1),
+            scratch("left columns", threads * weight_plan.left, packed),
         ),
         (
             dinp, linear, dout, in_rows(weight), dout if preactivation is None else preactivation,
             absent(dtype, 2) if dresidual is None else dresidual, not is_transposed(weight), ACTIVATIONS[activation],
         ),
-        product_memory(plan, packed, threads), tuple(weight_plan), tuple(plan),
+        (scratch("panels", plan.size, packed), scratch("left rows", threads * plan.left, packed)),
+        tuple(weight_plan), tuple(plan),
     )  # fmt: skip
 
 

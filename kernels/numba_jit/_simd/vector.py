@@ -148,6 +148,11 @@ class Lanes:
         function = self.intrinsic(f"llvm.sqrt.v{self.count}f{self.bits}", self.type, [self.type])
         return Vec(self, self.builder.call(function, [a.value]))
 
+    def ceil(self, a: Vec) -> Vec:
+        """Each number rounded up to a whole one."""
+        function = self.intrinsic(f"llvm.ceil.v{self.count}f{self.bits}", self.type, [self.type])
+        return Vec(self, self.builder.call(function, [a.value]))
+
     def scalar_sqrt(self, a: ir.Value) -> ir.Value:
         """The square root of one number."""
         return self.builder.call(self.intrinsic(f"llvm.sqrt.f{self.bits}", self.element, [self.element]), [a])

@@ -23,11 +23,12 @@ from .._runtime.jit import device, inlined
 from .._runtime.target import TARGET
 from .passes import vector_loop
 from .vector import I32, I64, Lanes, Vec
-from .views import matrix, struct
+from .views import causal, matrix, struct
 
 PAIR = 2 if TARGET.bf16 else 1  # numbers in a word
 WORD = np.dtype(np.uint32)
 LANES = TARGET.lanes(4)
+BEYOND = 16  # elements beyond the diagonal of a causal matrix that tiles may read: more than their rows
 I16 = ir.IntType(16)
 
 
@@ -299,3 +300,37 @@ def _left_words(room, A):
 # left_operand(room, A): a left operand as a tile reads it, packed into `room`, a row of words, or in place. Its rows or
 # its columns must be contiguous.
 left_operand = by_operand(_left_in_place, _left_words)
+
+
+@intrinsic
+def is_rounded(typingctx, view):
+    """Whether a view is of words: a constant to the compiler."""
+    found = int(is_words(view))
+
+    def codegen(context, builder, signature, arguments):
+        return ir.Constant(ir.IntType(1), found)
+
+    return types.boolean(view), codegen
+
+
+@device
+def _causal_words(room, A):
+    packed = matrix(room, 0, A.rows, words(A.columns, room), row_words(A.columns))
+    for i in range(A.rows):
+        round_along(packed[i], A[i][: A.diagonal + i + BEYOND])
+    return causal(packed, A.diagonal)
+
+
+@device
+def _transposed_words(room, A):
+    stride = (A.columns + LANES - 1) // LANES * LANES
+    packed = matrix(room, 0, words(A.rows, room), A.columns, stride)
+    for i in range(packed.rows):
+        round_across(packed[i], A[i * PAIR : i * PAIR + PAIR, : A.diagonal + i * PAIR + BEYOND])
+    return causal(packed, A.diagonal)
+
+
+# A causal matrix as the left operand of A B, and of A^T B, whose sum runs over its rows. The diagonal still counts
+# numbers, not words.
+left_causal = by_operand(_left_in_place, _causal_words)
+left_transposed = by_operand(_left_in_place, _transposed_words)
