@@ -16,9 +16,9 @@ of the call are float32. What the operands are is written here, once:
     attention_backward  as in the forward pass;  dout and v of dweights;  weights = exp(scores - lse), dropped out, and
                         dout of dv;  dscores / sqrt(HS) with k of dq, and with q of dk.  row_sum is of dout as it is
     attention_weights   q and k of the scores
-    decode_tokens       the rows of activations and the weights that they are multiplied with;  queries, and all that
-                        the caches hold;  weights of attention as in the forward pass;  the last norm and `head`.
-                        Embeddings, biases and gains are taken as they are
+    decode_tokens       the rows of activations that weights or `head` multiply;  queries, and exponentials as in the
+                        forward pass.  Weights of products, `head`, and the keys and values in the caches are given and
+                        kept in bfloat16, as uint16: half the bytes to read. Embeddings, biases and gains are as ever
 
 Rotations come before rounding. NaN stays NaN, infinities and signs of zero stay, and numbers beyond the largest
 bfloat16 become infinite, 3.4e38. Numbers below 2^-126 may become 0, and so may such sums: some CPUs do that.
@@ -43,6 +43,16 @@ def rounded(x: Array) -> Array:
     is_nan = (bits & 0x7FFFFFFF) > 0x7F800000
     result: Array = np.where(is_nan, (bits | 0x00400000) & 0xFFFF0000, nearest).astype(np.uint32).view(np.float32)
     return result.reshape(np.shape(x))
+
+
+def halves(x: Array) -> Array:
+    """Return float32 numbers, rounded to bfloat16, as new uint16: the first halves of their bits."""
+    return (rounded(x).view(np.uint32) >> 16).astype(np.uint16)
+
+
+def widened(x: Array) -> Array:
+    """Return the float32 numbers of which `halves` made x."""
+    return (x.astype(np.uint32) << 16).view(np.float32)
 
 
 def operand(x: Array, precision: Precision) -> Array:

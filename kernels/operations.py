@@ -218,13 +218,13 @@ def attention_weights(
 
 @operation(
     decoding_flops,
-    drawn="int32<V D!", logits="V!", keys="K L NH S HS!", values="K L NH S HS!",
+    drawn="int32<V D!", logits="V!", keys="K L NH S HS^!", values="K L NH S HS^!",
     token_table="V C", position_table="S C?",
-    ln_1_weight="L C", ln_1_bias="L C?", qkv_weight="L NH C 3*HS", qkv_bias="L NH 3*HS?",
-    attn_proj_weight="L NH HS C", attn_proj_bias="L C?",
-    ln_2_weight="L C", ln_2_bias="L C?", fc_weight="L G C M", fc_bias="L G M?",
-    mlp_proj_weight="L G M C", mlp_proj_bias="L C?",
-    ln_f_weight="C", ln_f_bias="C?", head="V C", cosines="D H?", sines="D H?",
+    ln_1_weight="L C", ln_1_bias="L C?", qkv_weight="L NH C 3*HS^", qkv_bias="L NH 3*HS?",
+    attn_proj_weight="L NH HS C^", attn_proj_bias="L C?",
+    ln_2_weight="L C", ln_2_bias="L C?", fc_weight="L G C M^", fc_bias="L G M?",
+    mlp_proj_weight="L G M C^", mlp_proj_bias="L C?",
+    ln_f_weight="C", ln_f_bias="C?", head="V C^", cosines="D H?", sines="D H?",
 )  # fmt: skip
 def decode_tokens(
     drawn: Array, logits: Array, keys: Array, values: Array, token: int, index: int,

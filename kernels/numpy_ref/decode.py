@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import contract
-from ..bfloat16 import operand
+from ..bfloat16 import halves, operand, widened
 from ..contract import Activation, Array, Norm, Precision, implements
 from ..rng import uniform
 from ..windows import places_of, ring_place, rings
@@ -37,9 +37,10 @@ def decode_tokens(
     L, NH, S, HS = keys.shape[1:]
     contract.check_windows(L, windows)
     sizes = rings(windows, L, S)
-    qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head = (
-        operand(weight, precision) for weight in (qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head)
-    )
+    if precision == "bf16":
+        qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head = map(
+            widened, (qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head)
+        )
     for number in range(drawn.size):
         # The next token is drawn from the place that comes last; a place in the next window is filled for later tokens.
         for window, place in [(0, index + number)] if cosines is not None else reversed(places_of(index + number, S)):
@@ -56,8 +57,12 @@ def decode_tokens(
                     rotate(qkv.reshape(NH, 3, 2, -1)[:, :2], cosines[number], sines[number])  # q and k, not v
                 q, k, v = operand(qkv, precision).reshape(NH, 3, HS).swapaxes(0, 1)
                 newest, seen = ring_place(place, size)
-                k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
-                k, v = operand(k_cache[layer, :, :seen], precision), operand(v_cache[layer, :, :seen], precision)
+                if precision == "bf16":
+                    k_cache[layer, :, newest], v_cache[layer, :, newest] = halves(k), halves(v)
+                    k, v = widened(k_cache[layer, :, :seen]), widened(v_cache[layer, :, :seen])
+                else:
+                    k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
+                    k, v = k_cache[layer, :, :seen], v_cache[layer, :, :seen]
                 scores = q[:, None] @ k.swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
                 exponentials, total, _ = softmax_parts(scores, precision)
                 if precision == "bf16":  # which rounds them before they are divided

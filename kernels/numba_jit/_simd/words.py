@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 from ...bfloat16 import Precision
 from .._runtime.jit import device, inlined
 from .._runtime.target import TARGET
-from .passes import vector_loop
+from .passes import operands, vector_loop
 from .vector import I32, I64, Lanes, Vec
 from .views import causal, matrix, struct
 
@@ -155,6 +155,46 @@ def words_of(lanes: Lanes, parts: list[Vec], across: bool) -> Vec:
 
 
 @intrinsic
+def round_for(typingctx, row, other):
+    """Round a row in place, to be multiplied with `other`, if that holds bfloat16 as uint16; else nothing happens."""
+
+    def codegen(context, builder, signature, arguments):
+        if other.dtype == types.uint16:
+            (target,) = operands(context, builder, types.void(row), arguments[:1])
+
+            def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+                target.store(rounded_vector(target.lanes, target.load(offset, mask)), offset, mask)
+                return []
+
+            vector_loop(target.lanes, target.size, [], body)
+        return context.get_dummy_value()
+
+    return types.void(row, other), codegen
+
+
+@intrinsic
+def keep(typingctx, target, source):
+    """Copy a row, into one of the same dtype or, rounded, into one of bfloat16 as uint16."""
+
+    def codegen(context, builder, signature, arguments):
+        lanes = Lanes(builder, source.dtype)
+        to, row = (struct(context, builder, *pair) for pair in zip(signature.args, arguments, strict=True))
+
+        def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
+            value, at = lanes.load(builder.gep(row.data, [offset]), mask), builder.gep(to.data, [offset])
+            if target.dtype == types.uint16:
+                lanes.store_halves(rounded_vector(lanes, value), at, mask)
+            else:
+                lanes.store(value, at, mask)
+            return []
+
+        vector_loop(lanes, row.size, [], body)
+        return context.get_dummy_value()
+
+    return types.void(target, source), codegen
+
+
+@intrinsic
 def round_along(typingctx, target, source):
     """The words of a row, whose sum runs along it. Whole vectors of words are written."""
 
@@ -274,7 +314,9 @@ row_words = inlined(_row_words)
 
 def left_size(rows: int, K: int, dtype: np.dtype[Any]) -> int:
     """Elements of working memory for a left operand (rows, K), packed into `dtype`; exact ones are read in place."""
-    return rows * _row_words(K) if dtype == WORD else 0
+    if dtype != WORD:
+        return 0
+    return max(rows * _row_words(K), -(-K // PAIR) * -(-rows // LANES) * LANES)  # by rows, or across them
 
 
 @device
@@ -304,8 +346,8 @@ left_operand = by_operand(_left_in_place, _left_words)
 
 @intrinsic
 def is_rounded(typingctx, view):
-    """Whether a view is of words: a constant to the compiler."""
-    found = int(is_words(view))
+    """Whether a view is of words or of bfloat16 as uint16: a constant to the compiler."""
+    found = int(is_words(view) or view.dtype == types.uint16)
 
     def codegen(context, builder, signature, arguments):
         return ir.Constant(ir.IntType(1), found)
