@@ -197,7 +197,7 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
         recording.run()
     progress.stage("Measuring the limits of this machine")
     with Competitor("peak", config.threads or default_threads()) as probe:
-        roofs = Roofs(probe, size.dtype, cold=False)
+        roofs = Roofs(probe, size.roof, cold=False)
         bounds = measure_bounds([call.cost for call in recording.calls], roofs, progress)
     recorded = tuple(recording.recorded)[-TRACED:]
     return replace(
