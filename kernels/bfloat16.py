@@ -69,7 +69,7 @@ class AtPrecision:
     """A backend whose operations round the operands of their products, whoever calls them."""
 
     def __init__(self, backend: Backend, precision: Precision) -> None:
-        self.exact, self.precision, self.name = backend, precision, f"{backend.name}, {precision}"
+        self.exact, self.precision, self.name = backend, precision, backend.name
         for operation in OPERATIONS:
             function = getattr(backend, operation)
             if has_precision(operation):

@@ -36,7 +36,7 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
 # never in practice. One element of a gradient then differs by up to 4e-2 of the largest, but a whole tensor, in a small
 # model or a large one, by at most 5e-3 of its norm. The loss hardly changes.
 RELU_TOLERANCE = 2e-2  # of the norm
-# Numbers that are rounded to bfloat16 fall to the other side as ReLU does: one in about ten thousand, by 2^-8 of itself.
+# Numbers that are rounded to bfloat16 may fall to different sides too: one in about ten thousand, by 2^-8 of itself.
 BF16_TOLERANCE = 2e-2  # of the norm
 BF16_LOSS_TOLERANCE = 1e-3
 # Limits for the weights after an update, relative to the largest change of the tensor. Muon in float32 differs by up to

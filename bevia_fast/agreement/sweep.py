@@ -15,7 +15,7 @@ DTYPES: tuple[Literal["float32"], Literal["float64"]] = ("float32", "float64")
 
 
 def kinds(operation: str) -> tuple[str, ...]:
-    """Return the dtypes in which an operation is compared; "bf16" is float32 with the operands of products in bfloat16."""
+    """Return the dtypes in which an operation is compared; "bf16" is float32 with products of bfloat16."""
     return (*DTYPES, "bf16") if has_precision(operation) else DTYPES
 
 

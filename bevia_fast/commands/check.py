@@ -38,7 +38,8 @@ def run(config: CheckConfig) -> int:
     usual = ModelConfig(vocab_size=65, dropout=0.1, positions="rotary")
     models = [*(replace(usual, dtype=dtype) for dtype in DTYPES), replace(usual, precision="bf16")]
     with bar as progress, two_compilers(models, optimizer="muon"):
-        task = progress.add_task("kernels", total=sum(len(kinds(operation)) for operation in OPERATIONS) + 3 * len(models))
+        of_kernels = sum(len(kinds(operation)) for operation in OPERATIONS)
+        task = progress.add_task("kernels", total=of_kernels + 3 * len(models))
         for row in check_kernels(numba, numpy, config.quick):
             rows.append(row)
             progress.update(task, advance=1, description=row.what)

@@ -1,7 +1,8 @@
 """Models with something taken out, for the lab: a backend that changes some calls on their way to another backend.
 
 The passes of the model and the kernels stay as they are, and a usual model gets its backend unchanged, so that it loses
-no time; one with products in bfloat16 gets a backend that makes them so. Each change is exact, forward and backward, so that finite differences hold for the changed model too:
+no time; one with products in bfloat16 gets a backend that makes them so. Each change is exact, forward and backward, so
+that finite differences hold for the changed model too:
 
     scale=False       q . k instead of q . k / sqrt(HS): the queries that attention gets are multiplied by sqrt(HS)
     residual=False    x = f(x) instead of x = x + f(x): sums with the stream, and with its gradient, are left out

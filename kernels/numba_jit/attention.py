@@ -29,7 +29,8 @@ from ._simd.reductions import dot, maximum
 from ._simd.softmax import exp_into
 from ._simd.tiles import lanes_of, product_address, tile_height
 from ._simd.views import causal, whole
-from ._simd.words import is_rounded, left_causal, left_operand, operand_dtype, per_word, words
+from ._simd.word_rows import left_causal, left_operand
+from ._simd.words import is_rounded, operand_dtype, per_word, words
 from .dropout import Dropout, rate_of, row_hash
 
 

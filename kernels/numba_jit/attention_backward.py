@@ -23,7 +23,8 @@ from ._simd.packing import pack
 from ._simd.reductions import dot
 from ._simd.tiles import lanes_of, product_address, tile_height
 from ._simd.views import causal
-from ._simd.words import left_causal, left_operand, left_transposed, operand_dtype, per_word, words
+from ._simd.word_rows import left_causal, left_operand, left_transposed
+from ._simd.words import operand_dtype, per_word, words
 from .attention import channels_of, drop_rows, head_of, hide, split_head
 from .dropout import Dropout, rate_of
 

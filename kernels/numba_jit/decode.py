@@ -60,7 +60,8 @@ from ._simd.rotation import rotate
 from ._simd.rows import dots, rows_product, rows_product_address
 from ._simd.softmax import exp_into
 from ._simd.views import block
-from ._simd.words import is_rounded, keep, round_for
+from ._simd.word_rows import keep, round_for
+from ._simd.words import is_rounded
 from .linear import ACTIVATIONS, GELU
 from .sampling import draw as draw_token
 from .sampling import uniform
@@ -326,7 +327,7 @@ def _add_branches(x, branches, bias, residual):
 
 @device
 def _operand(out, x, ln, post, weight):
-    """What a layer multiplies with `weight`: x, or with `post` 0 its layer normalization, rounded as the product says."""
+    """What a layer multiplies with `weight`: x, or with `post` 0 its layer normalization, rounded if `weight` is."""
     if not post:
         _norm(out, x, ln)
     elif is_rounded(weight):

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .product_plan import panels_size, tile_shape
-from .words import left_size, numbers_per_word
+from .word_rows import left_size
+from .words import numbers_per_word
 
 QUERIES = 48  # rows of a block of scores: a multiple of the tiles' heights
 KEYS = 384  # columns of a block of scores: 48 x 384 float32 stay in the L2 cache

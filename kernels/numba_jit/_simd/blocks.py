@@ -7,7 +7,8 @@ from .packing import add_sums, pack, prefetch
 from .product_plan import SWEEP
 from .tiles import lanes_of, product, tile_height
 from .views import nothing_like, panel
-from .words import left_operand, per_word, words
+from .word_rows import left_operand
+from .words import per_word, words
 
 
 @device

@@ -16,7 +16,8 @@ from .passes import vector_loop
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
 from .views import panel, struct
-from .words import PAIR, by_operand, round_across, round_square
+from .word_rows import round_across, round_square
+from .words import PAIR, by_operand
 
 AHEAD = 8  # rows are prefetched so many rows before they are packed
 
@@ -70,7 +71,7 @@ def _pack_words(packed, X):
                 round_square(target[k : k + side, j : j + side], square)
 
 
-# pack(packed, X): pack a matrix into panels of its shape, exact or of words. Its rows or its columns must be contiguous.
+# pack(packed, X): pack a matrix into panels of its shape, exact or of words. Its rows or columns must be contiguous.
 pack = by_operand(_pack_exact, _pack_words)
 
 
@@ -197,6 +198,6 @@ def _sums_of_matrix(packed, sums, X):
         add_column_sums(sums[j : j + packed.width], X[:, j : j + packed.width])
 
 
-# add_sums(packed, sums, X): sums += the sum of X's rows, in order, where `packed` holds X: read from the packed numbers,
-# which are in the cache, unless they are rounded
+# add_sums(packed, sums, X): sums += the sum of X's rows, in order, where `packed` holds X. The packed numbers are read,
+# which are in the cache, unless they are rounded.
 add_sums = by_operand(_sums_of_panels, _sums_of_matrix)

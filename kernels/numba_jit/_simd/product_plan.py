@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._runtime.target import TARGET, panel_vectors
-from .words import left_size, numbers_per_word
+from .word_rows import left_size
+from .words import numbers_per_word
 
 SWEEP = 96  # rows of the left operand that are multiplied with all panels: a multiple of the tiles' heights
 BLOCK_ROWS = 96  # at most: their part of the left operand stays in the L2 cache while it meets all panels

@@ -80,7 +80,8 @@ def make_product_share(finish: Any) -> Any:
                 if product.addend.rows > 0:
                     addend = product.addend[first:last, j:stop]
                 if plan.packing == STREAMED:
-                    multiply_add_streamed(y, X[first:last], W[:, j:stop], bias, addend, (packed, room), product.bias[:0])
+                    rooms, no_sums = (packed, room), product.bias[:0]
+                    multiply_add_streamed(y, X[first:last], W[:, j:stop], bias, addend, rooms, no_sums)
                 else:
                     multiply_add(y, X[first:last], packed[:, j:stop], bias, addend, room)
                 finish(layer, first, last, j, stop)
