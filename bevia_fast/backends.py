@@ -11,7 +11,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
-from .config import BackendName
+from .config import BackendName, PrecisionName
 from .errors import ConfigError, reason, shown
 from .kernels import BACKENDS, get_backend
 from .kernels.contract import OPERATIONS, UNCHECKED, Backend
@@ -135,14 +135,19 @@ def damaged_code() -> str:
     return f"compiled code on disk was damaged; {kernels} compiled again" if count else ""
 
 
-def describe_backend(backend: Backend) -> str:
-    """Return the backend and its threads in a few words."""
+def describe_backend(backend: Backend, precision: PrecisionName = "float32") -> str:
+    """Return the backend and its threads in a few words, and how it multiplies in bfloat16 if `precision` says so."""
     if backend.name == "numba":
         from .kernels.numba_jit._runtime import threads as kernel_threads
 
         if isinstance(backend, OnThreads):
             backend.use()
-        return f"numba, {kernel_threads.describe()}"
+        words = f"numba, {kernel_threads.describe()}"
+        if precision == "float32":
+            return words
+        from .kernels.numba_jit._runtime.target import TARGET
+
+        return f"{words}; bf16 {'by AVX512_BF16' if TARGET.bf16 else 'in float32, without AVX512_BF16'}"
     import numpy
 
     return f"numpy {numpy.__version__}"

@@ -26,12 +26,13 @@ from .stages import Stage, refuse_endless, stages
 __all__ = [
     "PRESETS", "AttentionConfig", "CheckConfig", "ConfigError", "DoctorConfig", "ExploreConfig", "ExportConfig",
     "GenerateConfig", "ImportConfig", "LabConfig", "ModelConfig", "OptimizerName", "ParametersConfig", "PlaybookConfig",
-    "PlotConfig", "PositionsName", "PresetName", "RunsConfig", "TrainConfig", "WindowLayers", "preset",
+    "PlotConfig", "PositionsName", "PrecisionName", "PresetName", "RunsConfig", "TrainConfig", "WindowLayers", "preset",
 ]  # fmt: skip
 
 BackendName = Literal["numba", "numpy"]
 OptimizerName = Literal["adamw", "muon"]
 PositionsName = Literal["learned", "rotary"]
+PrecisionName = Literal["float32", "bf16"]
 PresetName = Literal["tiny", "laptop", "baby", "long"]
 WindowLayers = Literal["alternate", "all"]
 SortName = Literal["name", "parameters", "steps", "loss", "minutes", "date"]
@@ -75,6 +76,9 @@ class ModelConfig:
     """Use biases in linear layers and layer normalizations."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type of weights and activations."""
+    precision: PrecisionName = "float32"
+    """Operands of matrix products: as they are, or rounded to bfloat16, which CPUs with AVX512_BF16 multiply at twice
+    the rate. Sums, norms, softmax, gradients and weights stay in float32."""
     vocab_size: Annotated[int, Suppress] = 0
     """Distinct characters; taken from the text."""
     scale: Annotated[bool, Suppress] = True
@@ -96,6 +100,8 @@ class ModelConfig:
             )
         if not 0.0 <= self.dropout < 1.0:  # also refuses NaN
             raise ConfigError(f"{option('dropout')} is {self.dropout}; it must be at least 0 and less than 1.")
+        if self.precision == "bf16" and self.dtype != "float32":
+            raise ConfigError(f"{option('precision', 'bf16')} needs {option('dtype', 'float32')}; it is {self.dtype}.")
         check_range(self, "vocab_size", 0, 1 << 21)  # Unicode has 1,114,112 code points
 
     @property

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .declaration import OPERATIONS, Array, ContractError, P, R
+from .declaration import OPERATIONS, Array, ContractError, Operation, P, R
 from .newton_schulz import MatrixAt
 
 Activation = Literal["relu", "gelu"]
 Norm = Literal["pre", "post"]
+Precision = Literal["float32", "bf16"]  # of the operands of products; see `kernels.bfloat16`
 UNCHECKED = "unchecked"  # the attribute of an operation that holds the function behind the checks
 REMEMBERED = 4096  # combinations of arguments that passed; tests meet many shapes
 
@@ -41,6 +42,7 @@ def implements(contract_function: Callable[P, R]) -> Callable[[Callable[..., R]]
                     raise TypeError(f"{entry.name}: {error}") from None
                 _check_words(entry.name, bound.arguments)
                 letters = entry.dims(bound.arguments)
+                _check_precision(entry, bound.arguments)
                 entry.check_outputs(bound.arguments)
                 if len(seen) >= REMEMBERED:
                     seen.clear()
@@ -80,6 +82,16 @@ def _check_words(operation_name: str, arguments: dict[str, Any]) -> None:
         raise ContractError(f"{operation_name}: activation is {activation!r}; wanted None, 'relu' or 'gelu'")
     if operation_name == "linear_backward" and arguments.get("preactivation") is None:
         raise ContractError("linear_backward: activation is given but preactivation is missing")
+
+
+def _check_precision(entry: Operation, arguments: dict[str, Any]) -> None:
+    """Raise ContractError for an unknown precision, or for operands in bfloat16 among float64 arrays."""
+    precision = arguments.get("precision", "float32")
+    if precision not in ("float32", "bf16"):
+        raise ContractError(f"{entry.name}: precision is {precision!r}; wanted 'float32' or 'bf16'")
+    first = next(spec.name for spec in entry.arrays if not spec.below)
+    if precision == "bf16" and arguments[first].dtype != np.float32:
+        raise ContractError(f"{entry.name}: {first} has dtype float64; wanted float32 with precision 'bf16'")
 
 
 def check_ids(operation_name: str, argument: str, tokens: Array, below: int) -> None:

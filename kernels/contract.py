@@ -9,6 +9,7 @@ Laws:
   every other output is overwritten.
 - All floating-point arrays of a call have one dtype, float32 or float64, and are C-contiguous. A weight may also be
   F-contiguous, that is the `.T` of a C-contiguous array, so that a tied output head shares the embedding's memory.
+- An operation with the option `precision` may round the operands of its products to bfloat16; see `kernels.bfloat16`.
 - An output may share memory with an input only where the operation says "in place".
 - A wrong shape, dtype or layout, or a read-only output, raises a `ContractError` that names the operation and the
   argument. Then nothing is written.
@@ -20,6 +21,7 @@ from .checks import (
     UNCHECKED,
     Activation,
     Norm,
+    Precision,
     check_decoding,
     check_ids,
     check_matrices,
@@ -72,6 +74,7 @@ __all__ = [
     "MatrixAt",
     "Norm",
     "Operation",
+    "Precision",
     "adamw",
     "attention_backward",
     "attention_forward",

@@ -9,6 +9,7 @@ The first argument gives the floating-point operations of a call. The keywords g
     "B T 3*C"        floats, of this shape
     "int32<V B T"    token ids below V
     ?   may be None        ~   in either memory order        !   an output
+    ^   with precision "bf16", bfloat16 numbers as uint16; see `kernels.bfloat16`
 
 A letter stands for the same size in all arrays of a call.
 """
@@ -46,15 +47,16 @@ class ArraySpec:
     either_order: bool
     below: str | None  # for token ids, the letter that bounds them; None for floats
     output: bool
+    halves: bool = False  # bfloat16 numbers as uint16, if the precision is "bf16"
 
     @classmethod
     def parse(cls, name: str, text: str) -> ArraySpec:
         """Read the notation of a declaration. Raises ValueError if it is none."""
-        match = re.fullmatch(r"(?:int32<(\w+) )?([\w* ]+?)(\??)(~?)(!?)", text)
+        match = re.fullmatch(r"(?:int32<(\w+) )?([\w* ]+?)(\??)(~?)(\^?)(!?)", text)
         if match is None:
             raise ValueError(f"unreadable shape {text!r} of {name}")
-        below, dims, optional, either, output = match.groups()
-        return cls(name, tuple(dims.split()), bool(optional), bool(either), below, bool(output))
+        below, dims, optional, either, halves, output = match.groups()
+        return cls(name, tuple(dims.split()), bool(optional), bool(either), below, bool(output), bool(halves))
 
     def wanted(self) -> str:
         """The shape as error messages print it, such as `(B, T, 3*C)`."""
@@ -96,7 +98,11 @@ class Operation:
                 raise ContractError(f"{self.name}: {spec.name} is missing; wanted an array {spec.wanted()}")
             if not isinstance(array, np.ndarray):
                 raise ContractError(f"{self.name}: {spec.name} is a {type(array).__name__}; wanted a NumPy array")
-            dtype = self._check_dtype(spec, array, dtype)
+            if spec.halves and arguments.get("precision") == "bf16":
+                if array.dtype != np.uint16:
+                    raise ContractError(f"{self.name}: {spec.name} has dtype {array.dtype}; wanted uint16")
+            else:
+                dtype = self._check_dtype(spec, array, dtype)
             self._check_layout(spec, array)
             self._bind(spec, array, letters)
         if self.divides is not None:
@@ -172,7 +178,8 @@ class Operation:
             shape = spec.shape(letters)
             if spec.name in self.gathered:
                 shape = (min(shape[0], letters["B"] * letters["T"]), *shape[1:])
-            size = math.prod(shape) * (4 if spec.below else itemsize)
+            halved = spec.halves and options.get("precision") == "bf16"
+            size = math.prod(shape) * (4 if spec.below else 2 if halved else itemsize)
             nbytes += size * (2 if spec.name in self.twice else 1)
             held += size
         numbers = {name: value for name, value in options.items() if isinstance(value, int | tuple)}

@@ -7,12 +7,13 @@ Letters:  B batch · T time (context) · C channels · NH heads · HS = C/NH hea
 Arguments: outputs first, then inputs, then what the forward pass saved; options are keywords.
 Shapes:    `"B T 3*C"` floats · `"int32<V B T"` token ids below V · `?` may be None · `~` in either memory order ·
            `!` an output
+Precision: an operation with this option may round the operands of its products; see `kernels.bfloat16`
 Cost:      the first argument of `operation` gives the floating-point operations; see `kernels.costs`
 """
 
 from __future__ import annotations
 
-from .checks import Activation, Norm
+from .checks import Activation, Norm, Precision
 from .costs import FUNCTION, decoding_flops, muon_flops, pairs_seen
 from .declaration import Array, operation
 from .newton_schulz import MatrixAt
@@ -80,6 +81,7 @@ def layernorm_backward(
 def linear_forward(
     out: Array, inp: Array, weight: Array, bias: Array | None = None,
     *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
+    precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """out = activation(inp @ weight + bias) + residual
 
@@ -98,6 +100,7 @@ def linear_forward(
 def linear_backward(
     dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array,
     *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
+    precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """dinp = dout @ weight^T + dresidual;  dweight += inp^T @ dout;  dbias += sum_n dout
 
@@ -162,8 +165,9 @@ def rotary_backward(dqkv: Array, cosines: Array, sines: Array) -> None:
     out="B T C!", lse="B NH T!", qkv="B T 3*C",
 )  # fmt: skip
 def attention_forward(
-    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0
-) -> None:
+    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+    precision: Precision = "float32",
+) -> None:  # fmt: skip
     """Causal multi-head self-attention (Vaswani et al. 2017, eq. 1).
 
     qkv[b,t] holds q, k and v one after the other, each NH heads of HS channels. For each sequence and head, for j <= i:
@@ -184,7 +188,7 @@ def attention_forward(
 )  # fmt: skip
 def attention_backward(
     dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array,
-    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0, precision: Precision = "float32",
 ) -> None:  # fmt: skip
     """The gradient of `attention_forward`, with the weights recomputed from qkv and lse (Dao et al. 2022, alg. 4).
 
@@ -201,7 +205,9 @@ def attention_backward(
     divides=("NH", "C"),
     weights="B NH R T!", qkv="B T 3*C",
 )  # fmt: skip
-def attention_weights(weights: Array, qkv: Array, first: int = 0, *, window: int = 0) -> None:
+def attention_weights(
+    weights: Array, qkv: Array, first: int = 0, *, window: int = 0, precision: Precision = "float32"
+) -> None:
     """weights[b,h,r] = softmax_j(scores) of query first + r, 0 for the keys that it does not see
 
     For inspection: training needs no weights from outside of `attention_forward` and `attention_backward`.
@@ -212,13 +218,13 @@ def attention_weights(weights: Array, qkv: Array, first: int = 0, *, window: int
 
 @operation(
     decoding_flops,
-    drawn="int32<V D!", logits="V!", keys="K L NH S HS!", values="K L NH S HS!",
+    drawn="int32<V D!", logits="V!", keys="K L NH S HS^!", values="K L NH S HS^!",
     token_table="V C", position_table="S C?",
-    ln_1_weight="L C", ln_1_bias="L C?", qkv_weight="L NH C 3*HS", qkv_bias="L NH 3*HS?",
-    attn_proj_weight="L NH HS C", attn_proj_bias="L C?",
-    ln_2_weight="L C", ln_2_bias="L C?", fc_weight="L G C M", fc_bias="L G M?",
-    mlp_proj_weight="L G M C", mlp_proj_bias="L C?",
-    ln_f_weight="C", ln_f_bias="C?", head="V C", cosines="D H?", sines="D H?",
+    ln_1_weight="L C", ln_1_bias="L C?", qkv_weight="L NH C 3*HS^", qkv_bias="L NH 3*HS?",
+    attn_proj_weight="L NH HS C^", attn_proj_bias="L C?",
+    ln_2_weight="L C", ln_2_bias="L C?", fc_weight="L G C M^", fc_bias="L G M?",
+    mlp_proj_weight="L G M C^", mlp_proj_bias="L C?",
+    ln_f_weight="C", ln_f_bias="C?", head="V C^", cosines="D H?", sines="D H?",
 )  # fmt: skip
 def decode_tokens(
     drawn: Array, logits: Array, keys: Array, values: Array, token: int, index: int,
@@ -230,7 +236,7 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
-    windows: tuple[int, ...] = (), residual: bool = True,
+    windows: tuple[int, ...] = (), residual: bool = True, precision: Precision = "float32",
 ) -> int:  # fmt: skip
     """Generation: read token number `index` of a text, draw the next one, read that, and so on, until D are drawn.
 

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from ..kernels import get_backend
+from ..kernels.bfloat16 import halves, widened
 from ..kernels.contract import OPERATIONS, Backend
 from .tolerances import TINY, largest, outputs, scale, tolerance
 
@@ -135,6 +136,8 @@ def make_arguments(case: Case, dtype: DTypeLike, seed: int = 0) -> dict[str, Any
         else:
             flip = case.transposed and spec.either_order
             numbers = generator.normal(0.0, case.spread, shape[::-1] if flip else shape).astype(dtype)
+            if spec.halves and case.options.get("precision") == "bf16":
+                numbers = halves(numbers)
             arguments[spec.name] = numbers.T if flip else numbers
         if spec.optional and spec.name not in case.given:
             arguments[spec.name] = None
@@ -167,7 +170,8 @@ def run(backend: Backend, case: Case, arguments: Mapping[str, Any]) -> dict[str,
     with np.errstate(all="ignore"):
         returned = getattr(backend, case.operation)(**arguments)
     results = {"return": np.asarray(returned), **arguments}
-    return {name: results[name] for name in outputs(case.operation) if results.get(name) is not None}
+    found = {name: results[name] for name in outputs(case.operation) if results.get(name) is not None}
+    return {name: widened(value) if value.dtype == np.uint16 else value for name, value in found.items()}
 
 
 def compare(
@@ -175,11 +179,16 @@ def compare(
 ) -> list[Comparison]:
     """Make the same call on backend `a` and on the reference `b`, and compare the results.
 
+    With dtype "bf16", the arrays are of float32 and the precision is "bf16", which not all operations have.
+
     Returns one comparison per output, and one with tolerance 0 per input that backend `a` must not change.
     """
     backend_a = get_backend(a) if isinstance(a, str) else a
     backend_b = get_backend(b) if isinstance(b, str) else b
-    untouched, arguments_a, arguments_b = (make_arguments(case, dtype, seed) for _ in range(3))
+    if dtype == "bf16":
+        case = replace(case, options={**case.options, "precision": "bf16"})
+    of_arrays = "float32" if dtype == "bf16" else dtype
+    untouched, arguments_a, arguments_b = (make_arguments(case, of_arrays, seed) for _ in range(3))
     results_a, results_b = run(backend_a, case, arguments_a), run(backend_b, case, arguments_b)
     if case.in_place is not None:  # the output has overwritten this input, on which the scale of the error may depend
         arguments_b[case.in_place[1]] = untouched[case.in_place[1]]

@@ -6,11 +6,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ..kernels.bfloat16 import has_precision
 from ..kernels.contract import OPERATIONS, Backend
 from .cases import cases
 from .comparison import Comparison, compare, worst_of
 
 DTYPES: tuple[Literal["float32"], Literal["float64"]] = ("float32", "float64")
+
+
+def kinds(operation: str) -> tuple[str, ...]:
+    """Return the dtypes in which an operation is compared; "bf16" is float32 with products of bfloat16."""
+    return (*DTYPES, "bf16") if has_precision(operation) else DTYPES
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,6 @@ def check_kernels(a: Backend, b: Backend, quick: bool = False) -> Iterator[Check
     """
     for operation in OPERATIONS:
         chosen = cases(operation)[:: 4 if quick else 1]
-        for dtype in DTYPES:
+        for dtype in kinds(operation):
             found = [result for case in chosen for result in compare(case, dtype, a, b)]
             yield row_of(operation, dtype, len(chosen), found)

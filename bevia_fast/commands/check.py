@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..agreement.gradients import TOLERANCE, check_gradients
-from ..agreement.sweep import DTYPES, CheckRow, check_kernels
+from ..agreement.sweep import DTYPES, CheckRow, check_kernels, kinds
 from ..backends import describe_backend, open_backend
 from ..config import BackendName, CheckConfig, ModelConfig, OptimizerName
 from ..errors import ConfigError, counted, shown
@@ -34,14 +35,16 @@ def run(config: CheckConfig) -> int:
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
         disable=not console.is_terminal,
     )  # fmt: skip
-    models = [ModelConfig(vocab_size=65, dropout=0.1, dtype=dtype, positions="rotary") for dtype in DTYPES]
+    usual = ModelConfig(vocab_size=65, dropout=0.1, positions="rotary")
+    models = [*(replace(usual, dtype=dtype) for dtype in DTYPES), replace(usual, precision="bf16")]
     with bar as progress, two_compilers(models, optimizer="muon"):
-        task = progress.add_task("kernels", total=2 * len(OPERATIONS) + 3 * len(DTYPES))
+        of_kernels = sum(len(kinds(operation)) for operation in OPERATIONS)
+        task = progress.add_task("kernels", total=of_kernels + 3 * len(models))
         for row in check_kernels(numba, numpy, config.quick):
             rows.append(row)
             progress.update(task, advance=1, description=row.what)
         progress.update(task, description="training")
-        for dtype in DTYPES:
+        for dtype in (*DTYPES, "bf16"):
             for optimizer in OPTIMIZERS:
                 for row in check_training(numba, numpy, dtype, 10 if config.quick else 50, optimizer):
                     rows.append(row)

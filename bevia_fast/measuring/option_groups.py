@@ -14,6 +14,7 @@ from ..config import (
     ModelConfig,
     OptimizerName,
     PositionsName,
+    PrecisionName,
     PresetName,
     TrainConfig,
     WindowLayers,
@@ -80,6 +81,10 @@ class SizeOptions:
         DtypeName | None, arg(metavar="{float32,float64}", help_behavior_hint="(default: float32, or the run's)")
     ] = None
     """Floating-point type of weights and activations."""
+    precision: Annotated[
+        PrecisionName | None, arg(metavar="{float32,bf16}", help_behavior_hint="(default: float32, or the run's)")
+    ] = None
+    """Operands of matrix products: as they are, or rounded to bfloat16."""
 
     def check_sizes(self) -> None:
         """Raise ConfigError if there is no model with these sizes, CheckpointError if there is no such run."""
@@ -101,7 +106,7 @@ class SizeOptions:
         model: dict[str, Any] = {name: value for name in ("ctx", "dim", "layers", "heads")
                                  if (value := getattr(self, name))}  # fmt: skip
         model |= {"vocab_size": self.vocab} if self.vocab else {}
-        others = ("positions", "window", "window_layers", "dropout", "dtype")
+        others = ("positions", "window", "window_layers", "dropout", "dtype", "precision")
         model |= {name: value for name in others if (value := getattr(self, name)) is not None}
         step = {name: value for name in ("batch", "accumulate", "optimizer") if (value := getattr(self, name))}
         return replace(

@@ -111,7 +111,7 @@ class Agreement:
         worst, limit = 0.0, gradient_tolerance(self.size.model)
         for key in list(self.keys):
             name, (found, loss) = key[0], self._read(self.gradients[key])
-            if name == "torch-bf16":
+            if name == "torch-bf16" or (is_peer(key) and self.size.precision == "bf16"):
                 error = float(np.linalg.norm(found.flat - expected.flat) / np.linalg.norm(expected.flat))
                 if not error <= BFLOAT16_TOLERANCE:
                     sentence = f"{name} has a different gradient than numpy: they differ by {error:.2g} of its norm."

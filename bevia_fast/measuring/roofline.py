@@ -63,7 +63,7 @@ class Roofs:
         before."""
         size = self.triad_bytes(nbytes)
         self.gflops = max(self.gflops, self.probe.ask("peak", dtype=self.dtype, repeats=3)["gflops"])
-        answer = self.probe.ask("triad", nbytes=size, dtype=self.dtype)
+        answer = self.probe.ask("triad", nbytes=size, dtype="float32" if self.dtype == "bf16" else self.dtype)
         self._bandwidths[size] = max(self._bandwidths.get(size, 0.0), answer["gbytes_per_s"])
 
     def gbytes_per_s(self, nbytes: float) -> float:

@@ -192,12 +192,13 @@ def profile_step(config: ProfileStepConfig, progress: Progress | None = None) ->
     recording.recorded.clear()
     progress.stage("Timing with and without the instruments, in turns")
     without, outside, inside = _in_turns(step, recording, config.seconds, progress)
-    profile = _average(size, describe_backend(backend), recording, without, outside, inside, plain.first_s)
+    kernels = describe_backend(backend, size.precision)
+    profile = _average(size, kernels, recording, without, outside, inside, plain.first_s)
     for _ in range(TRACED):  # without other steps in between, as in training
         recording.run()
     progress.stage("Measuring the limits of this machine")
     with Competitor("peak", config.threads or default_threads()) as probe:
-        roofs = Roofs(probe, size.dtype, cold=False)
+        roofs = Roofs(probe, size.roof, cold=False)
         bounds = measure_bounds([call.cost for call in recording.calls], roofs, progress)
     recorded = tuple(recording.recorded)[-TRACED:]
     return replace(

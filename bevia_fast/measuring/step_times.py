@@ -56,7 +56,7 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
         probes = {count: processes.enter_context(Competitor("peak", count)) for count in threads}
         progress.stage("Measuring the peak of the vector units")
         # this also refuses more threads than the machine has
-        readings = [Reading.take(probe, size.dtype) for probe in probes.values()]
+        readings = [Reading.take(probe, size.roof) for probe in probes.values()]
         competitors = {key: processes.enter_context(start(key, config.torch_python)) for key in keys}
         progress.stage("Loading the competitors")
         for competitor in competitors.values():
@@ -70,7 +70,7 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
         progress.stage("Timing in turns")
         left = {key: competitors[key] for key in agreement.keys}
         timed = interleaved(
-            left, rules, progress, lambda key: Reading.take(probes[key[1]], size.dtype), agreement.leave_out, readings
+            left, rules, progress, lambda key: Reading.take(probes[key[1]], size.roof), agreement.leave_out, readings
         )
         report.notes += timed.notes
         report.results = [
@@ -88,7 +88,8 @@ def step_result(
 ) -> StepResult:
     """Return the result of one competitor. `facts`: further fields of it, such as `peak_rss_mb` and `versions`."""
     gflops = size.flops / times.median
-    dtype = "bfloat16" if key[0] == "torch-bf16" else size.dtype
+    rounded = key[0] == "torch-bf16" or (size.precision == "bf16" and not is_peer(key))
+    dtype = "bfloat16" if rounded else size.dtype
     return StepResult(
         backend=key[0], threads=key[1], dtype=dtype, ctx=size.ctx, dim=size.dim, layers=size.layers, heads=size.heads,
         batch=size.batch, vocab=size.vocab, ms_median=times.median / 1e6, ms_p20=times.p20 / 1e6,

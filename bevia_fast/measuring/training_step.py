@@ -46,6 +46,7 @@ class StepSize:
     positions: Any = "learned"
     window: int = 0
     window_layers: Any = "alternate"
+    precision: Any = "float32"
 
     @classmethod
     def of(
@@ -54,7 +55,7 @@ class StepSize:
         return cls(
             model.ctx, model.dim, model.layers, model.heads, batch, model.vocab_size, model.dtype, model.dropout,
             accumulate, model.activation, model.norm, model.tie, model.bias, optimizer,
-            model.positions, model.window, model.window_layers,
+            model.positions, model.window, model.window_layers, model.precision,
         )  # fmt: skip
 
     @property
@@ -63,7 +64,13 @@ class StepSize:
             ctx=self.ctx, dim=self.dim, layers=self.layers, heads=self.heads, vocab_size=self.vocab, dtype=self.dtype,
             dropout=self.dropout, activation=self.activation, norm=self.norm, tie=self.tie, bias=self.bias,
             positions=self.positions, window=self.window, window_layers=self.window_layers,
+            precision=self.precision,
         )  # fmt: skip
+
+    @property
+    def roof(self) -> str:
+        """What `peak_flops` measures as the roof: the dtype, or "bf16" where products are in bfloat16."""
+        return "bf16" if self.precision == "bf16" else str(self.dtype)
 
     @property
     def variant(self) -> str:

@@ -1,7 +1,8 @@
 """Models with something taken out, for the lab: a backend that changes some calls on their way to another backend.
 
 The passes of the model and the kernels stay as they are, and a usual model gets its backend unchanged, so that it loses
-no time. Each change is exact, forward and backward, so that finite differences hold for the changed model too:
+no time; one with products in bfloat16 gets a backend that makes them so. Each change is exact, forward and backward, so
+that finite differences hold for the changed model too:
 
     scale=False       q . k instead of q . k / sqrt(HS): the queries that attention gets are multiplied by sqrt(HS)
     residual=False    x = f(x) instead of x = x + f(x): sums with the stream, and with its gradient, are left out
@@ -19,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
+from ..kernels.bfloat16 import AtPrecision, at_precision
 from ..kernels.contract import OPERATIONS, Backend
 
 Array = NDArray[Any]
@@ -61,16 +63,17 @@ class Changed:
 
 
 def changed(backend: Backend, config: ModelConfig) -> Backend:
-    """Return a backend that leaves out what `config` does; if that is nothing, `backend` itself."""
-    backend = unchanged(backend)
+    """Return a backend with the precision of `config`, that leaves out what it does; or `backend` itself."""
+    backend = at_precision(unchanged(backend), config.precision)
     if config.scale and config.residual:
         return backend
     return cast(Backend, Changed(backend, config.scale, config.residual))
 
 
 def unchanged(backend: Backend) -> Backend:
-    """Return the backend that a changed one computes with; any other one itself."""
-    return backend.unchanged if isinstance(backend, Changed) else backend
+    """Return the backend that a changed one computes with, in its own precision; any other one itself."""
+    backend = backend.unchanged if isinstance(backend, Changed) else backend
+    return backend.exact if isinstance(backend, AtPrecision) else backend
 
 
 def longer_queries(qkv: Array, heads: int) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import GenerateConfig
+from ..kernels.bfloat16 import halves
 from ..kernels.memory import aligned_empty
 from ..kernels.rng import stream_key
 from ..kernels.windows import rings, stride
@@ -38,7 +39,9 @@ class Decoder:
         self.rings = rings(self.windows, config.layers, config.ctx)
         places = max(self.rings) if self.rotary else config.ctx  # a table of positions has one for each
         shape = (1 if self.rotary else 2, config.layers, config.heads, places, config.head_size)
-        self.keys, self.values = aligned_empty(shape, config.dtype), aligned_empty(shape, config.dtype)
+        self.rounded = config.precision == "bf16"  # weights of products and caches are bfloat16, as uint16
+        kept = "uint16" if self.rounded else config.dtype
+        self.keys, self.values = aligned_empty(shape, kept), aligned_empty(shape, kept)
         self.logits = aligned_empty(config.vocab_size, config.dtype)
         self.weights = _packed(model)
 
@@ -68,6 +71,7 @@ class Decoder:
             ring = self.rings[kept.layer]
             newest = kept.qkv.reshape(T, 3, config.heads, config.head_size)[-ring:]
             places = np.arange(T - len(newest), T) % ring
+            newest = halves(newest) if self.rounded else newest
             self.keys[window, kept.layer, :, places] = newest[:, 1]
             self.values[window, kept.layer, :, places] = newest[:, 2]
 
@@ -110,6 +114,10 @@ def _packed(model: GPT) -> dict[str, Any]:
             out[layer] = part.reshape(shape)
         return out
 
+    def product(weight: Array | None) -> Array | None:
+        """Round the weights of a product if the model does."""
+        return halves(weight) if weight is not None and config.precision == "bf16" else weight
+
     def queries_scaled(qkv: Array | None) -> Array | None:
         """Without the scale, multiply the queries, the first HS of each last axis, by what attention divides by."""
         if qkv is not None and not config.scale:
@@ -124,17 +132,19 @@ def _packed(model: GPT) -> dict[str, Any]:
         "position_table": weights.positions(config.ctx),
         "ln_1_weight": vectors("ln_1.weight"),
         "ln_1_bias": vectors("ln_1.bias"),
-        "qkv_weight": queries_scaled(layers("attn.c_attn.weight", (C, 3, NH, HS), (2, 0, 1, 3), (NH, C, 3 * HS))),
+        "qkv_weight": product(
+            queries_scaled(layers("attn.c_attn.weight", (C, 3, NH, HS), (2, 0, 1, 3), (NH, C, 3 * HS)))
+        ),
         "qkv_bias": queries_scaled(layers("attn.c_attn.bias", (3, NH, HS), (1, 0, 2), (NH, 3 * HS))),
-        "attn_proj_weight": layers("attn.c_proj.weight", (NH, HS, C), (0, 1, 2), (NH, HS, C)),
+        "attn_proj_weight": product(layers("attn.c_proj.weight", (NH, HS, C), (0, 1, 2), (NH, HS, C))),
         "attn_proj_bias": vectors("attn.c_proj.bias"),
         "ln_2_weight": vectors("ln_2.weight"),
         "ln_2_bias": vectors("ln_2.bias"),
-        "fc_weight": layers("mlp.c_fc.weight", (C, G, M), (1, 0, 2), (G, C, M)),
+        "fc_weight": product(layers("mlp.c_fc.weight", (C, G, M), (1, 0, 2), (G, C, M))),
         "fc_bias": layers("mlp.c_fc.bias", (G, M), (0, 1), (G, M)),
-        "mlp_proj_weight": layers("mlp.c_proj.weight", (G, M, C), (0, 1, 2), (G, M, C)),
+        "mlp_proj_weight": product(layers("mlp.c_proj.weight", (G, M, C), (0, 1, 2), (G, M, C))),
         "mlp_proj_bias": vectors("mlp.c_proj.bias"),
         "ln_f_weight": weights.ln_f.weight,
         "ln_f_bias": weights.ln_f.bias,
-        "head": weights.head,
+        "head": product(weights.head),
     }

@@ -103,7 +103,8 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     ways = tuple(_way(config, model, forecast, recompute, available) for recompute in (False, True))
     count = sum(spec.count for spec in parameter_specs(model))
     return Plan(
-        replace(config, model=model), describe_backend(backend), len(text.codes), model.vocab_size, count, available,
+        replace(config, model=model), describe_backend(backend, model.precision), len(text.codes), model.vocab_size,
+        count, available,
         resident_bytes(), ways, run_on_disk(config, model), budget,
     )  # fmt: skip
 

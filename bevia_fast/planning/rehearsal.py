@@ -15,6 +15,7 @@ import numpy as np
 
 from ..config import ModelConfig, OptimizerName, TrainConfig
 from ..errors import ConfigError
+from ..kernels.bfloat16 import at_precision
 from ..kernels.contract import OPERATIONS, Backend, Cost
 from ..kernels.memory import outline
 from ..model.activations import Activations
@@ -146,7 +147,7 @@ def _pass(
     def count_calls(chunks: list[slice], head_chunks: list[slice]) -> Counter[Key]:
         counter = CallCounter()
         acts.chunks, acts.head_chunks = chunks, head_chunks
-        step = Pass(config, cast(Backend, counter), weights, acts, stream)
+        step = Pass(config, at_precision(cast(Backend, counter), config.precision), weights, acts, stream)
         step.forward(tokens)
         step.head(tokens.reshape(-1), weights if backward else None, 1.0)
         if backward:

@@ -11,7 +11,7 @@ from ..model.parameters import Parameters
 from ..naming import option
 from .modelfile import load_trained
 
-MAY_DIFFER = ("dropout", "dtype", "vocab_size")  # the weights are the same whatever these are
+MAY_DIFFER = ("dropout", "dtype", "precision", "vocab_size")  # the weights are the same whatever these are
 
 
 def initial_model(config: TrainConfig) -> tuple[TrainConfig, Parameters, Tokenizer, int]:

@@ -35,6 +35,7 @@ PARTS = ("weights", "first", "second")  # of a checkpoint; for "first" and "seco
 # Options of the model that were added later, with what earlier versions did.
 ADDED: dict[str, Any] = {
     "scale": True, "residual": True, "positions": "learned", "window": 0, "window_layers": "alternate",
+    "precision": "float32",
 }  # fmt: skip
 
 # What parsed JSON of any shape can raise when it is read as a configuration.

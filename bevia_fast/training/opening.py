@@ -172,7 +172,7 @@ def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, st
     damaged = damaged_code()
     if damaged:
         reporter.note(f"{damaged}.")
-    facts["kernels"] = describe_backend(trainer.backend)
+    facts["kernels"] = describe_backend(trainer.backend, trainer.model.config.precision)
     reporter.fact("kernels", facts["kernels"])
     return facts
 
@@ -188,7 +188,7 @@ def _describe_text(corpus: Corpus) -> str:
 def _describe_model(weights: Parameters) -> str:
     c = weights.config
     sizes = f"ctx {c.ctx}, dim {c.dim}, layers {c.layers}, heads {c.heads}"
-    return f"{counted(weights.count, 'parameter')}: {sizes}, {c.dtype}"
+    return f"{counted(weights.count, 'parameter')}: {sizes}, {c.dtype}{', products in bf16' * (c.precision == 'bf16')}"
 
 
 def begin(prepared: Prepared, folder: RunFolder, facts: dict[str, str], reporter: Reporter) -> Saver:

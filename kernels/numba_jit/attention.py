@@ -14,7 +14,8 @@ import numba
 import numpy as np
 
 from .. import contract
-from ..contract import Array, implements
+from ..bfloat16 import operand
+from ..contract import Array, Precision, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
 from ._runtime.threads import thread_count
@@ -28,32 +29,41 @@ from ._simd.reductions import dot, maximum
 from ._simd.softmax import exp_into
 from ._simd.tiles import lanes_of, product_address, tile_height
 from ._simd.views import causal, whole
+from ._simd.word_rows import left_causal, left_operand
+from ._simd.words import is_rounded, operand_dtype, per_word, words
 from .dropout import Dropout, rate_of, row_hash
 
 
 @implements(contract.attention_forward)
 def attention_forward(
-    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0
-) -> None:
+    out: Array, lse: Array, qkv: Array, *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+    precision: Precision = "float32",
+) -> None:  # fmt: skip
     # (B,T,3C) -> out (B,T,C), lse (B,NH,T)
     contract.check_window("attention_forward", window)
-    dtype = out.dtype
-    plan = plan_forward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype), window)
+    dtype, packed = out.dtype, operand_dtype(out.dtype, precision)
+    threads = thread_count()
+    plan = plan_forward(*out.shape, lse.shape[1], packed, threads, product_address(packed), window)
     memory = (
-        scratch("whole heads", plan.panels, dtype),  # the backward pass keeps parts of dq there
+        scratch("whole heads", plan.panels, packed),  # the backward pass keeps parts of dq there
         scratch("scores", plan.scores, dtype),
         scratch("rows", plan.rows, dtype),
+        scratch("left queries", threads * plan.left_q, packed),
+        scratch("left weights", threads * plan.left_weights, packed),
     )
     _forward(out, lse, qkv, np.uint64(dropout_key), tuple(rate_of(dropout_rate)), memory, tuple(plan))
 
 
 @implements(contract.attention_weights)
-def attention_weights(weights: Array, qkv: Array, first: int = 0, *, window: int = 0) -> None:
+def attention_weights(
+    weights: Array, qkv: Array, first: int = 0, *, window: int = 0, precision: Precision = "float32"
+) -> None:
     # (B,T,3C) -> (B,NH,R,T)
     contract.check_window("attention_weights", window)
     R, T = weights.shape[2:]
     contract.check_rows(T, R, first)
-    _weights(weights, qkv, first, window or T)
+    _weights(weights, operand(qkv, precision), first, window or T)
+
 
 
 # ------------------------------------------------------------------------------------------------------------ one head
@@ -171,7 +181,7 @@ def _forward_turn(bh, turn, arrays, dropout, memory, plan):
 @device
 def _pack_keys_and_values(work, head, first, last):
     pack(work.k_T[:, first:last], head.k[first:last].T)
-    pack(work.v[first:last], head.v[first:last])
+    pack(work.v[first // per_word(work.v) : words(last, work.v)], head.v[first:last])
 
 
 @device
@@ -179,32 +189,33 @@ def _forward_block(out, head, work, q0, window, dropout):
     """Compute the output of one block of queries, which begins at q0. Each sees its last `window` keys, if there are so
     many."""
     q, out, lse = head.q[q0 : q0 + QUERIES], out[q0 : q0 + QUERIES], head.lse[q0 : q0 + QUERIES]
-    real, lanes = lse.dtype.type, lanes_of(q)
-    reach = tile_height(work.v.width, lanes)
+    real, lanes, pair = lse.dtype.type, lanes_of(q), per_word(work.v)
+    reach = tile_height(work.v.width, lanes) + pair - 1
+    left_q = left_operand(work.left_q, q)
     end, keys, panel = q0 + q.rows, work.scores.columns, work.k_T.width
     first = k1 = max(0, q0 - window + 1) // panel * panel  # no query of the block sees a key before, or from `end` on
     while k1 < end:
         k0, k1 = k1, min(k1 + keys, end)
         if q0 < k1 < end:  # no block of keys may begin behind the first query
             k1 = q0 // panel * panel
-        k_T, v = work.k_T[:, k0:k1], work.v[k0:k1]
+        k_T, v = work.k_T[:, k0:k1], work.v[k0 // pair : words(k1, work.v)]
         columns = keys if k1 == end else k1 - k0  # with a diagonal, whole vectors beyond the last key are written
         scores = weights = causal(work.scores[: q.rows, :columns], q0 - k0)  # the same memory, before and after
 
         # scores = q k^T
-        multiply_causal(scores, q, k_T)
+        multiply_causal(scores, left_q, k_T)
         if q0 + q.rows - window > k0:
             hide(scores, q0 - window + 1 - k0)
         for i in range(0, q.rows, lanes):
             rows, state = weights[i : i + lanes], work.state[:, i : i + lanes]
             # weights = exp((scores - largest) / sqrt(HS)), in place of the scores
-            softmax_rows(rows, state, head.scale, k0 == first, reach)
+            softmax_rows(rows, state, head.scale, k0 == first, reach, is_rounded(v))
             if k0 > first:
                 _shrink(out[i : i + lanes], state[2])
             if dropout.use:
                 drop_rows(rows, dropout, head.row + q0 + i, k0)
         # out += weights v
-        add_product_causal(out, weights, v, k0 > first)
+        add_product_causal(out, left_causal(work.left_weights, weights[:, : v.rows * pair]), v, k0 > first)
 
     # out = out / total;  lse = log sum exp(scores / sqrt(HS))
     largest, total = work.state[0], work.state[1]

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from .. import contract
-from ..contract import Array, implements
+from ..contract import Array, Precision, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
 from ._runtime.threads import thread_count
@@ -23,6 +23,8 @@ from ._simd.packing import pack
 from ._simd.reductions import dot
 from ._simd.tiles import lanes_of, product_address, tile_height
 from ._simd.views import causal
+from ._simd.word_rows import left_causal, left_operand, left_transposed
+from ._simd.words import operand_dtype, per_word, words
 from .attention import channels_of, drop_rows, head_of, hide, split_head
 from .dropout import Dropout, rate_of
 
@@ -30,22 +32,25 @@ from .dropout import Dropout, rate_of
 @implements(contract.attention_backward)
 def attention_backward(
     dqkv: Array, dout: Array, qkv: Array, out: Array, lse: Array,
-    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0,
+    *, window: int = 0, dropout_rate: float = 0.0, dropout_key: int = 0, precision: Precision = "float32",
 ) -> None:  # fmt: skip
     # (B,T,C), (B,T,3C), (B,T,C), (B,NH,T) -> (B,T,3C)
     contract.check_window("attention_backward", window)
-    dtype = out.dtype
-    plan = plan_backward(*out.shape, lse.shape[1], dtype, thread_count(), product_address(dtype), window)
+    dtype, packed = out.dtype, operand_dtype(out.dtype, precision)
+    threads = thread_count()
+    plan = plan_backward(*out.shape, lse.shape[1], packed, threads, product_address(packed), window)
     memory = (
         scratch("whole heads", plan.dqueries, dtype),
         scratch("scores", plan.scores, dtype),
         scratch("dscores", plan.scores, dtype),
-        scratch("keys", plan.transposed, dtype),
-        scratch("values", plan.transposed, dtype),
-        scratch("key rows", plan.key_rows, dtype),
-        scratch("query rows", plan.query_rows, dtype),
-        scratch("dout rows", plan.query_rows, dtype),
+        scratch("keys", plan.transposed, packed),
+        scratch("values", plan.transposed, packed),
+        scratch("key rows", plan.key_rows, packed),
+        scratch("query rows", plan.query_rows, packed),
+        scratch("dout rows", plan.query_rows, packed),
         scratch("row sums", plan.row_sums, dtype),
+        scratch("left queries", threads * plan.left_q, packed),
+        scratch("left weights", threads * plan.left_scores, packed),
     )
     rate = tuple(rate_of(dropout_rate))
     _backward(dqkv, dout, qkv, out, lse, np.uint64(dropout_key), rate, memory, tuple(plan))
@@ -96,7 +101,7 @@ def _backward_part(bh, part, arrays, dropout, memory, plan):
         k, v = head.k[k0 : k0 + plan.keys], head.v[k0 : k0 + plan.keys]
         pack(work.k_T[:, : k.rows], k.T)
         pack(work.v_T[:, : v.rows], v.T)
-        pack(work.k[: k.rows], k)
+        pack(work.k[: words(k.rows, work.k)], k)
         begun = k0 > first or window < T
         for q0 in range(k0, min(T, k0 + k.rows + window - 1), BACKWARD_QUERIES):
             _backward_block((dq, dk, dv), dout, head, work, (q0, k0, window), begun, dropout)
@@ -110,24 +115,24 @@ def _backward_block(gradients, dout, head, work, at, begun, dropout):
     """
     q0, k0, window = at
     q1 = min(q0 + BACKWARD_QUERIES, head.q.rows)
-    k1 = min(k0 + work.k.rows, q1)  # no query of the block sees a key from q1 on
+    k1 = min(k0 + work.k_T.columns, q1)  # no query of the block sees a key from q1 on
     dq, dk, dv = gradients[0][q0:q1], gradients[1][k0:k1], gradients[2][k0:k1]
     q, dout, lse, row_sum = head.q[q0:q1], dout[q0:q1], head.lse[q0:q1], work.row_sum[q0:q1]
-    k_T, v_T, k = work.k_T[:, : k1 - k0], work.v_T[:, : k1 - k0], work.k[: k1 - k0]
+    k_T, v_T, k = work.k_T[:, : k1 - k0], work.v_T[:, : k1 - k0], work.k[: words(k1 - k0, work.k)]
     # names of the same memory at different times
     scores = weights = dropped = causal(work.scores[: q.rows], q0 - k0)
     dweights = dscores = causal(work.dscores[: q.rows], q0 - k0)
-    packed_q, packed_dout = work.q[: q.rows], work.dout[: q.rows]
+    packed_q, packed_dout = work.q[: words(q.rows, work.q)], work.dout[: words(q.rows, work.q)]
     pack(packed_q, q)
     pack(packed_dout, dout)
 
     # scores = q k^T;  dweights = dout v^T
-    multiply_causal(scores, q, k_T)
+    multiply_causal(scores, left_operand(work.left_q, q), k_T)
     if q1 - window > k0:
         hide(scores, q0 - window + 1 - k0)
-    multiply_causal(dweights, dout, v_T)
+    multiply_causal(dweights, left_operand(work.left_q, dout), v_T)
     lanes = lanes_of(q)
-    reach = tile_height(k.width, lanes)
+    reach = tile_height(k.width, lanes) + per_word(k) - 1
     for i in range(0, q.rows, lanes):
         rows, row = slice(i, i + lanes), head.row + q0 + i
         if dropout.use:
@@ -138,6 +143,6 @@ def _backward_block(gradients, dout, head, work, at, begun, dropout):
             drop_rows(dropped[rows], dropout, row, k0)
 
     # dv += dropped^T dout;  dk += dscores^T q;  dq += dscores k
-    add_product_transposed(dv, dropped, packed_dout)
-    add_product_transposed(dk, dscores, packed_q)
-    add_product_causal(dq, dscores, k, begun)
+    add_product_transposed(dv, left_transposed(work.left_weights, dropped), packed_dout)
+    add_product_transposed(dk, left_transposed(work.left_weights, dscores), packed_q)
+    add_product_causal(dq, left_causal(work.left_weights, dscores), k, begun)

@@ -20,7 +20,7 @@ import numpy as np
 from numba.core import types
 
 from .. import contract
-from ..contract import NORM_EPS, Activation, Array, Norm, implements
+from ..contract import NORM_EPS, Activation, Array, Norm, Precision, implements
 from ..windows import rings, stride
 from ._decoding import (
     PLACES,
@@ -52,6 +52,7 @@ from ._runtime.team import (
 )
 from ._runtime.threads import thread_count
 from ._simd.elementwise import add, copy, gelu, relu, scale
+from ._simd.exponential import LOG2E
 from ._simd.norm_rows import normalize_row
 from ._simd.records import plain, record, record_address, run, type_of
 from ._simd.reductions import maximum
@@ -59,6 +60,8 @@ from ._simd.rotation import rotate
 from ._simd.rows import dots, rows_product, rows_product_address
 from ._simd.softmax import exp_into
 from ._simd.views import block
+from ._simd.word_rows import keep, round_for
+from ._simd.words import is_rounded
 from .linear import ACTIVATIONS, GELU
 from .sampling import draw as draw_token
 from .sampling import uniform
@@ -82,7 +85,7 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
-    windows: tuple[int, ...] = (), residual: bool = True,
+    windows: tuple[int, ...] = (), residual: bool = True, precision: Precision = "float32",
 ) -> int:  # fmt: skip
     # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
     global _alone
@@ -122,7 +125,7 @@ def decode_tokens(
     )  # fmt: skip
     call = Call(
         drawn, logits, keys, values, int(token), int(index), model, sampling, memory,
-        rows_product_address(dtype), threads,
+        rows_product_address(head.dtype), threads,
     )  # fmt: skip
     _launch(_member_address(call), plain(call), threads)
     if team[DELAYED] > 0 or team[MEMBERS] < threads:
@@ -144,15 +147,15 @@ def _rings(windows: tuple[int, ...], layers: int, size: int) -> Array:
 
 # ------------------------------------------------------------------------------------------------------------- kernels
 
-_members: dict[np.dtype[Any], int] = {}
+_members: dict[tuple[np.dtype[Any], np.dtype[Any]], int] = {}
 
 
 def _member_address(call: Call) -> int:
-    """The address of the machine code of `_member`, which is compiled once for each dtype."""
-    dtype = call.logits.dtype
-    if dtype not in _members:
-        _members[dtype] = int(c_function(types.void(type_of(call)))(_member).address)
-    return _members[dtype]
+    """The address of the machine code of `_member`, which is compiled once for each dtype and precision."""
+    dtypes = call.logits.dtype, call.model.head.dtype
+    if dtypes not in _members:
+        _members[dtypes] = int(c_function(types.void(type_of(call)))(_member).address)
+    return _members[dtypes]
 
 
 @kernel()
@@ -179,6 +182,7 @@ def _member(call):
 
         # logits = head ln_f(x)
         normed = _norm(work.normed[:1], work.x[:1], (model.ln_f_weight, model.ln_f_bias))
+        round_for(normed[0], model.head)
         first, last = share_of((V + HEAD_ROWS - 1) // HEAD_ROWS, rank, size)
         start, end = first * HEAD_ROWS, last * HEAD_ROWS
         dots(call.logits[start:end], model.head[start:end], normed[0])
@@ -224,7 +228,7 @@ def _read(number, token, places, call, work, rank, size):
     for layer in range(L):
         ln_1 = layers.ln_1_weight[layer], layers.ln_1_bias[layer]
         ln_2 = layers.ln_2_weight[layer], layers.ln_2_bias[layer]
-        normed = x if post else _norm(work.normed[: x.rows], x, ln_1)
+        normed = _operand(work.normed[: x.rows], x, ln_1, post, layers.qkv_weight)
         if layer == L - 1:
             x = x[:1]  # what the last layer adds for the next window is never used
 
@@ -236,7 +240,7 @@ def _read(number, token, places, call, work, rank, size):
         _add_branches(x, branches[: NH * PLACES], layers.attn_proj_bias[layer], model.residual)
         if post:
             _norm(x, x, ln_1)
-        normed = x if post else _norm(work.normed[: x.rows], x, ln_2)
+        normed = _operand(work.normed[: x.rows], x, ln_2, post, layers.fc_weight)
 
         # x = x + mlp_proj_bias + the branches of all groups of hidden units
         first, last = share_of(G, rank, size)
@@ -263,21 +267,27 @@ def _head(branch, normed, head, number, places, call, work):
         q, k, v = qkv[r][:HS], qkv[r][HS : 2 * HS], qkv[r][2 * HS :]
         if positions.rotary:
             rotate(qkv[r][: 2 * HS], positions.cosines[number], positions.sines[number], real(1))
+        round_for(qkv[r], call.keys)
         window, place = places.window + r, places.place - r * places.stride
         k_cache, v_cache = cache_of(call.keys, window, head, S), cache_of(call.values, window, head, S)
         newest, seen = place % size, min(place + 1, size)  # in the layer's ring
-        copy(k_cache[newest], k)
-        copy(v_cache[newest], v)
+        keep(k_cache[newest], k)
+        keep(v_cache[newest], v)
         if r < attended.rows:
             k_seen, v_seen = k_cache[:seen], v_cache[:seen]
             # scores = q k^T
             scores = weights = work.scores[:, :seen]
             dots(scores[0], k_seen, q)
             # weights = exp((scores - largest) / sqrt(HS)), in their place
-            total = exp_into(weights[0], scores[0], real(1.0 / math.sqrt(HS)), maximum(scores[0]))
+            factor, largest = real(1.0 / math.sqrt(HS)), maximum(scores[0])
+            if is_rounded(v_seen):  # see `softmax_rows`
+                largest = np.ceil(largest * (factor * real(LOG2E))) / (factor * real(LOG2E))
+            total = exp_into(weights[0], scores[0], factor, largest)
+            round_for(weights[0], v_seen)
             # attended = weights v / total
             rows_product(multiply, attended[r : r + 1], weights, v_seen)
             scale(attended[r], real(1) / total)
+            round_for(attended[r], layers.attn_proj_weight)
 
     # branch = attended attn_proj_weight
     rows_product(multiply, branch, attended, block(layers.attn_proj_weight, head, HS))
@@ -297,6 +307,7 @@ def _group(branch, normed, group, call, work):
             gelu(hidden[r], hidden[r])
         else:
             relu(hidden[r], hidden[r])
+        round_for(hidden[r], layers.mlp_proj_weight)
 
     # branch = hidden mlp_proj_weight
     rows_product(multiply, branch, hidden, block(layers.mlp_proj_weight, group, hidden.columns))
@@ -312,6 +323,21 @@ def _add_branches(x, branches, bias, residual):
             copy(x[r], bias)
         for first in range(0, branches.rows, PLACES):
             add(x[r], x[r], branches[first + r])
+
+
+@device
+def _operand(out, x, ln, post, weight):
+    """What a layer multiplies with `weight`: x, or with `post` 0 its layer normalization, rounded if `weight` is."""
+    if not post:
+        _norm(out, x, ln)
+    elif is_rounded(weight):
+        for r in range(x.rows):
+            copy(out[r], x[r])
+    else:
+        return x
+    for r in range(x.rows):
+        round_for(out[r], weight)
+    return out
 
 
 @device

@@ -13,15 +13,16 @@ import numba
 import numpy as np
 
 from .. import contract
-from ..contract import Activation, Array, implements
+from ..contract import Activation, Array, Precision, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
 from ._runtime.threads import thread_count
 from ._simd.elementwise import add, copy, gelu, relu
 from ._simd.product_plan import TOGETHER, ProductPlan, plan_product
-from ._simd.shares import Product, make_product_share, pack_share
+from ._simd.shares import Product, ProductMemory, make_product_share, pack_share
 from ._simd.tiles import product_address
 from ._simd.views import whole
+from ._simd.words import operand_dtype
 
 NONE, RELU, GELU, COPY = 0, 1, 2, 3  # COPY: no activation, but `linear` is stored apart from `out`
 ACTIVATIONS = {None: NONE, "relu": RELU, "gelu": GELU}
@@ -48,10 +49,12 @@ class Forward(NamedTuple):
 def linear_forward(
     out: Array, inp: Array, weight: Array, bias: Array | None = None,
     *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
+    precision: Precision = "float32",
 ) -> None:  # fmt: skip
     # (N,C) @ (C,OC) + (OC,) + (N,OC) -> (N,OC)
     (N, (C, OC)), dtype = (len(inp), weight.shape), inp.dtype
-    plan = plan_product(N, C, OC, dtype, thread_count(), product_address(dtype))
+    packed, threads = operand_dtype(dtype, precision), thread_count()
+    plan = plan_product(N, C, OC, packed, threads, product_address(packed))
     code = COPY if activation is None and preactivation is not None else ACTIVATIONS[activation]
     activated = out
     if residual is not None and code != NONE:  # out may be the same array as residual, which is still needed
@@ -62,7 +65,7 @@ def linear_forward(
             absent(dtype, 1) if bias is None else bias, absent(dtype, 2) if residual is None else residual,
             is_transposed(weight), code,
         ),
-        scratch("panels", plan.size, dtype), tuple(plan),
+        (scratch("panels", plan.size, packed), scratch("left rows", threads * plan.left, packed)), tuple(plan),
     )  # fmt: skip
 
 
@@ -88,7 +91,7 @@ def absent(dtype: np.dtype[Any], dimensions: int) -> Array:
 
 @kernel()
 def _forward(layer, memory, plan):
-    layer, plan = Forward(*layer), ProductPlan(*plan)
+    layer, memory, plan = Forward(*layer), ProductMemory(*memory), ProductPlan(*plan)
     if plan.packing == TOGETHER:
         count = (layer.out.shape[1] + plan.NR - 1) // plan.NR
         for share in numba.prange(count):

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numba
 
 from .. import contract
-from ..contract import Activation, Array, implements
+from ..contract import Activation, Array, Precision, implements
 from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
 from ._runtime.target import TARGET
@@ -19,9 +19,10 @@ from ._simd.blocks import block_rows, multiply_add_streamed
 from ._simd.elementwise import add, gelu_gradient, relu_gradient, zero
 from ._simd.packing import add_column_sums
 from ._simd.product_plan import TOGETHER, ProductPlan, WeightGradientPlan, plan_product, plan_weight_gradient
-from ._simd.shares import Product, make_product_share, panels_for
+from ._simd.shares import Product, ProductMemory, left_room, make_product_share, panels_for
 from ._simd.tiles import product_address
 from ._simd.views import matrix, nothing_like, row_of, whole
+from ._simd.words import operand_dtype
 from .linear import ACTIVATIONS, GELU, NONE, absent, in_rows, is_transposed, oriented, pack_weight_share
 
 
@@ -33,7 +34,8 @@ class WeightGradient(NamedTuple):
     left: Any
     right: Any
     partial: Any  # room for the sums of all slices of N but the first: dweight, then dbias, of each slice
-    columns: Any  # room in which each thread packs columns of `right`
+    panels: Any  # room in which each thread packs columns of `right`,
+    left_rows: Any  # and columns of `left`, if they are packed
 
 
 class InputGradient(NamedTuple):
@@ -56,6 +58,7 @@ class InputGradient(NamedTuple):
 def linear_backward(
     dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array,
     *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
+    precision: Precision = "float32",
 ) -> None:  # fmt: skip
     # (N,OC), (N,C), (C,OC) -> dinp (N,C), dweight (C,OC), dbias (OC,)
     (N, (C, OC)), threads, dtype = (len(inp), weight.shape), thread_count(), inp.dtype
@@ -65,29 +68,32 @@ def linear_backward(
         if dbias is not None:
             _bias_gradient(dbias, dout, 4 * TARGET.lanes(dout.itemsize))
             dbias = None
-    dweight, multiply = in_rows(dweight), product_address(dtype)
-    weight_plan = plan_weight_gradient(N, *dweight.shape, dtype, threads, multiply)
-    plan = plan_product(N, OC, C, dtype, threads, multiply)
+    dweight, packed = in_rows(dweight), operand_dtype(dtype, precision)
+    multiply = product_address(packed)
+    weight_plan = plan_weight_gradient(N, *dweight.shape, packed, threads, multiply)
+    plan = plan_product(N, OC, C, packed, threads, multiply)
     linear = dinp
     if activation is not None and dresidual is not None:  # dinp may be the same array as dresidual
         linear = scratch("linear", N * C, dtype)[: N * C].reshape(N, C)
     _backward(
         (
             dweight, absent(dtype, 1) if dbias is None else dbias, left, right,
-            scratch("slices", weight_plan.partial, dtype), scratch("columns", weight_plan.size, dtype),
+            scratch("slices", weight_plan.partial, dtype), scratch("columns", weight_plan.size, packed),
+            scratch("left columns", threads * weight_plan.left, packed),
         ),
         (
             dinp, linear, dout, in_rows(weight), dout if preactivation is None else preactivation,
             absent(dtype, 2) if dresidual is None else dresidual, not is_transposed(weight), ACTIVATIONS[activation],
         ),
-        scratch("panels", plan.size, dtype), tuple(weight_plan), tuple(plan),
+        (scratch("panels", plan.size, packed), scratch("left rows", threads * plan.left, packed)),
+        tuple(weight_plan), tuple(plan),
     )  # fmt: skip
 
 
 @kernel()
 def _backward(weight_layer, layer, memory, weight_plan, plan):
     weight_layer, layer = WeightGradient(*weight_layer), InputGradient(*layer)
-    weight_plan, plan = WeightGradientPlan(*weight_plan), ProductPlan(*plan)
+    memory, weight_plan, plan = ProductMemory(*memory), WeightGradientPlan(*weight_plan), ProductPlan(*plan)
     # dweight shares a loop with dinp (or with packing its weight, if all threads do that), because neither needs the
     # other's result.
     shares = weight_plan.shares if plan.packing == TOGETHER else max(weight_plan.shares, plan.shares)
@@ -162,7 +168,8 @@ def _weight_gradient_share(share, shares, layer, plan):
     """dweight += left^T right;  dbias += sum_n right[n], for some blocks of all slices of N"""
     left, right = whole(layer.left), whole(layer.right)
     N, blocks = left.rows, plan.row_blocks * plan.column_blocks
-    packed = panels_for(layer.columns, right.columns, plan)
+    memory = ProductMemory(layer.panels, layer.left_rows)
+    rooms = panels_for(memory, right.columns, plan), left_room(memory, plan)
     for item in range(share * plan.slices * blocks // shares, (share + 1) * plan.slices * blocks // shares):
         number, block = item // blocks, item % blocks
         first, last = block_rows(block // plan.column_blocks, plan.row_blocks, left.columns, plan.MR)
@@ -175,7 +182,7 @@ def _weight_gradient_share(share, shares, layer, plan):
             zero(db)
         before = dw if number == 0 else nothing
         # dw = left^T right + before;  db += sum_n right[n]
-        multiply_add_streamed(dw, left[n:m, first:last].T, right[n:m, start:end], before, nothing, packed, db)
+        multiply_add_streamed(dw, left[n:m, first:last].T, right[n:m, start:end], before, nothing, rooms, db)
 
 
 @device

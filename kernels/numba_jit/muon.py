@@ -170,7 +170,7 @@ def _multiply(X, P, room, begun, W):
             part, piece = W[:, j : j + packed.columns], X[:, j : j + packed.columns]
             packed_X = packed[: piece.rows, : piece.columns]
             pack(packed_X, piece)
-            multiply_add(part, P, packed_X, part if begun else nothing, nothing)
+            multiply_add(part, P, packed_X, part if begun else nothing, nothing, part[0])
         return
     packed_P = packed[: P.rows, : P.columns]
     pack(packed_P, P)
@@ -179,4 +179,4 @@ def _multiply(X, P, room, begun, W):
         rows = block[: piece.rows]
         for r in range(piece.rows):  # a product may not overwrite its own left operand
             copy(rows[r], piece[r])
-        multiply_add(part, rows, packed_P, part if begun else nothing, nothing)
+        multiply_add(part, rows, packed_P, part if begun else nothing, nothing, part[0])

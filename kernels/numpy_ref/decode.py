@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from .. import contract
-from ..contract import Activation, Array, Norm, implements
+from ..bfloat16 import halves, operand, widened
+from ..contract import Activation, Array, Norm, Precision, implements
 from ..rng import uniform
 from ..windows import places_of, ring_place, rings
-from .attention import softmax
+from .attention import softmax_parts
 from .layernorm import layernorm_forward
 from .linear import ACTIVATIONS
 from .rotary import rotate
@@ -29,13 +30,21 @@ def decode_tokens(
     ln_f_weight: Array, ln_f_bias: Array | None, head: Array,
     cosines: Array | None = None, sines: Array | None = None,
     *, norm: Norm, activation: Activation, temperature: float, top_k: int, top_p: float, key: int, draw: int,
-    windows: tuple[int, ...] = (), residual: bool = True,
+    windows: tuple[int, ...] = (), residual: bool = True, precision: Precision = "float32",
 ) -> int:  # fmt: skip
     # keys and values (K,L,NH,S,HS), weights (L,...) -> drawn (D,), logits (V,)
     contract.check_decoding(keys, (position_table, cosines, sines), len(token_table), token, index)
     L, NH, S, HS = keys.shape[1:]
     contract.check_windows(L, windows)
     sizes = rings(windows, L, S)
+
+    def rounded(x: Array) -> Array:
+        return operand(x, precision)
+
+    if precision == "bf16":
+        qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head = map(
+            widened, (qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head)
+        )
     for number in range(drawn.size):
         # The next token is drawn from the place that comes last; a place in the next window is filled for later tokens.
         for window, place in [(0, index + number)] if cosines is not None else reversed(places_of(index + number, S)):
@@ -47,27 +56,35 @@ def decode_tokens(
                 normed = x if norm == "post" else _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
 
                 # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), summed over the heads
-                qkv = normed @ qkv_weight[layer] + _of(qkv_bias, layer, 0)
+                qkv = rounded(normed) @ qkv_weight[layer] + _of(qkv_bias, layer, 0)
                 if cosines is not None and sines is not None:
                     rotate(qkv.reshape(NH, 3, 2, -1)[:, :2], cosines[number], sines[number])  # q and k, not v
-                q, k, v = qkv.reshape(NH, 3, HS).swapaxes(0, 1)
+                q, k, v = rounded(qkv).reshape(NH, 3, HS).swapaxes(0, 1)
                 newest, seen = ring_place(place, size)
-                k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
-                scores = q[:, None] @ k_cache[layer, :, :seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
-                attended = softmax(scores)[0] @ v_cache[layer, :, :seen]
-                branch = (attended @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
+                if precision == "bf16":
+                    k_cache[layer, :, newest], v_cache[layer, :, newest] = halves(k), halves(v)
+                    k, v = widened(k_cache[layer, :, :seen]), widened(v_cache[layer, :, :seen])
+                else:
+                    k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
+                    k, v = k_cache[layer, :, :seen], v_cache[layer, :, :seen]
+                scores = q[:, None] @ k.swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
+                exponentials, total, _ = softmax_parts(scores, precision)
+                # in bf16, exponentials are rounded before they are divided
+                attended = rounded(exponentials) @ v / total if precision == "bf16" else (exponentials / total) @ v
+                branch = (rounded(attended) @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
                 x = x + branch if residual else branch
                 if norm == "post":
                     x = _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
                 normed = x if norm == "post" else _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
 
                 # hidden units: (C,) @ (G,C,M) -> (G,M);  (G,1,M) @ (G,M,C), summed over the groups
-                hidden = ACTIVATIONS[activation](normed @ fc_weight[layer] + _of(fc_bias, layer, 0))
-                branch = (hidden[:, None] @ mlp_proj_weight[layer]).sum(axis=0)[0] + _of(mlp_proj_bias, layer, 0)
+                hidden = ACTIVATIONS[activation](rounded(normed) @ fc_weight[layer] + _of(fc_bias, layer, 0))
+                hidden = rounded(hidden)[:, None]
+                branch = (hidden @ mlp_proj_weight[layer]).sum(axis=0)[0] + _of(mlp_proj_bias, layer, 0)
                 x = x + branch if residual else branch
                 if norm == "post":
                     x = _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
-        logits[...] = head @ _norm(x, ln_f_weight, ln_f_bias)
+        logits[...] = head @ rounded(_norm(x, ln_f_weight, ln_f_bias))
         token = sample_token(
             logits, temperature=temperature, top_k=top_k, top_p=top_p, noise=uniform(key, draw + number)
         )

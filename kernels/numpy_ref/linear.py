@@ -6,7 +6,8 @@ Weights have shape (C, OC), so that a row of activations multiplies them from th
 from __future__ import annotations
 
 from .. import contract
-from ..contract import Activation, Array, implements
+from ..bfloat16 import operand
+from ..contract import Activation, Array, Precision, implements
 from ._sums import sum_of_rows
 from .activation import gelu, gelu_gradient, relu, relu_gradient
 
@@ -18,9 +19,10 @@ GRADIENTS = {"relu": relu_gradient, "gelu": gelu_gradient}
 def linear_forward(
     out: Array, inp: Array, weight: Array, bias: Array | None = None,
     *, activation: Activation | None = None, preactivation: Array | None = None, residual: Array | None = None,
+    precision: Precision = "float32",
 ) -> None:  # fmt: skip
     # (N,C) @ (C,OC) + (OC,) + (N,OC) -> (N,OC)
-    result = inp @ weight
+    result = operand(inp, precision) @ operand(weight, precision)
     if bias is not None:
         result = result + bias
     if preactivation is not None:
@@ -36,13 +38,15 @@ def linear_forward(
 def linear_backward(
     dinp: Array, dweight: Array, dbias: Array | None, dout: Array, inp: Array, weight: Array,
     *, activation: Activation | None = None, preactivation: Array | None = None, dresidual: Array | None = None,
+    precision: Precision = "float32",
 ) -> None:  # fmt: skip
     # (N,OC), (N,C), (C,OC) -> dinp (N,C), dweight (C,OC), dbias (OC,)
 
     # forward: out = inp @ weight + bias.  Each output is a sum of products, so the gradient of one factor is the other
     # factor times dout, summed over all its uses: inp[n,c] is used in OC outputs, weight[c,oc] in N rows.
-    dinp_result = dout @ weight.T
-    dweight += inp.T @ dout
+    dout_operand = operand(dout, precision)
+    dinp_result = dout_operand @ operand(weight, precision).T
+    dweight += operand(inp, precision).T @ dout_operand
     if dbias is not None:
         dbias += sum_of_rows(dout)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from bevia_fast.agreement.cases import cases
 from bevia_fast.agreement.comparison import Case, make_arguments, run
 from bevia_fast.kernels import get_backend
+from bevia_fast.kernels.bfloat16 import has_precision
 from bevia_fast.kernels.contract import OPERATIONS
 from bevia_fast.kernels.memory import CACHE_LINE
 from bevia_fast.kernels.numba_jit._runtime import scratch as memory
@@ -112,8 +114,26 @@ def same_bits(a: Array, b: Array) -> bool:
 def test_nothing_is_written_outside(
     monkeypatch: pytest.MonkeyPatch, operation: str, dtype: str, threads: int
 ) -> None:
+    nothing_is_written_outside(monkeypatch, cases(operation) + more(operation), dtype, threads)
+
+
+@EACH_COUNT
+@pytest.mark.parametrize("operation", [name for name in OPERATIONS if has_precision(name)])
+def test_nothing_is_written_outside_in_bfloat16(
+    monkeypatch: pytest.MonkeyPatch, operation: str, threads: int
+) -> None:
+    calls = [
+        replace(case, options={**case.options, "precision": "bf16"}) for case in cases(operation) + more(operation)
+    ]
+    nothing_is_written_outside(monkeypatch, calls, "float32", threads)
+
+
+def more(operation: str) -> list[Case]:
+    return [case for case in MORE if case.operation == operation]
+
+
+def nothing_is_written_outside(monkeypatch: pytest.MonkeyPatch, calls: list[Case], dtype: str, threads: int) -> None:
     backend, before = get_backend("numba"), numba.get_num_threads()
-    calls = cases(operation) + [case for case in MORE if case.operation == operation]
     numba.set_num_threads(threads)
     try:
         for case in calls:

@@ -16,7 +16,7 @@ import numpy as np
 from bevia_fast.agreement.comparison import Case
 from bevia_fast.kernels.numba_jit import activation, decode, embedding, layernorm
 from bevia_fast.kernels.numba_jit._runtime.target import TARGET
-from bevia_fast.kernels.numba_jit._simd import attention_plan, blocks, norm_rows, product_plan, rows
+from bevia_fast.kernels.numba_jit._simd import attention_plan, norm_rows, product_plan, rows
 from bevia_fast.kernels.numba_jit._simd.attention_plan import plan_backward, plan_forward
 from bevia_fast.kernels.numba_jit._simd.product_plan import plan_product, plan_weight_gradient, tile_shape
 from bevia_fast.kernels.numba_jit.adamw import BLOCK
@@ -119,7 +119,7 @@ THRESHOLDS: dict[str, Threshold] = {
     ),
     "_simd.attention_plan.EVEN": Threshold(("attention_forward",), lambda d, t: _forward(d, t).by_head),
     "_simd.attention_plan.PARTS": Threshold(("attention_backward",), lambda d, t: _backward(d, t).parts > 1),
-    "_simd.blocks.SWEEP": Threshold(("linear_backward",), lambda d, t: d["C"] > blocks.SWEEP),
+    "_simd.product_plan.SWEEP": Threshold(("linear_backward",), lambda d, t: d["C"] > product_plan.SWEEP),
     "_simd.product_plan.BLOCK_ROWS": Threshold(("linear_forward",), lambda d, t: d["N"] > product_plan.BLOCK_ROWS),
     "_simd.product_plan.BLOCK_SIZE": Threshold(
         ("linear_forward",),
@@ -210,6 +210,9 @@ OTHERS: dict[str, str] = {
     "_simd.product_plan.TOGETHER": "a name",
     "_simd.product_plan.ALONE": "a name",
     "_simd.product_plan.STREAMED": "a name",
+    "_simd.word_rows.BEYOND": "more than is read; test_guards has all shapes",
+    "_simd.words.LANES": "of a vector",
+    "_simd.words.PAIR": "numbers in a word; test_bfloat16 has odd and even sums",
     "decode.ALONE": "calls; see test_decode",
     "decode.DISMISSED": "a message",
     "decode.STOPPED": "a message",

@@ -7,7 +7,7 @@ NUMBA_CPU_FEATURES.
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import llvmlite.binding as llvm
 from numba.core.registry import cpu_target
@@ -22,6 +22,14 @@ declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
 define <8 x double> @convert(<8 x i64> %a) {{
   %r = sitofp <8 x i64> %a to <8 x double>
   ret <8 x double> %r
+}}
+"""
+
+BF16_PROBE = """
+target triple = "{triple}"
+define <16 x bfloat> @round(<16 x float> %a) {{
+  %r = fptrunc <16 x float> %a to <16 x bfloat>
+  ret <16 x bfloat> %r
 }}
 """
 
@@ -42,6 +50,7 @@ class Target:
     scalef: bool  # has instructions for x * 2^n, and for x minus the nearest integer
     tile_rows: dict[int, int]
     rest_rows: dict[int, int]
+    bf16: bool = False  # has AVX512_BF16: products of pairs of bfloat16, summed in float32
 
     def lanes(self, itemsize: int) -> int:
         """Elements of `itemsize` bytes in one vector."""
@@ -60,7 +69,12 @@ TARGETS = {  # "plain" is the first x86-64
 def _detect(machine: llvm.TargetMachine) -> Target:
     assembly = machine.emit_assembly(llvm.parse_assembly(PROBE.format(triple=llvm.get_process_triple())))
     if "vfmadd" in assembly:  # the conversion is of AVX-512DQ, which the first CPUs with AVX-512 lack
-        return TARGETS["avx512" if "zmm" in assembly and "vcvtqq2pd" in assembly else "avx2"]
+        if "zmm" in assembly and "vcvtqq2pd" in assembly:
+            rounding = machine.emit_assembly(
+                llvm.parse_assembly(BF16_PROBE.format(triple=llvm.get_process_triple()))
+            )
+            return replace(TARGETS["avx512"], bf16="vcvtneps2bf16" in rounding)
+        return TARGETS["avx2"]
     if "fmla" in assembly:
         return TARGETS["neon"]
     return TARGETS["plain"]

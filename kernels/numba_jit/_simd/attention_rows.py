@@ -13,18 +13,20 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-from .exponential import exp_of
+from .exponential import LOG2E, exp_of
 from .vector import I32, I64, Lanes, Vec
 from .views import struct
 
 
 @intrinsic
-def softmax_rows(typingctx, scores, state, scale, first, reach):
+def softmax_rows(typingctx, scores, state, scale, first, reach, octaves):
     """Turn causal scores into weights, for at most as many rows as a vector has lanes:
 
         new = max(largest, max of the row);  shrink = exp((largest - new) * scale);  largest = new
         row = exp((row - new) * scale);  total = total * shrink + sum of the row
 
+    With `octaves`, new is rounded up so that new * scale is a whole multiple of log 2: when it grows, weights change by
+    a power of 2, which is exact, and so weights in bfloat16 do not depend on what was largest before.
     The rows of `state` are largest, total and shrink of each row; if `first`, largest and total start as -inf and 0.
     The diagonal begins after a whole number of vectors. Beyond it, the row is set to 0 as far as a tile of `reach` rows
     reads.
@@ -32,7 +34,7 @@ def softmax_rows(typingctx, scores, state, scale, first, reach):
 
     def codegen(context, builder, signature, arguments):
         S, kept = (struct(context, builder, *pair) for pair in zip(signature.args[:2], arguments[:2], strict=True))
-        _, _, scale_, first_, reach_ = arguments
+        _, _, scale_, first_, reach_, octaves_ = arguments
         lanes = Lanes(builder, scores.dtype)
         rows = _Rows(lanes, S, reach_)
         largest_at, total_at, shrink_at = (
@@ -42,7 +44,10 @@ def softmax_rows(typingctx, scores, state, scale, first, reach):
         largest_before = _choose(lanes, first_, lanes.vec(float("-inf")), lanes.load(largest_at))
         total_before = _choose(lanes, first_, lanes.vec(0.0), lanes.load(total_at))
 
-        new = lanes.maximum(_row_maxima(lanes, rows), largest_before)
+        largest = _row_maxima(lanes, rows)
+        per_octave = lanes.splat(scale_) * LOG2E
+        largest = _choose(lanes, octaves_, lanes.ceil(largest * per_octave) / per_octave, largest)
+        new = lanes.maximum(largest, largest_before)
         decay = exp(largest_before - new)
         lanes.store(new, largest_at)
         lanes.store(decay, shrink_at)
@@ -70,7 +75,7 @@ def softmax_rows(typingctx, scores, state, scale, first, reach):
         lanes.store(total_now, total_at)
         return context.get_dummy_value()
 
-    return types.void(scores, state, scores.dtype, types.boolean, types.int64), codegen
+    return types.void(scores, state, scores.dtype, types.boolean, types.int64, types.boolean), codegen
 
 
 @intrinsic

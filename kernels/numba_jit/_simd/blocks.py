@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .._runtime.jit import device, inlined
-from .packing import add_column_sums, pack, prefetch
+from .packing import add_sums, pack, prefetch
+from .product_plan import SWEEP
 from .tiles import lanes_of, product, tile_height
 from .views import nothing_like, panel
-
-SWEEP = 96  # rows of A that are multiplied with all panels before the next rows: a multiple of the tiles' heights
+from .word_rows import left_operand
+from .words import per_word, words
 
 
 @device
@@ -60,10 +61,12 @@ def multiply_causal(C, A, B):
 
 @device
 def add_product_causal(C, A, B, begun):
-    """C += A B for causal A, or C = A B unless C has `begun`. Each tile on the diagonal skips the keys after it."""
-    step = tile_height(B.width, lanes_of(C)) if A.diagonal < B.rows else C.rows
+    """C += A B for causal A, or C = A B unless C has `begun`. Each tile on the diagonal skips the keys after it.
+
+    The diagonal of A counts numbers, also where its elements are words."""
+    step = tile_height(B.width, lanes_of(C)) if A.diagonal < B.rows * per_word(B) else C.rows
     for i in range(0, C.rows, step):
-        keys = min(B.rows, A.diagonal + i + step)
+        keys = min(B.rows, words(A.diagonal + i + step, B))
         add_product(C[i : i + step], A[i : i + step], B[:keys], begun)
 
 
@@ -73,7 +76,7 @@ def add_product_transposed(C, A, B):
     Each tile on the diagonal skips the queries before it."""
     step = tile_height(B.width, lanes_of(C)) if A.diagonal < C.rows else C.rows
     for j in range(0, C.rows, step):
-        first = max(0, j - A.diagonal)
+        first = max(0, j - A.diagonal) // per_word(B)
         add_product(C[j : j + step], A[first:, j : j + step].T, B[first:], A.diagonal > j)
 
 
@@ -81,8 +84,8 @@ def add_product_transposed(C, A, B):
 
 
 @device
-def multiply_add(C, A, B, P, Q):
-    """C = A B + P + Q with B packed; P and Q may be C."""
+def multiply_add(C, A, B, P, Q, room):
+    """C = A B + P + Q with B packed; P and Q may be C. `room` is for rows of A; see `words.left_operand`."""
     for i in range(0, C.rows, SWEEP):
         end = i + SWEEP
         rows = A[i:end]
@@ -90,23 +93,23 @@ def multiply_add(C, A, B, P, Q):
             columns = rows.T
             for k in range(columns.rows):
                 prefetch(columns[k])
-        _by_panels(C[i:end], rows, B, P[i:end], Q[i:end])
+        _by_panels(C[i:end], left_operand(room, rows), B, P[i:end], Q[i:end])
 
 
 @device
-def multiply_add_streamed(C, A, B, P, Q, room, sums):
-    """C = A B + P + Q, packing B into `room` as many rows at a time as fit. Unless `sums` is empty, the sums of B's
-    columns are added to it."""
-    nothing = nothing_like(C)
-    for k in range(0, B.rows, room.rows):
-        end = k + room.rows
+def multiply_add_streamed(C, A, B, P, Q, rooms, sums):
+    """C = A B + P + Q, packing B into the first of the `rooms` as many rows at a time as fit; the second is for rows of
+    A. Unless `sums` is empty, the sums of B's columns are added to it."""
+    nothing, (room, left_room) = nothing_like(C), rooms
+    depth = room.rows * per_word(room)
+    for k in range(0, B.rows, depth):
+        end = k + depth
         piece = B[k:end]
-        packed = room[: piece.rows, : piece.columns]
+        packed = room[: words(piece.rows, room), : piece.columns]
         pack(packed, piece)
         if sums.size > 0:
-            for j in range(0, B.columns, room.width):
-                add_column_sums(sums[j : j + room.width], panel(packed, j))
+            add_sums(packed, sums, piece)
         if k == 0:
-            multiply_add(C, A[:, k:end], packed, P, Q)
+            multiply_add(C, A[:, k:end], packed, P, Q, left_room)
         else:
-            multiply_add(C, A[:, k:end], packed, C, nothing)
+            multiply_add(C, A[:, k:end], packed, C, nothing, left_room)

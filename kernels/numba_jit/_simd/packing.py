@@ -16,13 +16,14 @@ from .passes import vector_loop
 from .tiles import lanes_of
 from .vector import I64, Lanes, Vec
 from .views import panel, struct
+from .word_rows import round_across, round_square
+from .words import PAIR, by_operand
 
 AHEAD = 8  # rows are prefetched so many rows before they are packed
 
 
 @device
-def pack(packed, X):
-    """Pack a matrix into panels of its shape. Its rows or its columns must be contiguous."""
+def _pack_exact(packed, X):
     if X.column == 1:
         _pack_rows(packed, X)
     else:
@@ -48,6 +49,30 @@ def _pack_columns(packed, X):
         for j in range(0, source.columns, side):
             for k in range(0, source.rows, side):
                 copy_square(target[k : k + side, j : j + side], source[k : k + side, j : j + side])
+
+
+@device
+def _pack_words(packed, X):
+    if X.column == 1:
+        for k in range(packed.rows):
+            rows = X[k * PAIR : k * PAIR + PAIR]
+            if packed.columns > packed.width:
+                for i in range(PAIR):
+                    prefetch(X[k * PAIR + AHEAD + i])
+            for j in range(0, X.columns, packed.width):
+                round_across(panel(packed, j)[k], rows[:, j : j + packed.width])
+        return
+    side = lanes_of(X)
+    for first in range(0, X.columns, packed.width):
+        target, source = panel(packed, first), X[:, first : first + packed.width]
+        for j in range(0, source.columns, side):
+            for k in range(0, target.rows, side):
+                square = source[k * PAIR : (k + side) * PAIR, j : j + side]
+                round_square(target[k : k + side, j : j + side], square)
+
+
+# pack(packed, X): pack a matrix into panels of its shape, exact or of words. Its rows or columns must be contiguous.
+pack = by_operand(_pack_exact, _pack_words)
 
 
 @intrinsic
@@ -159,3 +184,20 @@ def add_column_sums(typingctx, row, X):
         return context.get_dummy_value()
 
     return types.void(row, X), codegen
+
+
+@device
+def _sums_of_panels(packed, sums, X):
+    for j in range(0, packed.columns, packed.width):
+        add_column_sums(sums[j : j + packed.width], panel(packed, j))
+
+
+@device
+def _sums_of_matrix(packed, sums, X):
+    for j in range(0, X.columns, packed.width):
+        add_column_sums(sums[j : j + packed.width], X[:, j : j + packed.width])
+
+
+# add_sums(packed, sums, X): sums += the sum of X's rows, in order, where `packed` holds X. The packed numbers are read,
+# which are in the cache, unless they are rounded.
+add_sums = by_operand(_sums_of_panels, _sums_of_matrix)

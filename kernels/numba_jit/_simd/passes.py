@@ -36,12 +36,14 @@ Body = Callable[[ir.Value, Vec | None, list[Vec]], list[Vec]]
 class Operand:
     """A row inside an intrinsic. Offsets count elements; lanes outside `mask` are neither read nor written."""
 
-    def __init__(self, lanes: Lanes, row: Any) -> None:
-        self.lanes, self.data, self.size = lanes, row.data, row.size
+    def __init__(self, lanes: Lanes, row: Any, halves: bool = False) -> None:
+        """`halves`: it holds bfloat16 numbers as uint16, and is read as float32."""
+        self.lanes, self.data, self.size, self.halves = lanes, row.data, row.size, halves
 
     def load(self, offset: ir.Value, mask: Vec | None = None, other: Vec | float = 0.0) -> Vec:
         """The vector at `offset`, with `other` in the lanes outside the mask."""
-        return self.lanes.load(self.lanes.builder.gep(self.data, [offset]), mask, other)
+        at = self.lanes.builder.gep(self.data, [offset])
+        return self.lanes.load_halves(at, mask) if self.halves else self.lanes.load(at, mask, other)
 
     def store(self, value: Vec, offset: ir.Value, mask: Vec | None = None) -> None:
         self.lanes.store(value, self.lanes.builder.gep(self.data, [offset]), mask)
@@ -59,7 +61,9 @@ def operands(context: Any, builder: ir.IRBuilder, signature: Any, arguments: lis
     """The arguments of an intrinsic: rows as `Operand`, everything else as it is."""
     lanes = Lanes(builder, next(kind.dtype for kind in signature.args if isinstance(kind, View)))
     return [
-        Operand(lanes, struct(context, builder, kind, value)) if isinstance(kind, Row) else value
+        Operand(lanes, struct(context, builder, kind, value), kind.dtype == types.uint16)
+        if isinstance(kind, Row)
+        else value
         for kind, value in zip(signature.args, arguments, strict=True)
     ]
 

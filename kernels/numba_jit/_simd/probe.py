@@ -16,18 +16,22 @@ from .._runtime.target import TARGET
 from .passes import operands, vector_loop
 from .vector import I64, Lanes, Vec
 from .views import row_of
+from .words import PAIR, multiply_words
 
 TRIAD_BYTES = 128 << 20  # moved in one measurement, roughly, at least
 CHAINS = 12  # independent accumulators: enough to hide the latency of a fused multiply-add
 
 
 @intrinsic
-def multiply_add_chains(typingctx, count, sample):
+def multiply_add_chains(typingctx, count, sample, weight):
     """Run CHAINS chains of `count` vector multiply-adds in registers; returns a number that depends on all of them.
 
+    With words of bfloat16 for `weight`, they are those of such products, which count twice as many operations.
     They start from `sample`, which is known only at run time: LLVM computes a chain that starts from a constant. One
     that starts from 1 stays there, and LLVM moved it out of the loop.
     """
+
+    words = weight == types.uint32
 
     def codegen(context, builder, signature, arguments):
         lanes = Lanes(builder, signature.args[1])
@@ -38,7 +42,11 @@ def multiply_add_chains(typingctx, count, sample):
         builder.position_at_end(loop)
         i, sums = builder.phi(I64), [Vec(lanes, builder.phi(lanes.type)) for _ in range(CHAINS)]
         i.add_incoming(ir.Constant(I64, 0), entry)
-        new = [lanes.fma(total, lanes.vec(0.999), 0.001) for total in sums]
+        if words:
+            factor = Vec(lanes, builder.bitcast(lanes.splat(arguments[2]).value, lanes.type))
+            new = [multiply_words(lanes, factor, factor, total) for total in sums]
+        else:
+            new = [lanes.fma(total, lanes.splat(arguments[2]), 0.001) for total in sums]
         for total, first, value in zip(sums, starts, new, strict=True):
             total.value.add_incoming(first.value, entry)
             total.value.add_incoming(value.value, loop)
@@ -51,13 +59,13 @@ def multiply_add_chains(typingctx, count, sample):
             total = total + value
         return lanes.reduce(total, lambda a, b: a + b)
 
-    return sample(types.int64, sample), codegen
+    return sample(types.int64, sample, weight), codegen
 
 
 @kernel()
-def _chains(out, count):
+def _chains(out, count, weight):
     for thread in numba.prange(out.size):
-        out[thread] = multiply_add_chains(count, out[thread])
+        out[thread] = multiply_add_chains(count, out[thread], weight)
 
 
 @kernel()
@@ -126,20 +134,25 @@ def triad_bandwidth(threads: int, nbytes: int, dtype: str = "float32", repeats: 
 
 
 def peak_flops(threads: int, dtype: str = "float32", repeats: int = 7) -> float:
-    """Floating-point operations per second of `threads` threads that only multiply and add."""
+    """Floating-point operations per second of `threads` threads that only multiply and add.
+
+    With dtype "bf16", they multiply bfloat16 and add float32, as the products of precision "bf16" do on this CPU.
+    """
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:
-        out, count = np.zeros(threads, dtype), 5_000_000
-        _chains(out, 1)
+        words = dtype == "bf16"
+        out, count = np.zeros(threads, "float32" if words else dtype), 5_000_000
+        weight = np.uint32(0x3C003C00) if words else out.dtype.type(0.999)  # two small numbers
+        _chains(out, 1, weight)
         fastest = float("inf")
         for _ in range(repeats):
             started = time.perf_counter()
-            _chains(out, count)
+            _chains(out, count, weight)
             fastest = min(fastest, time.perf_counter() - started)
     finally:
         numba.set_num_threads(before)
-    return 2.0 * threads * CHAINS * count * TARGET.lanes(out.itemsize) / fastest
+    return 2.0 * threads * CHAINS * count * TARGET.lanes(out.itemsize) * (PAIR if words else 1) / fastest
 
 
 def loop_seconds(threads: int, loops: int = 200, repeats: int = 9) -> float:

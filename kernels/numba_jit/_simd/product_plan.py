@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._runtime.target import TARGET, panel_vectors
+from .word_rows import left_size
+from .words import numbers_per_word
 
+SWEEP = 96  # rows of the left operand that are multiplied with all panels: a multiple of the tiles' heights
 BLOCK_ROWS = 96  # at most: their part of the left operand stays in the L2 cache while it meets all panels
 BLOCK_SIZE = 131072  # elements of the result, roughly: they should still be in the cache for the activation
 # The sum over k in dW is split into pieces of so many k that the packed part of dY stays in the L2 cache:
@@ -38,12 +41,13 @@ class ProductPlan(NamedTuple):
     size: int  # elements of working memory for the packed right operand
     packing: int  # TOGETHER, ALONE or STREAMED
     part: int  # elements of it that belong to each thread; 0 if all threads pack together
-    depth: int  # rows of the right operand that are packed at a time
+    depth: int  # rows of the right operand that are packed at a time, or words of them
     width: int  # columns that are packed at a time
     NR: int  # columns of a panel
     MR: int  # rows of a tile
     row_blocks: int
     column_blocks: int
+    left: int  # elements of working memory in which each thread packs rows of the left operand
     shares: int  # that the blocks are dealt out to: one per thread, or one per block
 
 
@@ -51,22 +55,29 @@ class ProductPlan(NamedTuple):
 def plan_product(
     rows: int, K: int, columns: int, dtype: np.dtype[Any], threads: int, multiply: int
 ) -> ProductPlan:
-    """For Y = X W and dX = dY W^T with so many rows and columns."""
+    """For Y = X W and dX = dY W^T with so many rows and columns. `dtype` is that of packed operands."""
     NR, MR = tile_shape(columns, dtype)
+    left = left_size(min(rows, SWEEP), K, dtype)
     if rows <= STREAMED_ROWS and K * columns >= STREAMED_SIZE:
         row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, threads)
-        depth, width = min(K, STREAMED_DEPTH), STREAMED_COLUMNS // NR * NR
+        left = left_size(min(rows, SWEEP), min(K, STREAMED_DEPTH), dtype)
+        depth = -(-min(K, STREAMED_DEPTH) // numbers_per_word(dtype))
+        width = STREAMED_COLUMNS // NR * NR
         part, shares = depth * width, row_blocks * column_blocks
         return ProductPlan(
-            multiply, threads * part, STREAMED, part, depth, width, NR, MR, row_blocks, column_blocks, shares
-        )
-    size = panels_size(K, columns, NR)
+            multiply, threads * part, STREAMED, part, depth, width, NR, MR, row_blocks, column_blocks, left,
+            shares,
+        )  # fmt: skip
+    depth = -(-K // numbers_per_word(dtype))
+    size = panels_size(depth, columns, NR)
     row_blocks, column_blocks = split(rows, MR, columns, NR, threads)
     if size <= ALONE_SIZE and column_blocks == 1:
         shares = min(row_blocks, threads)
-        return ProductPlan(multiply, threads * size, ALONE, size, K, columns, NR, MR, row_blocks, 1, shares)
+        return ProductPlan(multiply, threads * size, ALONE, size, depth, columns, NR, MR, row_blocks, 1, left, shares)
     shares = row_blocks * column_blocks
-    return ProductPlan(multiply, size, TOGETHER, 0, K, columns, NR, MR, row_blocks, column_blocks, shares)
+    return ProductPlan(
+        multiply, size, TOGETHER, 0, depth, columns, NR, MR, row_blocks, column_blocks, left, shares
+    )
 
 
 class WeightGradientPlan(NamedTuple):
@@ -83,6 +94,7 @@ class WeightGradientPlan(NamedTuple):
     slices: int  # of N
     row_blocks: int
     column_blocks: int
+    left: int
     shares: int
     folds: int  # shares into which the slices' sums are split to be added up; 0 if one thread does it all
 
@@ -98,10 +110,12 @@ def plan_weight_gradient(
     row_blocks, column_blocks = split_among_threads(rows, MR, columns, NR, each)
     depth = min(-(-N // slices), next((depth for widest, depth in DEPTHS if widest >= columns), WIDE_DEPTH))
     panels = -(-columns // NR)
+    left = left_size(min(rows, SWEEP), depth, dtype)
+    depth = -(-depth // numbers_per_word(dtype))
     part = depth * -(-panels // column_blocks) * NR
     return WeightGradientPlan(
         multiply, threads * part, (slices - 1) * (rows + 1) * columns, part, depth, columns, NR, MR,
-        slices, row_blocks, column_blocks, min(threads, slices * row_blocks * column_blocks),
+        slices, row_blocks, column_blocks, left, min(threads, slices * row_blocks * column_blocks),
         0 if rows * columns <= FOLDED_ALONE else threads,
     )  # fmt: skip
 

@@ -46,7 +46,8 @@ def four_dots(typingctx, out, x, Y):
 
         def body(offset: ir.Value, mask: Vec | None, carried: list[Vec]) -> list[Vec]:
             a = left.load(offset, mask)
-            loaded = [lanes.load(builder.gep(row, [offset]), mask) for row in rows]
+            load = lanes.load_halves if Y.dtype == types.uint16 else lanes.load
+            loaded = [load(builder.gep(row, [offset]), mask) for row in rows]
             return [lanes.fma(a, b, total) for b, total in zip(loaded, carried, strict=True)]
 
         for r, total in enumerate(vector_loop(lanes, left.size, [lanes.vec(0.0)] * 4, body)):

@@ -36,6 +36,7 @@ def multiply_part(typingctx, C, A, B, begun):
         )
         adding = builder.icmp_signed("!=", arguments[3], ir.Constant(I64, 0))
         lanes = Lanes(builder, C.dtype)
+        load = lanes.load_halves if B.dtype == types.uint16 else lanes.load
         targets = [c.data, builder.gep(c.data, [c.row])]
         sources = [a.data, builder.gep(a.data, [a.row])]
         whole = builder.sdiv(c.columns, ir.Constant(I64, lanes.count))
@@ -55,7 +56,7 @@ def multiply_part(typingctx, C, A, B, begun):
             sums = [[Vec(lanes, builder.phi(lanes.type)) for _ in offsets] for _ in range(rows)]
             k.add_incoming(ir.Constant(I64, 0), entry)
             b_row = builder.gep(b.data, [builder.mul(k, b.row)])
-            vectors = [lanes.load(builder.gep(b_row, [offset]), mask) for offset in offsets]
+            vectors = [load(builder.gep(b_row, [offset]), mask) for offset in offsets]
             k_next = builder.add(k, ir.Constant(I64, 1))
             k.add_incoming(k_next, loop)
             for source, row_sums, row_before in zip(sources, sums, before, strict=False):
@@ -99,7 +100,7 @@ def multiply_part(typingctx, C, A, B, begun):
 
 def _rows_product(C, A, B):
     """C = A B for one or two rows and any number of columns: a wide B is read part by part, as one stream."""
-    width = ROW_VECTORS * lanes_of(B)
+    width = ROW_VECTORS * lanes_of(C)
     depth = B.rows if B.columns <= width else max(8, PART // B.columns)
     for k in range(0, B.rows, depth):
         for j in range(0, B.columns, width):
@@ -108,9 +109,11 @@ def _rows_product(C, A, B):
 
 @functools.cache
 def rows_product_address(dtype: np.dtype[Any]) -> int:
-    """The address of the machine code of `rows_product`, for float32 or float64; compiled by itself, as
-    `tiles.product` is."""
-    signature = types.void(*[Matrix(numba.from_dtype(dtype))] * 3)
+    """The address of the machine code of `rows_product` for B of float32 or float64, or of bfloat16 as uint16; compiled
+    by itself, as `tiles.product` is."""
+    B = Matrix(numba.from_dtype(dtype))
+    rows = Matrix(types.float32) if dtype == np.uint16 else B
+    signature = types.void(rows, rows, B)
     return int(c_function(signature)(_rows_product).address)
 
 

@@ -14,7 +14,7 @@ from .._runtime.jit import device
 from .blocks import block_rows, multiply_add, multiply_add_streamed
 from .packing import pack
 from .product_plan import ALONE, STREAMED
-from .views import nothing_like, panels, repeated
+from .views import nothing_like, panels, repeated, row_of
 
 
 class Product(NamedTuple):
@@ -27,11 +27,24 @@ class Product(NamedTuple):
     addend: Any
 
 
+class ProductMemory(NamedTuple):
+    """The working memory of a product: of all threads, or shared by them."""
+
+    panels: Any  # for the right operand
+    left: Any  # for rows of the left one, if they are packed; see `words.left_operand`
+
+
 @device
 def panels_for(memory, columns, plan):
     """The panels of a right operand with the given number of columns, for the calling thread to fill or to use."""
     at = numba.get_thread_id() * plan.part
-    return panels(memory, at, plan.depth, min(plan.width, columns), plan.NR, plan.multiply)
+    return panels(memory.panels, at, plan.depth, min(plan.width, columns), plan.NR, plan.multiply)
+
+
+@device
+def left_room(memory, plan):
+    """Where the calling thread packs rows of left operands."""
+    return row_of(memory.left, numba.get_thread_id() * plan.left, plan.left)
 
 
 @device
@@ -51,7 +64,7 @@ def make_product_share(finish: Any) -> Any:
     @device
     def product_share(share, shares, product, layer, memory, plan):
         Y, X, W = product.Y, product.X, product.W
-        packed = panels_for(memory, W.columns, plan)
+        packed, room = panels_for(memory, W.columns, plan), left_room(memory, plan)
         if plan.packing == ALONE:
             pack(packed, W)
         blocks = plan.row_blocks * plan.column_blocks
@@ -67,9 +80,10 @@ def make_product_share(finish: Any) -> Any:
                 if product.addend.rows > 0:
                     addend = product.addend[first:last, j:stop]
                 if plan.packing == STREAMED:
-                    multiply_add_streamed(y, X[first:last], W[:, j:stop], bias, addend, packed, product.bias[:0])
+                    rooms, no_sums = (packed, room), product.bias[:0]
+                    multiply_add_streamed(y, X[first:last], W[:, j:stop], bias, addend, rooms, no_sums)
                 else:
-                    multiply_add(y, X[first:last], packed[:, j:stop], bias, addend)
+                    multiply_add(y, X[first:last], packed[:, j:stop], bias, addend, room)
                 finish(layer, first, last, j, stop)
 
     return product_share

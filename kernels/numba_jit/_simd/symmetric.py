@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from .._runtime.jit import device
-from .blocks import SWEEP
 from .packing import copy_square, pack
+from .product_plan import SWEEP
 from .tiles import lanes_of, product
 from .views import nothing_like, panel
 

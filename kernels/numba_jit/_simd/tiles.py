@@ -2,7 +2,7 @@
 
 A tile of MR rows and NV vectors of C stays in registers while k runs: each step loads NV vectors of a row of B and
 broadcasts MR elements of a column of A. All operands are views, so the same code computes X W (rows of X), X^T dY
-(columns of X) and the products inside attention.
+(columns of X) and the products inside attention. Products in bfloat16 have operands of words; see `words`.
 
 Rows are taken by whole tiles first. Smaller tiles take the rest; in them, rows beyond the last repeat it, with the same
 bits. B is a panel, padded to whole vectors; columns of C, P and Q beyond the last are masked.
@@ -25,6 +25,7 @@ from .._runtime.jit import c_function, device, inlined
 from .._runtime.target import TARGET
 from .vector import I8, I32, I64, Lanes, Vec
 from .views import Matrix, struct, view_of
+from .words import is_words, multiply_words
 
 VECTORS = tuple(TARGET.tile_rows)  # possible widths of a panel: 1, 2, 3, 4
 HEIGHTS = tuple(TARGET.tile_rows.values())  # of a tile, for each of them
@@ -67,7 +68,7 @@ def make_tile(NV: int, MR: int, whole: bool) -> Any:
             registers.prefetch(C_)
             with builder.if_then(addends[1][1]):  # P is a single row, or C
                 registers.prefetch(Q_)
-            product = registers.multiply(A_, B_)
+            product = registers.multiply(A_, B_, is_words(A))
 
             lanes = registers.lanes
             full = builder.icmp_signed(">=", C_.columns, ir.Constant(I64, NV * lanes.count))
@@ -115,9 +116,10 @@ class _Registers:
                 line = builder.gep(view.data, [builder.add(builder.mul(row, view.row), ir.Constant(I64, j))])
                 builder.call(function, [builder.bitcast(line, I8.as_pointer()), read, near, data])
 
-    def multiply(self, A: Any, B: Any) -> list[list[Vec]]:
+    def multiply(self, A: Any, B: Any, of_words: bool) -> list[list[Vec]]:
         """The loop over k; returns the accumulators, [row][vector]."""
         builder, lanes = self.builder, self.lanes
+        fma = functools.partial(multiply_words, lanes) if of_words else lanes.fma
         a_data, a_column, b_data, b_row, depth = A.data, A.column, B.data, B.row, B.rows  # each is a load
         a_rows = [builder.mul(row, A.row) for row in self.rows]
         entry, loop, done = builder.block, builder.append_basic_block("k"), builder.append_basic_block("k.end")
@@ -135,7 +137,7 @@ class _Registers:
         new = []
         for row, offset in zip(accumulators, a_rows, strict=True):
             element = lanes.broadcast(builder.gep(a, [offset]))
-            new.append([lanes.fma(element, vector, total) for vector, total in zip(vectors, row, strict=True)])
+            new.append([fma(element, vector, total) for vector, total in zip(vectors, row, strict=True)])
         k_next = builder.add(k, ir.Constant(I64, 1))
         k.add_incoming(k_next, loop)
         a.add_incoming(builder.gep(a, [a_column]), loop)
@@ -229,13 +231,15 @@ def _product(C, A, B, P, Q):
 
 
 def product_signature(dtype: np.dtype[Any]) -> Any:
-    """The signature of the machine code of `product`."""
-    return types.void(*[Matrix(numba.from_dtype(dtype))] * 5)
+    """The signature of the machine code of `product`, for packed operands of `dtype`."""
+    operand = Matrix(numba.from_dtype(dtype))
+    result = Matrix(types.float32) if is_words(operand) else operand
+    return types.void(result, operand, operand, result, result)
 
 
 @functools.cache
 def product_address(dtype: np.dtype[Any]) -> int:
-    """The address of the machine code of `product` for float32 or float64.
+    """The address of the machine code of `product` for float32 or float64, or for words of bfloat16.
 
     It is large, so it is compiled once and not into each kernel; kernels are passed the address.
     """

@@ -103,6 +103,37 @@ class Lanes:
         align = ir.Constant(I32, self.itemsize)
         return Vec(self, self.builder.call(function, [vector_pointer, align, mask.value, self.vec(other).value]))
 
+    def load_halves(self, pointer: ir.Value, mask: Vec | None = None) -> Vec:
+        """The bfloat16 numbers at `pointer`, an address of uint16, as float32; 0 in lanes outside `mask`."""
+        short = ir.VectorType(ir.IntType(16), self.count)
+        at = self.builder.bitcast(pointer, short.as_pointer())
+        if mask is None:
+            bits = self.builder.load(at)
+            bits.align = 2
+        else:
+            function = self.intrinsic(
+                f"llvm.masked.load.v{self.count}i16.p0", short, [short.as_pointer(), I32, self.mask_type, short]
+            )
+            nothing = ir.Constant(short, [0] * self.count)
+            bits = self.builder.call(function, [at, ir.Constant(I32, 2), mask.value, nothing])
+        wide = self.builder.shl(self.builder.zext(bits, self.integers), self.integer_constant(16))
+        return Vec(self, self.builder.bitcast(wide, self.type))
+
+    def store_halves(self, value: Vec, pointer: ir.Value, mask: Vec | None = None) -> None:
+        """Write float32 numbers that are bfloat16 ones as uint16."""
+        short = ir.VectorType(ir.IntType(16), self.count)
+        at = self.builder.bitcast(pointer, short.as_pointer())
+        bits = self.builder.lshr(self.builder.bitcast(value.value, self.integers), self.integer_constant(16))
+        bits = self.builder.trunc(bits, short)
+        if mask is None:
+            self.builder.store(bits, at).align = 2
+            return
+        function = self.intrinsic(
+            f"llvm.masked.store.v{self.count}i16.p0",
+            ir.VoidType(), [short, short.as_pointer(), I32, self.mask_type],
+        )  # fmt: skip
+        self.builder.call(function, [bits, at, ir.Constant(I32, 2), mask.value])
+
     def prefetch(self, pointer: ir.Value) -> None:
         """Fetch the cache line at `pointer` into the second-level cache."""
         kind = ir.FunctionType(ir.VoidType(), [I8.as_pointer(), I32, I32, I32])
@@ -146,6 +177,11 @@ class Lanes:
 
     def sqrt(self, a: Vec) -> Vec:
         function = self.intrinsic(f"llvm.sqrt.v{self.count}f{self.bits}", self.type, [self.type])
+        return Vec(self, self.builder.call(function, [a.value]))
+
+    def ceil(self, a: Vec) -> Vec:
+        """Each number rounded up to a whole one."""
+        function = self.intrinsic(f"llvm.ceil.v{self.count}f{self.bits}", self.type, [self.type])
         return Vec(self, self.builder.call(function, [a.value]))
 
     def scalar_sqrt(self, a: ir.Value) -> ir.Value:
