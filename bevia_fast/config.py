@@ -56,8 +56,8 @@ class ModelConfig:
     """Transformer blocks."""
     heads: int = 4
     """Attention heads; dim must be divisible by their number."""
-    activation: Literal["gelu", "relu"] = "gelu"
-    """Nonlinearity of the MLP; gelu is GPT-2's tanh approximation."""
+    activation: Literal["gelu", "gelu_erf", "relu"] = "gelu"
+    """Nonlinearity of the MLP; gelu is GPT-2's tanh approximation, gelu_erf the exact form (BERT, GPT-NeoX)."""
     norm: Literal["pre", "post"] = "pre"
     """Layer normalization before each branch (GPT-2) or after each residual sum (the original transformer)."""
     positions: PositionsName = "learned"

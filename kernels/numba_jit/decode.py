@@ -53,13 +53,14 @@ from ._runtime.team import (
 from ._runtime.threads import thread_count
 from ._simd.elementwise import add, copy, gelu, relu, scale
 from ._simd.norm_rows import normalize_row
+from ._simd.normal import gelu_erf
 from ._simd.records import plain, record, record_address, run, type_of
 from ._simd.reductions import maximum
 from ._simd.rotation import rotate
 from ._simd.rows import dots, rows_product, rows_product_address
 from ._simd.softmax import exp_into
 from ._simd.views import block
-from .linear import ACTIVATIONS, GELU
+from .linear import ACTIVATIONS, GELU, GELU_ERF
 from .sampling import draw as draw_token
 from .sampling import uniform
 
@@ -295,6 +296,8 @@ def _group(branch, normed, group, call, work):
         add(hidden[r], hidden[r], layers.fc_bias[group])
         if call.model.activation == GELU:
             gelu(hidden[r], hidden[r])
+        elif call.model.activation == GELU_ERF:
+            gelu_erf(hidden[r], hidden[r])
         else:
             relu(hidden[r], hidden[r])
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from .. import contract
 from ..contract import Activation, Array, implements
 from ._sums import sum_of_rows
-from .activation import gelu, gelu_gradient, relu, relu_gradient
+from .activation import gelu, gelu_erf, gelu_erf_gradient, gelu_gradient, relu, relu_gradient
 
-ACTIVATIONS = {"relu": relu, "gelu": gelu}
-GRADIENTS = {"relu": relu_gradient, "gelu": gelu_gradient}
+ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_erf": gelu_erf}
+GRADIENTS = {"relu": relu_gradient, "gelu": gelu_gradient, "gelu_erf": gelu_erf_gradient}
 
 
 @implements(contract.linear_forward)

@@ -16,7 +16,10 @@ from bevia_fast.model.dropout import DropoutStream
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 
-VARIANTS = list(itertools.product(("pre", "post"), ("relu", "gelu"), (True, False), (0.0, 0.2)))
+VARIANTS = [
+    *itertools.product(("pre", "post"), ("relu", "gelu"), (True, False), (0.0, 0.2)),
+    ("pre", "gelu_erf", True, 0.0), ("post", "gelu_erf", False, 0.2),
+]
 each_variant = pytest.mark.parametrize(("norm", "activation", "tie", "dropout"), VARIANTS)
 B, T = 2, 5
 
@@ -199,7 +202,7 @@ def test_rotary_positions_need_pairs_of_channels() -> None:
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_erf"])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 @pytest.mark.parametrize("window", [0, 2])
 def test_decoding_with_the_cache_gives_the_same_logits(
