@@ -134,8 +134,8 @@ def numpy_bytes(call: Call) -> int:
         arrays = {"gelu": 5, "gelu_erf": 8}.get(given.get("activation") or "", 2)
         return int(arrays * rows * dims["OC"] * size)
     if operation == "linear_backward":
-        arrays = {"gelu": 8, "gelu_erf": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
-        return int((arrays * rows + dims["OC"]) * dims["C"] * size)
+        widths = {"gelu": 8, "gelu_erf": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
+        return int((widths * rows + dims["OC"]) * dims["C"] * size)
     if operation == "muon":
         largest = max(matrix.rows * matrix.columns for matrix in given["matrices"])
         side = max(min(matrix.rows, matrix.columns) for matrix in given["matrices"])

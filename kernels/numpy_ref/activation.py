@@ -63,7 +63,8 @@ def normal_cdf(x: Array) -> Array:
         term /= odd
         total += term
     half_erf = np.where(size < ALL, normal_density(size) * total, 0.5)
-    return 0.5 + np.copysign(half_erf, x)
+    result: Array = 0.5 + np.copysign(half_erf, x)
+    return result
 
 
 def normal_density(x: Array) -> Array:
