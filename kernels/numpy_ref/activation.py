@@ -80,7 +80,8 @@ def gelu_erf(x: Array) -> Array:
 
 def gelu_erf_gradient(dout: Array, x: Array) -> Array:
     """dout * (Φ(x) + x φ(x))"""
-    return dout * (normal_cdf(x) + x * normal_density(x))
+    result: Array = dout * (normal_cdf(x) + x * normal_density(x))
+    return result
 
 
 @implements(contract.relu_forward)
