@@ -34,7 +34,7 @@ OptimizerName = Literal["adamw", "muon"]
 PositionsName = Literal["learned", "rotary"]
 PrecisionName = Literal["float32", "bf16"]
 PresetName = Literal["tiny", "laptop", "baby", "long"]
-WindowLayers = Literal["alternate", "all"]
+WindowLayers = Literal["alternate", "odd", "all"]
 SortName = Literal["name", "parameters", "steps", "loss", "minutes", "date"]
 AxisName = Literal["steps", "tokens", "minutes"]
 OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
@@ -57,8 +57,8 @@ class ModelConfig:
     """Transformer blocks."""
     heads: int = 4
     """Attention heads; dim must be divisible by their number."""
-    activation: Literal["gelu", "relu"] = "gelu"
-    """Nonlinearity of the MLP; gelu is GPT-2's tanh approximation."""
+    activation: Literal["gelu", "gelu_erf", "relu"] = "gelu"
+    """Nonlinearity of the MLP; gelu is GPT-2's tanh approximation, gelu_erf the exact form (BERT, GPT-NeoX)."""
     norm: Literal["pre", "post"] = "pre"
     """Layer normalization before each branch (GPT-2) or after each residual sum (the original transformer)."""
     positions: PositionsName = "learned"
@@ -67,7 +67,8 @@ class ModelConfig:
     """Sliding window: attention sees the last so many characters only, which takes time that is linear in --ctx.
     0: all characters of the context."""
     window_layers: WindowLayers = "alternate"
-    """Layers with the window: all, or every second one, beginning with the first (GPT-3)."""
+    """Layers with the window: all, or every second one, beginning with the first (alternate, as in GPT-3) or with the
+    second (odd, as in GPT-Neo)."""
     dropout: float = 0.0
     """Dropout probability for the embeddings, the attention weights and the residual branches."""
     tie: bool = True
@@ -114,8 +115,8 @@ class ModelConfig:
         """How many positions attention sees in each layer, at most; 0 where it sees the whole context."""
         if not self.window or self.window >= self.ctx:
             return (0,) * self.layers
-        every = 1 if self.window_layers == "all" else 2
-        return tuple(self.window if layer % every == 0 else 0 for layer in range(self.layers))
+        without = {"alternate": 1, "odd": 0, "all": -1}[self.window_layers]  # layer % 2 of those that have none
+        return tuple(0 if layer % 2 == without else self.window for layer in range(self.layers))
 
 
 @dataclass(frozen=True)
@@ -422,14 +423,12 @@ class ImportConfig:
     """Make a run of a model that another program trained."""
 
     source: Positional[Annotated[str, arg(metavar="SOURCE")]]
-    """Folder of Hugging Face's transformers (GPT-2), ckpt.pt of nanoGPT, or .bin of llm.c."""
+    """Folder of Hugging Face's transformers (GPT-2, GPT-NeoX, GPT-Neo), ckpt.pt of nanoGPT, or .bin of llm.c."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
     """Folder of the run, which must be new or empty."""
     vocabulary: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Characters of the tokens: a meta.pkl of nanoGPT, a tokenizer.json, or a text that has all of them.
     If omitted: the tokenizer.json of the folder."""
-    approximate_gelu: bool = False
-    """Accept a model with the exact GELU, and compute its tanh form. Logits then differ by up to about 3e-4."""
 
     def __post_init__(self) -> None:
         if not self.out:

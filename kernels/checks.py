@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from .declaration import OPERATIONS, Array, ContractError, Operation, P, R
 from .newton_schulz import MatrixAt
 
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "gelu_erf"]
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 Norm = Literal["pre", "post"]
 Precision = Literal["float32", "bf16"]  # of the operands of products; see `kernels.bfloat16`
 UNCHECKED = "unchecked"  # the attribute of an operation that holds the function behind the checks
@@ -78,8 +79,10 @@ def _check_words(operation_name: str, arguments: dict[str, Any]) -> None:
         raise ContractError(f"{operation_name}: norm is {norm!r}; wanted 'pre' or 'post'")
     if activation is None and operation_name != "decode_tokens":
         return
-    if activation not in ("relu", "gelu"):
-        raise ContractError(f"{operation_name}: activation is {activation!r}; wanted None, 'relu' or 'gelu'")
+    if activation not in ACTIVATIONS:
+        raise ContractError(
+            f"{operation_name}: activation is {activation!r}; wanted None, 'relu', 'gelu' or 'gelu_erf'"
+        )
     if operation_name == "linear_backward" and arguments.get("preactivation") is None:
         raise ContractError("linear_backward: activation is given but preactivation is missing")
 

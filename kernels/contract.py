@@ -46,6 +46,8 @@ from .operations import (
     embedding_backward,
     embedding_forward,
     gelu_backward,
+    gelu_erf_backward,
+    gelu_erf_forward,
     gelu_forward,
     layernorm_backward,
     layernorm_forward,
@@ -92,6 +94,8 @@ __all__ = [
     "embedding_backward",
     "embedding_forward",
     "gelu_backward",
+    "gelu_erf_backward",
+    "gelu_erf_forward",
     "gelu_forward",
     "implements",
     "layernorm_backward",
@@ -130,6 +134,8 @@ class Backend:
     relu_backward = staticmethod(relu_backward)
     gelu_forward = staticmethod(gelu_forward)
     gelu_backward = staticmethod(gelu_backward)
+    gelu_erf_forward = staticmethod(gelu_erf_forward)
+    gelu_erf_backward = staticmethod(gelu_erf_backward)
     rotary_forward = staticmethod(rotary_forward)
     rotary_backward = staticmethod(rotary_backward)
     attention_forward = staticmethod(attention_forward)

@@ -1,8 +1,9 @@
 """The least work of an operation: floating-point operations, and bytes moved between memory and the core.
 
 Operations on elements count. An addition, multiplication, division, square root, comparison or maximum is one
-operation; an exponential, logarithm or hyperbolic tangent is FUNCTION operations, about what its polynomial takes. Work
-per row and dropout's integer arithmetic do not count. In an operation with matrix products, only the products count.
+operation; an exponential, logarithm, hyperbolic tangent or error function is FUNCTION operations, about what the
+polynomial of an exponential takes. Work per row and dropout's integer arithmetic do not count. In an operation with
+matrix products, only the products count.
 
 Arrays count in full: once if they are read or written, twice if both. A table from which rows are gathered counts no
 more rows than there are, and no more than are gathered.

@@ -137,6 +137,22 @@ def gelu_backward(dinp: Array, dout: Array, inp: Array) -> None:
     """
 
 
+@operation(lambda d: (4 + FUNCTION) * d["N"] * d["C"], out="N C!", inp="N C")
+def gelu_erf_forward(out: Array, inp: Array) -> None:
+    """out = x/2 (1 + erf(x/sqrt(2))),  x = inp  (Hendrycks & Gimpel 2016; the form of BERT, GPT-NeoX and nanoGPT)
+
+    In place: out may be inp.
+    """
+
+
+@operation(lambda d: (9 + 2 * FUNCTION) * d["N"] * d["C"], dinp="N C!", dout="N C", inp="N C")
+def gelu_erf_backward(dinp: Array, dout: Array, inp: Array) -> None:
+    """dinp = dout * ((1 + erf(x/sqrt(2)))/2 + x exp(-x^2/2)/sqrt(2 pi)),  x = inp
+
+    In place: dinp may be dout.
+    """
+
+
 @operation(
     lambda d: 12 * d["B"] * d["T"] * d["NH"] * d["H"],
     twice=("qkv",),

@@ -52,6 +52,8 @@ TESTS = {  # by the first pattern that matches; the quickest first, for the firs
     "kernels/numba_jit/_simd/elementwise.py":
         "tests/kernels/test_activation.py tests/kernels/test_dropout.py tests/kernels/test_linear.py "
         "tests/kernels/test_embedding.py tests/kernels/test_nan.py",
+    "kernels/numba_jit/_simd/normal.py": "tests/kernels/simd/test_vector.py tests/kernels/test_activation.py",
+    "kernels/numba_jit/_simd/polynomials.py": "tests/kernels/simd/test_vector.py",
     "kernels/numba_jit/_simd/reductions.py": "tests/kernels/test_adamw.py tests/kernels/test_attention.py",
     "kernels/numba_jit/_simd/*":
         "tests/kernels/simd tests/kernels/test_linear.py tests/kernels/test_attention.py "

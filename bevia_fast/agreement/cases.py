@@ -57,6 +57,8 @@ _LINEAR_FORWARD_VARIANTS: list[dict[str, Any]] = [
     {"given": ("bias", "residual"), "options": {"activation": "gelu"}, "in_place": ("out", "residual")},
     {"given": ("preactivation", "residual"), "options": {"activation": "relu"}, "in_place": ("out", "residual")},
     {"given": ("preactivation", "residual"), "in_place": ("out", "residual")},
+    {"given": ("bias", "preactivation"), "options": {"activation": "gelu_erf"}},
+    {"given": ("preactivation", "residual"), "options": {"activation": "gelu_erf"}, "transposed": True},
 ]
 
 _LINEAR_BACKWARD_VARIANTS: list[dict[str, Any]] = [
@@ -68,6 +70,8 @@ _LINEAR_BACKWARD_VARIANTS: list[dict[str, Any]] = [
     {"given": ("dbias", "dresidual"), "in_place": ("dinp", "dresidual")},
     {"given": ("preactivation",), "options": {"activation": "relu"}},
     {"given": ("dbias", "preactivation", "dresidual"), "options": {"activation": "gelu"}},
+    {"given": ("dbias", "preactivation"), "options": {"activation": "gelu_erf"}},
+    {"given": ("preactivation", "dresidual"), "options": {"activation": "gelu_erf"}, "transposed": True},
 ]
 
 _ATTENTION = [
@@ -151,6 +155,7 @@ def _decoding_cases() -> list[Case]:
         ((), {"norm": "pre", "activation": "relu", "top_p": 0.7}),
         (biases[1:3], {"norm": "post", "activation": "gelu", "temperature": 0.0}),
     ]
+    exact = {"norm": "pre", "activation": "gelu_erf"}
     found = []
     for i, (D, V, L, NH, S, HS, G, M, C, index) in enumerate(sizes):
         dims = {"D": D, "V": V, "L": L, "NH": NH, "S": S, "HS": HS, "G": G, "M": M, "C": C, "H": max(1, HS // 2)}
@@ -167,6 +172,7 @@ def _decoding_cases() -> list[Case]:
             found.append(replace(found[-1], options=call | {"windows": windows}))
         if i in (2, 5):
             found.append(replace(found[-1], options={**found[-1].options, "residual": False}))
+            found.append(replace(found[-1], options={**found[-1].options, **exact}))
     return found
 
 
@@ -263,9 +269,9 @@ def cases(operation: str) -> list[Case]:
         return _each_with_some(operation, _LINEAR, _LINEAR_FORWARD_VARIANTS, _LINEAR_BEYOND)
     if operation == "linear_backward":
         return _each_with_some(operation, _LINEAR, _LINEAR_BACKWARD_VARIANTS, _LINEAR_BEYOND)
-    if operation in ("relu_forward", "gelu_forward"):
+    if operation in ("relu_forward", "gelu_forward", "gelu_erf_forward"):
         return _each_with_some(operation, _ROWS, [{}, {"in_place": ("out", "inp")}, {"spread": 5.0}])
-    if operation in ("relu_backward", "gelu_backward"):
+    if operation in ("relu_backward", "gelu_backward", "gelu_erf_backward"):
         return _each_with_some(operation, _ROWS, [{}, {"in_place": ("dinp", "dout")}, {"spread": 5.0}])
     if operation.startswith("rotary"):
         return _rotary_cases(operation)

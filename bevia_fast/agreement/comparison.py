@@ -156,7 +156,7 @@ def _fill_dependent(operation: str, arguments: dict[str, Any]) -> None:
         inp, weight = arguments["inp"], arguments["weight"]
         numpy.layernorm_forward(np.empty_like(inp), arguments["mean"], arguments["rstd"], inp, weight, None)
     elif operation == "linear_backward" and arguments["preactivation"] is not None:
-        forward = numpy.relu_forward if arguments["activation"] == "relu" else numpy.gelu_forward
+        forward = getattr(numpy, f"{arguments.get('activation') or 'gelu'}_forward")
         forward(arguments["inp"], arguments["preactivation"])
     elif operation == "attention_backward":
         dropout = {name: arguments[name] for name in ("dropout_rate", "dropout_key") if name in arguments}

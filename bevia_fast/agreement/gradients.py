@@ -184,7 +184,7 @@ def _layernorm(pair: Any, name: str) -> Checks:
 
 def _linear(pair: Any, name: str) -> Checks:
     """With a gradient that goes around the layer; also behind an activation, whose preactivation is then the input."""
-    for activation in (None, "gelu", "relu"):
+    for activation in (None, "gelu", "gelu_erf", "relu"):
         numbers = Numbers()
         arrays = {"inp": numbers(N, C), "weight": numbers(C, V), "bias": numbers(V)}
         dout, dresidual = numbers(N, V), numbers(N, C)
@@ -270,5 +270,5 @@ def _differences(after: list[Array], before: list[Array]) -> list[Array]:
 
 CONTRACT: dict[str, Callable[[Any, str], Checks]] = {
     "embedding": _embedding, "layernorm": _layernorm, "linear": _linear, "relu": _own, "gelu": _own,
-    "rotary": _rotary, "attention": _attention, "dropout": _dropout, "cross_entropy": _cross_entropy,
+    "gelu_erf": _own, "rotary": _rotary, "attention": _attention, "dropout": _dropout, "cross_entropy": _cross_entropy,
 }  # fmt: skip

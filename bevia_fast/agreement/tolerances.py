@@ -112,6 +112,10 @@ BOUNDS: dict[tuple[str, str], Bound] = {
     # 1 - tanh^2 has an error of 2.5 eps if tanh is accurate to its last two bits, and x/2 * du/dx amplifies it until
     # tanh is exactly 1: up to 9 times in float32, up to 17 times in float64
     ("gelu_backward", "dinp"): Bound(48, term=_largest_of("dout")),
+    # exp(-x^2/2) has an error of x^2/4 eps, until the rest of 1 is less than that: up to 9 eps; 1/2 - erf/2 cancels for
+    # negative x
+    ("gelu_erf_forward", "out"): Bound(16, term=_largest_of("inp")),
+    ("gelu_erf_backward", "dinp"): Bound(16, term=_largest_of("dout")),
     # two products and their sum, which may cancel
     ("rotary_forward", "qkv"): Bound(4),
     ("rotary_backward", "dqkv"): Bound(4),

@@ -12,7 +12,7 @@ from .tables import FittedConsole
 
 def run(config: ImportConfig) -> int:
     """Write the run's folder and say what to do with it; return the exit code."""
-    parameters, tokenizer, step = import_model(Path(config.source), config.vocabulary, config.approximate_gelu)
+    parameters, tokenizer, step = import_model(Path(config.source), config.vocabulary)
     write_imported(Path(config.source), parameters, tokenizer, step, Path(config.out))
     FittedConsole().say(f"{parameters.count:,} parameters. To write with them: {command('generate', Path(config.out))}")
     return 0

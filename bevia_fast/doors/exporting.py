@@ -11,24 +11,30 @@ from pathlib import Path
 
 from ..data.tokenizer import Tokenizer
 from ..errors import CheckpointError
-from ..files import MODEL, is_folder, mode, refuse_nul, sync_folder, writing
+from ..files import MODEL, is_folder, mode, refuse_nul, sync_folder, write_atomically, writing
 from ..model.parameters import Parameters
 from ..naming import option
 from ..runs.modelfile import save_model
-from .hub import hub_files, write_hub_files
+from .families import family_of, their_tensors
+from .foreign import write_file
+from .hub import hub_files
 
 
 def export_hub(parameters: Parameters, tokenizer: Tokenizer, step: int, folder: Path) -> None:
     """Write a model after optimizer step `step` into a new folder that Hugging Face's transformers opens.
 
-    The commands of this program open it too. Raises ConfigError for a model without a counterpart there, and
-    CheckpointError if the folder cannot be written or contains something.
+    The commands of this program open a GPT-2 too; it imports the others. Raises ConfigError for a model without a
+    counterpart there, and CheckpointError if the folder cannot be written or contains something.
     """
-    hub_files(parameters.config, tokenizer)  # raises before anything is written
     parameters = with_biases(parameters)
+    files, tensors = hub_files(parameters.config, tokenizer), their_tensors(parameters)  # raise before any is written
     with new_folder(folder) as place:
-        save_model(place / MODEL, parameters, tokenizer, step)
-        write_hub_files(place, parameters.config, tokenizer)
+        if family_of(parameters.config) == "gpt2":
+            save_model(place / MODEL, parameters, tokenizer, step)
+        else:
+            write_file(place / MODEL, tensors)
+        for name, text in files.items():
+            write_atomically(place / name, text.encode())
 
 
 def with_biases(parameters: Parameters) -> Parameters:

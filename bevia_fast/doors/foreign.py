@@ -1,4 +1,4 @@
-"""Safetensors files that other programs wrote: no checksum, tensors in any order, half precision, one file or several.
+"""Safetensors files of other programs: no checksum, tensors in any order, half precision, one file or several.
 
 They are read as carefully as our own: names, types, shapes and places are checked before memory is allocated, and
 nothing in such a file is executed.
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError, shown
-from ..files import mode, reading, refuse_special
+from ..files import mode, reading, refuse_special, write_atomically
 
 Array = NDArray[Any]
 
@@ -90,6 +90,20 @@ def read_json(path: Path) -> dict[str, Any]:
         if os.stat(path).st_size > MOST_HEADER:
             raise CheckpointError(f"{path} is larger than any file of its kind.")
         return _parsed(path, path.read_bytes())
+
+
+def write_file(path: Path, tensors: Mapping[str, Array]) -> None:
+    """Write C-contiguous tensors, float32 or float64, atomically, as transformers does. Raises CheckpointError."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, tensor in tensors.items():
+        kind = {"float32": "F32", "float64": "F64"}[tensor.dtype.name]
+        begin, end = end, end + tensor.nbytes
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    data = [tensor.data.cast("B") for tensor in tensors.values() if tensor.size]
+    write_atomically(path, [len(text).to_bytes(8, "little"), text, *data])
 
 
 def _parsed(path: Path, content: bytes) -> dict[str, Any]:

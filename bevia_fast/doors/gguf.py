@@ -23,7 +23,8 @@ from ..files import flush, mode, refuse_nul, replacing, writing
 from ..model.parameters import Parameters
 from ..naming import option
 from .exporting import with_biases
-from .hub import EPSILON, refuse_without_counterpart, refuse_without_tokenizer
+from .families import family_of
+from .hub import EPSILON, refuse_without_tokenizer
 
 Array = NDArray[Any]
 
@@ -43,11 +44,13 @@ def export_gguf(parameters: Parameters, tokenizer: Tokenizer, name: str, path: P
     Raises ConfigError for a model that llama.cpp has no counterpart of, or if the package gguf is not installed, and
     CheckpointError if the file exists or cannot be written.
     """
-    refuse_without_counterpart(parameters.config)
-    if parameters.config.activation != "gelu":
+    family, others = family_of(parameters.config), {"gpt_neox": ("positions", "learned"), "gpt_neo": ("window", 0)}
+    name_of, usual = others.get(family, ("activation", "gelu"))
+    found = getattr(parameters.config, name_of)
+    if found != usual:
         raise ConfigError(
-            f"A model with {option('activation', parameters.config.activation)} has no counterpart in llama.cpp, whose "
-            f"GPT-2 has {option('activation', 'gelu')}."
+            f"A model with {option(name_of, found)} has no counterpart in llama.cpp's GPT-2, which has "
+            f"{option(name_of, usual)}."
         )
     refuse_without_tokenizer(tokenizer)
     tokens = [ESCAPES.get(character, character) for character in tokenizer.alphabet]

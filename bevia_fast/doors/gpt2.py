@@ -1,4 +1,4 @@
-"""From another program's tensors, by whatever names, to the weights of a GPT-2 of ours."""
+"""From another program's tensors, by whatever names, to the weights of a model of ours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from .alphabets import sorted_alphabet
 Array = NDArray[Any]
 
 PREFIXES = ("_orig_mod.", "module.", "transformer.")  # of compiled and distributed models, and of those with a head
-BUFFERS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which some programs store
+# The causal mask and the frequencies of rotary positions, which some programs store.
+BUFFERS = (".attn.bias", ".attn.masked_bias", ".attention.bias", ".attention.masked_bias", "rotary_emb.inv_freq")
 BY_TOKEN = ("wte.weight", "lm_head.weight")  # a row for each token
 
 
@@ -93,4 +94,4 @@ def _check(path: Path, tensors: Mapping[str, Array], specs: list[ParameterSpec])
             raise CheckpointError(f"{path}: {spec.name} has numbers of type {tensor.dtype}, not weights.")
     more = tensors.keys() - {spec.name for spec in specs}
     if more:
-        raise CheckpointError(f"{path} has a tensor {shown(min(more))}, which is not part of GPT-2.")
+        raise CheckpointError(f"{path} has a tensor {shown(min(more))}, which is not part of such a model.")

@@ -1,13 +1,11 @@
 """What Hugging Face's transformers reads beside model.safetensors: the model and its characters, as its own JSON files.
 
-Our model is the GPT-2 of transformers with other sizes, so nothing is converted but names:
+Our model is the GPT-2 of transformers with other sizes, or its GPT-NeoX or GPT-Neo; see `families`.
 
-    config.json              GPT2Config: sizes, activation, dropout
+    config.json              the family, sizes, activation, dropout
     tokenizer.json           a vocabulary of words (WordLevel), where each character is a word
     tokenizer_config.json    that the file above is to be read as it stands
     generation_config.json   how text is written by default: as `bevia-fast generate` writes it
-
-Rotary positions, once there are any, will be GPT-NeoX there: `_CONFIGS` is the place.
 """
 
 from __future__ import annotations
@@ -23,10 +21,11 @@ from ..data.tokenizer import Tokenizer
 from ..errors import ConfigError
 from ..files import HUB, write_atomically
 from ..model.parameters import INIT_STD
-from ..naming import option
+from ..model.rotary import BASE
+from .families import Family, family_of
 
 # Our names of activations -> theirs.
-ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu"}
+ACTIVATIONS = {"gelu": "gelu_new", "gelu_erf": "gelu", "relu": "relu"}
 EPSILON = 1e-5  # of layer normalization, as in the kernels
 
 
@@ -35,37 +34,21 @@ def hub_files(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, str]:
 
     Raises ConfigError for a model that has no counterpart there.
     """
-    refuse_without_counterpart(config)
-    contents = (_CONFIGS["gpt2"](config), _vocabulary(tokenizer), _tokenizer(config), _GENERATION)
+    contents = (_CONFIGS[family_of(config)](config), _vocabulary(tokenizer), _tokenizer(config), _GENERATION)
     return {name: json.dumps(content, indent=2) + "\n" for name, content in zip(HUB, contents, strict=True)}
 
 
 def write_hub_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
-    """Write these files into the folder of a model, each atomically; none of them if the model has no counterpart.
+    """Write these files into the folder of a run, each atomically; none of them if transformers cannot open its
+    model.safetensors, because the model has no counterpart, or one with other names of weights.
 
     Raises CheckpointError if one cannot be written.
     """
     with contextlib.suppress(ConfigError):
+        if family_of(config) != "gpt2":
+            return
         for name, text in hub_files(config, tokenizer).items():
             write_atomically(folder / name, text.encode())
-
-
-def refuse_without_counterpart(config: ModelConfig) -> None:
-    """Raise ConfigError for a model that transformers has no counterpart of."""
-    if config.norm != "pre":
-        raise ConfigError(
-            f"A model with {option('norm', config.norm)} has no counterpart in other programs, whose GPT-2 normalizes "
-            f"before each branch; only models with {option('norm', 'pre')} can be exported."
-        )
-    changes = {
-        option("positions", config.positions): config.positions != "learned",
-        option("window", config.window): any(config.windows),
-        option("scale", config.scale): not config.scale,
-        option("residual", config.residual): not config.residual,
-    }
-    for change, made in changes.items():
-        if made:
-            raise ConfigError(f"A model with {change} has no counterpart in other programs' GPT-2.")
 
 
 def refuse_without_tokenizer(tokenizer: Tokenizer) -> None:
@@ -79,7 +62,6 @@ def _gpt2(config: ModelConfig) -> dict[str, Any]:
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
-        "vocab_size": config.vocab_size,
         "n_positions": config.ctx,
         "n_ctx": config.ctx,  # llama.cpp's converter reads this one
         "n_embd": config.dim,
@@ -90,15 +72,66 @@ def _gpt2(config: ModelConfig) -> dict[str, Any]:
         "attn_pdrop": config.dropout,
         "resid_pdrop": config.dropout,
         "layer_norm_epsilon": EPSILON,
+        **_common(config),
+    }
+
+
+def _gpt_neox(config: ModelConfig) -> dict[str, Any]:
+    """Return a GPTNeoXConfig. Version 5 reads rotary_pct and rotary_emb_base, too."""
+    return {
+        "architectures": ["GPTNeoXForCausalLM"],
+        "model_type": "gpt_neox",
+        "max_position_embeddings": config.ctx,
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "intermediate_size": 4 * config.dim,
+        "hidden_act": ACTIVATIONS[config.activation],
+        "rotary_pct": 1.0,
+        "rotary_emb_base": BASE,
+        "use_parallel_residual": False,
+        "attention_bias": True,
+        "hidden_dropout": config.dropout,
+        "attention_dropout": config.dropout,
+        "layer_norm_eps": EPSILON,
+        **_common(config),
+    }
+
+
+def _gpt_neo(config: ModelConfig) -> dict[str, Any]:
+    """Return a GPTNeoConfig. There, too, a query sees its own position and the window_size - 1 before it."""
+    return {
+        "architectures": ["GPTNeoForCausalLM"],
+        "model_type": "gpt_neo",
+        "max_position_embeddings": config.ctx,
+        "hidden_size": config.dim,
+        "num_layers": config.layers,
+        "num_heads": config.heads,
+        "attention_types": [[["local" if window else "global"], 1] for window in config.windows],
+        "window_size": config.window,
+        "activation_function": ACTIVATIONS[config.activation],
+        "embed_dropout": config.dropout,
+        "attention_dropout": config.dropout,
+        "resid_dropout": config.dropout,
+        "layer_norm_epsilon": EPSILON,
+        **_common(config),
+    }
+
+
+def _common(config: ModelConfig) -> dict[str, Any]:
+    return {
+        "vocab_size": config.vocab_size,
         "initializer_range": INIT_STD,
         "tie_word_embeddings": config.tie,
-        "bos_token_id": None,  # by default the 50,256th, which a small vocabulary does not have
+        "bos_token_id": None,  # by default numbers that a small vocabulary does not have, or that end a text
         "eos_token_id": None,
         "torch_dtype": config.dtype,  # read by versions 4 and 5
     }
 
 
-_CONFIGS: dict[str, Callable[[ModelConfig], dict[str, Any]]] = {"gpt2": _gpt2}
+_CONFIGS: dict[Family, Callable[[ModelConfig], dict[str, Any]]] = {
+    "gpt2": _gpt2, "gpt_neox": _gpt_neox, "gpt_neo": _gpt_neo,
+}  # fmt: skip
 
 
 _GENERATION = {

@@ -22,7 +22,7 @@ from .llmc import read_llmc
 from .nanogpt import read_nanogpt
 
 
-def import_model(source: Path, vocabulary: str, approximate_gelu: bool) -> tuple[Parameters, Tokenizer, int]:
+def import_model(source: Path, vocabulary: str) -> tuple[Parameters, Tokenizer, int]:
     """Return the weights, the vocabulary and the steps of training of another program's model.
 
     `source` is a folder of transformers, a ckpt.pt of nanoGPT or a .bin of llm.c. `vocabulary` names the file with its
@@ -39,16 +39,7 @@ def import_model(source: Path, vocabulary: str, approximate_gelu: bool) -> tuple
             f"{source} is neither a folder of transformers, nor a .pt file of nanoGPT, nor a .bin file of llm.c."
         )
     characters = read_alphabet(_vocabulary(source, folder, vocabulary))
-    exact = kind == ".pt"  # nanoGPT's
-    if folder:
-        model, exact = read_hub(source)
-    else:
-        model = read_nanogpt(source) if kind == ".pt" else read_llmc(source)
-    if exact and not approximate_gelu:
-        raise CheckpointError(
-            f"{source} computes GELU by the error function; this program has the tanh form, which changes the logits "
-            f"by up to about 3e-4. {option('approximate_gelu', True)} accepts that."
-        )
+    model = read_hub(source) if folder else read_nanogpt(source) if kind == ".pt" else read_llmc(source)
     return *assembled(source, model, characters), model.step
 
 

@@ -19,6 +19,7 @@ def read_nanogpt(path: Path) -> Foreign:
         sizes, tensors = found["model_args"], found["model"]
         config = ModelConfig(
             ctx=sizes["block_size"], dim=sizes["n_embd"], layers=sizes["n_layer"], heads=sizes["n_head"],
+            activation="gelu_erf",  # torch.nn.GELU()
             dropout=float(sizes["dropout"]), bias=sizes["bias"], vocab_size=sizes["vocab_size"],
         )  # fmt: skip
         if not all(isinstance(tensor, np.ndarray) for tensor in tensors.values()):

@@ -65,6 +65,10 @@ ANCHORS: dict[str, Anchor] = {
         "gelu(x) = x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x³)))",
         "activation", "gelu", "result: Array = 0.5 * x * (1 + np.tanh(u))",
     ),
+    "gelu_erf": Anchor(
+        "gelu_erf(x) = x/2 (1 + erf(x / sqrt(2)))",
+        "activation", "gelu_erf", "return x * normal_cdf(x)",
+    ),
     "relu": Anchor("relu(x) = max(x, 0)", "activation", "relu", "result: Array = np.maximum(x, 0)"),
     "mlp_out": Anchor("mlp = activated @ W + b", *LINEAR),
     "final_norm": Anchor(

@@ -64,9 +64,9 @@ class SizeOptions:
     window: Annotated[int | None, arg(metavar="INT", help_behavior_hint="(default: 0, or the run's)")] = None
     """Positions that attention sees. 0: the whole context."""
     window_layers: Annotated[
-        WindowLayers | None, arg(metavar="{alternate,all}", help_behavior_hint="(default: alternate, or the run's)")
+        WindowLayers | None, arg(metavar="{alternate,odd,all}", help_behavior_hint="(default: alternate, or the run's)")
     ] = None
-    """Layers with the window: every second one, or all."""
+    """Layers with the window: every second one, from the first or (odd) from the second on, or all."""
     dropout: Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="(default: 0, or the run's)")] = None
     """Dropout probability."""
     accumulate: Annotated[int, _default("1")] = 0

@@ -47,7 +47,8 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
     names = [*dict.fromkeys(config.backend), *config.peers()]
     if size.dtype != "float32" and "torch-bf16" in names:
         raise ConfigError("--peer torch-bf16 needs --dtype float32; with float64, use torch-eager.")
-    if config.peers() and (size.dropout or size.accumulate > 1 or size.variant):
+    shared = replace(size, activation="gelu") if size.activation == "gelu_erf" else size  # peers have both forms
+    if config.peers() and (size.dropout or size.accumulate > 1 or shared.variant):
         raise ConfigError("--peer compares steps of GPT-2's model, without --dropout and --accumulate; omit it.")
     keys: list[Key] = [(name, count) for count in threads for name in names]
     free, needed = available_bytes(), needed_bytes(size, keys, step.recompute)

@@ -25,6 +25,9 @@ def torch_model(size: dict[str, Any], precision: str) -> Any:
     from torch.nn import functional
 
     C, V, heads, bias = size["dim"], size["vocab"], size["heads"], size.get("bias", True)
+    activate = {
+        "gelu": lambda x: functional.gelu(x, approximate="tanh"), "gelu_erf": functional.gelu, "relu": functional.relu,
+    }[size.get("activation", "gelu")]
 
     class Block(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -40,7 +43,7 @@ def torch_model(size: dict[str, Any], precision: str) -> Any:
             q, k, v = (part.view(B, T, heads, -1).transpose(1, 2) for part in parts)
             y = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
             x = x + self.attn.c_proj(y.transpose(1, 2).reshape(B, T, C))
-            return x + self.mlp.c_proj(functional.gelu(self.mlp.c_fc(self.ln_2(x)), approximate="tanh"))
+            return x + self.mlp.c_proj(activate(self.mlp.c_fc(self.ln_2(x))))
 
     class Model(nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:

@@ -115,8 +115,9 @@ class Block(ABC):
 
     def activate(self, x: Rows) -> None:
         """activated = activation(preactivation)"""
-        activate = self.kernels.gelu_forward if self.activation == "gelu" else self.kernels.relu_forward
-        activate(x.activated, x.preactivation)
+        kernels = self.kernels
+        kinds = {"gelu": kernels.gelu_forward, "gelu_erf": kernels.gelu_erf_forward, "relu": kernels.relu_forward}
+        kinds[self.activation](x.activated, x.preactivation)
 
     # ------------------------------------------------------------------------------------------ backward, in both norms
 

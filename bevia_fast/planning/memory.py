@@ -29,16 +29,18 @@ NUMPY_ATTENTION: dict[tuple[str, bool], tuple[float, int, float]] = {
     ("attention_backward", False): (3, 0, 4), ("attention_backward", True): (3.3, 7, 4),
 }  # fmt: skip
 NUMPY_ARRAYS: dict[str, float] = {
-    "layernorm_forward": 4.1, "layernorm_backward": 4.1, "gelu_forward": 4, "gelu_backward": 9, "relu_forward": 1,
-    "relu_backward": 1, "dropout_forward": 2.1, "dropout_backward": 2.1, "embedding_forward": 2,
-    "embedding_backward": 1, "rotary_forward": 2, "rotary_backward": 2,
+    "layernorm_forward": 4.1, "layernorm_backward": 4.1, "gelu_forward": 4, "gelu_backward": 9,
+    "gelu_erf_forward": 7, "gelu_erf_backward": 7, "relu_forward": 1, "relu_backward": 1, "dropout_forward": 2.1,
+    "dropout_backward": 2.1, "embedding_forward": 2, "embedding_backward": 1, "rotary_forward": 2, "rotary_backward": 2,
     "cross_entropy": 4, "adamw": 5, "squared_norm": 2,
 }  # fmt: skip
 # The same where NumPy does not reuse temporary arrays; for adamw also because the gaps in the heap then fit less well.
 NUMPY_ATTENTION_ANEW = {
     **NUMPY_ATTENTION, ("attention_backward", False): (4, 0, 1.2), ("attention_backward", True): (5, 1, 3),
 }  # fmt: skip
-NUMPY_ARRAYS_ANEW = {**NUMPY_ARRAYS, "layernorm_backward": 5.1, "adamw": 6}
+NUMPY_ARRAYS_ANEW = {
+    **NUMPY_ARRAYS, "layernorm_backward": 5.1, "adamw": 6, "gelu_erf_forward": 8, "gelu_erf_backward": 8,
+}  # fmt: skip
 TABLES = {True: (NUMPY_ATTENTION, NUMPY_ARRAYS), False: (NUMPY_ATTENTION_ANEW, NUMPY_ARRAYS_ANEW)}  # whether it does
 CTX_STEP, MOST_CTX = 64, 1 << 24  # granularity of the search for the largest context; the limit of --ctx
 
@@ -129,10 +131,11 @@ def numpy_bytes(call: Call) -> int:
         squares, mask, widths = attention[operation, given.get("dropout_rate", 0.0) > 0.0]
         return int((squares * size + mask) * dims["B"] * dims["NH"] * dims["T"] ** 2 + widths * rows * dims["C"] * size)
     if operation == "linear_forward":
-        return (5 if given.get("activation") == "gelu" else 2) * rows * dims["OC"] * size
+        arrays = {"gelu": 5, "gelu_erf": 8}.get(given.get("activation") or "", 2)
+        return int(arrays * rows * dims["OC"] * size)
     if operation == "linear_backward":
-        arrays = {"gelu": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
-        return int((arrays * rows + dims["OC"]) * dims["C"] * size)
+        widths = {"gelu": 8, "gelu_erf": 8, "relu": 2.25}.get(given.get("activation") or "", 2)
+        return int((widths * rows + dims["OC"]) * dims["C"] * size)
     if operation == "muon":
         largest = max(matrix.rows * matrix.columns for matrix in given["matrices"])
         side = max(min(matrix.rows, matrix.columns) for matrix in given["matrices"])

@@ -95,7 +95,9 @@ def intensity() -> Data:
     letters = {"B": B, "T": T, "C": C, "NH": NH, "HS": C // NH, "N": B * T, "V": 96, "OC": 4 * C, "P": 800_000}
     found: dict[str, Any] = {"operation": [], "intensity": []}
     for name, operation in OPERATIONS.items():
-        if name not in ("decode_tokens", "sample_token", "attention_weights", "muon") and "rotary" not in name:
+        if name not in ("decode_tokens", "sample_token", "attention_weights", "muon") and not name.startswith(
+            ("rotary", "gelu_erf")
+        ):
             given = [spec.name for spec in operation.arrays if spec.optional and not spec.name.endswith("residual")]
             cost = operation.cost_of(letters, given, "float32", {"decayed": 800_000})
             found["operation"].append(name)

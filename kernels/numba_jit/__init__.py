@@ -6,7 +6,14 @@ in `numpy_ref`, where the forward and backward passes share a file.
 """
 
 from ._runtime.launches import conditions, launches
-from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
+from .activation import (
+    gelu_backward,
+    gelu_erf_backward,
+    gelu_erf_forward,
+    gelu_forward,
+    relu_backward,
+    relu_forward,
+)
 from .adamw import adamw, squared_norm
 from .attention import attention_forward, attention_weights
 from .attention_backward import attention_backward
@@ -36,6 +43,8 @@ __all__ = [
     "embedding_backward",
     "embedding_forward",
     "gelu_backward",
+    "gelu_erf_backward",
+    "gelu_erf_forward",
     "gelu_forward",
     "launches",
     "layernorm_backward",

@@ -1,4 +1,4 @@
-"""Activations: ReLU, and GELU in the tanh form of GPT-2. The threads share blocks of elements.
+"""Activations: ReLU, and both forms of GELU. The threads share blocks of elements.
 
 The formulas are in `_simd.elementwise`, because the linear layer applies them too.
 """
@@ -11,6 +11,7 @@ from .. import contract
 from ..contract import Array, implements
 from ._runtime.jit import device, kernel
 from ._simd.elementwise import gelu, gelu_gradient, relu, relu_gradient
+from ._simd.normal import gelu_erf, gelu_erf_gradient
 from ._simd.views import row_of
 
 BLOCK = 4096  # elements
@@ -77,3 +78,29 @@ def _gelu_backward(dinp, dout, inp):
     # dinp = dout * gelu'(inp)
     for block in numba.prange(blocks_of(inp)):
         gelu_gradient(part(dinp, block), part(dout, block), part(inp, block))
+
+
+@implements(contract.gelu_erf_forward)
+def gelu_erf_forward(out: Array, inp: Array) -> None:
+    # (N,C) -> (N,C)
+    _gelu_erf_forward(out, inp)
+
+
+@kernel()
+def _gelu_erf_forward(out, inp):
+    # out = gelu_erf(inp)
+    for block in numba.prange(blocks_of(inp)):
+        gelu_erf(part(out, block), part(inp, block))
+
+
+@implements(contract.gelu_erf_backward)
+def gelu_erf_backward(dinp: Array, dout: Array, inp: Array) -> None:
+    # (N,C), (N,C) -> (N,C)
+    _gelu_erf_backward(dinp, dout, inp)
+
+
+@kernel()
+def _gelu_erf_backward(dinp, dout, inp):
+    # dinp = dout * gelu_erf'(inp)
+    for block in numba.prange(blocks_of(inp)):
+        gelu_erf_gradient(part(dinp, block), part(dout, block), part(inp, block))

@@ -54,6 +54,7 @@ from ._runtime.threads import thread_count
 from ._simd.elementwise import add, copy, gelu, relu, scale
 from ._simd.exponential import LOG2E
 from ._simd.norm_rows import normalize_row
+from ._simd.normal import gelu_erf
 from ._simd.records import plain, record, record_address, run, type_of
 from ._simd.reductions import maximum
 from ._simd.rotation import rotate
@@ -62,7 +63,7 @@ from ._simd.softmax import exp_into
 from ._simd.views import block
 from ._simd.word_rows import keep, round_for
 from ._simd.words import is_rounded
-from .linear import ACTIVATIONS, GELU
+from .linear import ACTIVATIONS, GELU, GELU_ERF
 from .sampling import draw as draw_token
 from .sampling import uniform
 
@@ -305,6 +306,8 @@ def _group(branch, normed, group, call, work):
         add(hidden[r], hidden[r], layers.fc_bias[group])
         if call.model.activation == GELU:
             gelu(hidden[r], hidden[r])
+        elif call.model.activation == GELU_ERF:
+            gelu_erf(hidden[r], hidden[r])
         else:
             relu(hidden[r], hidden[r])
         round_for(hidden[r], layers.mlp_proj_weight)

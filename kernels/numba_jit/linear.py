@@ -18,14 +18,15 @@ from ._runtime.jit import device, kernel
 from ._runtime.scratch import scratch
 from ._runtime.threads import thread_count
 from ._simd.elementwise import add, copy, gelu, relu
+from ._simd.normal import gelu_erf
 from ._simd.product_plan import TOGETHER, ProductPlan, plan_product
 from ._simd.shares import Product, ProductMemory, make_product_share, pack_share
 from ._simd.tiles import product_address
 from ._simd.views import whole
 from ._simd.words import operand_dtype
 
-NONE, RELU, GELU, COPY = 0, 1, 2, 3  # COPY: no activation, but `linear` is stored apart from `out`
-ACTIVATIONS = {None: NONE, "relu": RELU, "gelu": GELU}
+NONE, RELU, GELU, GELU_ERF, COPY = range(5)  # COPY: no activation, but `linear` is stored apart from `out`
+ACTIVATIONS = {None: NONE, "relu": RELU, "gelu": GELU, "gelu_erf": GELU_ERF}
 
 
 class Forward(NamedTuple):
@@ -124,6 +125,8 @@ def _activate(layer, first, last, start, stop):
         result, x = activated[n][start:stop], linear[n][start:stop]
         if layer.activation == GELU:
             gelu(result, x)
+        elif layer.activation == GELU_ERF:
+            gelu_erf(result, x)
         elif layer.activation == RELU:
             relu(result, x)
         else:

@@ -17,13 +17,14 @@ from ._runtime.target import TARGET
 from ._runtime.threads import thread_count
 from ._simd.blocks import block_rows, multiply_add_streamed
 from ._simd.elementwise import add, gelu_gradient, relu_gradient, zero
+from ._simd.normal import gelu_erf_gradient
 from ._simd.packing import add_column_sums
 from ._simd.product_plan import TOGETHER, ProductPlan, WeightGradientPlan, plan_product, plan_weight_gradient
 from ._simd.shares import Product, ProductMemory, left_room, make_product_share, panels_for
 from ._simd.tiles import product_address
 from ._simd.views import matrix, nothing_like, row_of, whole
 from ._simd.words import operand_dtype
-from .linear import ACTIVATIONS, GELU, NONE, absent, in_rows, is_transposed, oriented, pack_weight_share
+from .linear import ACTIVATIONS, GELU, GELU_ERF, NONE, absent, in_rows, is_transposed, oriented, pack_weight_share
 
 
 class WeightGradient(NamedTuple):
@@ -128,6 +129,8 @@ def _activation_gradient(layer, first, last, start, stop):
         dx, x = linear[n][start:stop], preactivation[n][start:stop]
         if layer.activation == GELU:
             gelu_gradient(dx, dx, x)
+        elif layer.activation == GELU_ERF:
+            gelu_erf_gradient(dx, dx, x)
         else:
             relu_gradient(dx, dx, x)
         if dresidual.rows > 0:

@@ -4,7 +4,14 @@ Reading order: `linear`, `activation`, `layernorm`, `rotary`, `attention`, `embe
 `adamw`, `muon`, `decode`, `sampling`.
 """
 
-from .activation import gelu_backward, gelu_forward, relu_backward, relu_forward
+from .activation import (
+    gelu_backward,
+    gelu_erf_backward,
+    gelu_erf_forward,
+    gelu_forward,
+    relu_backward,
+    relu_forward,
+)
 from .adamw import adamw, squared_norm
 from .attention import attention_backward, attention_forward, attention_weights
 from .cross_entropy import cross_entropy
@@ -31,6 +38,8 @@ __all__ = [
     "embedding_backward",
     "embedding_forward",
     "gelu_backward",
+    "gelu_erf_backward",
+    "gelu_erf_forward",
     "gelu_forward",
     "layernorm_backward",
     "layernorm_forward",

@@ -9,10 +9,10 @@ from .. import contract
 from ..bfloat16 import operand
 from ..contract import Activation, Array, Precision, implements
 from ._sums import sum_of_rows
-from .activation import gelu, gelu_gradient, relu, relu_gradient
+from .activation import gelu, gelu_erf, gelu_erf_gradient, gelu_gradient, relu, relu_gradient
 
-ACTIVATIONS = {"relu": relu, "gelu": gelu}
-GRADIENTS = {"relu": relu_gradient, "gelu": gelu_gradient}
+ACTIVATIONS = {"relu": relu, "gelu": gelu, "gelu_erf": gelu_erf}
+GRADIENTS = {"relu": relu_gradient, "gelu": gelu_gradient, "gelu_erf": gelu_erf_gradient}
 
 
 @implements(contract.linear_forward)

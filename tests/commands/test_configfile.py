@@ -124,7 +124,7 @@ def test_a_run_is_repeated_from_its_config(tmp_path: Path, named: str) -> None:
         ("tie = 1", "a.toml: tie is 1; it must be true or false."),
         ("out = 3", "a.toml: out is 3; it must be a string."),
         ("data = [1]", "a.toml: data is [1]; it must be a string or a list of strings."),
-        ("activation = 'tanh'", "a.toml: activation is 'tanh'; it must be one of 'gelu', 'relu'."),
+        ("activation = 'tanh'", "a.toml: activation is 'tanh'; it must be one of 'gelu', 'gelu_erf', 'relu'."),
         ("activation = ['gelu']", "it must be one of"),
         ("preset = 'huge'", "a.toml: There is no preset 'huge'; there are tiny (ctx 64"),
         ("preset = 1", "a.toml: preset is 1; it must be a string."),

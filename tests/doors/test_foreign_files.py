@@ -64,28 +64,19 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def options(checkpoint: Path) -> tuple[str, ...]:
-    return "--vocabulary", str(checkpoint.parent / "meta.pkl"), "--approximate-gelu"
+    return "--vocabulary", str(checkpoint.parent / "meta.pkl")
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("prefix", ["", "_orig_mod."])
 def test_nanogpt(checkpoint: Path, bias: bool, prefix: str) -> None:
     """Compiled or not; its linear layers are transposed, here also in memory, and it need not have biases."""
-    weights = random_parameters(sizes(ALPHABET, bias=bias, dropout=0.5))
+    weights = random_parameters(sizes(ALPHABET, bias=bias, dropout=0.5, activation="gelu_erf"))
     write_torch(checkpoint, nanogpt_checkpoint(weights, prefix))
     run = brought_in(checkpoint, *options(checkpoint))
     same(run, weights)
     assert run.model.config == weights.config
     assert run.step == 250
-
-
-def test_nanogpts_gelu_is_the_exact_one(
-    checkpoint: Path, weights: Parameters, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_torch(checkpoint, nanogpt_checkpoint(weights))
-    error = refused(capsys, checkpoint, *options(checkpoint)[:2])
-    assert "computes GELU by the error function" in error
-    assert "--approximate-gelu accepts that." in error
 
 
 class Evil:

@@ -125,6 +125,10 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     refused(ConfigError, "norm='post' has no counterpart", norm="post")
     refused(ConfigError, "activation='relu' has no counterpart in llama.cpp", activation="relu")
+    refused(ConfigError, "activation='gelu_erf' has no counterpart in llama.cpp's GPT-2", activation="gelu_erf")
+    refused(ConfigError, "positions='rotary' has no counterpart in llama.cpp's GPT-2", positions="rotary")
+    refused(ConfigError, "window=3 has no counterpart in llama.cpp's GPT-2, which has window=0.", window=3)
+    refused(ConfigError, "scale=False has no counterpart", scale=False)
     refused(ConfigError, "surrogate", "a\ud800")
     with monkeypatch.context() as patch:
         patch.setitem(__import__("sys").modules, "gguf", None)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import random_parameters
 from small_runs import TINY, tiny_config
 
 from bevia_fast.commands.arguments import parse
@@ -36,6 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train(tiny_config(place, steps=2), Reporter())
     train(tiny_config(place, "bare", steps=2, model=replace(TINY, bias=False)), Reporter())
     train(tiny_config(place, "post", steps=2, model=replace(TINY, norm="post")), Reporter())
+    train(tiny_config(place, "rotary", steps=2, model=replace(TINY, positions="rotary")), Reporter())
     return place
 
 
@@ -51,14 +53,56 @@ def test_the_sizes_are_those_of_the_model() -> None:
         "attn_pdrop": 0.25, "resid_pdrop": 0.25, "layer_norm_epsilon": 1e-5, "bos_token_id": None, "eos_token_id": None,
     }  # fmt: skip
     assert wanted.items() <= found.items()
-    assert (found["activation_function"], described(activation="relu")["activation_function"]) == ("gelu_new", "relu")
+    for ours, theirs in (("gelu", "gelu_new"), ("gelu_erf", "gelu"), ("relu", "relu")):
+        assert described(activation=ours)["activation_function"] == theirs
     assert (found["tie_word_embeddings"], described(tie=False)["tie_word_embeddings"]) == (True, False)
     assert (found["torch_dtype"], described(dtype="float64")["torch_dtype"]) == ("float32", "float64")
 
 
-def test_what_has_no_counterpart_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^A model with norm='post' has no counterpart in other programs"):
-        described(norm="post")
+def test_other_families() -> None:
+    """Rotary positions are GPT-NeoX's, and windows are GPT-Neo's."""
+    found = described(positions="rotary", tie=False, activation="gelu_erf")
+    wanted = {
+        "model_type": "gpt_neox", "rotary_pct": 1.0, "rotary_emb_base": 10_000, "use_parallel_residual": False,
+        "hidden_act": "gelu", "max_position_embeddings": 7, "hidden_size": 12, "intermediate_size": 48,
+        "num_hidden_layers": 3, "num_attention_heads": 2, "tie_word_embeddings": False, "hidden_dropout": 0.25,
+        "attention_dropout": 0.25, "layer_norm_eps": 1e-5, "eos_token_id": None,
+    }  # fmt: skip
+    assert wanted.items() <= found.items()
+    for which, kinds in (
+        ("alternate", ["local", "global", "local"]), ("odd", ["global", "local", "global"]), ("all", ["local"] * 3)
+    ):  # fmt: skip
+        found = described(window=5, window_layers=which)
+        assert (found["model_type"], found["window_size"]) == ("gpt_neo", 5)
+        assert found["attention_types"] == [[[kind], 1] for kind in kinds]
+    assert described(window=7)["model_type"] == "gpt2"  # it hides nothing
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"norm": "post"}, "A model with norm='post' has no counterpart in other programs"),
+        ({"scale": False}, "A model with scale=False has no counterpart in other programs"),
+        ({"residual": False, "positions": "rotary"}, "A model with residual=False has no counterpart in other"),
+        ({"positions": "rotary", "window": 3}, "A model with positions='rotary' and window=3 has no counterpart in"),
+    ],
+)
+def test_what_has_no_counterpart_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{words}"):
+        described(**changes)
+
+
+def test_windows_need_queries_keys_and_values_without_biases(tmp_path: Path) -> None:
+    weights = random_parameters(replace(MODEL, window=3))
+    with pytest.raises(ConfigError, match="GPT-Neo in other programs, whose queries, keys and values have no biases"):
+        exporting.export_hub(weights, Tokenizer(ALPHABET), 0, tmp_path / "hf")
+    assert list(tmp_path.iterdir()) == []
+    for layer in range(3):
+        weights[f"h.{layer}.attn.c_attn.bias"][...] = 0  # as of an imported GPT-Neo
+    exporting.export_hub(weights, Tokenizer(ALPHABET), 0, tmp_path / "hf")
+
+
+def test_an_alphabet_that_no_file_can_hold() -> None:
     with pytest.raises(ConfigError, match="surrogate"):
         hub_files(MODEL, Tokenizer("abcd\ud800"))
 
@@ -69,7 +113,7 @@ def test_a_run_folder_describes_itself(folder: Path) -> None:
     assert tuple(files) == HUB
     for name, text in files.items():
         assert (folder / "run" / name).read_text() == text
-    assert not any((folder / "post" / name).exists() for name in HUB)
+    assert not any((folder / run / name).exists() for run in ("post", "rotary") for name in HUB)
 
 
 def test_a_run_of_an_earlier_version(folder: Path, tmp_path: Path) -> None:
@@ -152,7 +196,7 @@ def test_an_export_is_written_whole_or_not_at_all(
 
     (tmp_path / "empty").mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(exporting, "write_hub_files", full)
+        patch.setattr(exporting, "write_atomically", full)
         for name in ("new", "empty"):
             assert export(folder / "run", tmp_path / name) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from writing_foreign import bfloat16, sizes, write_safetensors
 from bevia_fast.backends import open_backend
 from bevia_fast.commands.main import main
 from bevia_fast.data.tokenizer import Tokenizer
-from bevia_fast.doors.exporting import export_hub
+from bevia_fast.doors.exporting import export_hub, with_biases
+from bevia_fast.doors.families import by_head, by_part
 from bevia_fast.doors.foreign import read_file
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
@@ -120,22 +122,22 @@ def test_several_files(folder: Path, weights: Parameters, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"model_type": "gpt_neo"}, "of type 'gpt_neo'; this program reads 'gpt2'."),
+        ({"model_type": "bloom"}, "of type 'bloom'; this program reads 'gpt2', 'gpt_neox', 'gpt_neo'."),
+        ({"model_type": ["gpt2"]}, "of type ['gpt2']"),
         ({"model_type": None}, "of type None"),
         ({"layer_norm_epsilon": 1e-6}, "has layer_norm_epsilon 1e-06; this program computes 1e-05."),
         ({"scale_attn_weights": False}, "this program computes True."),
         ({"scale_attn_by_inverse_layer_idx": True}, "this program computes False."),
         ({"add_cross_attention": True}, "add_cross_attention"),
-        ({"activation_function": "silu"}, "has the activation 'silu'; this program has gelu_new, relu"),
+        ({"activation_function": "silu"}, "has the activation 'silu'; this program has gelu_new, gelu, relu"),
         ({"activation_function": ["relu"]}, "has the activation ['relu']"),
-        ({"activation_function": "gelu"}, "computes GELU by the error function"),
         ({"n_inner": 47}, "its MLP has 47 channels; those of this program have 48."),
         ({"n_embd": 13}, "is not divisible by"),
         ({"n_embd": "12"}, "--dim is '12'; it must be an integer."),
         ({"n_embd": None}, "is incomplete: TypeError"),
         ({"n_positions": 1 << 24, "n_embd": 3 << 12}, "has shape"),
         ({"n_layer": 3}, "has no tensor h.2.attn.c_attn.weight."),
-        ({"n_layer": 1}, "has a tensor h.1.attn.c_attn.bias, which is not part of GPT-2."),
+        ({"n_layer": 1}, "has a tensor h.1.attn.c_attn.bias, which is not part of such a model."),
         ({"n_positions": 9}, "wpe.weight has shape (8, 12); expected (9, 12)."),
         ({"vocab_size": 7}, "has 7 tokens, but its vocabulary has 6 characters."),
     ],
@@ -152,9 +154,118 @@ def test_options_that_change_nothing(folder: Path, weights: Parameters) -> None:
     same(brought_in(folder), weights)
 
 
-def test_an_activation_is_kept(folder: Path) -> None:
-    change(folder, "config.json", activation_function="relu")
-    assert brought_in(folder).model.config.activation == "relu"
+@pytest.mark.parametrize(("theirs", "ours"), [("relu", "relu"), ("gelu", "gelu_erf"), ("gelu_python", "gelu_erf")])
+def test_an_activation_is_kept(folder: Path, theirs: str, ours: str) -> None:
+    change(folder, "config.json", activation_function=theirs)
+    assert brought_in(folder).model.config.activation == ours
+
+
+# ------------------------------------------------------------------------------------------------- GPT-NeoX and GPT-Neo
+
+FAMILIES: list[dict[str, Any]] = [
+    {"positions": "rotary", "dim": 12, "heads": 3}, {"positions": "rotary", "heads": 1, "tie": False},
+    {"positions": "rotary", "bias": False, "dtype": "float64"}, {"window": 3, "bias": False},
+    {"window": 7, "window_layers": "odd", "bias": False, "layers": 3},
+    {"window": 1, "window_layers": "all", "bias": False},
+    {"window": 3, "bias": False, "tie": False, "dtype": "float64"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", FAMILIES, ids=str)
+def test_a_family_comes_back(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Through the names and layouts of GPT-NeoX or GPT-Neo, where queries are scaled and back: by a rounding each."""
+    weights = random_parameters(sizes(ALPHABET, **changes))
+    export_hub(weights, Tokenizer(ALPHABET), 3, tmp_path / "hf")
+    run = brought_in(tmp_path / "hf")
+    assert run.model.config == replace(weights.config, bias=True)
+    same(run, with_biases(weights), 0.0 if "positions" in changes else 2 * np.finfo(weights.config.dtype).eps)
+
+
+def test_each_head_of_gpt_neox_has_its_queries_keys_and_values_together() -> None:
+    stored = np.arange(3 * 2 * 2 * 5).reshape(12, 5)  # 2 heads of 2 channels; rows are q, q, k, k, v, v by head
+    rows = [0, 1, 4, 5, 8, 9, 2, 3, 6, 7, 10, 11]
+    np.testing.assert_array_equal(by_head(stored, 2), stored[rows])
+    np.testing.assert_array_equal(by_part(stored[rows].T, 2), stored.T)
+    np.testing.assert_array_equal(by_head(stored[:, 0], 2), stored[rows, 0])
+
+
+@pytest.fixture
+def neox(tmp_path: Path) -> Path:
+    export_hub(random_parameters(sizes(ALPHABET, positions="rotary", heads=3)), Tokenizer(ALPHABET), 0, tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+@pytest.fixture
+def neo(tmp_path: Path) -> Path:
+    export_hub(random_parameters(sizes(ALPHABET, window=3, bias=False)), Tokenizer(ALPHABET), 0, tmp_path / "hf")
+    return tmp_path / "hf"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"use_parallel_residual": True}, "has use_parallel_residual True; this program computes False."),
+        ({"rotary_pct": 0.25}, "has rotary_pct 0.25; this program computes 1.0."),
+        ({"rotary_emb_base": 500_000}, "has rotary_emb_base 500000; this program computes 10000"),
+        ({"rope_scaling": {"type": "linear", "factor": 2}}, "this program computes None."),
+        ({"rope_parameters": {"rope_theta": 10_000}}, "has rotary_pct 0.25"),
+        ({"rope_parameters": {"partial_rotary_factor": 1.0, "rope_type": "yarn"}}, "has rope_scaling 'yarn'"),
+        ({"layer_norm_eps": 1e-12}, "has layer_norm_eps 1e-12"), ({"intermediate_size": 24}, "its MLP has 24 channels"),
+        ({"hidden_act": "silu"}, "has the activation 'silu'"), ({"num_attention_heads": 4}, "must be even."),
+        ({"num_hidden_layers": 3}, "has no tensor h.2."),
+    ],
+)
+def test_gpt_neox_that_is_not_ours(
+    neox: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    change(neox, "config.json", **changes)
+    assert words in refused(capsys, neox)
+
+
+def test_gpt_neox_as_version_5_describes_it(neox: Path) -> None:
+    """With its rotations in one object, and the head by another name."""
+    description = json.loads((neox / "config.json").read_text())
+    del description["rotary_pct"], description["rotary_emb_base"]
+    rope = {"rope_theta": 10_000.0, "partial_rotary_factor": 1.0, "rope_type": "default"}
+    (neox / "config.json").write_text(json.dumps(description | {"rope_parameters": rope, "tie_word_embeddings": False}))
+    tensors = read_file(neox / "model.safetensors")
+    head = tensors["gpt_neox.embed_in.weight"] + 1
+    masks = {"gpt_neox.layers.0.attention.bias": np.tri(8, dtype=bool),
+             "gpt_neox.layers.0.attention.masked_bias": head[0],
+             "gpt_neox.layers.1.attention.rotary_emb.inv_freq": head[0]}  # fmt: skip
+    write_safetensors(neox / "model.safetensors", tensors | masks | {"lm_head.weight": head})
+    run = brought_in(neox)
+    np.testing.assert_array_equal(run.model.parameters["lm_head.weight"], head)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"attention_types": [[["global"], 1]]}, "its attention_types are not those of 2 layers."),
+        ({"attention_types": [[["local", "sparse"], 1]]}, "its attention_types are not those of 2 layers."),
+        ({"attention_types": 5}, "is incomplete: TypeError"),
+        ({"attention_types": [[["local"], 1 << 60]]}, "its attention_types are not those of 2 layers."),
+        ({"attention_types": [[[], 1 << 60]]}, "its attention_types are not those of 2 layers."),
+        ({"num_layers": 1 << 60}, "--layers is 1,152,921,504,606,846,976; it must be from 1 to 4,096."),
+        ({"num_layers": 4, "attention_types": [[["global"], 2], [["local"], 2]]},
+         "its layers 2, 3 see 3 positions; this program has such windows in all layers or in every second one, or "
+         "reads contexts of up to 3."),
+    ],
+)  # fmt: skip
+def test_gpt_neo_that_is_not_ours(
+    neo: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    change(neo, "config.json", **changes)
+    assert words in refused(capsys, neo)
+
+
+def test_a_window_that_hides_nothing_needs_no_pattern(neo: Path) -> None:
+    """TinyStories' models, read in contexts of up to 256."""
+    change(neo, "config.json", attention_types=[[["global"], 1], [["local"], 1]], window_size=8)
+    assert brought_in(neo).model.config.windows == (0, 0)
+
+
+# -------------------------------------------------------------------------------------------------------- damaged files
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ SIZES = [
     for norm, activation, tie, bias, heads in itertools.product(
         ("pre", "post"), ("gelu", "relu"), (True, False), (True, False), (1, 2, 4)
     )
-] + [{"norm": "pre", "scale": False, "residual": False}, {"norm": "post", "scale": False}, {"residual": False}]
+] + [
+    {"norm": "pre", "activation": "gelu_erf"}, {"norm": "pre", "scale": False, "residual": False},
+    {"norm": "post", "scale": False}, {"residual": False},
+]  # fmt: skip
 
 
 @contextmanager

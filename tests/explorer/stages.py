@@ -68,7 +68,10 @@ def stages(weights: Parameters, tokens: Array) -> dict[str, Array]:
         norm2 = normed(stream1, weights, f"{h}.ln_2")
         hidden = product(norm2 if pre else stream1, weights, f"{h}.mlp.c_fc")
         cubic = math.sqrt(2 / math.pi) * (hidden + 0.044715 * hidden**3)
-        activated = hidden / 2 * (1 + np.tanh(cubic)) if c.activation == "gelu" else np.where(hidden > 0, hidden, 0.0)
+        activated = {
+            "gelu": hidden / 2 * (1 + np.tanh(cubic)), "relu": np.where(hidden > 0, hidden, 0.0),
+            "gelu_erf": hidden / 2 * (1 + np.vectorize(math.erf)(hidden / math.sqrt(2))),
+        }[c.activation]  # fmt: skip
         mlp = product(activated, weights, f"{h}.mlp.c_proj")
         sum2 = stream1 + mlp if c.residual else mlp
         if not pre:

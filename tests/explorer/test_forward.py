@@ -101,6 +101,7 @@ MUTATIONS = {
     "the mean": ("variance += (inp[start + c] - mean) ** 2", "variance += inp[start + c] ** 2"),
     "epsilon": ("Math.sqrt(variance + epsilon)", "Math.sqrt(variance)"),
     "gelu": ("0.044715 * (x", "0.044175 * (x"),
+    "gelu_erf": ("size * size / odd", "size / odd"),
     "relu": ("return Math.max(x, 0)", "return Math.abs(x)"),
     "the residual": ("add(b.sum2, b.stream1, b.mlp, C, first)", "add(b.sum2, x, b.mlp, C, first)"),
     "post-norm": ("b.stream1 = pre ? b.sum1 : b.norm1", "b.stream1 = b.sum1"),
@@ -130,6 +131,7 @@ def test_a_wrong_line_is_noticed(
     for sizes in (
         {"norm": "pre", "activation": "gelu", "tie": True, "bias": True, "heads": 2},
         {"norm": "post", "activation": "relu", "tie": False, "bias": True, "heads": 4, "window": 2},
+        *([{"norm": "pre", "activation": "gelu_erf"}] if name == "gelu_erf" else []),
     ):
         run = small_run(tmp_path, **sizes)
         with opened(browser, tmp_path / "page.html", make_page(run, [TEXT]).html) as page:

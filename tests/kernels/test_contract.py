@@ -36,6 +36,8 @@ CALLS = {
         Case("relu_backward", {"N": 6, "C": 4}),
         Case("gelu_forward", {"N": 6, "C": 4}),
         Case("gelu_backward", {"N": 6, "C": 4}),
+        Case("gelu_erf_forward", {"N": 6, "C": 4}),
+        Case("gelu_erf_backward", {"N": 6, "C": 4}),
         Case("rotary_forward", {"B": 2, "T": 5, "NH": 2, "H": 3}),
         Case("rotary_backward", {"B": 2, "T": 5, "NH": 2, "H": 3}),
         Case("attention_forward", {"B": 2, "T": 5, "NH": 2, "HS": 3, "C": 6}, options={"dropout_rate": 0.5}),

@@ -36,7 +36,7 @@ def test_gradients_by_finite_differences(backend: Backend, transposed: bool) -> 
     assert_is_gradient("residual", dout, loss, residual)
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_erf"])
 def test_gradients_through_activation_and_residual(backend: Backend, activation: Activation) -> None:
     """Two layers with an activation between them, and a way around the second: x2 = x + f(x) @ w2."""
     N, C, hidden = 4, 3, 5

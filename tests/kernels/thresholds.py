@@ -78,7 +78,9 @@ def _last_panel(columns: int, dtype: np.dtype[Any]) -> int:
     return (columns - 1) % width // TARGET.lanes(dtype.itemsize) + 1
 
 
-ELEMENTS = ("relu_forward", "relu_backward", "gelu_forward", "gelu_backward")
+ELEMENTS = (
+    "relu_forward", "relu_backward", "gelu_forward", "gelu_backward", "gelu_erf_forward", "gelu_erf_backward",
+)
 NORMS = ("layernorm_forward", "layernorm_backward")
 EMBEDDINGS = ("embedding_forward", "embedding_backward")
 ATTENTION = ("attention_forward", "attention_backward")
@@ -222,6 +224,7 @@ OTHERS: dict[str, str] = {
     "linear.NONE": "a name",
     "linear.RELU": "a name",
     "linear.GELU": "a name",
+    "linear.GELU_ERF": "a name",
     "linear.COPY": "a name",
 }
 

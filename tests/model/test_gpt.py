@@ -16,7 +16,10 @@ from bevia_fast.model.dropout import DropoutStream
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 
-VARIANTS = list(itertools.product(("pre", "post"), ("relu", "gelu"), (True, False), (0.0, 0.2)))
+VARIANTS = [
+    *itertools.product(("pre", "post"), ("relu", "gelu"), (True, False), (0.0, 0.2)),
+    ("pre", "gelu_erf", True, 0.0), ("post", "gelu_erf", False, 0.2),
+]
 each_variant = pytest.mark.parametrize(("norm", "activation", "tie", "dropout"), VARIANTS)
 B, T = 2, 5
 
@@ -47,7 +50,7 @@ def test_gradients_with_rotary_positions(norm: str, dropout: float) -> None:
 
 
 WINDOWS: list[dict[str, Any]] = [
-    {"window": 2}, {"window": 1, "window_layers": "all", "norm": "post"},
+    {"window": 2}, {"window": 1, "window_layers": "all", "norm": "post"}, {"window": 3, "window_layers": "odd"},
     {"window": 3, "window_layers": "all", "heads": 2, "dim": 8, "positions": "rotary"},
 ]  # fmt: skip
 
@@ -65,13 +68,14 @@ def test_numba_agrees_with_numpy_with_a_window(options: dict[str, Any], dtype: s
 
 def test_which_layers_have_the_window() -> None:
     assert config(layers=5, ctx=8, window=3).windows == (3, 0, 3, 0, 3)
+    assert config(layers=5, ctx=8, window=3, window_layers="odd").windows == (0, 3, 0, 3, 0)
     assert config(layers=3, ctx=8, window=7, window_layers="all").windows == (7, 7, 7)
     for longer in (0, 8, 9):  # as long as the context: it hides nothing
         assert config(layers=3, ctx=8, window=longer, window_layers="all").windows == (0, 0, 0)
     with pytest.raises(ConfigError, match="window is -1; it must be from 0 to "):
         config(window=-1)
-    with pytest.raises(ConfigError, match="window_layers is 'odd'; it must be one of alternate, all"):
-        config(window_layers="odd")
+    with pytest.raises(ConfigError, match="window_layers is 'even'; it must be one of alternate, odd, all"):
+        config(window_layers="even")
 
 
 @pytest.mark.parametrize(("layers", "reach"), [(1, 2), (2, 3), (3, 4)])
@@ -199,7 +203,7 @@ def test_rotary_positions_need_pairs_of_channels() -> None:
 
 
 @pytest.mark.parametrize("norm", ["pre", "post"])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("activation", ["relu", "gelu", "gelu_erf"])
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
 @pytest.mark.parametrize("window", [0, 2])
 def test_decoding_with_the_cache_gives_the_same_logits(

@@ -17,7 +17,7 @@ from bevia_fast.model.dropout import DropoutStream
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 
-VARIANTS = list(itertools.product(("pre", "post"), ("relu", "gelu"), (0.0, 0.2)))
+VARIANTS = list(itertools.product(("pre", "post"), ("relu", "gelu", "gelu_erf"), (0.0, 0.2)))
 B, T = 3, 37
 
 

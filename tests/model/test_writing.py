@@ -50,6 +50,7 @@ MODELS: list[dict[str, Any]] = [
     {"positions": "rotary"},
     {"positions": "rotary", "norm": "post", "activation": "relu", "bias": False, "layers": 3},
     {"window": 2, "layers": 3},
+    {"activation": "gelu_erf"},
     {"window": 3, "window_layers": "all", "norm": "post"},
     {"window": 4, "window_layers": "all", "positions": "rotary"},
     {"positions": "rotary", "scale": False, "residual": False},

@@ -120,7 +120,7 @@ def test_working_memory_is_planned_as_the_kernels_allocate_it(
     assert sum(held.values()) == sum(planned.values())
 
 
-@pytest.mark.parametrize("options", [*VARIANTS[:3], {"dtype": "float64", "dropout": 0.1}])
+@pytest.mark.parametrize("options", [*VARIANTS[:3], {"dtype": "float64", "dropout": 0.1}, {"activation": "gelu_erf"}])
 def test_temporary_arrays_of_the_numpy_kernels(options: dict[str, Any]) -> None:
     """Their traced peak is within a tenth of the plan, apart from arrays so small that NumPy does not reuse them."""
     kernels, model = get_backend("numpy"), config(ctx=256, dim=64, **{"vocab_size": 200, **options})

@@ -100,7 +100,7 @@ def block_of(kind: Any, norm: Any, activation: Any) -> Any:
 
 def pre_norm(module: Any) -> bool:
     right = []
-    for activation in ("gelu", "relu"):
+    for activation in ("gelu", "gelu_erf", "relu"):
         config, acts, block, x, w = block_of(module.PreNormBlock, "pre", activation)
         out, kept = TWINS.pre_norm_block(x, w, 2, activation)
         right.append(close(acts.blocks[0].residual_out, out))
@@ -118,7 +118,7 @@ def pre_norm(module: Any) -> bool:
 
 def post_norm(module: Any) -> bool:
     right = []
-    for activation in ("gelu", "relu"):
+    for activation in ("gelu", "gelu_erf", "relu"):
         config, acts, block, x, w = block_of(module.PostNormBlock, "post", activation)
         right.append(close(acts.blocks[0].residual_out, TWINS.post_norm_block(x, w, 2, activation)))
         dout = np.random.default_rng(3).normal(size=(5, 6))

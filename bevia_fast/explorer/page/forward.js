@@ -4,7 +4,7 @@
 // stage with NumPy.
 
 (() => {
-  const { add, causalScores, embedding, gelu, head, layernorm, linear, mix, relu, rotate, softmax } = Bevia.kernels;
+  const { add, causalScores, embedding, head, layernorm, linear, mix, rotate, softmax } = Bevia.kernels;
 
   /** @typedef {import("./types").Affine} Affine */
   /** @typedef {import("./types").BlockTrace} BlockTrace */
@@ -82,7 +82,7 @@
       const none = /** @type {Float64Array} */ (new Float64Array(0));
       this.embedding = this.final = this.logits = this.probabilities = none;
       /** @type {BlockTrace[]} */
-      this.blocks = Array.from({ length: model.config.layers }, emptyBlock);
+      this.blocks = [];
       this.append(tokens);
     }
 
@@ -147,15 +147,13 @@
       const T = this.length;
       const pre = norm === "pre";
       const name = `h.${layer}`;
-      const b = this.blocks[layer] = grownBlock(this.blocks[layer], T, C, hidden, NH);
+      const b = this.blocks[layer] = grownBlock(this.blocks[layer] ?? {}, T, C, hidden, NH);
 
       if (pre) layernorm(b.norm1, x, model.affine(`${name}.ln_1`), epsilon, first);
       const qkv = new Float64Array(T * 3 * C);
       linear(qkv, pre ? b.norm1 : x, model.affine(`${name}.attn.c_attn`), C, first);
       for (let t = first; t < T; t++) {
-        b.q.set(qkv.subarray(t * 3 * C, t * 3 * C + C), t * C);
-        b.k.set(qkv.subarray(t * 3 * C + C, t * 3 * C + 2 * C), t * C);
-        b.v.set(qkv.subarray(t * 3 * C + 2 * C, t * 3 * C + 3 * C), t * C);
+        [b.q, b.k, b.v].forEach((each, i) => each.set(qkv.subarray((t * 3 + i) * C, (t * 3 + i + 1) * C), t * C));
         if (rotary) for (const each of [b.q, b.k]) rotate(each.subarray(t * C, t * C + C), t, C / NH);
       }
       causalScores(b.scores, b.scaled, b.q, b.k, NH, C, first, windows[layer], scale);
@@ -169,7 +167,7 @@
 
       if (pre) layernorm(b.norm2, b.stream1, model.affine(`${name}.ln_2`), epsilon, first);
       linear(b.hidden, pre ? b.norm2 : b.stream1, model.affine(`${name}.mlp.c_fc`), C, first);
-      const activate = activation === "gelu" ? gelu : relu;
+      const activate = Bevia.kernels[activation];
       for (let i = first * hidden; i < b.hidden.length; i++) b.activated[i] = activate(b.hidden[i]);
       linear(b.mlp, b.activated, model.affine(`${name}.mlp.c_proj`), hidden, first);
       if (residual) add(b.sum2, b.stream1, b.mlp, C, first);
@@ -182,18 +180,9 @@
 
   // ----------------------------------------------------------------------------------------------------------- arrays
 
-  /** @returns {BlockTrace} */
-  function emptyBlock() {
-    const none = new Float64Array(0);
-    return {
-      norm1: none, q: none, k: none, v: none, scores: none, scaled: none, weights: none, mixed: none, attention: none,
-      sum1: none, stream1: none, norm2: none, hidden: none, activated: none, mlp: none, sum2: none, stream2: none,
-    };
-  }
-
   /**
    * Return a block for T rows that begins with the rows of `old`.
-   * @param {BlockTrace} old
+   * @param {Partial<BlockTrace>} old without arrays, if there are no rows yet
    * @param {number} T
    * @param {number} C
    * @param {number} hidden
@@ -201,17 +190,15 @@
    * @returns {BlockTrace}
    */
   function grownBlock(old, T, C, hidden, NH) {
-    /** @param {Float64Array} values */
-    const rows = (values) => grown(values, T * C);
-    /** @param {Float64Array} values */
-    const wide = (values) => grown(values, T * hidden);
-    /** @param {Float64Array} values */
-    const square = (values) => grownSquare(values, T, NH);
+    const none = /** @type {Float64Array} */ (new Float64Array(0));
+    const rows = (values = none) => grown(values, T * C);
+    const wide = (values = none) => grown(values, T * hidden);
+    const square = (values = none) => grownSquare(values, T, NH);
     return {
       norm1: rows(old.norm1), q: rows(old.q), k: rows(old.k), v: rows(old.v), scores: square(old.scores),
       scaled: square(old.scaled), weights: square(old.weights), mixed: rows(old.mixed), attention: rows(old.attention),
-      sum1: rows(old.sum1), stream1: old.stream1, norm2: rows(old.norm2), hidden: wide(old.hidden),
-      activated: wide(old.activated), mlp: rows(old.mlp), sum2: rows(old.sum2), stream2: old.stream2,
+      sum1: rows(old.sum1), stream1: none, norm2: rows(old.norm2), hidden: wide(old.hidden),
+      activated: wide(old.activated), mlp: rows(old.mlp), sum2: rows(old.sum2), stream2: none,
     };
   }
 

@@ -214,10 +214,21 @@
     return 0.5 * x * (1 + Math.tanh(u));
   }
 
+  /**
+   * numpy_ref/activation.py: x Φ(x), with Φ(x) - 1/2 = φ(x) (x + x^3/3 + x^5/(3*5) + ...)
+   * @param {number} x
+   */
+  function gelu_erf(x) {
+    const size = Math.min(Math.abs(x), 9);
+    let [term, total] = [size, size];
+    for (let odd = 3; term > total * 1e-17; odd += 2) total += term *= size * size / odd;
+    return x * (0.5 + Math.sign(x) * total * Math.exp(-size * size / 2) / Math.sqrt(2 * Math.PI));
+  }
+
   /** @param {number} x */
   function relu(x) {
     return Math.max(x, 0);
   }
 
-  Bevia.kernels = { add, causalScores, embedding, gelu, head, layernorm, linear, mix, relu, rotate, softmax, turn };
+  Bevia.kernels = { add, causalScores, embedding, gelu, gelu_erf, head, layernorm, linear, mix, relu, rotate, softmax, turn };
 })();

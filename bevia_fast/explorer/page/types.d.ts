@@ -4,7 +4,7 @@ import type { Parts } from "./views";
 
 export interface Config {
   vocab: number; ctx: number; dim: number; layers: number; heads: number; hidden: number;
-  norm: "pre" | "post"; activation: "gelu" | "relu"; tie: boolean; bias: boolean; epsilon: number;
+  norm: "pre" | "post"; activation: "gelu" | "gelu_erf" | "relu"; tie: boolean; bias: boolean; epsilon: number;
   rotary: boolean; windows: number[]; scale: boolean; residual: boolean;
 }
 
@@ -81,6 +81,7 @@ export interface Kernels {
     first: number,
   ): void;
   gelu(x: number): number;
+  gelu_erf(x: number): number;
   head(out: Float64Array, inp: Float64Array, weight: Float64Array, C: number, first: number): void;
   layernorm(out: Float64Array, inp: Float64Array, affine: Affine, epsilon: number, first: number): void;
   linear(out: Float64Array, inp: Float64Array, affine: Affine, C: number, first: number): void;

@@ -6,13 +6,13 @@ polynomial.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from decimal import Decimal, localcontext
 
 from llvmlite import ir
 
 from .._runtime.target import TARGET
+from .polynomials import interpolated, polynomial
 from .vector import I32, Lanes, Vec
 
 MANTISSA, BIAS = {32: 23, 64: 52}, {32: 127, 64: 1023}  # of the IEEE formats: bits of the fraction, and of exponent 0
@@ -62,14 +62,6 @@ def _steps(lanes: Lanes) -> int:
     return lanes.count if TARGET.scalef else 1
 
 
-def _polynomial(lanes: Lanes, x: Vec, coefficients: Sequence[float]) -> Vec:
-    """Horner's scheme, highest power first."""
-    result = lanes.vec(coefficients[0])
-    for coefficient in coefficients[1:]:
-        result = lanes.fma(result, x, coefficient)
-    return result
-
-
 def _exp_without_fma(lanes: Lanes, x: Vec) -> Vec:
     """e^x: n ln(2) is subtracted from x in two parts, the first of which times n is exact (Cody & Waite 1980)."""
     ln2, ln2_rest = LN2_PARTS[lanes.bits]
@@ -99,9 +91,9 @@ def _power(lanes: Lanes, shifted: Vec, rounded: Vec, fraction: Vec) -> Vec:
     if TARGET.scalef:
         powers = Vec(lanes, ir.Constant(lanes.type, [2.0 ** (step / _steps(lanes)) for step in range(_steps(lanes))]))
         power = _permute(lanes, powers, shifted)
-        less_one = fraction * _polynomial(lanes, fraction, EXP2_POLYNOMIAL[lanes.bits, _steps(lanes)][:-1])
+        less_one = fraction * polynomial(lanes, fraction, EXP2_POLYNOMIAL[lanes.bits, _steps(lanes)][:-1])
         return _avx512(lanes, "scalef", lanes.fma(power, less_one, power), rounded.value)  # takes its integer part
-    power = _polynomial(lanes, fraction, EXP2_POLYNOMIAL[lanes.bits, _steps(lanes)])
+    power = polynomial(lanes, fraction, EXP2_POLYNOMIAL[lanes.bits, _steps(lanes)])
     # 2^n goes into exponent bits in two halves, so that neither overflows before the result does
     shift = _rounding(lanes)
     integer = b.sub(b.bitcast(shifted.value, lanes.integers), b.bitcast(shift.value, lanes.integers))
@@ -147,24 +139,9 @@ def _in_two(number: Decimal, bits: int) -> tuple[float, float]:
 
 
 def _exp2_polynomial(degree: int, steps: int) -> list[float]:
-    """The coefficients of 2^f for |f| <= 1/(2 steps), highest power first.
-
-    Interpolated at Chebyshev nodes, in decimal arithmetic precise enough for correctly rounded doubles.
-    """
-    cosines = [math.cos(math.pi * (2 * i + 1) / (2 * degree + 2)) for i in range(degree + 1)]
-    nodes = [Decimal(cosine) / (2 * steps) for cosine in cosines]
-    values = [Decimal(2) ** node for node in nodes]
-    # Newton's divided differences, then expanded into powers
-    for order in range(1, degree + 1):
-        for i in range(degree, order - 1, -1):
-            values[i] = (values[i] - values[i - 1]) / (nodes[i] - nodes[i - order])
-    powers = [values[degree]]
-    for i in range(degree - 1, -1, -1):
-        powers = [Decimal(0), *powers]
-        for j in range(len(powers) - 1):
-            powers[j] -= nodes[i] * powers[j + 1]
-        powers[0] += values[i]
-    return [float(p) for p in reversed(powers)]
+    """The coefficients of 2^f for |f| <= 1/(2 steps), highest power first."""
+    half = Decimal(1) / (2 * steps)
+    return interpolated(lambda fraction: Decimal(2) ** fraction, -half, half, degree)
 
 
 with localcontext(prec=60):

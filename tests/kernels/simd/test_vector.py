@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from decimal import Decimal, localcontext
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from bevia_fast.kernels import get_backend
 from bevia_fast.kernels.numba_jit._runtime.jit import kernel
-from bevia_fast.kernels.numba_jit._simd import exponential
+from bevia_fast.kernels.numba_jit._simd import exponential, normal
 from bevia_fast.kernels.numba_jit._simd.passes import elementwise
 from bevia_fast.kernels.numba_jit._simd.reductions import maximum
 from bevia_fast.kernels.numba_jit._simd.softmax import exp_into, exp_sum
@@ -202,3 +203,66 @@ def test_gelu_derivative_in_units_of_the_last_place(dtype: str) -> None:
     assert np.abs(dinp - wanted).max() <= 2 * np.finfo(dtype).eps
     far = (x < -1.5) & (-2 * u < np.log(np.finfo(dtype).max) - 1)
     assert (ulps(dinp[far], wanted[far]) <= 7 * (1 - u[far])).all()
+
+
+# ----------------------------------------------------------------------------------------------- the exact form of GELU
+
+
+def exact_gelu_formula(x: Array) -> tuple[Array, Array]:
+    """x Φ(x) and its derivative; x in wider arithmetic. The tail is a continued fraction, or near 0 a series."""
+    real = x.dtype.type
+    size, root = np.abs(x), np.sqrt(2 * np.arccos(real(-1)))
+    density = np.exp(-size * size / 2) / root
+    fraction = size
+    for n in range(300, 0, -1):
+        fraction = size + n / fraction
+    near, term = np.minimum(size, 3), np.minimum(size, 3)
+    total = term
+    for odd in range(3, 121, 2):
+        term = term * near * near / odd
+        total = total + term
+    tail = np.where(size < 3, real(0.5) - density * total, density / np.where(size < 3, 1, fraction))
+    below = np.where(x < 0, tail, 1 - tail)
+    return x * below, np.where(x < 0, tail - size * density, 1 - (tail - size * density))
+
+
+def test_exact_gelu_in_units_of_the_last_place(dtype: str) -> None:
+    """4 ulp, and on the left a half more for each unit of x^2, whose rounding moves exp(-x^2/2) by as much, until the
+    tail, which is exp(-x^2/2) / 95 or more, is denormal."""
+    x = gelu_arguments(dtype)
+    if dtype == "float64":
+        x = np.concatenate([x, np.linspace(-37, -14, 50_001)])
+    out = np.empty_like(x)
+    get_backend("numba").gelu_erf_forward(out.reshape(1, -1), x.reshape(1, -1))
+    with np.errstate(divide="ignore", invalid="ignore", under="ignore", over="ignore"):
+        wanted, _ = exact_gelu_formula(x.astype(WIDER[dtype]))
+    inside = x * x / 2 < -np.log(np.finfo(dtype).smallest_normal) - 5
+    left, right = inside & (x < 0), x > 0
+    assert (ulps(out[left], wanted[left]) <= 4 + x[left] ** 2 / 2).all()
+    assert ulps(out[right], wanted[right]).max() <= 4
+    assert (np.abs(out[x < 0][~inside[x < 0]]) <= 40_000 * np.finfo(dtype).smallest_normal).all()
+
+
+def test_exact_gelu_derivative_in_units_of_the_last_place(dtype: str) -> None:
+    """On the right 3 ulp. On the left, where it has a zero, 2 eps, and relative to itself beyond the lowest point."""
+    x = gelu_arguments(dtype)
+    dinp = np.empty_like(x)
+    get_backend("numba").gelu_erf_backward(dinp.reshape(1, -1), np.ones_like(x).reshape(1, -1), x.reshape(1, -1))
+    with np.errstate(divide="ignore", invalid="ignore", under="ignore", over="ignore"):
+        _, wanted = exact_gelu_formula(x.astype(WIDER[dtype]))
+    assert ulps(dinp[x > 0], wanted[x > 0]).max() <= 3
+    assert np.abs(dinp - wanted).max() <= 2 * np.finfo(dtype).eps
+    far = (x < -2) & (x * x / 2 < -np.log(np.finfo(dtype).smallest_normal) - 5)
+    assert (ulps(dinp[far], wanted[far]) <= 4 + x[far] ** 2 / 2).all()
+
+
+@pytest.mark.parametrize(("bits", "most"), [(32, 2e-8), (64, 8e-17)])
+def test_mills_ratio_is_as_good_as_it_says(bits: int, most: float) -> None:
+    k, _, far = normal.RATIO[bits]
+    with localcontext(prec=40):
+        for step in range(0, 400):
+            a = Decimal(far) * step / 400
+            value = Decimal(0)
+            for coefficient in normal.ratio_polynomial(bits):
+                value = value * (a - k) / (a + k) + Decimal(coefficient)
+            assert abs(value / ((a + k) * normal._ratio(a)) - 1) <= most

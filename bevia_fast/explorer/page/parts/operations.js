@@ -210,13 +210,14 @@
 
   define("hidden", "ltk", (x, l, t, k) => {
     const { hidden } = x.config;
+    const rows = x.pre ? "norm2" : "stream1";
     return linear(x, {
       title: "Hidden unit, before its activation",
       of: `layer ${l}'s MLP, ${at(x, t)}, unit ${k} of ${hidden}`,
-      input: x.pre ? x.trace.blocks[l].norm2 : x.trace.blocks[l].stream1,
+      input: x.trace.blocks[l][rows],
       start: t * x.C,
       count: x.C,
-      ref: (i) => (x.pre ? `norm2.${l}.${t}.${i}` : `stream1.${l}.${t}.${i}`),
+      ref: (i) => `${rows}.${l}.${t}.${i}`,
       name: `h.${l}.mlp.c_fc`,
       column: k,
       columns: hidden,
@@ -234,10 +235,11 @@
       of: `layer ${l}'s MLP, ${at(x, t)}, unit ${k} of ${hidden}`,
       value: x.trace.blocks[l].activated[t * hidden + k],
       operation: activation,
-      filled:
-        activation === "gelu"
-          ? `${f(value)} / 2 · (1 + tanh(0.7979 · (${f(value)} + 0.044715 · ${g(value)}³)))`
-          : `max(${f(value)}, 0)`,
+      filled: {
+        gelu: `${f(value)} / 2 · (1 + tanh(0.7979 · (${f(value)} + 0.044715 · ${g(value)}³)))`,
+        gelu_erf: `${f(value)} / 2 · (1 + erf(${f(value)} / sqrt(2)))`,
+        relu: `max(${f(value)}, 0)`,
+      }[activation],
       parts: [{ label: "x: before the activation", value, ref: `hidden.${l}.${t}.${k}` }],
     };
   });
