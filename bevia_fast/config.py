@@ -41,6 +41,8 @@ BEST_ONE, LAST_ONE = "best", "last"  # models of a run that have a name; the oth
 NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
 LONGEST_NAME = 200  # bytes of the name of a run; file systems allow 255
+CHARACTERS, BYTE_TOKENS, LEARNED = "chars", "bytes", "bpe:"  # values of --tokens; the last one begins like this
+MOST_LEARNED = 1 << 20
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
 
 
@@ -127,6 +129,9 @@ class TrainConfig:
     """What to make of the line ends of Windows and old Macs: keep them, or replace them with line feeds."""
     normalize: Literal["keep", "nfc"] = "keep"
     """Unicode normal form: keep the text, or compose letters and their marks into one character each (NFC)."""
+    tokens: Annotated[str, arg(metavar="{chars,bytes,bpe:N,FILE}")] = "chars"
+    """What a token is: a character, a byte, or one of N of a byte-pair encoding (BPE) that is learned from the text.
+    FILE is the tokenizer.json of a BPE, or GPT-2's vocab.bpe; tiktoken:NAME an encoding of the package tiktoken."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
     """Folder for the results; must not contain a run. If omitted: the next free one of runs/1, runs/2, ..."""
     name: Annotated[str, arg(metavar="NAME", help_behavior_hint=NONE)] = ""
@@ -216,13 +221,14 @@ class TrainConfig:
         for name, kind in (("data", "paths"), ("glob", "patterns")):
             object.__setattr__(self, name, _texts(name, getattr(self, name), kind))
         object.__setattr__(self, "encoding", _encoding_name(self.encoding))
-        for name in ("out", "resume", "init"):
+        for name in ("out", "resume", "init", "tokens"):
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, str(getattr(self, name)))
         if not isinstance(self.model, ModelConfig):
             raise ConfigError(f"{option('model')} is {shown(repr(self.model), 60)}; it must be a ModelConfig.")
         _check_types(self)
         _check_run_name(self.name)
+        tokens_to_learn(self.tokens)  # raises for a wrong number
         for other in ("out", "resume"):
             if self.name and getattr(self, other):
                 raise ConfigError(f"{option('name')} cannot be combined with {option(other)}, which names the folder.")
@@ -617,6 +623,25 @@ def check_checkpoint(name: object) -> None:
             f"{option('checkpoint')} is {shown(repr(name), 60)}; it must be {BEST_ONE!r}, {LAST_ONE!r} or the number "
             "of a step."
         )
+
+
+def tokens_to_learn(tokens: str) -> int:
+    """Return the number of tokens that --tokens asks to learn from the text, 0 if it asks for none.
+
+    Raises ConfigError for a number that cannot be, and for no value at all.
+    """
+    if not tokens:
+        raise ConfigError(f"{option('tokens')} is empty; it must be {CHARACTERS}, {BYTE_TOKENS}, bpe:N or the name of a file.")
+    if not tokens.startswith(LEARNED):
+        return 0
+    number = tokens.removeprefix(LEARNED)
+    count = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
+    if not 257 <= count <= MOST_LEARNED:
+        raise ConfigError(
+            f"{option('tokens')} is {shown(repr(tokens), 60)}; bpe:N needs a number of tokens from 257, which is one more "
+            f"than there are bytes, to {MOST_LEARNED:,}."
+        )
+    return count
 
 
 def _encoding_name(name: object) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..config import TrainConfig
-from ..data.corpus import TRAINING_SHARE
+from ..data.tokenfile import TRAINING_SHARE
 from ..errors import ConfigError, counted
 from ..files import check_writable
 from ..machine import duration, readable

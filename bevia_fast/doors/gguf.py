@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, ConfigError
 from ..files import flush, mode, refuse_nul, replacing, writing
 from ..model.parameters import Parameters
@@ -37,7 +37,7 @@ NAMES = {
 }  # fmt: skip
 
 
-def export_gguf(parameters: Parameters, tokenizer: Tokenizer, name: str, path: Path) -> None:
+def export_gguf(parameters: Parameters, tokenizer: Vocabulary, name: str, path: Path) -> None:
     """Write a model as a new GGUF file, with weights in float32; `name` is its name there.
 
     Raises ConfigError for a model that llama.cpp has no counterpart of, or if the package gguf is not installed, and

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, shown
 from ..model.parameters import Parameters, ParameterSpec, parameter_specs
 from .alphabets import sorted_alphabet
@@ -56,7 +56,7 @@ def is_tied(tensors: Mapping[str, Array]) -> bool:
     return head is None or np.array_equal(head, tensors.get("wte.weight", head))
 
 
-def assembled(path: Path, model: Foreign, characters: list[str]) -> tuple[Parameters, Tokenizer]:
+def assembled(path: Path, model: Foreign, characters: list[str]) -> tuple[Parameters, Vocabulary]:
     """Return the weights and the vocabulary of a model whose token i is characters[i].
 
     Raises CheckpointError, which names `path`, if a tensor is missing, unknown, of another shape or not finite.

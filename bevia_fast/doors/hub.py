@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import GenerateConfig, ModelConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import ConfigError
 from ..files import HUB, write_atomically
 from ..model.parameters import INIT_STD
@@ -30,7 +30,7 @@ ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu"}
 EPSILON = 1e-5  # of layer normalization, as in the kernels
 
 
-def hub_files(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, str]:
+def hub_files(config: ModelConfig, tokenizer: Vocabulary) -> dict[str, str]:
     """Return the files that transformers reads beside the weights: {name: JSON}.
 
     Raises ConfigError for a model that has no counterpart there.
@@ -40,7 +40,7 @@ def hub_files(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, str]:
     return {name: json.dumps(content, indent=2) + "\n" for name, content in zip(HUB, contents, strict=True)}
 
 
-def write_hub_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+def write_hub_files(folder: Path, config: ModelConfig, tokenizer: Vocabulary) -> None:
     """Write these files into the folder of a model, each atomically; none of them if the model has no counterpart.
 
     Raises CheckpointError if one cannot be written.
@@ -68,7 +68,7 @@ def refuse_without_counterpart(config: ModelConfig) -> None:
             raise ConfigError(f"A model with {change} has no counterpart in other programs' GPT-2.")
 
 
-def refuse_without_tokenizer(tokenizer: Tokenizer) -> None:
+def refuse_without_tokenizer(tokenizer: Vocabulary) -> None:
     """Raise ConfigError for an alphabet that no file of UTF-8 can hold."""
     if any("\ud800" <= character <= "\udfff" for character in tokenizer.alphabet):
         raise ConfigError("The alphabet has half of a surrogate pair, which other programs' tokenizers cannot hold.")
@@ -117,7 +117,7 @@ def _tokenizer(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
+def _vocabulary(tokenizer: Vocabulary) -> dict[str, Any]:
     """Return a tokenizer of the `tokenizers` package that maps each character to its token.
 
     It raises an error for a character that is not in the alphabet. A byte-pair encoding without merges, which would

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..config import GenerateConfig, TrainConfig
 from ..data.corpus import Corpus
 from ..data.sources import sources, text_source
-from ..data.tokenfile import coded_text
+from ..data.texts import encoded_text
 from ..errors import DataError, UserError
 from ..model.writing import stream
 from ..reporter import Reporter
@@ -67,7 +67,7 @@ def _pieces(run: Run) -> list[Prompt]:
     """Return pieces of the validation split. Raises UserError if the text of the run cannot be read again."""
     config = run.config
     _refuse_streams(config)
-    text = coded_text(text_source(config), Reporter())
+    text = encoded_text(config, Reporter(), run.tokenizer)
     if text.fingerprint != text_fingerprint(run.folder):
         raise DataError("it has changed since")
     validation = Corpus(text, run.tokenizer).validation

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from ..config import TrainConfig
 from ..data.corpus import Corpus, evaluation_batches
-from ..data.sources import text_source
-from ..data.tokenfile import coded_text
-from ..data.tokenizer import Tokenizer
+from ..data.texts import encoded_text
+from ..data.vocabulary import Vocabulary
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..reporter import Reporter
@@ -35,7 +34,7 @@ class Text:
 
     training: Array
     validation: Array
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
 
     @property
     def vocabulary(self) -> int:
@@ -44,7 +43,7 @@ class Text:
     @classmethod
     def read(cls, config: TrainConfig, characters: int = 0) -> Text:
         """Read the text of `config`; train on its first `characters`, by default on all but the validation split."""
-        corpus = Corpus(coded_text(text_source(config), Reporter()))
+        corpus = Corpus(encoded_text(config, Reporter()))
         training, validation = corpus.training[:], corpus.validation[:]
         return cls(training[: characters or None], validation, corpus.tokenizer)
 

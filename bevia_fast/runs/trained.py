@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends import open_backend
 from ..config import BEST_ONE, BackendName, GenerateConfig, ModelConfig, TrainConfig, check_checkpoint
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..describing import table
 from ..errors import CheckpointError, ConfigError, shown
 from ..files import BEST, MODEL, is_file, is_folder, options_file, reading, refuse_nul, refuse_special, writing
@@ -32,7 +32,7 @@ class Run:
     """Where its files are."""
     model: GPT
     """The transformer and its weights."""
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
     """Its vocabulary."""
     interrupted: int = 0
     """Number of the signal that ended training before its last step, such as 2 for Ctrl-C; 0 if there was none."""
@@ -114,7 +114,7 @@ class Run:
             ("steps", f"{self.step:,}{', interrupted' if self.interrupted else ''}"),
             *self._last_losses(),
             ("model", repr(self.model)[1:-1]),
-            ("alphabet", self.tokenizer.shown_alphabet()),
+            ("tokens" if self.tokenizer.stored().get("tokens") else "alphabet", self.tokenizer.shown()),
         ]
         return table("Run", rows)
 
