@@ -7,9 +7,11 @@ Sennrich et al. 2016 (https://arxiv.org/abs/1508.07909); over bytes: GPT-2, Radf
 
 from __future__ import annotations
 
+import base64
 import functools
 import importlib
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -23,7 +25,8 @@ from .vocabulary import Vocabulary, listed_tokens
 
 Array = NDArray[Any]
 
-LARGEST = 12 << 20  # bytes of a tokenizer.json; the header of a model file has 16 MiB
+LARGEST = 32 << 20  # bytes of a tokenizer.json; a model file holds it compressed in its header of 16 MiB
+MOST_VALUES = 1 << 21  # lists, objects and commas in it, which take far more memory than their text
 MOST_TOKENS = 1 << 21
 # The pre-tokenizer of GPT-2, after which words can be encoded one by one; a `tokenizers` that is older has no use_regex.
 GPT2_WORDS = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
@@ -59,8 +62,17 @@ class BPETokenizer(Vocabulary):
         return self._bytes[token]
 
     def stored(self) -> dict[str, Any]:
-        """Return the content of the tokenizer.json as it is, and the number of tokens."""
-        return {"tokens": "bpe", "tokenizer": self.content, "size": len(self)}
+        """Return the content of the tokenizer.json as it is, compressed, and the number of tokens."""
+        return {"tokens": "bpe", "tokenizer": self._packed, "size": len(self)}
+
+    @functools.cached_property
+    def _packed(self) -> str:
+        return base64.b64encode(zlib.compress(self.content.encode(), 6)).decode()
+
+    @classmethod
+    def restored(cls, packed: str, size: int) -> BPETokenizer:
+        """Return what `stored` holds. Raises ValueError or DataError if it is damaged."""
+        return _restored(packed, size)
 
     def described(self) -> str:
         """Return how many tokens there are."""
@@ -83,7 +95,7 @@ class BPETokenizer(Vocabulary):
 
         The text is cut where a space follows another character and precedes a third one: there, no token goes across.
         """
-        chunks = Chunks(self._ids_of_each) if self._has_words_of_gpt2() else None
+        chunks = Chunks(self._ids_of_each) if self.has_words_of_gpt2() else None
         special = [each["content"] for each in self.about.get("added_tokens") or ()]
         for piece in whole_words(utf8(block).decode("utf-8", "replace") for block in blocks):
             if chunks is not None and not any(token in piece for token in special):
@@ -94,7 +106,7 @@ class BPETokenizer(Vocabulary):
     def _ids_of_each(self, texts: list[str]) -> list[list[int]]:
         return [found.ids for found in self.engine.encode_batch_fast(texts, add_special_tokens=False)]
 
-    def _has_words_of_gpt2(self) -> bool:
+    def has_words_of_gpt2(self) -> bool:
         """Return whether the text is first cut into words as GPT-2 does it, each of which is encoded by itself."""
         model, words = self.about["model"], self.about.get("pre_tokenizer") or {}
         pure = not any(model.get(name) for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"))
@@ -115,6 +127,15 @@ class BPETokenizer(Vocabulary):
             raise DataError(f"The package tokenizers cannot read this tokenizer.json: {shown(error)}.") from None
 
 
+@functools.lru_cache(maxsize=4)  # a film has the same vocabulary in each frame
+def _restored(packed: str, size: int) -> BPETokenizer:
+    try:
+        unpacked = zlib.decompressobj().decompress(base64.b64decode(packed, validate=True), LARGEST + 1)
+        return BPETokenizer(unpacked.decode(), size)
+    except zlib.error as error:
+        raise ValueError(f"its tokenizer is damaged: {error}") from None
+
+
 def package(what: str = "Byte-pair encoding") -> Any:
     """Return the package `tokenizers`. Raises ConfigError, which says how to install it, if that is missing."""
     try:
@@ -127,8 +148,8 @@ def package(what: str = "Byte-pair encoding") -> Any:
 
 def _parsed(content: str) -> dict[str, Any]:
     """Return a tokenizer.json of a byte-level BPE. Raises DataError for any other."""
-    if len(content.encode("utf-8", "surrogatepass")) > LARGEST:
-        raise DataError(f"A tokenizer.json may have at most {LARGEST >> 20} MiB, so that it fits into a model file.")
+    if len(content) > LARGEST or sum(map(content.count, "[{,")) > MOST_VALUES:
+        raise DataError(f"This tokenizer.json is too large: more than {LARGEST >> 20} MiB or {MOST_VALUES:,} values.")
     try:
         found = json.loads(content)
         content.encode("utf-8")
@@ -149,7 +170,8 @@ def _parsed(content: str) -> dict[str, Any]:
     )
     if not right:
         raise DataError("The added_tokens of this tokenizer.json are no tokens.")
-    return found
+    about: dict[str, Any] = found
+    return about
 
 
 def _has_bytes(decoder: Any) -> bool:

@@ -51,7 +51,7 @@ def given_vocabulary(name: str) -> BPETokenizer:
 def _read(path: Path) -> str:
     with reading(str(path)):
         if path.stat().st_size > LARGEST:
-            raise DataError(f"it has more than the {LARGEST >> 20} MiB that a model file can hold.")
+            raise DataError(f"It has more than {LARGEST >> 20} MiB.")
         data = path.read_bytes()
     try:
         return data.decode("utf-8-sig")
@@ -153,7 +153,8 @@ def tokenizer_json(
     words: dict[str, Any] = level
     if pattern not in GPT2_PATTERNS:
         # this library's regular expressions take {1,3}+ for a repetition, and not for a possessive quantifier
-        split = {"type": "Split", "pattern": {"Regex": pattern.replace("}+", "}")}, "behavior": "Isolated", "invert": False}
+        regex = {"Regex": pattern.replace("}+", "}")}
+        split = {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
         words = {"type": "Sequence", "pretokenizers": [split, {**level, "use_regex": False}]}
     added = [
         {"id": token, "content": text, "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,

@@ -40,7 +40,7 @@ def restored(about: dict[str, Any]) -> Vocabulary:
     content, size = about["tokenizer"], about["size"]
     if not isinstance(content, str) or type(size) is not int or not 0 < size <= 1 << 21:
         raise ValueError("its tokenizer is not a text and a size")
-    return BPETokenizer(content, size)
+    return BPETokenizer.restored(content, size)
 
 
 def fixed_vocabulary(tokens: str) -> Vocabulary | None:

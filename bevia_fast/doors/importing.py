@@ -38,7 +38,7 @@ def import_model(source: Path, vocabulary: str, approximate_gelu: bool) -> tuple
         raise CheckpointError(
             f"{source} is neither a folder of transformers, nor a .pt file of nanoGPT, nor a .bin file of llm.c."
         )
-    characters = read_alphabet(_vocabulary(source, folder, vocabulary))
+    tokens = read_alphabet(_vocabulary(source, folder, vocabulary))
     exact = kind == ".pt"  # nanoGPT's
     if folder:
         model, exact = read_hub(source)
@@ -49,7 +49,7 @@ def import_model(source: Path, vocabulary: str, approximate_gelu: bool) -> tuple
             f"{source} computes GELU by the error function; this program has the tanh form, which changes the logits "
             f"by up to about 3e-4. {option('approximate_gelu', True)} accepts that."
         )
-    return *assembled(source, model, characters), model.step
+    return *assembled(source, model, tokens), model.step
 
 
 def _vocabulary(source: Path, folder: bool, given: str) -> Path:
@@ -74,7 +74,7 @@ def write_imported(source: Path, parameters: Parameters, tokenizer: Vocabulary, 
     """
     options = {
         "format_version": 1,
-        **asdict(TrainConfig(model=parameters.config)),
+        **asdict(TrainConfig(model=parameters.config, tokens=tokenizer.name)),
         "facts": {"imported": shown(source)},
     }
     with new_folder(folder, "out") as place:
