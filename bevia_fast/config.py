@@ -460,7 +460,8 @@ class RunsConfig:
     folder: Positional[Annotated[str, arg(metavar="[FOLDER]")]] = "runs"
     """Folder whose subfolders are runs."""
     sort: SortName = "name"
-    """Order: by name; the lowest loss, or the fewest bits per byte, first; or the most parameters, steps or minutes, or the latest date first."""
+    """Order: by name; loss or bits per byte, the lowest first; or parameters, steps or minutes, the most first.
+    date: the latest first."""
     json: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Write the list to this file, as a JSON array; - is standard output."""
 
@@ -635,15 +636,17 @@ def tokens_to_learn(tokens: str) -> int:
     Raises ConfigError for a number that cannot be, and for no value at all.
     """
     if not tokens:
-        raise ConfigError(f"{option('tokens')} is empty; it must be {CHARACTERS}, {BYTE_TOKENS}, bpe:N or the name of a file.")
+        raise ConfigError(
+            f"{option('tokens')} is empty; it must be {CHARACTERS}, {BYTE_TOKENS}, bpe:N or the name of a file."
+        )
     if not tokens.startswith(LEARNED):
         return 0
     number = tokens.removeprefix(LEARNED)
     count = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
     if not 257 <= count <= MOST_LEARNED:
         raise ConfigError(
-            f"{option('tokens')} is {shown(repr(tokens), 60)}; bpe:N needs a number of tokens from 257, which is one more "
-            f"than there are bytes, to {MOST_LEARNED:,}."
+            f"{option('tokens')} is {shown(repr(tokens), 60)}; bpe:N needs a number of tokens from 257, one more than "
+            f"there are bytes, to {MOST_LEARNED:,}."
         )
     return count
 

@@ -140,7 +140,8 @@ def draw_attention(
             axes.set_xticks(range(T), labels, fontsize=small, parse_math=False, rotation=90 if upright else 0)
             axes.set_yticks(range(T), labels, fontsize=small, parse_math=False)
             axes.tick_params(length=0, pad=3)
-    title = fold("Attention weights of each character" if not upright else "Attention weights of each token", width, 1.2 * large)
+    unit = "character" if all(len(token) == 1 for token in text) else "token"
+    title = fold(f"Attention weights of each {unit}", width, 1.2 * large)
     figure.suptitle(f"{title}\n{fold(subtitle, width, 1.2 * large)}".rstrip(), fontsize=1.2 * large, parse_math=False)
     figure.supxlabel("key (attends to)", fontsize=1.2 * large)
     figure.supylabel("query (attends from)", fontsize=1.2 * large)

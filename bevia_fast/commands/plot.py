@@ -48,7 +48,8 @@ def run(config: PlotConfig) -> int:
     if len(found) == 1:
         [(_, one)] = found
         subtitle = about(one.folder, one.config.model, one.changed().date())
-    write_picture(console_beside(path), path, rendered(draw_runs(curves, config.x, subtitle, unit), picture_format(path)))
+    picture = rendered(draw_runs(curves, config.x, subtitle, unit), picture_format(path))
+    write_picture(console_beside(path), path, picture)
     return 0
 
 

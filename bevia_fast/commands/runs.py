@@ -42,12 +42,13 @@ def run_table(runs: Sequence[Listed]) -> Sheet:
             shown(one.name, 60), f"{one.parameters:,}", f"{model.ctx:,}", f"{model.dim:,}", f"{model.layers:,}",
             f"{model.heads:,}", f"{config.batch:,}",
             f"{one.steps:,}{f' of {config.steps:,}' if unfinished else ''}", f"{best[0]:.4f}" if best else "-",
-            "-" if bits is None else f"{bits:.4f}", f"{best[1]:,}" if best else "-", f"{one.minutes:.1f}", f"{one.date:%Y-%m-%d %H:%M}",
+            "-" if bits is None else f"{bits:.4f}", f"{best[1]:,}" if best else "-", f"{one.minutes:.1f}",
+            f"{one.date:%Y-%m-%d %H:%M}",
         ])  # fmt: skip
-    columns = ["parameters", "ctx", "dim", "layers", "heads", "batch", "steps", "best loss", "bits per byte", "at step", "minutes",
-               "date"]  # fmt: skip
+    columns = ["parameters", "ctx", "dim", "layers", "heads", "batch", "steps", "best loss", "bits per byte",
+               "at step", "minutes", "date"]  # fmt: skip
     units = {token_unit(one.curves.config.tokens) for one in runs if one.curves}
     unit = units.pop() if len(units) == 1 else "token"
     title = counted(len(runs), "run") + f"; the loss is the validation loss in nats per {unit}"
-    droppable = ["date", "batch", "heads", "at step", "parameters", "ctx", "layers", "dim"]
+    droppable = ["date", "batch", "heads", "at step", "parameters", "ctx", "layers", "dim", "bits per byte"]
     return make_table(title, ["run"], columns, rows, droppable)

@@ -28,7 +28,7 @@ Array = NDArray[Any]
 LARGEST = 32 << 20  # bytes of a tokenizer.json; a model file holds it compressed in its header of 16 MiB
 MOST_VALUES = 1 << 21  # lists, objects and commas in it, which take far more memory than their text
 MOST_TOKENS = 1 << 21
-# The pre-tokenizer of GPT-2, after which words can be encoded one by one; a `tokenizers` that is older has no use_regex.
+# The pre-tokenizer of GPT-2, after which words can be encoded one by one; older files have no use_regex.
 GPT2_WORDS = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 
 
@@ -96,12 +96,31 @@ class BPETokenizer(Vocabulary):
         The text is cut where a space follows another character and precedes a third one: there, no token goes across.
         """
         chunks = Chunks(self._ids_of_each) if self.has_words_of_gpt2() else None
-        special = [each["content"] for each in self.about.get("added_tokens") or ()]
+        special = self.added()
         for piece in whole_words(utf8(block).decode("utf-8", "replace") for block in blocks):
             if chunks is not None and not any(token in piece for token in special):
                 yield chunks.encode(piece)
             else:
                 yield np.array(self.engine.encode(piece, add_special_tokens=False).ids, np.int32)
+
+    def single(self) -> list[int]:
+        """Return the token of each byte."""
+        return [self.about["model"]["vocab"][character] for character in byte_characters()]
+
+    def merges(self) -> list[tuple[int, int, int]] | None:
+        """Return (left, right, joined) tokens in the order in which they are joined; None if words are not GPT-2's."""
+        vocab = self.about["model"]["vocab"]
+        pairs = [pair.split(" ") if isinstance(pair, str) else pair for pair in self.about["model"].get("merges", [])]
+        if not self.has_words_of_gpt2():
+            return None
+        try:
+            return [(vocab[left], vocab[right], vocab[left + right]) for left, right in pairs]
+        except (KeyError, TypeError, ValueError):
+            raise DataError("A merge of this tokenizer.json is no pair of tokens.") from None
+
+    def added(self) -> dict[str, int]:
+        """Return the tokens that are found in a text before it is cut into words, such as <|endoftext|>."""
+        return {each["content"]: each["id"] for each in self.about.get("added_tokens") or ()}
 
     def _ids_of_each(self, texts: list[str]) -> list[list[int]]:
         return [found.ids for found in self.engine.encode_batch_fast(texts, add_special_tokens=False)]
@@ -165,8 +184,8 @@ def _parsed(content: str) -> dict[str, Any]:
         )
     added = found.get("added_tokens") or []
     right = isinstance(added, list) and all(
-        isinstance(each, dict) and isinstance(each.get("content"), str) and each["content"] and type(each.get("id")) is int
-        for each in added
+        isinstance(each, dict) and isinstance(each.get("content"), str) and each["content"]
+        and type(each.get("id")) is int for each in added
     )
     if not right:
         raise DataError("The added_tokens of this tokenizer.json are no tokens.")

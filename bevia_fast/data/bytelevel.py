@@ -28,7 +28,7 @@ class ByteTokenizer(Vocabulary):
         return "<ByteTokenizer>"
 
     def encode(self, text: str, what: str = "The text") -> Array:
-        """Return the bytes of a text in UTF-8, (N,) int32. Bytes that a shell passed in place of characters are kept."""
+        """Return the bytes of a text in UTF-8, (N,) int32; also those that a shell passed in place of characters."""
         return np.frombuffer(utf8(text), np.uint8).astype(np.int32)
 
     def token_bytes(self, token: int) -> bytes:

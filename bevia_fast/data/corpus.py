@@ -62,8 +62,8 @@ class Corpus:
             if len(tokens) < ctx + 1:
                 total = len(self.training) + len(self.validation)
                 raise DataError(
-                    f"The text is too short: its {name} split has {len(tokens):,} of {total:,} {self.tokenizer.unit}s, and "
-                    f"{option('ctx', ctx)} needs at least {ctx + 1:,}."
+                    f"The text is too short: its {name} split has {len(tokens):,} of {total:,} {self.tokenizer.unit}s, "
+                    f"and {option('ctx', ctx)} needs at least {ctx + 1:,}."
                 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import importlib
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -60,7 +61,7 @@ def _read(path: Path) -> str:
 
 
 def _pair(path: Path) -> str:
-    """Return the tokenizer.json of GPT-2's vocabulary: the merges in `path`, and the numbers in a JSON file beside it."""
+    """Return the tokenizer.json of GPT-2's vocabulary: merges in `path`, and the numbers in a JSON file beside it."""
     lines = [line for line in _read(path).split("\n") if line and not line.startswith("#version")]
     merges = [line.split(" ") for line in lines]
     if not all(len(pair) == 2 for pair in merges):
@@ -79,8 +80,8 @@ def _ranks(path: Path, content: str) -> str:
     """Return the tokenizer.json of a file of tiktoken, whose lines are a token in base64 and its number."""
     if path.stem in WITH_OTHER_WORDS:
         raise DataError(
-            f"Such a file does not say how its text is cut into words; {option('tokens', TIKTOKEN + path.stem)} knows it, "
-            "and finds the file in the folder TIKTOKEN_CACHE_DIR."
+            f"Such a file does not say how its text is cut into words; {option('tokens', TIKTOKEN + path.stem)} knows "
+            "it, and finds the file in the folder TIKTOKEN_CACHE_DIR."
         )
     try:
         pairs = [line.split() for line in content.splitlines() if line]
@@ -96,16 +97,18 @@ def _encoding(name: str) -> str:
         package: Any = importlib.import_module("tiktoken")
     except ImportError as error:
         raise ConfigError(
-            f"{option('tokens', TIKTOKEN + name)} needs the package tiktoken ({error}): pip install 'bevia-fast[tokens]'."
+            f"{option('tokens', TIKTOKEN + name)} needs the package tiktoken ({error}): "
+            "pip install 'bevia-fast[tokens]'."
         ) from error
     if name not in package.list_encoding_names():
-        raise ConfigError(f"tiktoken has no encoding {shown(name, 60)}; it has {', '.join(package.list_encoding_names())}.")
+        known = ", ".join(package.list_encoding_names())
+        raise ConfigError(f"tiktoken has no encoding {shown(name, 60)}; it has {known}.")
     try:
         found = package.get_encoding(name)
     except Exception as error:  # whatever the network raises
         raise DataError(
             f"tiktoken cannot load {name}, whose files are neither in the folder TIKTOKEN_CACHE_DIR nor to be had from "
-            f"the network ({type(error).__name__}); name a tokenizer.json, or GPT-2's vocab.bpe beside its encoder.json."
+            f"the network ({type(error).__name__}); name a tokenizer.json, or GPT-2's vocab.bpe with encoder.json."
         ) from None
     return from_ranks(found._mergeable_ranks, found._pat_str, found._special_tokens)
 
@@ -136,7 +139,7 @@ def _cut(ranks: Mapping[bytes, int], token: bytes, rank: int) -> list[bytes]:
     """Return the parts into which the tokens of ranks below `rank` cut a token."""
     parts = [token[place : place + 1] for place in range(len(token))]
     while True:
-        joined = [ranks.get(one + other, rank) for one, other in zip(parts, parts[1:], strict=False)]
+        joined = [ranks.get(one + other, rank) for one, other in itertools.pairwise(parts)]
         least = min(joined, default=rank)
         if least >= rank:
             return parts

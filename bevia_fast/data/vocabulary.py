@@ -1,8 +1,8 @@
 """What everything else asks about tokens, whatever they are: characters, bytes, or byte pairs merged by frequency.
 
-A vocabulary maps text to token ids and back. Each token stands for some bytes of UTF-8: a character for its own, a token
-of byte-pair encoding (BPE) for any, perhaps a part of a character. So losses of models with different tokens compare in
-bits per byte.
+A vocabulary maps text to token ids and back. Each token stands for some bytes of UTF-8: a character for its own, a
+token of byte-pair encoding (BPE) for any, perhaps a part of a character. So losses of models with different tokens
+compare in bits per byte.
 """
 
 from __future__ import annotations

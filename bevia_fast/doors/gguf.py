@@ -3,8 +3,8 @@
 llama.cpp's GPT-2 is ours, with its own names and with the matrices of linear layers as output x input. Of its kinds of
 vocabulary, that of RWKV fits: it takes the longest token that a text begins with, and these are single characters. It
 also has no token that ends a text. With the others, the second or eleventh character would end it: there the numbers
-of special tokens have a default, and it cannot be switched off. For the same reason, a byte-pair encoding, for which only
-GPT-2's kind fits, needs a token of its own for the end of a text.
+of special tokens have a default, and it cannot be switched off. For the same reason, a byte-pair encoding, for which
+only GPT-2's kind fits, needs a token of its own for the end of a text.
 """
 
 from __future__ import annotations
@@ -81,13 +81,13 @@ def _end_of_text(tokenizer: Vocabulary) -> int:
     """Return the token of a BPE that ends a text. Raises ConfigError if it has none, or words of another kind."""
     if not isinstance(tokenizer, BPETokenizer):
         return -1
-    added = {each["content"]: each["id"] for each in tokenizer.about.get("added_tokens") or ()}
+    added = tokenizer.added()
     if END_OF_TEXT not in added or not tokenizer.has_words_of_gpt2():
         raise ConfigError(
-            f"A model with {option('tokens', tokenizer.name)} has no counterpart in llama.cpp unless its vocabulary has "
-            f"GPT-2's words and its {END_OF_TEXT}: llama.cpp would take another token for the end of a text."
+            f"A model with {option('tokens', tokenizer.name)} has no counterpart in llama.cpp unless its vocabulary "
+            f"has GPT-2's words and its {END_OF_TEXT}: llama.cpp would take another token for the end of a text."
         )
-    return int(added[END_OF_TEXT])
+    return added[END_OF_TEXT]
 
 
 def _write_tokens(writer: Any, tokenizer: Vocabulary, end: int) -> None:
@@ -98,8 +98,8 @@ def _write_tokens(writer: Any, tokenizer: Vocabulary, end: int) -> None:
         tokens = ["".join(written[byte] for byte in tokenizer.token_bytes(token)) for token in range(len(tokenizer))]
         for token in (token for token, text in enumerate(tokens) if not text):
             tokens[token] = f"[PAD{token}]"  # one that the model has and the vocabulary does not
-        for each in tokenizer.about.get("added_tokens") or ():
-            tokens[each["id"]], types[each["id"]] = each["content"], CONTROL
+        for text, token in tokenizer.added().items():
+            tokens[token], types[token] = text, CONTROL
         merges = tokenizer.about["model"]["merges"]
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("gpt-2")

@@ -33,8 +33,8 @@ def initial_model(config: TrainConfig) -> tuple[TrainConfig, Parameters, Vocabul
             )
     if config.tokens not in (CHARACTERS, tokenizer.name):
         raise ConfigError(
-            f"{option('tokens', config.tokens)} differs from {config.init}, whose tokens are {tokenizer.name}; a run with "
-            f"{option('init')} has the tokens of the model that it starts from."
+            f"{option('tokens', config.tokens)} differs from {config.init}, whose tokens are {tokenizer.name}; a run "
+            f"with {option('init')} has the tokens of the model that it starts from."
         )
     model = replace(model, vocab_size=len(tokenizer))
     if model.dtype != theirs.dtype:

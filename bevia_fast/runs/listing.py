@@ -78,9 +78,9 @@ class Curves:
         """How many bytes of the validation split a token stands for; None before the first evaluation, and in runs of
         earlier versions."""
         for record in self.records:
-            bits = record.get("val_bits_per_byte")
-            if record["val_loss"] and type(bits) in (int, float) and bits > 0:
-                return float(record["val_loss"] / (math.log(2) * bits))
+            loss, bits = record["val_loss"], record.get("val_bits_per_byte")
+            if loss and isinstance(bits, int | float) and bits > 0:
+                return float(loss / (math.log(2) * bits))
         return None
 
     def bits(self) -> float | None:

@@ -136,10 +136,11 @@ class _Session:
         progress = self.progress
         if progress.best.step is not None and self.evaluated is not None and self.evaluated[0] == progress.step:
             step, loss = self.evaluated
+            bits, size = bits_per_byte(loss, self.bytes_per_token), f"{self.bytes_per_token:.3g}"
             self.reporter.fact(
-                "bits", f"{bits_per_byte(loss, self.bytes_per_token):.3f} per byte at the end; the validation split has "
-                f"{self.bytes_per_token:.3g} bytes per {self.run.tokenizer.unit}",
-            )  # fmt: skip
+                "bits",
+                f"{bits:.3f} per byte at the end; the validation split has {size} bytes per {self.run.tokenizer.unit}",
+            )
             self.reporter.best(progress.best.step, verdict(progress.best, step, loss, progress.spikes.mean))
         if self._patience_ended():
             self.reporter.note(
@@ -262,7 +263,7 @@ class _Session:
         count = usual_evaluation(self.validation, ctx, batch)
         if count:
             self.reporter.note(
-                f"each evaluation covers {count * batch * ctx:,} {self.run.tokenizer.unit}s, spread over the validation split; "
-                f"{option('eval_batches')} changes this."
+                f"each evaluation covers {count * batch * ctx:,} {self.run.tokenizer.unit}s, spread over the "
+                f"validation split; {option('eval_batches')} changes this."
             )
         return count

@@ -64,7 +64,7 @@
       {
         title: "Alike",
         at: "#view-embeddings .scatter-box",
-        show: { ...clean, view: "embeddings", at, token: Math.max(-1, app.header.alphabet.indexOf(101)) },
+        show: { ...clean, view: "embeddings", at, token: app.glyphs.texts.indexOf("e") },
         text: "Nobody told the model what a vowel or a digit is. It gave each character a list of numbers, and those that are used alike ended up near each other.",
       },
       ...(app.last

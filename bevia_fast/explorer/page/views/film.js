@@ -206,7 +206,8 @@
       .repeat(characters, T, () => el("span", { class: "character" }))
       .forEach((cell, at) => {
         const sign = glyphs.signs[scene.tokens[at]];
-        put(cell, sign === "␣" ? " " : sign);
+        put(cell, app.header.pieces ? sign.replace(/␣/g, " ") : sign === "␣" ? " " : sign);
+        cell.classList.toggle("chip", app.header.pieces !== null);
         Bevia.colors.paint(cell, scene.surprise[at] / most);
         cell.classList.toggle("chosen", at === state.at);
       });

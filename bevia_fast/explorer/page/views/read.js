@@ -157,7 +157,10 @@
    */
   function command(app) {
     const { state, header, scenes, glyphs } = app;
-    const text = glyphs.decode(scenes.tokens(state).slice(-header.config.ctx));
+    const tokens = scenes.tokens(state).slice(-header.config.ctx);
+    const text = glyphs.decode(tokens);
+    if (header.pieces && glyphs.encode(text).known.join() !== tokens.join())
+      return "No prompt has these tokens: the same text would be cut in another way.";
     if (/[\0\p{Cs}]/u.test(text)) return "This text has characters that no command line can hold.";
     const options = [
       `--prompt=${word(text)}`,
