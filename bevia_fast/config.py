@@ -43,7 +43,7 @@ NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
 LONGEST_NAME = 200  # bytes of the name of a run; file systems allow 255
 CHARACTERS, BYTE_TOKENS, LEARNED = "chars", "bytes", "bpe:"  # values of --tokens; the last one begins like this
-MOST_LEARNED = 1 << 20
+MOST_LEARNED = 1 << 21  # as many as a model may have
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
 
 
@@ -643,9 +643,9 @@ def tokens_to_learn(tokens: str) -> int:
         return 0
     number = tokens.removeprefix(LEARNED)
     count = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
-    if not 257 <= count <= MOST_LEARNED:
+    if not 256 <= count <= MOST_LEARNED:
         raise ConfigError(
-            f"{option('tokens')} is {shown(repr(tokens), 60)}; bpe:N needs a number of tokens from 257, one more than "
+            f"{option('tokens')} is {shown(repr(tokens), 60)}; bpe:N needs a number of tokens from 256, as many as "
             f"there are bytes, to {MOST_LEARNED:,}."
         )
     return count

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.bpe import BPETokenizer
+from ..data.bytelevel import ByteTokenizer
 from ..data.tokenizer import Tokenizer
 from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, DataError, shown
@@ -93,7 +94,9 @@ def vocabulary_of(path: Path, found: list[str] | str, size: int) -> tuple[Vocabu
     """
     if isinstance(found, str):
         try:
-            return BPETokenizer(found, size), np.arange(size)
+            vocabulary = BPETokenizer(found, size)
+            same = vocabulary.about["model"].get("merges") == [] and vocabulary.single() == list(range(size))
+            return ByteTokenizer() if same else vocabulary, np.arange(size)
         except DataError as error:
             raise CheckpointError(f"The vocabulary of {path} cannot be used: {error}") from None
     if len(found) != size:
