@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import sys
 import zlib
@@ -241,7 +242,8 @@ def test_other_paths(tmp_path: Path) -> None:
 def test_a_missing_package_is_one_sentence(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     (tmp_path / "text.txt").write_text("a text")
-    config = TrainConfig(data=[str(tmp_path / "text.txt")], tokens="bpe:300" if name == "tokenizers" else "tiktoken:gpt2")
+    tokens = "bpe:300" if name == "tokenizers" else "tiktoken:gpt2"
+    config = TrainConfig(data=[str(tmp_path / "text.txt")], tokens=tokens)
     with pytest.raises(ConfigError, match=rf"needs the package {name} .*: pip install 'bevia-fast\[tokens\]'\."):
         encoded_text(config)
     assert small().decode(np.array([258])) == " the"  # decoding needs none
@@ -305,7 +307,7 @@ def test_words_are_remembered_until_they_are_too_many(monkeypatch: pytest.Monkey
 def test_a_text_is_cut_before_a_space_between_words(blocks: list[str]) -> None:
     pieces = list(whole_words(blocks))
     assert "".join(pieces) == "".join(blocks)
-    for before, after in zip(pieces, pieces[1:], strict=False):
+    for before, after in itertools.pairwise(pieces):
         assert before[-1] not in " \n\u3000"
         assert after[0] == " "
         assert after[1] not in " \n\x1c\u3000"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
-import json
 import random
 import sys
 from pathlib import Path
@@ -18,9 +17,11 @@ from helpers import random_parameters
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from small_runs import TEXT, result, tiny_config
+from test_gguf import server
 from writing_foreign import sizes
 
 from bevia_fast import generate, resume, train
+from bevia_fast.backends import open_backend
 from bevia_fast.commands.main import main
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.data import texts
@@ -30,8 +31,10 @@ from bevia_fast.data.learning import learned
 from bevia_fast.data.sources import default_text
 from bevia_fast.data.texts import encoded_text
 from bevia_fast.doors.exporting import export_hub
+from bevia_fast.doors.gguf import export_gguf
 from bevia_fast.errors import DataError
 from bevia_fast.explorer.exploring import make_page
+from bevia_fast.model.gpt import GPT
 from bevia_fast.reporter import Reporter
 from bevia_fast.runs.trained import Run
 
@@ -132,14 +135,12 @@ def test_other_words_than_gpt2s(gpt2: BPETokenizer) -> None:
 def test_an_encoding_of_tiktoken_by_name(gpt2: BPETokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     tiktoken = needed("tiktoken")
 
-    class Encoding:
-        _mergeable_ranks = {gpt2.token_bytes(token): token for token in range(len(gpt2) - 1)}
-        _pat_str = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
-        _special_tokens = {"<|endoftext|>": 50256}
-
-    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: Encoding if name == "gpt2" else None)
+    ranks = {gpt2.token_bytes(token): token for token in range(len(gpt2) - 1)}
+    pattern = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+    theirs = tiktoken.Encoding("x", pat_str=pattern, mergeable_ranks=ranks, special_tokens={"<|endoftext|>": 50256})
+    monkeypatch.setattr(tiktoken, "get_encoding", {"gpt2": theirs}.get)
     assert given_vocabulary("tiktoken:gpt2").encode(TEXT).tolist() == gpt2.encode(TEXT).tolist()
-    with pytest.raises(Exception, match="tiktoken has no encoding gpt9; it has .*gpt2"):
+    with pytest.raises(Exception, match=r"tiktoken has no encoding gpt9; it has .*gpt2"):
         given_vocabulary("tiktoken:gpt9")
 
     def fail(name: str) -> None:
@@ -185,7 +186,8 @@ def test_a_vocabulary_is_learned_once(place: Path, monkeypatch: pytest.MonkeyPat
     entry.unlink()
     train(resume(half.folder), Reporter())
     assert result(half.folder) == result(whole.folder)
-    tuned = train(config_of(place, "tuned", init=str(whole.folder), model=ModelConfig(), tokens="chars", steps=2), Reporter())
+    changes = {"init": str(whole.folder), "model": ModelConfig(), "tokens": "chars", "steps": 2}
+    tuned = train(config_of(place, "tuned", **changes), Reporter())
     assert (tuned.tokenizer, tuned.config.tokens) == (whole.tokenizer, "bpe:280")
     assert not asked
     assert encoded_text(config_of(place)).vocabulary == whole.tokenizer
@@ -258,13 +260,14 @@ def test_unknown_characters_prompts_and_pages(place: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert main(["export", path, "--format", "gguf", "--to", str(place / "x.gguf")]) == 2
     assert "its <|endoftext|>" in capsys.readouterr().err
-    assert main(["plan", "--data", str(place / "text.txt"), "--tokens", "bpe:280", "--backend", "numpy", "--ctx", "8"]) == 0
+    words = ["--data", str(place / "text.txt"), "--tokens", "bpe:280", "--backend", "numpy", "--ctx", "8"]
+    assert main(["plan", *words]) == 0
     assert "tokens, 280 distinct" in capsys.readouterr().out
 
 
 def test_a_small_text_has_fewer_tokens(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "--data", str(place / "text.txt"), "--tokens", "bpe:5000", "--steps", "1", "--ctx", "8", "--dim", "8",
-             "--heads", "1", "--layers", "1", "--backend", "numpy", "--out", str(place / "run")]  # fmt: skip
+    words = ["train", "--data", str(place / "text.txt"), "--tokens", "bpe:5000", "--steps", "1", "--ctx", "8",
+             "--dim", "8", "--heads", "1", "--layers", "1", "--backend", "numpy", "--out", str(place / "run")]  # fmt: skip
     assert main(words) == 0
     count = len(Run.load(place / "run", "numpy").tokenizer)
     assert f"the text has pairs for {count:,} tokens only, not for 5,000." in capsys.readouterr().out
@@ -309,21 +312,26 @@ def test_a_folder_of_transformers_brings_its_tokens_along(tmp_path: Path, small:
     assert run.config.tokens == f"bpe:{len(small) + 7}"
 
 
-def test_llama_cpp_takes_gpt2s_tokens(gpt2: BPETokenizer, tmp_path: Path) -> None:
+def test_llama_cpp_computes_the_same_from_a_text(gpt2: BPETokenizer, tmp_path: Path) -> None:
+    """So it cuts the text into the same tokens. Its GELU is a table of half precision, see test_gguf."""
     needed("gguf")
-    llama = needed("xllamacpp")
-    from bevia_fast.doors.gguf import export_gguf
-
-    weights = random_parameters(ModelConfig(ctx=64, dim=8, layers=1, heads=1, vocab_size=len(gpt2)))
+    needed("xllamacpp")
+    weights = random_parameters(ModelConfig(ctx=64, dim=32, layers=1, heads=2, vocab_size=len(gpt2)))
+    for view in weights.values():
+        view *= 0.3 if view.ndim == 2 else 1.0
     export_gguf(weights, gpt2, "model", tmp_path / "model.gguf")
-    options = llama.CommonParams()
-    options.model.path, options.n_ctx, options.n_parallel, options.cpuparams.n_threads = (
-        str(tmp_path / "model.gguf"), 64, 1, 1,
-    )  # fmt: skip
-    server = llama.Server(options)
     text = "It's 12 naïve  words,\n\n語 🙂."
-    answer = server.handle_tokenize({"content": text, "add_special": True})
-    assert (json.loads(answer) if isinstance(answer, str) else answer)["tokens"] == gpt2.encode(text).tolist()
+    answer = server(tmp_path / "model.gguf").handle_completions(
+        {"prompt": text, "max_tokens": 1, "n_probs": 40, "temperature": 0.0}
+    )
+    ids = gpt2.encode(text)
+    assert answer["usage"]["prompt_tokens"] == ids.size
+    logits = GPT(weights.config, open_backend("numpy"), weights).logits(ids[None])[0, -1].astype(np.float64)
+    wanted = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+    found = answer["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+    assert len(found) == 40
+    assert max(abs(each["logprob"] - wanted[each["id"]]) for each in found) <= 5e-3
+    assert {each["id"] for each in found} == set(np.argsort(-wanted)[:40].tolist())
 
 
 def test_encoding_is_linear_and_remembers_words(small: BPETokenizer, monkeypatch: pytest.MonkeyPatch) -> None:

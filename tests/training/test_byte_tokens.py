@@ -1,4 +1,4 @@
-"""A run whose tokens are bytes does all that one of characters does: it needs no package, and no character is unknown."""
+"""A run whose tokens are bytes does all that one of characters does, without a package, and knows every character."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_it_resumes_with_the_same_bits(run: Run, tmp_path: Path, quick_runs: Non
     assert half.interrupted
     train(resume(half.folder), Reporter())
     assert result(half.folder) == result(whole.folder)
-    with pytest.raises(ConfigError, match="tokens is chars; .* started with bytes, which cannot be changed"):
+    with pytest.raises(ConfigError, match=r"tokens is chars; .* started with bytes, which cannot be changed"):
         train(resume(half.folder, tokens="chars"), Reporter())
 
 
@@ -100,7 +100,7 @@ def test_fine_tuning_keeps_the_tokens(run: Run, tmp_path: Path, quick_runs: None
     assert tuned.tokenizer == ByteTokenizer()
     assert tuned.config.tokens == "bytes"
     assert make_plan(config).vocabulary == 256
-    with pytest.raises(ConfigError, match="tokens='bpe:300' differs from .*, whose tokens are bytes"):
+    with pytest.raises(ConfigError, match=r"tokens='bpe:300' differs from .*, whose tokens are bytes"):
         train(config_of(tmp_path, "other", init=str(run.folder), model=ModelConfig(), tokens="bpe:300"), Reporter())
 
 
@@ -126,8 +126,9 @@ def test_commands_on_it(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["plot", str(run.folder), str(other.folder), "--out", str(tmp_path / "both.svg")]) == 0
     assert "bits per byte" in (tmp_path / "both.svg").read_text()
     assert main(["runs", str(tmp_path), "--sort", "bits", "--json", "-"]) == 0
-    listed = [each for each in json.loads(capsys.readouterr().out.partition("[")[2].join(["[", ""])) if "tokens" in each]
-    assert [each["tokens"] for each in listed] == ["chars"]
+    printed = capsys.readouterr().out
+    listed = json.loads(printed[printed.index("[") :])
+    assert [each["tokens"] for each in listed if "tokens" in each] == ["chars"]
     assert main(["plot", str(run.folder), "--out", str(tmp_path / "one.svg")]) == 0
     assert "nats per byte" in (tmp_path / "one.svg").read_text()
     assert main(["plot", str(run.folder), str(other.folder), "--y", "nats", "--out", str(tmp_path / "n.svg")]) == 0
