@@ -267,8 +267,8 @@ def test_unknown_characters_prompts_and_pages(place: Path, capsys: pytest.Captur
 
 def test_a_small_text_has_fewer_tokens(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["train", "--data", str(place / "text.txt"), "--tokens", "bpe:5000", "--steps", "1", "--ctx", "8",
-             "--dim", "8", "--heads", "1", "--layers", "1", "--backend", "numpy", "--out", str(place / "run")]  # fmt: skip
-    assert main(words) == 0
+             "--dim", "8", "--heads", "1", "--layers", "1", "--backend", "numpy"]  # fmt: skip
+    assert main([*words, "--out", str(place / "run")]) == 0
     count = len(Run.load(place / "run", "numpy").tokenizer)
     assert f"the text has pairs for {count:,} tokens only, not for 5,000." in capsys.readouterr().out
     assert 256 < count < 5000

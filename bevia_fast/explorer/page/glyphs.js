@@ -30,12 +30,21 @@
     [")", "right parenthesis"],
   ]);
 
+  let unit = "character";
+
+  /**
+   * Return what a token of this page is called, for the middle of a sentence or for its beginning.
+   * @param {boolean} [first]
+   */
+  const called = (first) => (first ? unit[0].toUpperCase() + unit.slice(1) : unit);
+
   /**
    * Return signs and names of the tokens: the characters of an alphabet of code points, or `pieces`.
    * @param {number[]} alphabet
    * @param {import("./types").Pieces | null} [pieces]
    */
   function of(alphabet, pieces) {
+    unit = pieces ? pieces.unit : "character";
     if (pieces) return ofPieces(pieces);
     const signs = alphabet.map(sign);
     const names = alphabet.map(name);
@@ -66,7 +75,6 @@
       decode: (list) => list.map((token) => texts[token]).join(""),
       kinds: alphabet.map((code) => kind(String.fromCodePoint(code))),
       brief: signs.map((text) => (text.length > 2 ? "□" : text)),
-      unit: "character",
       typing: true,
     };
   }
@@ -95,7 +103,6 @@
       decode,
       kinds: texts.map((text) => kind([...(text || "").trimStart()][0] || (text ? " " : "?"))),
       brief: signs.map((text) => [...(text.replace(/^␣(?=.)/, "") || text)].slice(0, 2).join("")),
-      unit: pieces.unit,
       typing: pieces.merges !== null,
     };
   }
@@ -165,5 +172,5 @@
     return value.toLocaleString("en");
   }
 
-  Bevia.glyphs = { number, of, probability, whole };
+  Bevia.glyphs = { number, of, probability, unit: called, whole };
 })();

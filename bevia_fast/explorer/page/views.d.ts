@@ -112,8 +112,8 @@ export interface Terms {
 
 export interface Glyphs {
   signs: string[]; names: string[]; texts: string[]; kinds: string[];
-  /** Signs of at most two letters, for a cell; what a token is called; whether typed text can be made tokens. */
-  brief: string[]; unit: string; typing: boolean;
+  /** Signs of at most two letters, for a cell; whether typed text can be made tokens. */
+  brief: string[]; typing: boolean;
   encode(text: string): { known: number[]; unknown: string[] };
   decode(tokens: number[]): string;
 }
@@ -209,6 +209,7 @@ export interface Parts {
   };
   glyphs: {
     number(value: number, digits?: number): string; probability(value: number): string; whole(value: number): string;
+    unit(first?: boolean): string;
     of(alphabet: number[], pieces?: import("./types").Pieces | null): Glyphs;
   };
   bars: { draw(root: HTMLElement, bars: Bar[], most?: number): void; group(label: string): HTMLDivElement };

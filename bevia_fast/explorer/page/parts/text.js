@@ -230,7 +230,7 @@
     const blind = Math.log(app.header.config.vocab);
     nodes.blind.style.left = `${(100 * blind) / most}%`;
     nodes.blind.hidden = nodes.guess.hidden = looking;
-    nodes.guess.title = `ln ${app.header.config.vocab} = ${number(blind, 3)} nats: each character is as likely as the others`;
+    nodes.guess.title = `ln ${app.header.config.vocab} = ${number(blind, 3)} nats: each ${Bevia.glyphs.unit()} is as likely as the others`;
   }
 
   /**
@@ -251,7 +251,7 @@
     if (looking) {
       nodes.readout.replaceChildren(
         ...where,
-        `looks back at these characters, in layer ${state.layer}, head ${state.head}.`,
+        `looks back at these ${Bevia.glyphs.unit()}s, in layer ${state.layer}, head ${state.head}.`,
       );
       return;
     }
@@ -259,7 +259,7 @@
     nodes.readout.replaceChildren(
       ...where,
       ...(Number.isNaN(surprise)
-        ? ["is the first character: the model has nothing to guess it from."]
+        ? [`is the first ${Bevia.glyphs.unit()}: the model has nothing to guess it from.`]
         : [
             "surprised the model by ",
             numeral(`surprise.${from}`, `${number(surprise, 3)} nats`),
