@@ -22,8 +22,7 @@ from typing import Any
 from bevia_fast.backends import open_backend
 from bevia_fast.config import ModelConfig, TrainConfig, preset
 from bevia_fast.data.corpus import Corpus, usual_evaluation
-from bevia_fast.data.sources import text_source
-from bevia_fast.data.tokenfile import coded_text
+from bevia_fast.data.texts import encoded_text
 from bevia_fast.errors import StoppedRun, UserError
 from bevia_fast.reporter import Reporter
 from bevia_fast.training.evaluation import evaluate
@@ -55,7 +54,7 @@ def combinations(fixed: list[str], varied: list[str]) -> list[Options]:
 
 def trained(config: TrainConfig) -> dict[str, Any]:
     """Train without a folder; return the losses on the validation split, None where training diverged."""
-    corpus = Corpus(coded_text(text_source(config), Reporter()))
+    corpus = Corpus(encoded_text(config, Reporter()))
     config = replace(config, model=replace(config.model, vocab_size=len(corpus.tokenizer)))
     trainer = Trainer(config, config.model, open_backend(config.backend, config.threads), corpus.training)
     count = config.eval_batches or usual_evaluation(corpus.validation, config.model.ctx, config.batch)

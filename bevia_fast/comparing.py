@@ -35,8 +35,13 @@ class Curve:
 
 
 @fixed_style()
-def draw_runs(curves: Sequence[Curve], axis: str, subtitle: str = "") -> Picture:
-    """Draw training and validation losses of runs over the `axis`, one of LABELS. The legend stands below the axes."""
+def draw_runs(
+    curves: Sequence[Curve], axis: str, subtitle: str = "", unit: str = "nats per character"
+) -> Picture:
+    """Draw training and validation losses of runs over the `axis`, one of LABELS. The legend stands below the axes.
+
+    `unit` is that of the losses.
+    """
     figure = Picture(figsize=(8, 5.5), layout="constrained")
     axes = figure.add_subplot()
     for number, curve in enumerate(curves):
@@ -59,7 +64,7 @@ def draw_runs(curves: Sequence[Curve], axis: str, subtitle: str = "") -> Picture
     lines = "dots: validation; thin lines: training" + (", smoothed" if _any_noisy(curves) else "")
     text = "\n".join(fold(line, 7.5, 11) for line in (title, subtitle, lines) if line)
     axes.set_title(text, fontsize=11, parse_math=False)
-    axes.set(xlabel=LABELS[axis], ylabel="loss (nats per character)")
+    axes.set(xlabel=LABELS[axis], ylabel=f"loss ({unit})")
     if axis == "tokens":
         axes.xaxis.set_major_formatter(lambda value, _: in_short(value))
     axes.grid(alpha=0.25)

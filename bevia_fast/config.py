@@ -35,13 +35,16 @@ PositionsName = Literal["learned", "rotary"]
 PrecisionName = Literal["float32", "bf16"]
 PresetName = Literal["tiny", "laptop", "baby", "long"]
 WindowLayers = Literal["alternate", "odd", "all"]
-SortName = Literal["name", "parameters", "steps", "loss", "minutes", "date"]
+SortName = Literal["name", "parameters", "steps", "loss", "bits", "minutes", "date"]
+LossUnit = Literal["nats", "bits"]
 AxisName = Literal["steps", "tokens", "minutes"]
 OLD_PRESETS: dict[str, PresetName] = {"seed": "tiny"}  # earlier names, which were too easy to take for --seed
 BEST_ONE, LAST_ONE = "best", "last"  # models of a run that have a name; the others are named by their step
 NONE = ""  # what help shows where the default is empty: the description says it
 NOT_ENCODINGS = {"idna", "punycode", "unicode-escape", "raw-unicode-escape"}  # Python's codecs of notations in ASCII
 LONGEST_NAME = 200  # bytes of the name of a run; file systems allow 255
+CHARACTERS, BYTE_TOKENS, LEARNED = "chars", "bytes", "bpe:"  # values of --tokens; the last one begins like this
+MOST_LEARNED = 1 << 21  # as many as a model may have
 RunPath = Positional[Annotated[str, arg(metavar="RUN")]]
 
 
@@ -50,7 +53,7 @@ class ModelConfig:
     """The shape of a decoder-only transformer."""
 
     ctx: int = 64
-    """Context length: how many characters the model sees at once."""
+    """Context length: how many tokens the model sees at once; usually, these are characters."""
     dim: int = 128
     """Channels of the residual stream (embedding size)."""
     layers: int = 4
@@ -64,8 +67,8 @@ class ModelConfig:
     positions: PositionsName = "learned"
     """Positions as learned vectors, one for each (GPT-2), or as rotations of queries and keys (RoFormer, GPT-NeoX)."""
     window: int = 0
-    """Sliding window: attention sees the last so many characters only, which takes time that is linear in --ctx.
-    0: all characters of the context."""
+    """Sliding window: attention sees the last so many tokens only, which takes time that is linear in --ctx.
+    0: all tokens of the context."""
     window_layers: WindowLayers = "alternate"
     """Layers with the window: all, or every second one, beginning with the first (alternate, as in GPT-3) or with the
     second (odd, as in GPT-Neo)."""
@@ -81,7 +84,7 @@ class ModelConfig:
     """Operands of matrix products: as they are, or rounded to bfloat16, which CPUs with AVX512_BF16 multiply at twice
     the rate. Sums, norms, softmax, gradients and weights stay in float32."""
     vocab_size: Annotated[int, Suppress] = 0
-    """Distinct characters; taken from the text."""
+    """Number of different tokens; taken from the text."""
     scale: Annotated[bool, Suppress] = True
     """Divide attention scores by the square root of the head size. False: an experiment of the lab."""
     residual: Annotated[bool, Suppress] = True
@@ -134,6 +137,9 @@ class TrainConfig:
     """What to make of the line ends of Windows and old Macs: keep them, or replace them with line feeds."""
     normalize: Literal["keep", "nfc"] = "keep"
     """Unicode normal form: keep the text, or compose letters and their marks into one character each (NFC)."""
+    tokens: Annotated[str, arg(metavar="{chars,bytes,bpe:N,FILE}")] = "chars"
+    """What a token is: a character, a byte, or one of N of a byte-pair encoding (BPE) that is learned from the text.
+    FILE is the tokenizer.json of a BPE, or GPT-2's vocab.bpe; tiktoken:NAME an encoding of the package tiktoken."""
     out: Annotated[str, arg(metavar="FOLDER", help_behavior_hint=NONE)] = ""
     """Folder for the results; must not contain a run. If omitted: the next free one of runs/1, runs/2, ..."""
     name: Annotated[str, arg(metavar="NAME", help_behavior_hint=NONE)] = ""
@@ -142,7 +148,7 @@ class TrainConfig:
     """Resume the run in this folder from its newest intact checkpoint, with its options.
     Only --steps and the options that do not affect what a step computes can be changed."""
     init: Annotated[str, arg(metavar="RUN", help_behavior_hint=NONE)] = ""
-    """Start with the weights and the characters of this run or model file, to fine-tune it on other text.
+    """Start with the weights and the tokens of this run or model file, to fine-tune it on other text.
     The sizes of the model are those of the run; steps, learning rate and moments begin anew."""
     allow_changed_text: bool = False
     """Resume even if the text differs from the one that the run started with."""
@@ -153,7 +159,7 @@ class TrainConfig:
     """Train for so many minutes: as many steps as a forecast says will fit, fixed at the start. 0: --steps.
     The run's options then have these steps and no minutes, so it can be repeated and resumed as it is."""
     batch: int = 12
-    """Sequences per batch, each ctx characters long."""
+    """Sequences per batch, each ctx tokens long."""
     accumulate: int = 1
     """Gradient accumulation: batches per optimizer step."""
     ctx_schedule: Annotated[str, arg(metavar="CTX:STEPS,...,CTX", help_behavior_hint=NONE)] = ""
@@ -186,7 +192,7 @@ class TrainConfig:
     """Steps between evaluations on the validation split, the last tenth of the text."""
     eval_batches: int = 0
     """Batches per evaluation, spread over the validation split; if the split has fewer, all of it is evaluated.
-    0: the whole split, or about 262,144 characters of a longer one."""
+    0: the whole split, or about 262,144 tokens of a longer one."""
     sample_every: int = 500
     """Steps between short samples. 0: only one, at the end."""
     crosscheck_every: int = 0
@@ -223,13 +229,14 @@ class TrainConfig:
         for name, kind in (("data", "paths"), ("glob", "patterns")):
             object.__setattr__(self, name, _texts(name, getattr(self, name), kind))
         object.__setattr__(self, "encoding", _encoding_name(self.encoding))
-        for name in ("out", "resume", "init"):
+        for name in ("out", "resume", "init", "tokens"):
             if isinstance(getattr(self, name), os.PathLike):
                 object.__setattr__(self, name, str(getattr(self, name)))
         if not isinstance(self.model, ModelConfig):
             raise ConfigError(f"{option('model')} is {shown(repr(self.model), 60)}; it must be a ModelConfig.")
         _check_types(self)
         _check_run_name(self.name)
+        tokens_to_learn(self.tokens)  # raises for a wrong number
         for other in ("out", "resume"):
             if self.name and getattr(self, other):
                 raise ConfigError(f"{option('name')} cannot be combined with {option(other)}, which names the folder.")
@@ -277,20 +284,20 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class GenerateConfig:
-    """Write text with a trained model, character by character."""
+    """Write text with a trained model, token by token."""
 
     run: RunPath
     """Run folder, model.safetensors file or checkpoint."""
     prompt: Annotated[str, arg(metavar="TEXT", help_behavior_hint=NONE)] = ""
     """Text to continue; - reads it from standard input. If omitted: a new line."""
     length: int = 500
-    """Characters to write; may exceed the context length by far."""
+    """Tokens to write, which usually are characters; may exceed the context length by far."""
     temperature: float = 0.8
-    """Below 1 sharpens the distribution, above 1 flattens it; 0 always takes the most likely character."""
+    """Below 1 sharpens the distribution, above 1 flattens it; 0 always takes the most likely token."""
     top_k: int = 0
-    """Sample from the k most likely characters only. 0: from all."""
+    """Sample from the k most likely tokens only. 0: from all."""
     top_p: float = 1.0
-    """Sample from the smallest set of characters with at least this total probability (nucleus sampling)."""
+    """Sample from the smallest set of tokens with at least this total probability (nucleus sampling)."""
     seed: int = 1337
     """Random seed; the same seed writes the same text."""
     backend: BackendName = "numba"
@@ -443,7 +450,7 @@ class ParametersConfig:
     """Run folder, model.safetensors file or checkpoint. If omitted: the model that the options describe."""
     model: ModelConfig = field(default_factory=ModelConfig)
     vocab_size: int = 65
-    """Distinct characters of the text; tiny Shakespeare has 65."""
+    """Number of different tokens; tiny Shakespeare has 65 characters."""
 
     def __post_init__(self) -> None:
         check_range(self, "vocab_size", 1, 1 << 21)
@@ -458,7 +465,8 @@ class RunsConfig:
     folder: Positional[Annotated[str, arg(metavar="[FOLDER]")]] = "runs"
     """Folder whose subfolders are runs."""
     sort: SortName = "name"
-    """Order: by name; the lowest loss first; or the most parameters, steps or minutes, or the latest date first."""
+    """Order: by name; loss or bits per byte, the lowest first; or parameters, steps or minutes, the most first.
+    date: the latest first."""
     json: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Write the list to this file, as a JSON array; - is standard output."""
 
@@ -471,6 +479,9 @@ class PlotConfig:
     """Run folders."""
     x: AxisName = "steps"
     """What the losses are drawn over: optimizer steps, tokens trained on, or the minutes that the steps took."""
+    y: Annotated[LossUnit | Literal[""], arg(metavar="{nats,bits}", help_behavior_hint=NONE)] = ""
+    """Losses in nats per token, or in bits per byte, in which runs with different tokens compare.
+    If omitted: bits if the tokens of the runs differ."""
     out: Annotated[str, arg(metavar="FILE", help_behavior_hint=NONE)] = ""
     """Picture to write; its name ends in .png, .svg or .pdf.
     If omitted: losses.png in the folder of the run, or of several runs beside the first, such as runs/losses.png."""
@@ -622,6 +633,32 @@ def check_checkpoint(name: object) -> None:
             f"{option('checkpoint')} is {shown(repr(name), 60)}; it must be {BEST_ONE!r}, {LAST_ONE!r} or the number "
             "of a step."
         )
+
+
+def tokens_to_learn(tokens: str) -> int:
+    """Return the number of tokens that --tokens asks to learn from the text, 0 if it asks for none.
+
+    Raises ConfigError for a number that cannot be, and for no value at all.
+    """
+    if not tokens:
+        raise ConfigError(
+            f"{option('tokens')} is empty; it must be {CHARACTERS}, {BYTE_TOKENS}, bpe:N or the name of a file."
+        )
+    if not tokens.startswith(LEARNED):
+        return 0
+    number = tokens.removeprefix(LEARNED)
+    count = int(number) if number.isascii() and number.isdigit() and len(number) < 10 else 0
+    if not 256 <= count <= MOST_LEARNED:
+        raise ConfigError(
+            f"{option('tokens')} is {shown(repr(tokens), 60)}; bpe:N needs a number of tokens from 256, as many as "
+            f"there are bytes, to {MOST_LEARNED:,}."
+        )
+    return count
+
+
+def token_unit(tokens: str) -> str:
+    """Return what a token is called where --tokens is `tokens`."""
+    return {CHARACTERS: "character", BYTE_TOKENS: "byte"}.get(tokens, "token")
 
 
 def _encoding_name(name: object) -> str:

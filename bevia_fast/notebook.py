@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig
+from .config import TrainConfig, token_unit
 from .decorations import drawn
 from .machine import readable
 from .naming import command, resuming
@@ -30,7 +30,7 @@ class NotebookReporter(Reporter):
     def __init__(self) -> None:
         self._display = importlib.import_module("IPython.display").display
         self._handle: Any = None
-        self._steps = 1
+        self._steps, self._unit = 1, "character"
         self._facts: list[str] = []
         self._notes: list[str] = []
         self._state, self._sample = "reading the text", ""
@@ -41,7 +41,7 @@ class NotebookReporter(Reporter):
         self._drawn = 0  # records in the picture
 
     def start(self, config: TrainConfig) -> None:
-        self._steps = config.steps
+        self._steps, self._unit = config.steps, token_unit(config.tokens)
         self._show()
 
     def fact(self, name: str, value: str) -> None:
@@ -116,7 +116,7 @@ class NotebookReporter(Reporter):
         def draw() -> bytes:
             from .plots import draw_losses, png
 
-            return png(draw_losses(self._records))
+            return png(draw_losses(self._records, unit=self._unit))
 
         began = time.monotonic()
         picture = drawn("the picture of the losses", draw, self._notes.append)

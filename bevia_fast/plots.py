@@ -57,10 +57,10 @@ def about(folder: Path, model: ModelConfig, day: date | None = None) -> str:
 
 
 @fixed_style()
-def draw_losses(records: Sequence[Mapping[str, Any]], subtitle: str = "") -> Picture:
+def draw_losses(records: Sequence[Mapping[str, Any]], subtitle: str = "", unit: str = "character") -> Picture:
     """Draw training and validation loss over the steps, from the records of metrics.jsonl.
 
-    A record without a finite loss is left out. `subtitle`: see `about`.
+    A record without a finite loss is left out. `subtitle`: see `about`. `unit` is what a token is.
     """
     figure = Picture(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
@@ -76,7 +76,7 @@ def draw_losses(records: Sequence[Mapping[str, Any]], subtitle: str = "") -> Pic
         steps, losses = zip(*validation, strict=True)
         axes.plot(steps, losses, color=VERMILLION, linewidth=1.5, marker="o", markersize=5,
                   label=f"validation; {losses[-1]:.3f} at the end")  # fmt: skip
-    axes.set(xlabel="step", ylabel="loss (nats per character)")
+    axes.set(xlabel="step", ylabel=f"loss (nats per {unit})")
     axes.set_title(f"Loss while training\n{fold(subtitle, 7.5, 11)}".rstrip(), fontsize=11, parse_math=False)
     axes.grid(alpha=0.25)
     legend_below(figure, axes)
@@ -102,9 +102,9 @@ def smoothed(losses: tuple[float, ...]) -> Array:
 
 @fixed_style()
 def draw_attention(
-    maps: Array, text: str, subtitle: str = "", layers: Sequence[int] = (), heads: Sequence[int] = ()
+    maps: Array, text: Sequence[str], subtitle: str = "", layers: Sequence[int] = (), heads: Sequence[int] = ()
 ) -> Figure:
-    """Draw the attention weights (layers, heads, T, T) of the T characters of `text`, one panel per layer and head.
+    """Draw the attention weights (layers, heads, T, T) of the T tokens in `text`, one panel per layer and head.
 
     A row is a query, a column a key. `layers` and `heads` are those to draw, counted from 0 as in the names of the
     weights; by default all. Raises DataError if there is no such layer or head, or if the picture would be too large to
@@ -114,18 +114,19 @@ def draw_attention(
     layers = _chosen("layer", layers, maps.shape[0])
     heads = _chosen("head", heads, maps.shape[1])
     if T > MOST_CHARACTERS:
-        raise DataError(f"The prompt has {T:,} characters; a picture is readable with up to {MOST_CHARACTERS}.")
+        raise DataError(f"The prompt has {T:,} tokens; a picture is readable with up to {MOST_CHARACTERS}.")
     panel = max(1.9, CELL * T) + 0.75  # inches, with labels
     width, height = len(heads) * panel + 1.0, len(layers) * panel + 0.9
     if width * height * DPI**2 > MOST_PIXELS:
         raise DataError(
-            f"{counted(len(layers), 'layer')} of {counted(len(heads), 'head')} on {T} characters make a picture of "
+            f"{counted(len(layers), 'layer')} of {counted(len(heads), 'head')} on {T} tokens make a picture of "
             f"{width * DPI:,.0f} x {height * DPI:,.0f} pixels, which is too large; take a shorter prompt, or name some "
             f"layers and heads with {option('layer')} and {option('head')}."
         )
     figure = Picture(figsize=(width, height), layout="constrained")
     grid = figure.subplots(len(layers), len(heads), squeeze=False)
-    labels = [_label(char) for char in text]
+    labels = [_label(token) for token in text]
+    upright = max(map(len, labels), default=0) > WIDE
     small, large = min(10.0, max(8.0, 80.0 / T)), min(16.0, max(10.0, 2.5 * panel))  # points of type
     norm = PowerNorm(0.5, 0.0, 1.0)  # most weights are small, so half of the colors go to those below 1/4
     future = np.triu(np.ones((T, T), np.bool_), 1)
@@ -136,10 +137,11 @@ def draw_attention(
             axes.imshow(seen, norm=norm, cmap="viridis", interpolation="nearest")
             axes.set_facecolor("0.93")
             axes.set_title(f"layer {layer}, head {head}", fontsize=large)
-            axes.set_xticks(range(T), labels, fontsize=small, parse_math=False)
+            axes.set_xticks(range(T), labels, fontsize=small, parse_math=False, rotation=90 if upright else 0)
             axes.set_yticks(range(T), labels, fontsize=small, parse_math=False)
             axes.tick_params(length=0, pad=3)
-    title = fold("Attention weights of each character", width, 1.2 * large)
+    unit = "character" if all(len(token) == 1 for token in text) else "token"
+    title = fold(f"Attention weights of each {unit}", width, 1.2 * large)
     figure.suptitle(f"{title}\n{fold(subtitle, width, 1.2 * large)}".rstrip(), fontsize=1.2 * large, parse_math=False)
     figure.supxlabel("key (attends to)", fontsize=1.2 * large)
     figure.supylabel("query (attends from)", fontsize=1.2 * large)
@@ -160,11 +162,19 @@ def _chosen(what: str, wanted: Sequence[int], count: int) -> list[int]:
     return list(dict.fromkeys(wanted)) or list(range(count))
 
 
+LONGEST = 12  # characters of a token that a label shows
+WIDE = 6  # characters of a label, from which on labels of columns stand upright; a code point has as many
 VISIBLE = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
-def _label(char: str) -> str:
-    """Return a character as an axis label; one that the font lacks as its code point."""
+def _label(token: str) -> str:
+    """Return a token as an axis label, shortened if it is long."""
+    shown = "".join(map(_sign, token[:LONGEST]))
+    return shown if len(token) <= LONGEST else f"{shown}…"
+
+
+def _sign(char: str) -> str:
+    """Return a character of an axis label; one that the font lacks as its code point."""
     char = VISIBLE.get(char, char)
     has_it = char.isprintable() and get_font(findfont(FontProperties())).get_char_index(ord(char)) != 0
     return char if has_it else f"{ord(char):x}"

@@ -76,7 +76,7 @@ def test_curves_take_a_twentieth_of_the_time(cell: Cell, monkeypatch: pytest.Mon
     clock = [100.0]
     drawn: list[float] = []
 
-    def draw(records: Any) -> Any:
+    def draw(records: Any, unit: str) -> Any:
         drawn.append(clock[0])
         clock[0] += 1.0
 
@@ -119,7 +119,7 @@ def test_reading_a_large_text(cell: Cell, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_picture_that_fails_is_a_note(tmp_path: Path, cell: Cell, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(records: Any) -> None:
+    def fail(records: Any, unit: str) -> None:
         raise RuntimeError("no <font>")
 
     monkeypatch.setattr("bevia_fast.plots.draw_losses", fail)

@@ -72,7 +72,7 @@ def test_each_layer_and_head_has_a_panel_with_characters_on_both_axes() -> None:
 
 def test_pictures_too_large_to_read_are_refused() -> None:
     T = MOST_CHARACTERS + 1
-    with pytest.raises(DataError, match=f"The prompt has {T} characters"):
+    with pytest.raises(DataError, match=f"The prompt has {T} tokens"):
         draw_attention(np.zeros((1, 1, T, T)), "x" * T)
     with pytest.raises(DataError, match="--layer and --head"):
         draw_attention(np.broadcast_to(np.zeros(()), (50, 50, 40, 40)), "x" * 40)

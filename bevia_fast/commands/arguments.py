@@ -104,7 +104,7 @@ class AutoCommand:
 
 @dataclass(frozen=True)
 class GenerateCommand(GenerateConfig):
-    """Write text with a trained model, character by character."""
+    """Write text with a trained model, token by token."""
 
     out: Annotated[str, arg(metavar="FILE")] = "-"
     """Write the text to this file, in UTF-8. -: standard output."""

@@ -33,14 +33,15 @@ def attention_picture(
     ctx = run.model.config.ctx
     if not prompt:
         raise DataError("The prompt is empty; it needs at least one character.")
-    if len(prompt) > min(ctx, MOST_CHARACTERS):
+    tokens = run.tokenizer.encode(prompt, "The prompt")
+    if tokens.size > min(ctx, MOST_CHARACTERS):
         picture = f"a picture shows at most {MOST_CHARACTERS}"
         limit = f"the model's context is {ctx}" if ctx < MOST_CHARACTERS else picture
-        raise DataError(f"The prompt has {len(prompt):,} characters; {limit}.")
-    tokens = run.tokenizer.encode(prompt, "The prompt")
-    refuse_too_large(map_bytes(run.model.config, len(prompt)), "Drawing this")
+        raise DataError(f"The prompt has {tokens.size:,} {run.tokenizer.unit}s; {limit}.")
+    refuse_too_large(map_bytes(run.model.config, tokens.size), "Drawing this")
+    labels = [run.tokenizer.label(token) for token in tokens.tolist()]
     subtitle = about(run.folder, run.model.config, day)
-    return rendered(draw_attention(run.model.attention_maps(tokens), prompt, subtitle, layers, heads), kind)
+    return rendered(draw_attention(run.model.attention_maps(tokens), labels, subtitle, layers, heads), kind)
 
 
 def run(config: AttentionConfig) -> int:

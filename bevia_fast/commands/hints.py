@@ -76,7 +76,7 @@ NOTHING_LIKE_IT = {
     ("log-interval", "log-every", "wandb", "wandb-log", "wandb-project", "tensorboard", "log-dir"):
         "every step is logged in metrics.jsonl in the run's folder",
     ("eval-only",): "a run evaluates before its first step and every --eval-every steps",
-    ("tokenizer", "vocab"): "the characters of the text are the vocabulary",
+    ("tokenizer", "vocab"): "--tokens chooses characters, bytes or byte pairs, and the text gives the vocabulary",
     ("model", "ckpt", "ckpt-path", "model-path"):
         "bevia-fast generate takes the run as it is, such as runs/1, and bevia-fast train --resume resumes it",
     ("verbose", "quiet", "q", "debug"): "the output is the same for everyone",

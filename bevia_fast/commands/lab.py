@@ -37,9 +37,9 @@ def run(config: LabConfig) -> int:
         )
     experiment = EXPERIMENTS[name]
     asked = Asked(name, experiment, config.seeds, config.steps, config.minutes, config.pages)
-    text = Text.read(replace(experiment.base, data=config.data), experiment.characters)
+    text = Text.read(replace(experiment.base, data=config.data), experiment.characters, experiment.tokens)
     ctx = max(experiment.config(arm, experiment.rates[0], 1).model.ctx for arm in experiment.arms)
-    if min(len(text.training), len(text.validation)) <= 2 * ctx:
+    if min(min(len(each.training), len(each.validation)) for each in (text, *text.others.values())) <= 2 * ctx:
         raise UserError(f"The text is too short for contexts of {ctx} characters; it needs at least {30 * ctx:,}.")
     folder = Path(config.out or Path("lab") / name)
     backend = open_backend(config.backend, config.threads)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from ..config import TrainConfig
-from ..data.corpus import TRAINING_SHARE
+from ..config import TrainConfig, token_unit
+from ..data.tokenfile import TRAINING_SHARE
 from ..errors import ConfigError, counted
 from ..files import check_writable
 from ..machine import duration, readable
@@ -48,7 +48,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
     config, model = plan.config, plan.config.model
     batches = f"{config.accumulate} x " if config.accumulate > 1 else ""
     return [
-        ("text", f"{plan.characters:,} characters, {plan.vocabulary:,} distinct; seen {number(plan.epochs)} times"),
+        ("text", f"{_text(plan)}; seen {number(plan.epochs)} times"),
         ("model", f"{plan.parameters:,} parameters: {counted(model.layers, 'layer')} of "
                   f"{counted(model.dim, 'channel')} and {counted(model.heads, 'head')}, context {model.ctx:,}, "
                   f"{model.dtype}"),
@@ -63,6 +63,10 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("disk", f"at most {readable(plan.disk.total)}: checkpoints {readable(plan.disk.checkpoints)}, models "
                  f"{readable(plan.disk.models)}, film {readable(plan.disk.film)}"),
     ]  # fmt: skip
+
+
+def _text(plan: Plan) -> str:
+    return f"{plan.characters:,} {token_unit(plan.config.tokens)}s, {plan.vocabulary:,} distinct"
 
 
 def memory_rows(plan: Plan) -> list[list[str]]:
@@ -103,7 +107,7 @@ def notes(plan: Plan) -> list[str]:
     if last <= ctx:  # the shorter of the two splits
         found.append(
             f"The text is too short for this context, so train refuses it: its validation split has "
-            f"{counted(last, 'character')} and needs {ctx + 1:,}."
+            f"{counted(last, token_unit(plan.config.tokens))} and needs {ctx + 1:,}."
         )
     chosen = plan.ways[plan.config.recompute]
     if chosen.fits is False:
@@ -128,8 +132,7 @@ def show_plans(command: PlansCommand) -> int:
             plans.append(make_plan(timed(each), shown))
     console = console_beside(json)
     first = plans[0]
-    console.facts([("text", f"{first.characters:,} characters, {first.vocabulary:,} distinct"),
-                   ("kernels", first.kernels)])  # fmt: skip
+    console.facts([("text", _text(first)), ("kernels", first.kernels)])
     rows = [[*values, *plan_cells(plan)] for values, plan in zip(command.values, plans, strict=True)]
     names = [name.removeprefix("--") for name in command.varying]
     columns = SEVERAL if any(plan.budget for plan in plans) or "--steps" in command.varying else SEVERAL[:-1]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 
-from ..config import PlotConfig, picture_format
+from ..config import PlotConfig, picture_format, token_unit
 from ..errors import ConfigError, escaped
 from ..files import check_writable
+from ..naming import option
 from ..runs.listing import Curves
 from .tables import console_beside, write_picture
 
@@ -30,12 +33,13 @@ def run(config: PlotConfig) -> int:
     from ..comparing import Curve, draw_runs
     from ..plots import about
 
+    unit, scales = _unit(config, [one for _, one in found])
     curves = [
         Curve(
-            str(one.folder), one.over(config.x), [record["loss"] for record in one.records],
-            [record["val_loss"] for record in one.records],
+            str(one.folder), one.over(config.x), _scaled([record["loss"] for record in one.records], scale),
+            _scaled([record["val_loss"] for record in one.records], scale),
         )
-        for _, one in found
+        for (_, one), scale in zip(found, scales, strict=True)
     ]  # fmt: skip
     for curve in curves:
         if not (curve.points(curve.training) or curve.points(curve.validation)):
@@ -44,5 +48,32 @@ def run(config: PlotConfig) -> int:
     if len(found) == 1:
         [(_, one)] = found
         subtitle = about(one.folder, one.config.model, one.changed().date())
-    write_picture(console_beside(path), path, rendered(draw_runs(curves, config.x, subtitle), picture_format(path)))
+    picture = rendered(draw_runs(curves, config.x, subtitle, unit), picture_format(path))
+    write_picture(console_beside(path), path, picture)
     return 0
+
+
+def _unit(config: PlotConfig, runs: Sequence[Curves]) -> tuple[str, list[float]]:
+    """Return the unit of the losses, and what those of each run are multiplied by.
+
+    Raises ConfigError for bits per byte of a run that does not know how many bytes its tokens have.
+    """
+    different = len({one.config.tokens for one in runs}) > 1
+    if config.y == "nats" or not (config.y or different):
+        units = {token_unit(one.config.tokens) for one in runs}
+        return f"nats per {units.pop() if len(units) == 1 else 'token'}", [1.0] * len(runs)
+    scales = []
+    for one in runs:
+        size = one.bytes_per_token
+        if size is None:
+            why = "because the runs have different tokens" if different and not config.y else "as asked"
+            raise ConfigError(
+                f"{escaped(str(one.folder))} has no evaluation in bits per byte, in which the losses are drawn {why}; "
+                f"{option('y', 'nats')} draws them in nats per token."
+            )
+        scales.append(1.0 / (math.log(2) * size))
+    return "bits per byte", scales
+
+
+def _scaled(losses: Sequence[float | None], scale: float) -> list[float | None]:
+    return [None if loss is None else loss * scale for loss in losses]

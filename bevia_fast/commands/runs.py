@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from ..config import RunsConfig
+from ..config import RunsConfig, token_unit
 from ..errors import counted, shown
 from ..files import check_writable, write_text
 from ..runs.listing import Listed, list_runs
@@ -37,15 +37,18 @@ def run_table(runs: Sequence[Listed]) -> Sheet:
     for one in runs:
         assert one.curves is not None
         config, best = one.curves.config, one.curves.best()
-        model, unfinished = config.model, one.steps < config.steps
+        model, unfinished, bits = config.model, one.steps < config.steps, one.curves.bits()
         rows.append([
             shown(one.name, 60), f"{one.parameters:,}", f"{model.ctx:,}", f"{model.dim:,}", f"{model.layers:,}",
             f"{model.heads:,}", f"{config.batch:,}",
             f"{one.steps:,}{f' of {config.steps:,}' if unfinished else ''}", f"{best[0]:.4f}" if best else "-",
-            f"{best[1]:,}" if best else "-", f"{one.minutes:.1f}", f"{one.date:%Y-%m-%d %H:%M}",
+            "-" if bits is None else f"{bits:.4f}", f"{best[1]:,}" if best else "-", f"{one.minutes:.1f}",
+            f"{one.date:%Y-%m-%d %H:%M}",
         ])  # fmt: skip
-    columns = ["parameters", "ctx", "dim", "layers", "heads", "batch", "steps", "best loss", "at step", "minutes",
-               "date"]  # fmt: skip
-    title = counted(len(runs), "run") + "; the loss is the validation loss in nats per character"
-    droppable = ["date", "batch", "heads", "at step", "parameters", "ctx", "layers", "dim"]
+    columns = ["parameters", "ctx", "dim", "layers", "heads", "batch", "steps", "best loss", "bits per byte",
+               "at step", "minutes", "date"]  # fmt: skip
+    units = {token_unit(one.curves.config.tokens) for one in runs if one.curves}
+    unit = units.pop() if len(units) == 1 else "token"
+    title = counted(len(runs), "run") + f"; the loss is the validation loss in nats per {unit}"
+    droppable = ["date", "batch", "heads", "at step", "parameters", "ctx", "layers", "dim", "bits per byte"]
     return make_table(title, ["run"], columns, rows, droppable)

@@ -16,19 +16,19 @@ from numpy.typing import NDArray
 from ..errors import DataError, StoppedRun, counted
 from ..kernels.rng import mix64, stream_key
 from ..naming import option
-from .tokenfile import CodedText, cache_folder
+from .tokenfile import TRAINING_SHARE, CodedText, cache_folder
 from .tokenizer import Tokenizer
+from .vocabulary import Vocabulary
 
 Array = NDArray[Any]
 
-TRAINING_SHARE = 0.9
 # Rounds of the Feistel network, by the version of the order of batches; a run keeps the version that it started with.
 # Four, which Luby & Rackoff 1988 prove enough for many windows, favor some orders: of 5 windows, the commonest is drawn
 # nine times as often as the rarest. Eight still favor some orders of 5 windows by a few percent, twelve favor none.
 ROUNDS = {1: 4, 2: 12}
 ORDER = 2  # of new runs
 DRAWN_AHEAD = 1024  # windows whose positions are computed at a time
-EVALUATED = 1 << 18  # characters of the validation split that an evaluation covers by default
+EVALUATED = 1 << 18  # tokens of the validation split that an evaluation covers by default
 SCANNED = 1 << 20  # characters compared at a time
 ROWS_KEPT = 64  # rows read from a mapped file before its pages are released; each may have loaded a megabyte
 
@@ -38,12 +38,20 @@ ROWS_KEPT = 64  # rows read from a mapped file before its pages are released; ea
 class Corpus:
     """A text as tokens, split by position: `training` is the first 90 %, `validation` the rest."""
 
-    def __init__(self, text: CodedText, tokenizer: Tokenizer | None = None) -> None:
-        """Use the given vocabulary, or that of the text. Raises DataError if the text has a character outside of it."""
-        self.tokenizer = tokenizer or Tokenizer("".join(sorted(text.characters)))
-        ids = self.tokenizer.find(text.characters)
-        if (ids < 0).any():
-            raise self.tokenizer.unseen(_unseen(text, ids), "The text")
+    def __init__(self, text: CodedText, tokenizer: Vocabulary | None = None) -> None:
+        """Use the vocabulary in which the text is encoded, or for characters the given alphabet, or that of the text.
+
+        Raises DataError if the text has a character outside of the alphabet.
+        """
+        self.tokenizer: Vocabulary
+        if text.vocabulary is not None:
+            self.tokenizer, ids = text.vocabulary, np.arange(len(text.vocabulary), dtype=np.int32)
+        else:
+            alphabet = tokenizer or Tokenizer("".join(sorted(text.characters)))
+            assert isinstance(alphabet, Tokenizer)  # the text would be encoded otherwise
+            self.tokenizer, ids = alphabet, alphabet.find(text.characters)
+            if (ids < 0).any():
+                raise alphabet.unseen(_unseen(text, ids), "The text")
         cut = int(len(text.codes) * TRAINING_SHARE)
         self.training = Tokens(text.codes[:cut], ids, text.mapping)
         self.validation = Tokens(text.codes[cut:], ids, text.mapping)
@@ -54,8 +62,8 @@ class Corpus:
             if len(tokens) < ctx + 1:
                 total = len(self.training) + len(self.validation)
                 raise DataError(
-                    f"The text is too short: its {name} split has {len(tokens):,} of {total:,} characters, and "
-                    f"{option('ctx', ctx)} needs at least {ctx + 1:,}."
+                    f"The text is too short: its {name} split has {len(tokens):,} of {total:,} {self.tokenizer.unit}s, "
+                    f"and {option('ctx', ctx)} needs at least {ctx + 1:,}."
                 )
 
 
@@ -211,6 +219,6 @@ def evaluation_batches(
 
 
 def usual_evaluation(tokens: Sized, ctx: int, batch: int) -> int:
-    """Return how many batches an evaluation covers by default: about EVALUATED characters, or 0 for the whole split."""
+    """Return how many batches an evaluation covers by default: about EVALUATED tokens, or 0 for the whole split."""
     count = max(1, EVALUATED // (ctx * batch))
     return count if len(tokens) > max(EVALUATED, count * ctx * batch) else 0

@@ -1,18 +1,19 @@
-"""Encode a text as numbers, in as few bytes as its characters need.
+"""Encode a text as numbers, in as few bytes as its tokens need.
 
 A character is numbered when a block of the text first contains it, so that one pass over the text is enough. `corpus`
-maps these numbers to token ids, which are in the order of the alphabet.
+maps these numbers to token ids, which are in the order of the alphabet. Other tokens are numbered by their vocabulary.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from .tokenizer import CODE_POINTS, characters, code_points, distinct
+from .vocabulary import Vocabulary
 
 WIDENED = 1 << 20  # numbers rewritten at a time
 
@@ -43,6 +44,32 @@ def encode(blocks: Iterable[str], file: BinaryIO, report: Callable[[int], None] 
         file.write(codes.astype(dtype).data)
         count, done = count + codes.size, done + len(data)
         report(done)
+    return {"count": count, "dtype": dtype.str, "characters": found, "fingerprint": digest.hexdigest()}
+
+
+def encode_tokens(
+    blocks: Iterable[str], vocabulary: Vocabulary, file: BinaryIO, report: Callable[[int], None] = lambda done: None
+) -> dict[str, Any]:
+    """Write the token ids of a text to an empty file, and return the same as `encode`; `characters` are those that the
+    text has, sorted. Raises what the vocabulary raises."""
+    seen = np.zeros(CODE_POINTS, np.bool_)
+    digest, done, count = hashlib.sha256(), 0, 0
+
+    def watched() -> Iterator[str]:
+        nonlocal done
+        for text in blocks:
+            data = text.encode("utf-8", "surrogatepass")
+            digest.update(data)
+            seen[code_points(text)] = True
+            yield text
+            done += len(data)
+            report(done)
+
+    dtype = np.min_scalar_type(len(vocabulary) - 1).newbyteorder("<")
+    for ids in vocabulary.encoded(watched()):
+        file.write(ids.astype(dtype).data)
+        count += ids.size
+    found = characters(np.flatnonzero(seen).astype("<u4"))
     return {"count": count, "dtype": dtype.str, "characters": found, "fingerprint": digest.hexdigest()}
 
 

@@ -1,7 +1,7 @@
 """Encoded texts: a small one is in memory, a larger one in a file that is mapped into memory and cached for later runs.
 
 An entry of the cache is found by the path, inode, size and times of the source files, which change when the files do,
-and by the options with which they are read. Its parts are
+and by the options with which they are read, and by the vocabulary unless that is the characters. Its parts are
 
     the numbers | a description in JSON | the length of the description, its SHA-256, MAGIC
 
@@ -22,7 +22,7 @@ import os
 import shutil
 import struct
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,8 +37,10 @@ from ..kernels.places import cache_root
 from ..machine import available_bytes, readable
 from ..reporter import Reporter
 from .decoding import Form, remarks_on
-from .encoding import encode
+from .encoding import encode, encode_tokens
 from .sources import PLAIN, Source, TextSource, sources, tell_files, text_blocks, text_size
+from .tokenizer import Tokenizer
+from .vocabulary import Vocabulary
 
 Array = NDArray[Any]
 
@@ -46,6 +48,7 @@ IN_MEMORY = 16 << 20  # bytes; texts up to this size are not cached, because enc
 KEPT = 16 << 30  # bytes of all entries together; the least recently used ones are removed first
 SAMPLES, PIECE = 64, 64 << 10  # number of pieces, bytes of each
 ENCODING = "Encoding the text"
+TRAINING_SHARE = 0.9  # of a text; the rest is the validation split
 
 MAGIC = b"bevia-fast tokens 1\n"
 TAIL = struct.Struct("<Q32s20s")
@@ -53,7 +56,7 @@ TAIL = struct.Struct("<Q32s20s")
 
 @dataclass(frozen=True)
 class CodedText:
-    """An encoded text: its i-th character is characters[codes[i]]."""
+    """An encoded text: its i-th character is characters[codes[i]], or with a vocabulary its i-th token is codes[i]."""
 
     codes: Array  # (N,) uint8, uint16 or uint32
     characters: str  # distinct, in the order of their numbers; see `encode`
@@ -63,10 +66,26 @@ class CodedText:
     """The entry of the cache that holds `codes`, if there is one."""
     mapping: mmap.mmap | None = None
     """The mapped file that holds `codes`, if there is one."""
+    vocabulary: Vocabulary | None = None
+    """What the codes are token ids of; None if they are numbers of characters."""
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of the vocabulary, or of different characters."""
+        return len(self.characters if self.vocabulary is None else self.vocabulary)
+
+    @property
+    def unit(self) -> str:
+        """What a token is called."""
+        return Tokenizer.unit if self.vocabulary is None else self.vocabulary.unit
 
 
-def coded_text(source: TextSource, reporter: Reporter | None = None) -> CodedText:
+def coded_text(
+    source: TextSource, reporter: Reporter | None = None, vocabulary: Vocabulary | None = None
+) -> CodedText:
     """Return the encoded text of `source` (see `text_blocks`), from the cache if the files have not changed.
+
+    Without a vocabulary, or with one of characters, the characters are numbered as they come.
 
     Notes tell what a user may not expect: files of a folder that are not read, the line ends of Windows.
 
@@ -75,24 +94,24 @@ def coded_text(source: TextSource, reporter: Reporter | None = None) -> CodedTex
     """
     reporter = reporter or Reporter()
     tell_files(source, reporter)
-    text = _coded(source, reporter)
+    text = _coded(source, reporter, None if isinstance(vocabulary, Tokenizer) else vocabulary)
     for remark in remarks_on(text.characters, source.form):
         reporter.note(remark)
     return text
 
 
-def _coded(source: TextSource, reporter: Reporter) -> CodedText:
+def _coded(source: TextSource, reporter: Reporter, vocabulary: Vocabulary | None) -> CodedText:
     files = sources(source)
     size = text_size(files) if files is not None else 0
     if not source.paths or (files is not None and size <= IN_MEMORY):
-        return _in_memory(source, size, reporter)
+        return _in_memory(source, size, reporter, vocabulary)
     try:
         folder = cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(folder)
         if files is not None:
-            path = folder / f"{_key(files, source.form)}.tokens"
-            return _open_entry(path) or _new_entry(path, source, files, reporter)
+            path = folder / f"{entry_key(files, source.form, vocabulary)}.tokens"
+            return _open_entry(path, vocabulary) or _new_entry(path, source, files, reporter, vocabulary)
         stream = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed below
     except BrokenPipeError:  # the reader of the progress closed the pipe; the disk is all right
         raise
@@ -106,13 +125,13 @@ def _coded(source: TextSource, reporter: Reporter) -> CodedText:
                 f"{readable(needed)} needed, {readable(free)} free); set BEVIA_FAST_CACHE_DIR to another folder."
             ) from None
         reporter.note(f"the tokens of the text stay in memory, because {cache_folder()} cannot hold them: {reason}.")
-        return _in_memory(source, size, reporter)
+        return _in_memory(source, size, reporter, vocabulary)
     with stream:
         try:
             with reporter.counting(ENCODING, 0) as report:
-                about = encode(text_blocks(source), stream, report)
+                about = _encode(source, vocabulary, stream, report)
             stream.flush()
-            return _mapped(stream, about)
+            return _mapped(stream, about, vocabulary)
         except BrokenPipeError:  # as above
             raise
         except OSError as error:  # the part of the stream that was read is lost
@@ -124,29 +143,43 @@ def cache_folder() -> Path:
     return cache_root() / "texts"
 
 
-def _in_memory(source: TextSource, size: int, reporter: Reporter) -> CodedText:
+def _in_memory(source: TextSource, size: int, reporter: Reporter, vocabulary: Vocabulary | None) -> CodedText:
     buffer = io.BytesIO()
     with reporter.counting(ENCODING, size) as report:
-        about = encode(text_blocks(source), buffer, report)
-    return CodedText(np.frombuffer(buffer.getbuffer(), about["dtype"]), about["characters"], about["fingerprint"])
+        about = _encode(source, vocabulary, buffer, report)
+    codes = np.frombuffer(buffer.getbuffer(), about["dtype"])
+    return CodedText(codes, about["characters"], about["fingerprint"], vocabulary=vocabulary)
+
+
+def _encode(
+    source: TextSource, vocabulary: Vocabulary | None, file: BinaryIO, report: Callable[[int], None]
+) -> dict[str, Any]:
+    if vocabulary is None:
+        return encode(text_blocks(source), file, report)
+    return encode_tokens(text_blocks(source), vocabulary, file, report)
 
 
 # -------------------------------------------------------------------------------------------------------------- entries
 
 
-def _key(files: list[Source], form: Form) -> str:
+def entry_key(files: list[Source], form: Form, vocabulary: Vocabulary | None = None) -> str:
+    """Return the name of the entry of these files, read in this form."""
     about: list[object] = [asdict(file) for file in files]
     if form != PLAIN:  # the entries of earlier versions, which had no other, are still found
         about.append(asdict(form))
+    if vocabulary is not None:
+        about.append(vocabulary.fingerprint)
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
 
 
-def _new_entry(path: Path, source: TextSource, files: list[Source], reporter: Reporter) -> CodedText:
+def _new_entry(
+    path: Path, source: TextSource, files: list[Source], reporter: Reporter, vocabulary: Vocabulary | None
+) -> CodedText:
     """Encode the text into a new entry, which gets its name only when it is complete and on disk."""
     size = text_size(files)
     _make_room(path.parent, size)
     with _temporary(path.parent) as (file, temporary), reporter.counting(ENCODING, size) as report:
-        about = encode(text_blocks(source), file, report)
+        about = _encode(source, vocabulary, file, report)
         if sources(source) != files:
             raise DataError("The text changed while it was being read; try again.")
         numbers = about["count"] * np.dtype(about["dtype"]).itemsize
@@ -160,13 +193,13 @@ def _new_entry(path: Path, source: TextSource, files: list[Source], reporter: Re
             file.close()
         os.replace(temporary, path)
     sync_folder(path.parent)
-    entry = _open_entry(path)
+    entry = _open_entry(path, vocabulary)
     if entry is None:
         raise OSError(errno.EIO, "the data read back differs from the data written")
     return entry
 
 
-def _open_entry(path: Path) -> CodedText | None:
+def _open_entry(path: Path, vocabulary: Vocabulary | None) -> CodedText | None:
     """Return the text of an entry and mark it as used now. Returns None if it is missing or damaged."""
     try:
         with open(path, "rb") as file:
@@ -183,17 +216,19 @@ def _open_entry(path: Path) -> CodedText | None:
                 return None
             with contextlib.suppress(OSError):  # the cache may be read-only
                 os.utime(path)
-            return _mapped(file, about, path)
+            return _mapped(file, about, vocabulary, path)
     except (OSError, ValueError, struct.error):  # missing, or too short
         return None
 
 
-def _mapped(file: BinaryIO, about: dict[str, Any], path: Path | None = None) -> CodedText:
+def _mapped(
+    file: BinaryIO, about: dict[str, Any], vocabulary: Vocabulary | None, path: Path | None = None
+) -> CodedText:
     mapping = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     if hasattr(mapping, "madvise") and hasattr(mmap, "MADV_RANDOM"):
         mapping.madvise(mmap.MADV_RANDOM)  # windows are far apart, so reading ahead is useless
     codes = np.frombuffer(mapping, about["dtype"], about["count"])
-    return CodedText(codes, about["characters"], about["fingerprint"], path, mapping)
+    return CodedText(codes, about["characters"], about["fingerprint"], path, mapping, vocabulary)
 
 
 def _sample(file: BinaryIO, size: int) -> str:
@@ -253,7 +288,7 @@ def _make_room(folder: Path, needed: int) -> None:
     A process that has a removed entry open can still read it. Raises OSError if they do not fit in any case.
     """
     entries = []
-    for path in folder.glob("*.tokens"):
+    for path in (*folder.glob("*.tokens"), *folder.glob("*.vocabulary")):
         with contextlib.suppress(OSError):  # another process removed it
             about = path.stat()
             entries.append((about.st_mtime_ns, about.st_size, path))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ..describing import table
 from ..errors import DataError, escaped
 from ..naming import option
+from .vocabulary import Vocabulary
 
 Array = NDArray[Any]
 
@@ -36,8 +38,11 @@ def characters(points: Array) -> str:
     return points.astype("<u4", copy=False).tobytes().decode("utf-32-le", "surrogatepass")
 
 
-class Tokenizer:
+class Tokenizer(Vocabulary):
     """Maps text to token ids and back. `alphabet` is a string of distinct characters, sorted by code point."""
+
+    unit = "character"
+    name = "chars"
 
     def __init__(self, alphabet: str) -> None:
         codes = code_points(alphabet)
@@ -84,6 +89,31 @@ class Tokenizer:
         if ids.size and int(ids.min()) < 0:
             raise IndexError(f"token id {int(ids.min())} is negative")
         return characters(self._codes[ids])
+
+    def stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        """Yield the characters of tokens as they come."""
+        return (self.alphabet[token] for token in tokens)
+
+    def token_bytes(self, token: int) -> bytes:
+        """Return a character in UTF-8; half of a surrogate pair, which is none, as three bytes."""
+        return self.alphabet[token].encode("utf-8", "surrogatepass")
+
+    @functools.cached_property
+    def byte_lengths(self) -> Array:
+        """How many bytes of UTF-8 each character has, (V,) int64."""
+        return sum((self._codes >= least).astype(np.int64) for least in (0, 0x80, 0x800, 0x10000))  # type: ignore[return-value]
+
+    def stored(self) -> dict[str, Any]:
+        """Return the alphabet."""
+        return {"alphabet": self.alphabet}
+
+    def described(self) -> str:
+        """Return how many characters are known."""
+        return f"{len(self)} distinct"
+
+    def shown(self, most: int = 300) -> str:
+        """Return the alphabet; see `shown_alphabet`."""
+        return self.shown_alphabet(most)
 
     def unseen(self, found: Iterable[tuple[str, int]], what: str) -> DataError:
         """Return the error for characters that are not in the alphabet.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError
 from ..files import MODEL, is_folder, mode, refuse_nul, sync_folder, write_atomically, writing
 from ..model.parameters import Parameters
@@ -20,7 +20,7 @@ from .foreign import write_file
 from .hub import hub_files
 
 
-def export_hub(parameters: Parameters, tokenizer: Tokenizer, step: int, folder: Path) -> None:
+def export_hub(parameters: Parameters, tokenizer: Vocabulary, step: int, folder: Path) -> None:
     """Write a model after optimizer step `step` into a new folder that Hugging Face's transformers opens.
 
     The commands of this program open a GPT-2 too; it imports the others. Raises ConfigError for a model without a

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import ModelConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, shown
 from ..model.parameters import Parameters, ParameterSpec, parameter_specs
-from .alphabets import sorted_alphabet
+from .alphabets import vocabulary_of
 
 Array = NDArray[Any]
 
@@ -57,16 +57,12 @@ def is_tied(tensors: Mapping[str, Array]) -> bool:
     return head is None or np.array_equal(head, tensors.get("wte.weight", head))
 
 
-def assembled(path: Path, model: Foreign, characters: list[str]) -> tuple[Parameters, Tokenizer]:
-    """Return the weights and the vocabulary of a model whose token i is characters[i].
+def assembled(path: Path, model: Foreign, tokens: list[str] | str) -> tuple[Parameters, Vocabulary]:
+    """Return the weights and the vocabulary of a model whose token i is tokens[i], or of the BPE in a tokenizer.json.
 
     Raises CheckpointError, which names `path`, if a tensor is missing, unknown, of another shape or not finite.
     """
-    if len(characters) != model.config.vocab_size:
-        raise CheckpointError(
-            f"{path} has {model.config.vocab_size:,} tokens, but its vocabulary has {len(characters):,} characters."
-        )
-    tokenizer, order = sorted_alphabet(characters)
+    tokenizer, order = vocabulary_of(path, tokens, model.config.vocab_size)
     tensors = dict(model.tensors)
     if model.config.tie:
         tensors.pop("lm_head.weight", None)

@@ -3,7 +3,7 @@
 Our model is the GPT-2 of transformers with other sizes, or its GPT-NeoX or GPT-Neo; see `families`.
 
     config.json              the family, sizes, activation, dropout
-    tokenizer.json           a vocabulary of words (WordLevel), where each character is a word
+    tokenizer.json           a vocabulary of words (WordLevel), where each character is a word; with other tokens, a BPE
     tokenizer_config.json    that the file above is to be read as it stands
     generation_config.json   how text is written by default: as `bevia-fast generate` writes it
 """
@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from ..config import GenerateConfig, ModelConfig
+from ..data.bpe import BPETokenizer
+from ..data.bytelevel import BYTES, byte_characters
+from ..data.given import tokenizer_json
 from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import ConfigError
 from ..files import HUB, write_atomically
 from ..model.parameters import INIT_STD
@@ -29,16 +33,19 @@ ACTIVATIONS = {"gelu": "gelu_new", "gelu_erf": "gelu", "relu": "relu"}
 EPSILON = 1e-5  # of layer normalization, as in the kernels
 
 
-def hub_files(config: ModelConfig, tokenizer: Tokenizer) -> dict[str, str]:
+def hub_files(config: ModelConfig, tokenizer: Vocabulary) -> dict[str, str]:
     """Return the files that transformers reads beside the weights: {name: JSON}.
 
     Raises ConfigError for a model that has no counterpart there.
     """
     contents = (_CONFIGS[family_of(config)](config), _vocabulary(tokenizer), _tokenizer(config), _GENERATION)
-    return {name: json.dumps(content, indent=2) + "\n" for name, content in zip(HUB, contents, strict=True)}
+    return {
+        name: content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
+        for name, content in zip(HUB, contents, strict=True)
+    }
 
 
-def write_hub_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> None:
+def write_hub_files(folder: Path, config: ModelConfig, tokenizer: Vocabulary) -> None:
     """Write these files into the folder of a run, each atomically; none of them if transformers cannot open its
     model.safetensors, because the model has no counterpart, or one with other names of weights.
 
@@ -51,9 +58,9 @@ def write_hub_files(folder: Path, config: ModelConfig, tokenizer: Tokenizer) -> 
             write_atomically(folder / name, text.encode())
 
 
-def refuse_without_tokenizer(tokenizer: Tokenizer) -> None:
+def refuse_without_tokenizer(tokenizer: Vocabulary) -> None:
     """Raise ConfigError for an alphabet that no file of UTF-8 can hold."""
-    if any("\ud800" <= character <= "\udfff" for character in tokenizer.alphabet):
+    if isinstance(tokenizer, Tokenizer) and any("\ud800" <= character <= "\udfff" for character in tokenizer.alphabet):
         raise ConfigError("The alphabet has half of a surrogate pair, which other programs' tokenizers cannot hold.")
 
 
@@ -150,12 +157,16 @@ def _tokenizer(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return a tokenizer of the `tokenizers` package that maps each character to its token.
+def _vocabulary(tokenizer: Vocabulary) -> dict[str, Any] | str:
+    """Return a tokenizer of the `tokenizers` package that maps text to the same tokens. That of a BPE is kept as it is.
 
-    It raises an error for a character that is not in the alphabet. A byte-pair encoding without merges, which would
-    also encode single characters, would drop it in silence.
+    With characters, it raises an error for one that is not in the alphabet. A byte-pair encoding without merges, which
+    would also encode single characters, would drop it in silence. With bytes, that is what is needed.
     """
+    if isinstance(tokenizer, BPETokenizer):
+        return tokenizer.content
+    if not isinstance(tokenizer, Tokenizer):
+        return tokenizer_json(dict(zip(byte_characters(), range(BYTES), strict=True)), [])
     refuse_without_tokenizer(tokenizer)
     characters = {character: index for index, character in enumerate(tokenizer.alphabet)}
     return {

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..config import TrainConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, shown
 from ..files import MODEL, OPTIONS, is_folder, mode, reading, refuse_nul, write_atomically
 from ..model.parameters import Parameters
@@ -22,7 +22,7 @@ from .llmc import read_llmc
 from .nanogpt import read_nanogpt
 
 
-def import_model(source: Path, vocabulary: str) -> tuple[Parameters, Tokenizer, int]:
+def import_model(source: Path, vocabulary: str) -> tuple[Parameters, Vocabulary, int]:
     """Return the weights, the vocabulary and the steps of training of another program's model.
 
     `source` is a folder of transformers, a ckpt.pt of nanoGPT or a .bin of llm.c. `vocabulary` names the file with its
@@ -38,9 +38,9 @@ def import_model(source: Path, vocabulary: str) -> tuple[Parameters, Tokenizer, 
         raise CheckpointError(
             f"{source} is neither a folder of transformers, nor a .pt file of nanoGPT, nor a .bin file of llm.c."
         )
-    characters = read_alphabet(_vocabulary(source, folder, vocabulary))
+    tokens = read_alphabet(_vocabulary(source, folder, vocabulary))
     model = read_hub(source) if folder else read_nanogpt(source) if kind == ".pt" else read_llmc(source)
-    return *assembled(source, model, characters), model.step
+    return *assembled(source, model, tokens), model.step
 
 
 def _vocabulary(source: Path, folder: bool, given: str) -> Path:
@@ -58,14 +58,14 @@ def _vocabulary(source: Path, folder: bool, given: str) -> Path:
     )
 
 
-def write_imported(source: Path, parameters: Parameters, tokenizer: Tokenizer, step: int, folder: Path) -> None:
+def write_imported(source: Path, parameters: Parameters, tokenizer: Vocabulary, step: int, folder: Path) -> None:
     """Write an imported model as a new run folder, which every command opens.
 
     Raises CheckpointError if the folder cannot be written or contains something.
     """
     options = {
         "format_version": 1,
-        **asdict(TrainConfig(model=parameters.config)),
+        **asdict(TrainConfig(model=parameters.config, tokens=tokenizer.name)),
         "facts": {"imported": shown(source)},
     }
     with new_folder(folder, "out") as place:

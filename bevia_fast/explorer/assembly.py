@@ -18,7 +18,7 @@ from .leaning import lean_script, lean_style
 # In the order in which they run: each adds one object to the global `Bevia`, from the ones before it. A name without an
 # ending is a folder.
 NUMERICS = ("data.js", "rng.js", "sampling.js", "kernels.js", "forward.js")
-SCRIPTS = (*NUMERICS, "dom.js", "glyphs.js", "parts", "state.js", "views", "tour.js", "page.js")
+SCRIPTS = (*NUMERICS, "dom.js", "pieces.js", "glyphs.js", "parts", "state.js", "views", "tour.js", "page.js")
 MARKS = ("policy", "style", "header", "tensors", "scripts")
 
 

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import BEST_ONE, BackendName, ConfigError, TrainConfig
+from ..data.bpe import BPETokenizer
+from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, shown
 from ..files import write_text
 from ..kernels.contract import NORM_EPS
@@ -167,7 +170,7 @@ def _header(run: Run, prompts: Sequence[Prompt], steps: list[int], day: date) ->
             "rotary": c.positions == "rotary", "windows": c.windows, "epsilon": NORM_EPS, "scale": c.scale,
             "residual": c.residual,
         },
-        "alphabet": list(map(ord, run.tokenizer.alphabet)),
+        **vocabulary_for_page(run.tokenizer),
         "prompts": [{"tokens": prompt.tokens.tolist(), "origin": prompt.origin} for prompt in prompts],
         "curve": _curve(records),
         "train_config": _options(run),
@@ -178,6 +181,22 @@ def _header(run: Run, prompts: Sequence[Prompt], steps: list[int], day: date) ->
         ],
         "sources": located(),
     }  # fmt: skip
+
+
+def vocabulary_for_page(vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return what the page knows of tokens: an alphabet of code points, or the bytes of each and what joins them."""
+    newline = {"newline": vocabulary.first}
+    if isinstance(vocabulary, Tokenizer):
+        return {"alphabet": list(map(ord, vocabulary.alphabet)), "pieces": None, **newline}
+    bpe = vocabulary if isinstance(vocabulary, BPETokenizer) else None
+    pieces = {
+        "unit": vocabulary.unit,
+        "bytes": [vocabulary.token_bytes(token).decode("latin-1") for token in range(len(vocabulary))],
+        "single": bpe.single() if bpe else list(range(len(vocabulary))), "merges": bpe.merges() if bpe else [],
+        "whole": bpe is not None and bool(bpe.about["model"].get("ignore_merges")),
+        "special": bpe.added() if bpe else {},
+    }  # fmt: skip
+    return {"alphabet": [], "pieces": pieces, **newline}
 
 
 def _name(run: Run) -> str:

@@ -72,7 +72,7 @@ def look(run: Run, found: Sequence[tuple[int, Path]]) -> Iterator[Frame]:
         parameters, tokenizer, _ = load_trained(path)
         sizes = (parameters.config.layers, parameters.config.heads, parameters.config.dim, parameters.config.ctx)
         final = run.model.config
-        if tokenizer.alphabet != run.tokenizer.alphabet or sizes != (final.layers, final.heads, final.dim, final.ctx):
+        if tokenizer != run.tokenizer or sizes != (final.layers, final.heads, final.dim, final.ctx):
             raise CheckpointError(f"{path} is of another model than {run.folder}.")
         yield Frame(step, GPT(parameters.config, run.model.backend, parameters))
     yield Frame(run.step, run.model)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..config import GenerateConfig, TrainConfig
 from ..data.corpus import Corpus
 from ..data.sources import sources, text_source
-from ..data.tokenfile import coded_text
+from ..data.texts import encoded_text
 from ..errors import DataError, UserError
 from ..model.writing import stream
 from ..reporter import Reporter
@@ -22,8 +22,8 @@ from ..runs.trained import Run
 Array = NDArray[Any]
 
 PIECES = 3  # of the validation text
-LENGTH = 48  # characters of a piece
-SEARCHED = 1 << 14  # characters in the middle of each part of the text in which a piece is sought
+LENGTH = 48  # tokens of a piece
+SEARCHED = 1 << 14  # tokens in the middle of each part of the text in which a piece is sought
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,10 @@ def asked_for(run: Run, texts: Sequence[str], origin: str = "your prompt") -> li
         name = "The prompt" if len(texts) == 1 else f"Prompt {number}"
         if not text:
             raise DataError(f"{name} is empty; it needs at least one character.")
-        if len(text) > ctx:
-            raise DataError(f"{name} has {len(text):,} characters; the model's context is {ctx:,}.")
-        found.append(Prompt(run.tokenizer.encode(text, name), origin))
+        tokens = run.tokenizer.encode(text, name)
+        if tokens.size > ctx:
+            raise DataError(f"{name} has {tokens.size:,} {run.tokenizer.unit}s; the model's context is {ctx:,}.")
+        found.append(Prompt(tokens, origin))
     return found
 
 
@@ -67,25 +68,25 @@ def _pieces(run: Run) -> list[Prompt]:
     """Return pieces of the validation split. Raises UserError if the text of the run cannot be read again."""
     config = run.config
     _refuse_streams(config)
-    text = coded_text(text_source(config), Reporter())
+    text = encoded_text(config, Reporter(), run.tokenizer)
     if text.fingerprint != text_fingerprint(run.folder):
         raise DataError("it has changed since")
     validation = Corpus(text, run.tokenizer).validation
     found: list[Prompt] = []
-    taken: set[str] = set()
+    taken: set[bytes] = set()
     for index in range(PIECES):
         begin, end = (len(validation) * number // PIECES for number in (index, index + 1))
         first = begin + max(0, (end - begin - SEARCHED) // 2)
-        part = run.tokenizer.decode(validation[slice(first, min(first + SEARCHED, end))])
-        if not part:  # the text has fewer characters than there are pieces
+        part = validation[slice(first, min(first + SEARCHED, end))]
+        if not part.size:  # the text has fewer tokens than there are pieces
             continue
         length = min(LENGTH, run.model.config.ctx, len(part))
-        start = _most_letters(part, length, taken)
+        start = _most_letters(part, [run.tokenizer.label(token) for token in part.tolist()], length, taken)
         piece = part[start : start + length]
-        taken.add(piece)
+        taken.add(piece.tobytes())
         start += first + 1
-        origin = f"validation text, characters {start:,} to {start + length - 1:,}"
-        found.append(Prompt(run.tokenizer.encode(piece), origin))
+        origin = f"validation text, {run.tokenizer.unit}s {start:,} to {start + length - 1:,}"
+        found.append(Prompt(piece, origin))
     return found
 
 
@@ -95,15 +96,20 @@ def _refuse_streams(config: TrainConfig) -> None:
         raise DataError("it came from a stream")
 
 
-def _most_letters(text: str, length: int, taken: set[str]) -> int:
+def _most_letters(tokens: Array, texts: list[str], length: int, taken: set[bytes]) -> int:
     """Return where the piece with the most letters begins, of those that begin with a word and are not `taken`.
 
-    A piece with many letters is not a table; and a text may repeat itself.
+    A piece with many letters is not a table; and a text may repeat itself. A word begins after a space, which may be
+    the first character of its token.
     """
-    letters = np.cumsum([0, *(char.isalpha() for char in text)])
+    letters = np.cumsum([0, *(sum(char.isalpha() for char in text) for text in texts)])
     inside = letters[length:] - letters[:-length]
-    starts = [place for place in range(1, len(inside)) if text[place].isalpha() and text[place - 1].isspace()]
-    fresh = [place for place in starts if text[place : place + length] not in taken]
+    ends = [text[-1:].isspace() for text in texts]
+    starts = [
+        place for place in range(1, len(inside))
+        if (texts[place][:1].isalpha() and ends[place - 1]) or (texts[place][:1] == " " and texts[place][1:2].isalpha())
+    ]  # fmt: skip
+    fresh = [place for place in starts if tokens[place : place + length].tobytes() not in taken]
     return max(fresh or starts or [0], key=lambda start: int(inside[start]))
 
 
@@ -113,5 +119,6 @@ def _written(run: Run) -> list[Prompt]:
     found = []
     for seed in range(1, PIECES + 1):
         text = "".join(stream(run.model, run.tokenizer, GenerateConfig(run="", length=length, seed=seed)))
-        found.append(Prompt(run.tokenizer.encode(text), f"written by the model, with the seed {seed}"))
+        tokens = run.tokenizer.encode(text)[: run.model.config.ctx]  # byte pairs may be joined in another way
+        found.append(Prompt(tokens, f"written by the model, with the seed {seed}"))
     return found

@@ -77,8 +77,8 @@ def differences(cells: Sequence[Cell], arms: Sequence[str]) -> list[Difference]:
     return found
 
 
-def sentence(cells: Sequence[Cell], arms: Sequence[str], steps: int) -> str:
-    """Return the answer in words."""
+def sentence(cells: Sequence[Cell], arms: Sequence[str], steps: int, unit: str = "nats per character") -> str:
+    """Return the answer in words; `unit` is that of the losses."""
     first, *others = differences(cells, arms)
     seeds = len({cell["seed"] for cell in cells})
     said = [f"*{first.arm}* {first.loss:.3f}" if math.isfinite(first.loss) else f"*{first.arm}* diverged"]
@@ -89,7 +89,7 @@ def sentence(cells: Sequence[Cell], arms: Sequence[str], steps: int) -> str:
             said.append(f"*{other.arm}* {other.loss:.3f} ({apart(other)})")
     paired = f"{seeds} seeds, paired; ± is the 95 % confidence interval" if seeds > 1 else "one seed"
     return (
-        f"The validation loss after {steps:,} steps, in nats per character: {'; '.join(said)}. Each arm has the "
+        f"The validation loss after {steps:,} steps, in {unit}: {'; '.join(said)}. Each arm has the "
         f"learning rate that suits it best ({paired})."
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,12 @@ from numpy.typing import NDArray
 
 from ..config import TrainConfig
 from ..data.corpus import Corpus, evaluation_batches
-from ..data.sources import text_source
-from ..data.tokenfile import coded_text
-from ..data.tokenizer import Tokenizer
+from ..data.texts import encoded_text
+from ..data.vocabulary import Vocabulary
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..reporter import Reporter
-from ..training.evaluation import evaluate
+from ..training.evaluation import bits_per_byte, bytes_per_token, evaluate
 from ..training.step import Trainer
 from .experiments import Arm, Experiment
 
@@ -35,18 +35,27 @@ class Text:
 
     training: Array
     validation: Array
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
+    others: Mapping[str, Text] = field(default_factory=dict)  # the same text in other tokens, by the value of --tokens
+
+    def of(self, config: TrainConfig) -> Text:
+        """Return the text in the tokens of `config`."""
+        return self.others.get(config.tokens, self)
 
     @property
     def vocabulary(self) -> int:
         return len(self.tokenizer)
 
     @classmethod
-    def read(cls, config: TrainConfig, characters: int = 0) -> Text:
-        """Read the text of `config`; train on its first `characters`, by default on all but the validation split."""
-        corpus = Corpus(coded_text(text_source(config), Reporter()))
+    def read(cls, config: TrainConfig, characters: int = 0, others: Sequence[str] = ()) -> Text:
+        """Read the text of `config`; train on its first `characters`, by default on all but the validation split.
+
+        `others` are the values of --tokens in which the text is needed too.
+        """
+        corpus = Corpus(encoded_text(config, Reporter()))
         training, validation = corpus.training[:], corpus.validation[:]
-        return cls(training[: characters or None], validation, corpus.tokenizer)
+        more = {tokens: cls.read(replace(config, tokens=tokens)) for tokens in others if tokens != config.tokens}
+        return cls(training[: characters or None], validation, corpus.tokenizer, more)
 
 
 def run_cell(
@@ -61,10 +70,13 @@ def train_cell(
 ) -> tuple[dict[str, Any], Trainer]:
     """Train, and return a record that JSON can hold, and what was trained.
 
-    `val_loss` is the loss on the validation split after the last step, None if the run diverged. `curve` are (step,
-    training loss, validation loss); the other lists have a number for each layer.
+    `val_loss` is the loss on the validation split after the last step, in the unit of the experiment; None if the run
+    diverged. `curve` are (step, training loss, validation loss); the other lists have a number for each layer.
     """
     config = experiment.config(arm, rate, seed, steps)
+    text, scale = text.of(config), 1.0
+    if experiment.bits:  # of the training losses, whose batches are not looked at for this
+        scale = bits_per_byte(1.0, bytes_per_token(text.validation, text.tokenizer, config.model.ctx, config.batch))
     config = replace(config, model=replace(config.model, vocab_size=text.vocabulary))
     trainer = Trainer(config, config.model, backend, text.training)
     began, every = time.monotonic(), max(1, config.steps // POINTS)
@@ -79,10 +91,10 @@ def train_cell(
                     record["gradient_first" if step == 1 else "gradient_last"] = gradient_norms(trainer)
                 trainer.update(step, loss)
                 if step % every == 0 or step == config.steps:
-                    point = (step, float(np.mean(recent)), _validation(trainer, text, EVAL_TOKENS))
-                    record["curve"].append(point)
+                    validation = _validation(trainer, text, EVAL_TOKENS, experiment.bits)
+                    record["curve"].append((step, scale * float(np.mean(recent)), validation))
                     recent.clear()
-            record["val_loss"] = _validation(trainer, text, RESULT_TOKENS)
+            record["val_loss"] = _validation(trainer, text, RESULT_TOKENS, experiment.bits)
             record |= look_inside(trainer, text)
     except StoppedRun:
         record["diverged_at"] = step
@@ -91,11 +103,15 @@ def train_cell(
     return {**record, "seconds": round(time.monotonic() - began, 2)}, trainer
 
 
-def _validation(trainer: Trainer, text: Text, most: int) -> float:
+def _validation(trainer: Trainer, text: Text, most: int, bits: bool) -> float:
+    """Return the loss over `most` tokens of the validation split, in nats per token or in bits per byte."""
     ctx, batch = trainer.model.config.ctx, trainer.config.batch
-    loss = evaluate(trainer.model, text.validation, batch, max(1, most // (ctx * batch)))
+    count = max(1, most // (ctx * batch))
+    loss = evaluate(trainer.model, text.validation, batch, count)
     assert loss is not None  # nothing stops this evaluation
-    return loss
+    if not bits:
+        return loss
+    return bits_per_byte(loss, bytes_per_token(text.validation, text.tokenizer, ctx, batch, count))
 
 
 def gradient_norms(trainer: Trainer) -> list[float]:

@@ -33,7 +33,8 @@ class Arm:
 class Experiment:
     """A question, a prediction, and the arms; the first arm is what the others are compared with.
 
-    `characters`: how much of the text to train on; 0: all of it.
+    `characters`: how much of the text to train on; 0: all of it. `bits`: the arms have different tokens, so losses are
+    in bits per byte.
     """
 
     question: str
@@ -42,6 +43,17 @@ class Experiment:
     base: TrainConfig = TRAIN
     rates: tuple[float, ...] = RATES
     characters: int = 0
+    bits: bool = False
+
+    @property
+    def unit(self) -> str:
+        """The unit of the losses."""
+        return "bits per byte" if self.bits else "nats per character"
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The values of --tokens that an arm has."""
+        return tuple(dict.fromkeys(arm.train.get("tokens", self.base.tokens) for arm in self.arms))
 
     def rates_of(self, arm: Arm) -> tuple[float, ...]:
         """Return the learning rates to train an arm with: those of the experiment, unless the arm has its own."""
@@ -166,6 +178,17 @@ EXPERIMENTS: dict[str, Experiment] = {
         (Arm("no dropout"), Arm("dropout 0.2", {"dropout": 0.2})),
         replace(TRAIN, steps=600),
         characters=10_000,
+    ),
+    "tokens": Experiment(
+        "Characters, bytes or byte pairs, with as many tokens in a step and as many steps?",
+        "Byte pairs: a step reads two or three times as much text, and a context reaches as much further.",
+        (
+            Arm("characters"),
+            Arm("bytes", train={"tokens": "bytes"}),
+            Arm("512 byte pairs", train={"tokens": "bpe:512"}),
+            Arm("2048 byte pairs", train={"tokens": "bpe:2048"}),
+        ),
+        bits=True,
     ),
     "shape": Experiment(
         "Deep and narrow, or shallow and wide, at about 400,000 parameters?",

@@ -20,8 +20,10 @@ def result(asked: Asked, cells: list[dict[str, Any]], facts: dict[str, str]) -> 
     arms = [arm.name for arm in asked.experiment.arms]
     return {
         "experiment": asked.name, "question": asked.experiment.question, "prediction": asked.experiment.prediction,
-        "answer": sentence(cells, arms, asked.length), "facts": facts, "arms": arms, "steps": asked.length,
+        "answer": sentence(cells, arms, asked.length, asked.experiment.unit), "facts": facts, "arms": arms,
+        "steps": asked.length,
         "seeds": sorted({cell["seed"] for cell in cells}), "rates": asked.rates, "cells": cells,
+        "unit": asked.experiment.unit,
     }  # fmt: skip
 
 
@@ -43,7 +45,7 @@ def report(found: dict[str, Any]) -> str:
     lines = [
         f"# {found['question']}", "", f"**Expected:** {found['prediction']}", "", f"**Answer:** {found['answer']}", "",
         "![Losses while training, and at the end by learning rate](curves.png)", "",
-        "## Validation loss at the end", "", "Mean over the seeds, in nats per character. The best rate of each arm is "
+        "## Validation loss at the end", "", f"Mean over the seeds, in {_unit(found)}. The best rate of each arm is "
         "in bold.", "", "| learning rate | " + " | ".join(arms) + " |", "|---:" * (len(arms) + 1) + "|",
     ]  # fmt: skip
     for rate in rates:
@@ -93,6 +95,11 @@ def _inside(cells: list[Cell], arms: list[str]) -> list[str]:
     return lines
 
 
+def _unit(found: dict[str, Any]) -> str:
+    """Return the unit of the losses; the results of earlier versions do not name it."""
+    return str(found.get("unit", "nats per character"))
+
+
 def _shown(loss: float) -> str:
     return f"{loss:.4f}" if math.isfinite(loss) else "diverged"
 
@@ -120,7 +127,7 @@ def draw(found: dict[str, Any]) -> Figure:
         means = [(each * shift, value) for each, value in means if math.isfinite(value)]
         if means:
             right.plot(*zip(*means, strict=True), color=color, linewidth=1)
-    left.set(xlabel="step", ylabel="validation loss (nats per character)", title="each seed, at the best rate")
+    left.set(xlabel="step", ylabel=f"validation loss ({_unit(found)})", title="each seed, at the best rate")
     right.set(xscale="log", xlabel="learning rate", title="at the end: each run, and the mean of the seeds")
     if len(found["rates"]) > 1:
         label_log_axis(right.xaxis, min(found["rates"]), max(found["rates"]))

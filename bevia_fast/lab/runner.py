@@ -57,7 +57,8 @@ class Asked:
     def fingerprint(self, text: Text) -> str:
         """Return a hash of all that the result of a cell depends on, but for its arm, rate and seed."""
         about = json.dumps([asdict(self.experiment), self.length, text.vocabulary], default=str, sort_keys=True)
-        parts = (about.encode(), text.training.tobytes(), text.validation.tobytes())
+        texts = (text, *text.others.values())
+        parts = (about.encode(), *(part.tobytes() for each in texts for part in (each.training, each.validation)))
         return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()[:16]
 
 
@@ -83,7 +84,8 @@ def run_experiment(
                 break
             if keeps_model:
                 cell, trainer = train_cell(asked.experiment, arm, rate, seed, text, backend, asked.steps)
-                save_model(model, trainer.weights, text.tokenizer, cell.get("diverged_at", asked.length))
+                tokenizer = text.of(trainer.config).tokenizer
+                save_model(model, trainer.weights, tokenizer, cell.get("diverged_at", asked.length))
             else:
                 cell = run_cell(asked.experiment, arm, rate, seed, text, backend, asked.steps)
             write_atomically(path, json.dumps(cell).encode())

@@ -23,7 +23,7 @@ class BenchLossConfig:
     Only training steps are timed, not evaluations, compilation or reading the text."""
 
     target: Annotated[float, arg(help_behavior_hint="(required)")] = 0.0
-    """The validation loss to reach, in nats per character."""
+    """The validation loss to reach, in nats per token."""
     recipe: Annotated[
         tuple[RecipeName, ...], arg(metavar="RECIPE ...", help_behavior_hint="(default: all)")
     ] = get_args(RecipeName)  # fmt: skip
@@ -31,6 +31,8 @@ class BenchLossConfig:
     preset: Annotated[PresetName, arg(help=f"Preset for the sizes.\n{PRESETS_SHOWN}")] = "laptop"
     data: Annotated[Sequence[str], arg(metavar="PATH ...", help_behavior_hint=NONE)] = ()
     """Text to train on: files or folders. If omitted: the language reference that comes with Python."""
+    tokens: Annotated[str, arg(metavar="{chars,bytes,bpe:N,FILE}")] = "chars"
+    """What a token is, as for train."""
     seeds: int = 3
     """Random seeds; every recipe is trained with each."""
     steps: Annotated[int, arg(help_behavior_hint="(default: those of the recipe)")] = 0
@@ -71,6 +73,8 @@ class BenchLossConfig:
 
     def config(self, recipe: RecipeName, seed: int) -> TrainConfig:
         """Return the options of one run."""
-        options: dict[str, Any] = {"seed": seed, "data": self.data, "backend": self.backend, "threads": self.threads}
+        options: dict[str, Any] = {
+            "seed": seed, "data": self.data, "tokens": self.tokens, "backend": self.backend, "threads": self.threads,
+        }  # fmt: skip
         found = preset(self.preset, recipe=recipe, **options)
         return replace(found, steps=self.steps, warmup=min(found.warmup, self.steps)) if self.steps else found

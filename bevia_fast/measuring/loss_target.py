@@ -22,8 +22,7 @@ import numpy as np
 from ..backends import default_threads, open_backend
 from ..config import TrainConfig
 from ..data.corpus import Batches, Corpus, usual_evaluation
-from ..data.sources import text_source
-from ..data.tokenfile import coded_text
+from ..data.texts import encoded_text
 from ..errors import StoppedRun
 from ..machine import cpu_name
 from ..model.gpt import GPT
@@ -156,7 +155,7 @@ def peer_trains(config: TrainConfig) -> bool:
 def bench_loss(asked: BenchLossConfig, progress: Progress) -> Iterator[LossResult]:
     """Yield the result of each recipe by each program. Raises UserError for what cannot run here."""
     progress.stage("Reading the text")
-    corpus = Corpus(coded_text(text_source(asked.config(asked.recipe[0], 1)), Reporter()))
+    corpus = Corpus(encoded_text(asked.config(asked.recipe[0], 1), Reporter()))
     threads = asked.threads or default_threads()
     for recipe in dict.fromkeys(asked.recipe):
         usual = asked.config(recipe, 1)

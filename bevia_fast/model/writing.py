@@ -1,14 +1,14 @@
-"""Generate text with a model, one character at a time.
+"""Generate text with a model, one token at a time.
 
 When the context is full, the model continues with the last half of it. So the text can be of any length, and every
-character except the first few depends on at least ctx/2 characters before it. With rotary positions, each token sees
+token except the first few depends on at least ctx/2 tokens before it. With rotary positions, each token sees
 the ctx - 1 before it, however long the text is. See `kernels.windows`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..config import GenerateConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import StoppedRun
 from ..kernels.contract import Backend
 from ..kernels.rng import stream_key, uniform
@@ -26,32 +26,25 @@ from .gpt import GPT
 
 Array = NDArray[Any]
 
-LARGEST_BLOCK = 512  # the most characters per call; the first call draws one, later ones 2, 4, ...
+LARGEST_BLOCK = 512  # the most tokens per call; the first call draws one, later ones 2, 4, ...
 BLOCK_SECONDS = 1 / 60  # aim for calls no longer than this, because Ctrl-C waits for the current call
 NOT_FINITE = "The model's logits are not finite; its weights are unusable."
 
 
-def stream(model: GPT, tokenizer: Tokenizer, config: GenerateConfig, *, use_cache: bool = True) -> Iterator[str]:
-    """Yield the characters that follow `config.prompt`, as they are drawn.
+def stream(model: GPT, tokenizer: Vocabulary, config: GenerateConfig, *, use_cache: bool = True) -> Iterator[str]:
+    """Yield the text of the `config.length` tokens that follow `config.prompt`, as they are drawn.
 
-    An empty prompt stands for a newline, or for the first character of the alphabet if that has no newline. Character i
-    is a pure function of the weights, the text before it, and (seed, i). With `use_cache=False`, the model processes
-    its whole window again for every character. This is slow and gives the same text: tests compare the cache with it.
+    A token that is a part of a character waits for the others; see `Vocabulary.stream`. An empty prompt stands for a
+    newline, or for the first token if none is a newline. Token i is a pure function of the weights, the text before it,
+    and (seed, i). With `use_cache=False`, the model processes its whole window again for every token. This is slow and
+    gives the same text: tests compare the cache with it.
 
-    Raises DataError, before the first character, for a prompt with characters that are not in the alphabet, and
-    StoppedRun if the logits are not finite.
+    Raises DataError, before the first token, for a prompt with characters that are not in an alphabet, and StoppedRun
+    if the logits are not finite.
     """
-    text = config.prompt or ("\n" if "\n" in tokenizer.alphabet else tokenizer.alphabet[0])
-    tokens = tokenizer.encode(text, "The prompt")[-model.config.ctx :]
-    return _characters(_cached if use_cache else _uncached, model, tokens, tokenizer, config)
-
-
-def _characters(
-    draw: Callable[[GPT, Array, GenerateConfig], Iterator[int]], model: GPT, tokens: Array, tokenizer: Tokenizer,
-    config: GenerateConfig,
-) -> Iterator[str]:  # fmt: skip
-    for token in draw(model, tokens, config):
-        yield tokenizer.alphabet[token]
+    tokens = tokenizer.encode(config.prompt, "The prompt") if config.prompt else np.array([tokenizer.first], np.int32)
+    draw = _cached if use_cache else _uncached
+    return tokenizer.stream(draw(model, tokens[-model.config.ctx :], config))
 
 
 def _cached(model: GPT, tokens: Array, config: GenerateConfig) -> Iterator[int]:

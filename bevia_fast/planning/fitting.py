@@ -22,9 +22,8 @@ from dataclasses import dataclass, replace
 
 from ..backends import open_backend
 from ..config import TrainConfig
-from ..data.corpus import TRAINING_SHARE
-from ..data.sources import text_source
-from ..data.tokenfile import coded_text
+from ..data.texts import encoded_text
+from ..data.tokenfile import TRAINING_SHARE
 from ..errors import ConfigError
 from ..machine import available_bytes, duration
 from ..model.parameters import parameter_specs
@@ -98,7 +97,7 @@ def fit(config: TrainConfig, progress: Progress | None = None) -> list[Candidate
     if not config.minutes:
         raise ConfigError(f"Sizes can only be chosen for a time; give it with {option('minutes')}.")
     progress.stage("Reading the text")
-    text = coded_text(text_source(config))
+    text = encoded_text(config)
     backend = open_backend(config.backend, config.threads)
     distinct = int(TRAINING_SHARE * len(text.codes))
     validation = len(text.codes) - distinct
@@ -107,10 +106,10 @@ def fit(config: TrainConfig, progress: Progress | None = None) -> list[Candidate
     for number, dim in enumerate(DIMS):
         progress.stage(f"Timing steps of {dim} channels")
         timed = replace(  # of the kind that is trained: its calls are those of the sizes proposed
-            config.model, ctx=FORECAST_CTX, dim=dim, layers=1, heads=_heads(dim), vocab_size=len(text.characters)
+            config.model, ctx=FORECAST_CTX, dim=dim, layers=1, heads=_heads(dim), vocab_size=text.tokens
         )
         forecast = Forecast(timed, 8, backend, config.optimizer)
-        for sizes in _sizes(config, dim, len(text.characters), validation):
+        for sizes in _sizes(config, dim, text.tokens, validation):
             candidate = _candidate(sizes, forecast, distinct, validation)
             if candidate is None:
                 continue

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..backends import describe_backend, open_backend
 from ..config import ModelConfig, TrainConfig
-from ..data.corpus import TRAINING_SHARE
-from ..data.sources import text_source
-from ..data.tokenfile import coded_text
+from ..data.texts import encoded_text
+from ..data.tokenfile import TRAINING_SHARE
+from ..data.vocabulary import Vocabulary
 from ..machine import available_bytes, resident_bytes
 from ..model.parameters import parameter_specs
 from ..reporter import Progress
@@ -41,7 +41,7 @@ class Plan:
 
     config: TrainConfig
     kernels: str
-    characters: int
+    characters: int  # of the text, or its tokens if they are something else
     vocabulary: int
     parameters: int
     available: int | None
@@ -76,19 +76,19 @@ def make_plan(config: TrainConfig, progress: Progress | None = None) -> Plan:
     Raises UserError for a text or options that cannot work, and for options that a resumed run cannot change.
     """
     progress = progress or Progress()
+    vocabulary: Vocabulary | None = None
     if config.resume:
         progress.stage("Reading the checkpoint")
-        stored = newest_good(config.resume)[0].config
-        refuse_changes(stored, config)
-        refuse_lost_text(stored, config)
-    vocabulary = 0
+        checkpoint = newest_good(config.resume)[0]
+        vocabulary = checkpoint.tokenizer
+        refuse_changes(checkpoint.config, config)
+        refuse_lost_text(checkpoint.config, config)
     if config.init and not config.resume:
         progress.stage("Reading the model")
-        config = initial_model(config)[0]
-        vocabulary = config.model.vocab_size
+        config, _, vocabulary, _ = initial_model(config)
     progress.stage("Reading the text")
-    text = coded_text(text_source(config))
-    model = replace(config.model, vocab_size=vocabulary or len(text.characters))
+    text = encoded_text(config, vocabulary=vocabulary)
+    model = replace(config.model, vocab_size=text.tokens if vocabulary is None else len(vocabulary))
     available = available_bytes()
     progress.stage("Loading the kernels")
     backend = open_backend(config.backend, config.threads)

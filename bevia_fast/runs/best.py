@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..config import ModelConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError
 from ..files import BEST, CHECKPOINTS, is_folder, mode, reading, sync_folder, writing
 from ..model.parameters import Parameters
@@ -37,7 +37,7 @@ def earlier_models(run: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def save_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, step: int, before: int | None) -> None:
+def save_best(run: Path, parameters: Parameters, tokenizer: Vocabulary, step: int, before: int | None) -> None:
     """Write the weights after optimizer step `step` as the best model, atomically.
 
     `before` is the step of the best model until now, which is kept; None if there is none. Raises CheckpointError; the
@@ -63,7 +63,7 @@ def save_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, step: int
         sync_folder(new.parent)
 
 
-def restore_best(run: Path, parameters: Parameters, tokenizer: Tokenizer, best: int | None, step: int) -> bool:
+def restore_best(run: Path, parameters: Parameters, tokenizer: Vocabulary, best: int | None, step: int) -> bool:
     """Bring the best models of a run back to its checkpoint of `step`, whose best is that of step `best`, or None.
 
     `parameters` are the weights after `step`. Returns whether there is a best model, if there should be one; if not,

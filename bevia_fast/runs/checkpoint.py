@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config import ModelConfig, TrainConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, ConfigError, DataError
 from ..files import CHECKPOINTS, is_folder, mode, reading, refuse_nul
 from ..model.optimizer import second_moment
@@ -52,7 +52,7 @@ MAY_CHANGE = {
 ADDED: dict[str, Any] = {
     "glob": (), "encoding": "utf-8", "newlines": "keep", "normalize": "keep", "name": "", "film": 0,
     "optimizer": "adamw", "muon_lr": 0.02, "muon_momentum": 0.95, "bias_correction": True, "patience": 0,
-    "minutes": 0.0, "ctx_schedule": "", "init": "",
+    "minutes": 0.0, "ctx_schedule": "", "init": "", "tokens": "chars",
 }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ class Checkpoint:
 
     path: Path
     config: TrainConfig
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
     progress: Progress
     fingerprint: str
     versions: dict[str, str]
@@ -82,7 +82,7 @@ def checkpoint_path(run: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    run: Path, config: TrainConfig, tokenizer: Tokenizer, progress: Progress, fingerprint: str,
+    run: Path, config: TrainConfig, tokenizer: Vocabulary, progress: Progress, fingerprint: str,
     tensors: dict[str, Parameters],
 ) -> int:  # fmt: skip
     """Write a checkpoint of step `progress.step` atomically, and return its size in bytes.
@@ -92,7 +92,7 @@ def save_checkpoint(
     about = {
         "format_version": CHECKPOINT_VERSION,
         "config": asdict(config),
-        "alphabet": tokenizer.alphabet,
+        **tokenizer.stored(),
         "progress": asdict(progress),
         "fingerprint": fingerprint,
         "versions": versions(),
@@ -108,7 +108,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
         try:
             check_version(path, about, CHECKPOINT_VERSION)
             options = options_of(TrainConfig, {**ADDED, **about["config"]})
-            model, tokenizer = read_model(options["model"], about["alphabet"])
+            model, tokenizer = read_model(options["model"], about)
             config = TrainConfig(**{**options, "model": model})
             progress = read_progress(about["progress"])
             fingerprint, used = about["fingerprint"], _read_versions(about["versions"])

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..files import FILM, is_folder, reading, sync_folder, writing
 from ..model.parameters import Parameters
 from .checkpoint import NAME
@@ -53,7 +53,7 @@ def frames(run: Path) -> list[tuple[int, Path]]:
     return sorted((int(match[1]), path) for match, path in found if match)
 
 
-def save_frame(run: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> int:
+def save_frame(run: Path, parameters: Parameters, tokenizer: Vocabulary, step: int) -> int:
     """Write the weights after optimizer step `step` as a frame, atomically, and return the file's size in bytes.
 
     Raises CheckpointError; an older file then stays.

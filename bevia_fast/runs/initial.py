@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 
-from ..config import ModelConfig, TrainConfig
-from ..data.tokenizer import Tokenizer
+from ..config import CHARACTERS, ModelConfig, TrainConfig
+from ..data.vocabulary import Vocabulary
 from ..errors import ConfigError
 from ..model.parameters import Parameters
 from ..naming import option
@@ -14,7 +14,7 @@ from .modelfile import load_trained
 MAY_DIFFER = ("dropout", "dtype", "precision", "vocab_size")  # the weights are the same whatever these are
 
 
-def initial_model(config: TrainConfig) -> tuple[TrainConfig, Parameters, Tokenizer, int]:
+def initial_model(config: TrainConfig) -> tuple[TrainConfig, Parameters, Vocabulary, int]:
     """Return the options with the sizes of the run that `config.init` names, its weights in the dtype of the options,
     its vocabulary, and the steps that it was trained for.
 
@@ -31,6 +31,11 @@ def initial_model(config: TrainConfig) -> tuple[TrainConfig, Parameters, Tokeniz
                 f"{option(each.name, mine)} differs from {config.init}, which has {option(each.name, wanted)}; a run "
                 f"with {option('init')} has the sizes of the model that it starts from."
             )
+    if config.tokens not in (CHARACTERS, tokenizer.name):
+        raise ConfigError(
+            f"{option('tokens', config.tokens)} differs from {config.init}, whose tokens are {tokenizer.name}; a run "
+            f"with {option('init')} has the tokens of the model that it starts from."
+        )
     model = replace(model, vocab_size=len(tokenizer))
     if model.dtype != theirs.dtype:
         cast = Parameters(model)
@@ -38,4 +43,4 @@ def initial_model(config: TrainConfig) -> tuple[TrainConfig, Parameters, Tokeniz
             cast[name][...] = view
         weights = cast
     weights.config = model  # with the dropout of this run
-    return replace(config, model=model), weights, tokenizer, step
+    return replace(config, model=model, tokens=tokenizer.name), weights, tokenizer, step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -72,6 +73,21 @@ class Curves:
         each = self.tokens_per_step if axis == "tokens" else 1
         return [each * record["step"] for record in self.records]
 
+    @property
+    def bytes_per_token(self) -> float | None:
+        """How many bytes of the validation split a token stands for; None before the first evaluation, and in runs of
+        earlier versions."""
+        for record in self.records:
+            loss, bits = record["val_loss"], record.get("val_bits_per_byte")
+            if loss and isinstance(bits, int | float) and bits > 0:
+                return float(loss / (math.log(2) * bits))
+        return None
+
+    def bits(self) -> float | None:
+        """Return the lowest validation loss in bits per byte, None if it is not known."""
+        best, size = self.best(), self.bytes_per_token
+        return best[0] / (math.log(2) * size) if best and size else None
+
     def best(self) -> tuple[float, int] | None:
         """Return the lowest validation loss in nats per token and its first step; None before the first evaluation."""
         found = [(record["val_loss"], record["step"]) for record in self.records if record["val_loss"] is not None]
@@ -122,6 +138,7 @@ class Listed:
         return {
             "run": self.name, "parameters": self.parameters, **sizes, "batch": config.batch, "steps": self.steps,
             "planned_steps": config.steps, "best_loss": best and best[0], "best_step": best and best[1],
+            "tokens": config.tokens, "best_bits_per_byte": self.curves.bits(),
             "minutes": self.minutes, "date": self.date.isoformat(timespec="seconds"),
         }  # fmt: skip
 
@@ -150,6 +167,9 @@ def _key(one: Listed, sort: SortName) -> float:
     if sort == "loss":
         best = one.curves.best()
         return float("inf") if best is None else best[0]
+    if sort == "bits":
+        bits = one.curves.bits()
+        return float("inf") if bits is None else bits
     if sort == "date":
         return -one.date.timestamp() if one.date else 0.0
     return -{"parameters": one.parameters, "steps": one.steps, "minutes": one.minutes}[sort]

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, get_args
 
 from ..config import ModelConfig, OptimizerName
-from ..data.tokenizer import Tokenizer
+from ..data.vocabularies import restored
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, ConfigError, DataError, counted, shown
 from ..files import (
     CHECKPOINTS,
@@ -42,7 +43,7 @@ ADDED: dict[str, Any] = {
 INVALID = (KeyError, TypeError, ValueError, ArithmeticError, RecursionError, ConfigError, DataError)
 
 
-def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: int) -> int:
+def save_model(path: Path, parameters: Parameters, tokenizer: Vocabulary, step: int) -> int:
     """Write the weights after optimizer step `step`, atomically, and return the file's size in bytes.
 
     Raises CheckpointError; an older file then stays.
@@ -51,7 +52,7 @@ def save_model(path: Path, parameters: Parameters, tokenizer: Tokenizer, step: i
     about = {
         "format_version": FORMAT_VERSION,
         "config": asdict(parameters.config),
-        "alphabet": tokenizer.alphabet,
+        **tokenizer.stored(),
         "step": step,
         "names": names,
     }
@@ -71,7 +72,7 @@ def _named(name: str, names: str) -> str:
     return f"transformer.{name}" if names == "lm" and not name.startswith("lm_head.") else name
 
 
-def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
+def load_model(path: str | Path) -> tuple[Parameters, Vocabulary]:
     """Read the weights and the vocabulary from a run folder, a model file or a checkpoint.
 
     Raises CheckpointError for a file that is missing, truncated, changed in any bit, or written by another program, and
@@ -80,14 +81,14 @@ def load_model(path: str | Path) -> tuple[Parameters, Tokenizer]:
     return load_trained(path)[:2]
 
 
-def load_trained(path: str | Path) -> tuple[Parameters, Tokenizer, int]:
+def load_trained(path: str | Path) -> tuple[Parameters, Vocabulary, int]:
     """Read the same as `load_model`, and the optimizer step after which the weights were saved."""
     path = model_path(path)
     with open_tensors(path) as file:
         try:
             options, checkpoint = file.about["config"], "progress" in file.about
             check_version(path, file.about, CHECKPOINT_VERSION if checkpoint else FORMAT_VERSION)
-            config, tokenizer = read_model(options["model"] if checkpoint else options, file.about["alphabet"])
+            config, tokenizer = read_model(options["model"] if checkpoint else options, file.about)
             step = (file.about["progress"] if checkpoint else file.about)["step"]
             if type(step) is not int or not 0 <= step < 1 << 50:
                 raise ValueError("its step is invalid")
@@ -160,18 +161,16 @@ def check_version(path: Path, about: dict[str, Any], version: int) -> None:
         raise CheckpointError(f"{path} has format version {found}; this program reads version {version}.")
 
 
-def read_model(options: Any, alphabet: Any) -> tuple[ModelConfig, Tokenizer]:
-    """Return the configuration and the vocabulary from parsed JSON.
+def read_model(options: Any, about: dict[str, Any]) -> tuple[ModelConfig, Vocabulary]:
+    """Return the configuration and the vocabulary from parsed JSON; `about` is the header of a file.
 
-    Raises TypeError, ValueError, ConfigError or DataError if they are invalid.
+    Raises KeyError, TypeError, ValueError, ConfigError or DataError if they are invalid.
     """
-    if not isinstance(alphabet, str):
-        raise ValueError("the alphabet is not text")
     if isinstance(options, dict):
         options = {**ADDED, **options}
-    config, tokenizer = ModelConfig(**options_of(ModelConfig, options)), Tokenizer(alphabet)
+    config, tokenizer = ModelConfig(**options_of(ModelConfig, options)), restored(about)
     if len(tokenizer) != config.vocab_size:
-        found = counted(len(tokenizer), "character")
+        found = counted(len(tokenizer), tokenizer.unit)
         raise ValueError(f"its alphabet has {found}, but its vocab_size is {config.vocab_size}")
     return config, tokenizer
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..backends import open_backend
 from ..config import BEST_ONE, BackendName, GenerateConfig, ModelConfig, TrainConfig, check_checkpoint
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..describing import table
 from ..errors import CheckpointError, ConfigError, shown
 from ..files import BEST, MODEL, is_file, is_folder, options_file, reading, refuse_nul, refuse_special, writing
@@ -32,7 +32,7 @@ class Run:
     """Where its files are."""
     model: GPT
     """The transformer and its weights."""
-    tokenizer: Tokenizer
+    tokenizer: Vocabulary
     """Its vocabulary."""
     interrupted: int = 0
     """Number of the signal that ended training before its last step, such as 2 for Ctrl-C; 0 if there was none."""
@@ -89,7 +89,7 @@ class Run:
         """
         from ..plots import about, draw_losses
 
-        return draw_losses(self.history, about(self.folder, self.model.config))
+        return draw_losses(self.history, about(self.folder, self.model.config), self.tokenizer.unit)
 
     def save(self, path: str | Path) -> Path:
         """Write the model to a file that `Run.load` and every command read, and return its path.
@@ -114,7 +114,7 @@ class Run:
             ("steps", f"{self.step:,}{', interrupted' if self.interrupted else ''}"),
             *self._last_losses(),
             ("model", repr(self.model)[1:-1]),
-            ("alphabet", self.tokenizer.shown_alphabet()),
+            ("tokens" if self.tokenizer.stored().get("tokens") else "alphabet", self.tokenizer.shown()),
         ]
         return table("Run", rows)
 
@@ -125,7 +125,7 @@ class Run:
             return []
         names = ("loss", "training loss"), ("val_loss", "validation loss")
         last = [(label, [record[name] for record in history if record.get(name) is not None]) for name, label in names]
-        return [(label, f"{values[-1]:.4f} nats per character") for label, values in last if values]
+        return [(label, f"{values[-1]:.4f} nats per {self.tokenizer.unit}") for label, values in last if values]
 
 
 def read_config(folder: Path) -> TrainConfig:
@@ -156,12 +156,12 @@ def generate(
     threads: int = 0,
     checkpoint: str = BEST_ONE,
 ) -> str:
-    """Return `prompt` followed by `length` characters that the model of `run` writes.
+    """Return `prompt` followed by `length` tokens that the model of `run` writes; usually, a token is a character.
 
     `run` is the result of `train`, or the path of a run folder or a model file, which is opened with `backend` on
     `threads` threads; `checkpoint` chooses the model of a run folder, see `Run.load`. A `temperature` below 1 sharpens
-    the distribution, above 1 flattens it; with 0, the most likely character is always taken. `top_k` samples from the k
-    most likely characters only (0: from all), `top_p` from the smallest set with at least this total probability. The
+    the distribution, above 1 flattens it; with 0, the most likely token is always taken. `top_k` samples from the k
+    most likely tokens only (0: from all), `top_p` from the smallest set with at least this total probability. The
     same `seed` writes the same text.
 
     Raises DataError for a prompt with characters that are not in the model's alphabet, CheckpointError for a path that

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError
 from ..files import BEST
 from ..model.parameters import Parameters
@@ -23,7 +23,7 @@ class BestModel:
     """
 
     def __init__(
-        self, run: Path, tokenizer: Tokenizer, weights: Parameters, progress: Progress, note: Callable[[str], None],
+        self, run: Path, tokenizer: Vocabulary, weights: Parameters, progress: Progress, note: Callable[[str], None],
         *, trained: bool = False,
     ) -> None:  # fmt: skip
         """`trained`: whether the run began with the weights of another one."""

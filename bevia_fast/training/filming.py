@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..config import TrainConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError
 from ..model.parameters import Parameters
 from ..runs.film import cut_film, film_steps, save_frame
@@ -21,7 +21,7 @@ class Filming:
     """
 
     def __init__(
-        self, run: Path, config: TrainConfig, tokenizer: Tokenizer, weights: Parameters, note: Callable[[str], None]
+        self, run: Path, config: TrainConfig, tokenizer: Vocabulary, weights: Parameters, note: Callable[[str], None]
     ) -> None:
         self.run, self.tokenizer, self.weights, self._note = run, tokenizer, weights, note
         self.steps = frozenset(film_steps(config.steps, config.film))

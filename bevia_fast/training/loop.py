@@ -6,6 +6,7 @@ The module is not called `train`, because `bevia_fast.train` is the function.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Callable
@@ -22,14 +23,14 @@ from ..reporter import Record, Reporter
 from ..runs.trained import Run
 from .best import BestModel, verdict
 from .diagnosis import describe_origin
-from .evaluation import evaluate, short_sample
+from .evaluation import bits_per_byte, bytes_per_token, evaluate, short_sample
 from .filming import Filming
 from .opening import FIRST_RECORD, Prepared, begin, compile_and_describe, open_folder, prepare
 from .saving import Saver
 from .signals import finish_on_signal
 from .step import not_finite
 
-FINAL_SAMPLE_LENGTH = 500  # characters
+FINAL_SAMPLE_LENGTH = 500  # tokens
 TICK = 1e-9  # seconds; a virtual machine's clock can stand still for a whole step
 MOST_SKIPPED = 10  # consecutive steps with --on-nan skip; a run that needs more will not recover
 
@@ -135,6 +136,11 @@ class _Session:
         progress = self.progress
         if progress.best.step is not None and self.evaluated is not None and self.evaluated[0] == progress.step:
             step, loss = self.evaluated
+            bits, size = bits_per_byte(loss, self.bytes_per_token), f"{self.bytes_per_token:.3g}"
+            self.reporter.fact(
+                "bits",
+                f"{bits:.3f} per byte at the end; the validation split has {size} bytes per {self.run.tokenizer.unit}",
+            )
             self.reporter.best(progress.best.step, verdict(progress.best, step, loss, progress.spikes.mean))
         if self._patience_ended():
             self.reporter.note(
@@ -207,6 +213,7 @@ class _Session:
             if loss is None:
                 return
             record["val_loss"] = loss
+            record["val_bits_per_byte"] = bits_per_byte(loss, self.bytes_per_token)
             self.evaluated = step, loss
             self.best.judge(loss)
         progress.unfinished = None
@@ -218,6 +225,12 @@ class _Session:
         if config.sample_every and step % config.sample_every == 0 and step < config.steps and not self.stop():
             self.reporter.sample(step, short_sample(self.run, config.seed))
 
+    @functools.cached_property
+    def bytes_per_token(self) -> float:
+        """How many bytes a token of the validation split stands for, in the mean over those that are evaluated."""
+        ctx = self.config.model.ctx
+        return bytes_per_token(self.validation, self.run.tokenizer, ctx, self.config.batch, self.eval_batches)
+
     def _stopped(self) -> bool:
         return bool(self.stop())
 
@@ -227,7 +240,8 @@ class _Session:
         def draw() -> bytes:
             from ..plots import about, draw_losses, png
 
-            return png(draw_losses(self.run.history, about(self.run.folder, self.run.model.config)))
+            subtitle = about(self.run.folder, self.run.model.config)
+            return png(draw_losses(self.run.history, subtitle, self.run.tokenizer.unit))
 
         picture = drawn(LOSS, draw, self.reporter.note)
         if picture is not None:
@@ -249,7 +263,7 @@ class _Session:
         count = usual_evaluation(self.validation, ctx, batch)
         if count:
             self.reporter.note(
-                f"each evaluation covers {count * batch * ctx:,} characters, spread over the validation split; "
-                f"{option('eval_batches')} changes this."
+                f"each evaluation covers {count * batch * ctx:,} {self.run.tokenizer.unit}s, spread over the "
+                f"validation split; {option('eval_batches')} changes this."
             )
         return count

@@ -13,9 +13,9 @@ from ..agreement.crosscheck import LiveCrosscheck
 from ..backends import damaged_code, describe_backend, open_backend
 from ..config import BackendName, TrainConfig
 from ..data.corpus import Corpus
-from ..data.sources import text_source
-from ..data.tokenfile import CodedText, coded_text
-from ..data.tokenizer import Tokenizer
+from ..data.texts import encoded_text
+from ..data.tokenfile import CodedText
+from ..data.vocabulary import Vocabulary
 from ..errors import ConfigError, DataError, counted
 from ..files import METRICS, OPTIONS, RUNS, write_atomically
 from ..kernels.contract import Backend
@@ -129,7 +129,7 @@ def _budget(config: TrainConfig, backend: Backend, corpus: Corpus, reporter: Rep
 
 
 def _read_text(
-    config: TrainConfig, resumed: Checkpoint | None, tokenizer: Tokenizer | None, reporter: Reporter
+    config: TrainConfig, resumed: Checkpoint | None, tokenizer: Vocabulary | None, reporter: Reporter
 ) -> tuple[CodedText, Corpus]:
     """Return the text as it was read, and its tokens, with the given vocabulary or that of the text.
 
@@ -140,7 +140,7 @@ def _read_text(
             f"{config.resume} reads its text from standard input, which is a terminal now; pipe the text in again, or "
             f"name it with {option('data')}."
         )
-    text = coded_text(text_source(config), reporter)
+    text = encoded_text(config, reporter, tokenizer)
     if resumed is not None and text.fingerprint != resumed.fingerprint and not config.allow_changed_text:
         raise DataError(
             f"The text is not the one that {config.resume} started with; {option('allow_changed_text', True)} resumes "
@@ -180,7 +180,7 @@ def compile_and_describe(prepared: Prepared, reporter: Reporter) -> dict[str, st
 def _describe_text(corpus: Corpus) -> str:
     training, validation = len(corpus.training), len(corpus.validation)
     return (
-        f"{counted(training + validation, 'character')}, {len(corpus.tokenizer)} distinct; "
+        f"{counted(training + validation, corpus.tokenizer.unit)}, {corpus.tokenizer.described()}; "
         f"{training:,} for training, {validation:,} for validation"
     )
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ..config import TrainConfig
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..doors.hub import write_hub_files
 from ..errors import CheckpointError
 from ..files import CHECKPOINTS, MODEL, sync_folder, writing
@@ -30,7 +30,7 @@ class Saver:
     """
 
     def __init__(
-        self, folder: RunFolder, config: TrainConfig, tokenizer: Tokenizer, fingerprint: str, progress: Progress,
+        self, folder: RunFolder, config: TrainConfig, tokenizer: Vocabulary, fingerprint: str, progress: Progress,
         tensors: dict[str, Parameters], note: Callable[[str], None],
     ) -> None:  # fmt: skip
         self.folder, self.config, self.tokenizer, self.fingerprint = folder, config, tokenizer, fingerprint

@@ -332,7 +332,7 @@ def test_the_form_is_part_of_the_key_of_cached_tokens(tmp_path: Path, monkeypatc
 
 def test_the_keys_of_earlier_versions_are_found() -> None:
     source = tokenfile.Source("/a.txt", 1, 2, 3, 4)
-    assert tokenfile._key([source], Form()) == "136129cfcaa1e481d96ed61c6faf386e"
+    assert tokenfile.entry_key([source], Form()) == "136129cfcaa1e481d96ed61c6faf386e"
 
 
 def test_a_run_keeps_how_its_text_is_read(tmp_path: Path) -> None:
@@ -389,6 +389,6 @@ def test_what_earlier_versions_did_is_the_default() -> None:
     defaults = TrainConfig()
     assert checkpoint.ADDED["film"] == 0  # a run that began without a film goes on without one
     assert {name: getattr(defaults, name) for name in checkpoint.ADDED} == {**checkpoint.ADDED, "film": 16}
-    of_an_update = {"optimizer", "muon_lr", "muon_momentum", "bias_correction", "ctx_schedule", "init"}
+    of_an_update = {"optimizer", "muon_lr", "muon_momentum", "bias_correction", "ctx_schedule", "init", "tokens"}
     assert checkpoint.ADDED.keys() - of_an_update <= checkpoint.MAY_CHANGE
     assert not of_an_update & checkpoint.MAY_CHANGE

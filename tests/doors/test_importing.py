@@ -331,7 +331,8 @@ def test_the_rows_move_with_their_characters(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ({"type": "BPE", "vocab": {"ab": 0}}, "has tokens of type BPE; this program reads models"),
+        ({"type": "Unigram", "vocab": {"ab": 0}}, "has tokens of type Unigram; this program reads models"),
+        ({"type": "BPE", "vocab": {"ab": 0}}, "cannot be used: This tokenizer.json is of type BPE; this program reads"),
         ({"type": "WordLevel", "vocab": {"a": 0, "bc": 1}}, "has the token 'bc'; this program"),
         ({"type": "WordLevel", "vocab": {"a": 0, "b": 2}}, "does not number its 2 characters from 0."),
         ({"type": "WordLevel", "vocab": {"a": 0, "b": 0}}, "does not number"),

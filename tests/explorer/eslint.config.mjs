@@ -2,7 +2,7 @@
 import js from "@eslint/js";
 
 const browser = [
-  "Blob", "DecompressionStream", "Response", "atob", "cancelAnimationFrame", "clearTimeout", "console",
+  "Blob", "DecompressionStream", "Response", "TextDecoder", "TextEncoder", "atob", "cancelAnimationFrame", "clearTimeout", "console",
   "document", "getComputedStyle", "history", "location", "matchMedia", "performance", "requestAnimationFrame",
   "setTimeout", "window",
 ];

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from bevia_fast.commands.main import main
@@ -195,6 +196,31 @@ def test_an_arm_may_have_its_own_rate(text: Text, tmp_path: Path) -> None:
     table = [line for line in report(found).splitlines() if re.match(r"\| (0\.\d|1)", line)]
     assert [line.count(" - ") for line in table if not line.startswith("| 1 ")] == [1, 1, 1]
     assert write_report(tmp_path, found)
+
+
+def test_arms_with_other_tokens_compare_in_bits_per_byte(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("der Bär läuft über die Straße.\n" * 90, "utf-8")
+    arms = (Arm("characters"), Arm("bytes", train={"tokens": "bytes"}))
+    experiment = Experiment("?", "!", arms, TINY.base, rates=(1e-2,), bits=True)
+    text = Text.read(TrainConfig(data=[str(tmp_path / "text.txt")]), 0, experiment.tokens)
+    assert experiment.tokens == ("chars", "bytes")
+    assert (text.vocabulary, text.others["bytes"].vocabulary) == (len(set("der Bär läuft über die Straße.\n")), 256)
+    nats = Experiment("?", "!", arms, TINY.base, rates=(1e-2,))
+    for arm in arms:
+        tokens = text.of(experiment.config(arm, 1e-2, 1))
+        size = np.mean([len(tokens.tokenizer.token_bytes(token)) for token in tokens.validation[1:].tolist()])
+        assert 1.0 <= size < 1.2
+        found = [run_cell(each, arm, 1e-2, 1, text, NUMPY, steps=20) for each in (experiment, nats)]
+        bits, loss = (cell["val_loss"] for cell in found)
+        assert bits == pytest.approx(loss / np.log(2) / size, rel=1e-9)
+        assert found[0]["curve"][0][1] == pytest.approx(found[1]["curve"][0][1] / np.log(2) / size, rel=1e-9)
+    cells = run_experiment(asked(1, experiment), tmp_path / "out", text, NUMPY)
+    about = result(asked(1, experiment), cells, {})
+    assert "in bits per byte: *characters*" in about["answer"]
+    assert "in bits per byte. The best rate" in report({**about, "facts": {}})
+    assert "in nats per character." in report({key: value for key, value in about.items() if key != "unit"})
+    one, other = asked(1, experiment).fingerprint(text), asked(1, experiment).fingerprint(Text.read(TrainConfig()))
+    assert one != other
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

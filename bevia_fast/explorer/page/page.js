@@ -30,7 +30,7 @@
       hovered: -1,
       last: Math.max(0, header.film.length - 1),
       half: header.tensors["model/wte.weight"].dtype === "float16",
-      glyphs: Bevia.glyphs.of(header.alphabet),
+      glyphs: Bevia.glyphs.of(header.alphabet, header.pieces),
       set(change) {
         const old = app.state;
         app.state = Bevia.state.fitting({ ...old, ...change }, header);
@@ -122,7 +122,7 @@
       el(
         "p",
         {},
-        `${config.norm}-norm · ${config.activation} · ${config.dim} channels · context of ${config.ctx} characters · alphabet of ${config.vocab} · ${config.tie ? "tied" : "untied"} head · ${config.bias ? "with" : "without"} biases · ${header.dtype}, ${header.backend} kernels`,
+        `${config.norm}-norm · ${config.activation} · ${config.dim} channels · context of ${config.ctx} ${header.pieces ? header.pieces.unit : "character"}s · ${header.pieces ? `${config.vocab} tokens` : `alphabet of ${config.vocab}`} · ${config.tie ? "tied" : "untied"} head · ${config.bias ? "with" : "without"} biases · ${header.dtype}, ${header.backend} kernels`,
       ),
       options ? el("p", {}, `Training: ${options}`) : el("p"),
       el("p", {}, `Made by ${header.program} on ${header.made}. This file asks nothing of any network.`),

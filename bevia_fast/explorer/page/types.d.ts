@@ -15,12 +15,27 @@ export interface Entry {
 
 export interface Source { formula: string; file: string; function: string; snippet: string; line: number }
 
+/** Tokens that are bytes or byte pairs; a string has a character below U+0100 for each byte. */
+export interface Pieces {
+  unit: string; bytes: string[];
+  /** The token of each byte. */
+  single: number[];
+  /** [left, right, joined] in the order in which they are joined; null if the page cannot make tokens of text. */
+  merges: [number, number, number][] | null;
+  /** Whether a word that is a token is taken as it is. */
+  whole: boolean;
+  special: Record<string, number>;
+}
+
 /** What bevia_fast/explorer/exploring.py writes into the page. */
 export interface Header {
   format: number; program: string; run: string; made: string; backend: string; dtype: "float32" | "float64";
   step: number;
   config: Config;
-  alphabet: number[];
+  /** The code points of the tokens, if they are characters; `pieces` are other tokens. */
+  alphabet: number[]; pieces: Pieces | null;
+  /** The token that a blank page begins with. */
+  newline: number;
   prompts: { tokens: number[]; origin: string }[];
   curve: { steps: number[]; train: (number | null)[]; validation: (number | null)[] };
   train_config: Record<string, number | string>;

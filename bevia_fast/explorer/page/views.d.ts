@@ -112,6 +112,8 @@ export interface Terms {
 
 export interface Glyphs {
   signs: string[]; names: string[]; texts: string[]; kinds: string[];
+  /** Signs of at most two letters, for a cell; whether typed text can be made tokens. */
+  brief: string[]; typing: boolean;
   encode(text: string): { known: number[]; unknown: string[] };
   decode(tokens: number[]): string;
 }
@@ -200,9 +202,15 @@ export interface Term { label: string; a: number; aRef?: string; b: number; bRef
 
 export interface Parts {
   dom: Dom;
+  pieces: {
+    coder(pieces: import("./types").Pieces): {
+      encode(text: string): number[]; decode(list: number[]): string; texts: (string | undefined)[];
+    };
+  };
   glyphs: {
     number(value: number, digits?: number): string; probability(value: number): string; whole(value: number): string;
-    of(alphabet: number[]): Glyphs;
+    unit(first?: boolean): string;
+    of(alphabet: number[], pieces?: import("./types").Pieces | null): Glyphs;
   };
   bars: { draw(root: HTMLElement, bars: Bar[], most?: number): void; group(label: string): HTMLDivElement };
   colors: {

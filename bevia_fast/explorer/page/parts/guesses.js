@@ -64,7 +64,8 @@
    */
   function draw({ table, corner }, app, rows, cursor) {
     const { tokens } = app.scene;
-    const { signs, names } = app.glyphs;
+    const { names } = app.glyphs;
+    const signs = app.header.pieces ? app.glyphs.brief : app.glyphs.signs;
     const theme = Bevia.colors.dark();
     const lines = repeat(table, rows.length + 1, () => el("div", { role: "row", class: "line" }));
     lines.forEach((line, index) => {

@@ -19,7 +19,7 @@
     const { header } = data;
     const { ctx } = header.config;
     const last = Math.max(0, header.film.length - 1);
-    const newline = Math.max(0, header.alphabet.indexOf(10));
+    const newline = header.newline;
     /** @type {Model | undefined} */
     let made;
     /** @type {Trace | undefined} */

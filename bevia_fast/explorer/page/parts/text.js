@@ -122,6 +122,11 @@
    * @param {App} app
    */
   function type(app) {
+    if (!app.glyphs.typing) {
+      nodes.typing.value = field(app, app.state.typed);
+      put(nodes.refused, "This page cannot cut text into the tokens of this model; bevia-fast explore --prompt can.");
+      return;
+    }
     const { known, unknown } = app.glyphs.encode(nodes.typing.value);
     if (unknown.length) {
       nodes.typing.value = field(app, known);
@@ -189,10 +194,13 @@
     cells.forEach((cell, at) => {
       const token = scene.tokens[at];
       const text = glyphs.signs[token];
-      put(cell, text === "␣" ? " " : text);
-      cell.classList.toggle("faint", text !== glyphs.texts[token]);
-      cell.classList.toggle("wide", text.length > 2);
-      cell.classList.toggle("turn", glyphs.texts[token] === "\n");
+      const pieces = app.header.pieces !== null;
+      const readable = pieces ? text.replace(/␣/g, " ") : text;
+      put(cell, readable === "␣" ? " " : readable);
+      cell.classList.toggle("faint", readable !== glyphs.texts[token]);
+      cell.classList.toggle("wide", pieces ? glyphs.texts[token] === "\ufffd" : text.length > 2);
+      cell.classList.toggle("chip", pieces);
+      cell.classList.toggle("turn", glyphs.texts[token].endsWith("\n"));
       const weight = weights[(state.head * T + from) * T + at];
       const value = looking ? (at > from ? NaN : weight / strongest) : scene.surprise[at] / most;
       Bevia.colors.paint(cell, value);
@@ -222,7 +230,7 @@
     const blind = Math.log(app.header.config.vocab);
     nodes.blind.style.left = `${(100 * blind) / most}%`;
     nodes.blind.hidden = nodes.guess.hidden = looking;
-    nodes.guess.title = `ln ${app.header.config.vocab} = ${number(blind, 3)} nats: each character is as likely as the others`;
+    nodes.guess.title = `ln ${app.header.config.vocab} = ${number(blind, 3)} nats: each ${Bevia.glyphs.unit()} is as likely as the others`;
   }
 
   /**
@@ -243,7 +251,7 @@
     if (looking) {
       nodes.readout.replaceChildren(
         ...where,
-        `looks back at these characters, in layer ${state.layer}, head ${state.head}.`,
+        `looks back at these ${Bevia.glyphs.unit()}s, in layer ${state.layer}, head ${state.head}.`,
       );
       return;
     }
@@ -251,7 +259,7 @@
     nodes.readout.replaceChildren(
       ...where,
       ...(Number.isNaN(surprise)
-        ? ["is the first character: the model has nothing to guess it from."]
+        ? [`is the first ${Bevia.glyphs.unit()}: the model has nothing to guess it from.`]
         : [
             "surprised the model by ",
             numeral(`surprise.${from}`, `${number(surprise, 3)} nats`),

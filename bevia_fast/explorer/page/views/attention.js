@@ -208,7 +208,7 @@
       const chosen = at === row || at === over.column;
       if (at % every && !chosen) return;
       context.fillStyle = chosen ? accent : ink;
-      const sign = glyphs.signs[token].length > 2 ? "□" : glyphs.signs[token];
+      const sign = glyphs.brief[token];
       if (every === 1 || at % every === 0) {
         context.fillText(sign, MARGIN + (at + 0.5) * cell, MARGIN / 2 + 2);
         context.fillText(sign, MARGIN / 2, MARGIN + (at + 0.5) * cell);
