@@ -1,7 +1,7 @@
 """Scripts and style sheets without what only their authors need: comments, indentation, spaces around signs.
 
 This is no parser. It works line by line, and leaves every line alone in which it could be wrong, because it has a
-string, a template or a regular expression.
+regular expression, several templates, or one that does not end in it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 CAST = re.compile(r"/\*\* @type \{.*?\} \*/ ?")  # the comment that tells tsc the type of an expression
 DELICATE = re.compile(r"[\"'`/]")
+QUOTED = re.compile(r"""("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|`(?:[^`\\]|\\.)*`)""")
+BESIDE = re.compile(r"^([^\"'`/]+?) *// .*$")  # a comment behind code
 # without + and -, since a + +b is not a++b, and without ! and <, since <!-- begins a comment
 SPACED = re.compile(r" ?([=>?:;,{}()\[\]&|*]) ?")
 DECLARED = re.compile(r"(?<=[\w-]): ")
@@ -42,7 +44,12 @@ def lean_style(text: str) -> str:
 
 
 def _squeezed(line: str) -> str:
-    return line if DELICATE.search(line) else SPACED.sub(r"\1", line)
+    """Return a line without spaces around signs, but in its strings and its template."""
+    parts = QUOTED.split(BESIDE.sub(r"\1", line))
+    nested = line.count("`") > 2  # perhaps a template inside of another
+    if nested or any(map(DELICATE.search, parts[::2])):  # a regular expression, a quotient, or half a string
+        return line
+    return "".join(part if number % 2 else SPACED.sub(r"\1", part) for number, part in enumerate(parts))
 
 
 def _lines(text: str) -> Iterator[tuple[str, bool]]:

@@ -42,6 +42,23 @@ return `a // b ${url}`;
     assert lean_script(wanted) == wanted
 
 
+@pytest.mark.parametrize(("line", "wanted"), [
+    ('f("a = b", c = d);', 'f("a = b",c=d);'),
+    ("f('a, \\'b = c', \"d = 'e\", g = h);", "f('a, \\'b = c',\"d = 'e\",g=h);"),
+    ("f(`a = ${b = c}`, d = e);", "f(`a = ${b = c}`,d=e);"),
+    ("f(`a ${b ? `c = d` : e}`, g = h);", "f(`a ${b ? `c = d` : e}`, g = h);"),  # which is in which?
+    ("f(`a = b`, `c`, d = e);", "f(`a = b`, `c`, d = e);"),
+    ('a = b / c; d = "e / f";', 'a = b / c; d = "e / f";'),
+    ("a = /[\"'] = /; b = 'c';", "a = /[\"'] = /; b = 'c';"),
+    ('a = "b // c"; d = e;', 'a="b // c";d=e;'),
+    ("a = b; // c = d", "a=b;"),
+    ('a = "b"; // c = d', 'a = "b"; // c = d'),
+    ("it's = half; a = b;", "it's = half; a = b;"),
+])  # fmt: skip
+def test_strings_stay_as_they_are(line: str, wanted: str) -> None:
+    assert lean_script(line) == wanted + "\n"
+
+
 def test_a_template_stays_as_it_is() -> None:
     text = "  f(`a\\n\n  // b ${\n    c}\n  /* d `);\n  // e\n  g();\n"
     assert lean_script(text) == text[2:].replace("  // e\n  g", "g")
