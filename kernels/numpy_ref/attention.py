@@ -30,14 +30,12 @@ def merge_heads(heads: Array) -> Array:
     return heads.transpose(0, 2, 1, 3).reshape(B, T, NH * HS)
 
 
-def causal_scores(
-    q: Array, k: Array, first: int = 0, window: int = 0, precision: Precision = "float32"
-) -> Array:
+def causal_scores(q: Array, k: Array, first: int = 0, window: int = 0) -> Array:
     """(B,NH,R,HS), (B,NH,T,HS) -> (B,NH,R,T): q[i] . k[j] / sqrt(HS) for queries at positions first + i."""
     R, T, HS = q.shape[2], k.shape[2], q.shape[3]
     # A dot product of HS independent terms of variance 1 has variance HS. Divided by sqrt(HS) it has variance 1 for any
     # head size; without that, large heads would start with a softmax so sharp that its gradient vanishes.
-    scores = operand(q, precision) @ operand(k, precision).swapaxes(-1, -2) / math.sqrt(HS)
+    scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)
     # A position must not see later positions, which it has to predict: exp(-inf) is 0.
     distance = first + np.arange(R)[:, None] - np.arange(T)  # (R,T): how far back a key is
     unseen = distance < 0
@@ -51,20 +49,21 @@ def causal_scores(
 
 def softmax(scores: Array) -> tuple[Array, Array]:
     """(...,T) -> weights (...,T), and the log of the sum of exponentials (...)"""
-    exponentials, total, lse = softmax_parts(scores)
-    return exponentials / total, lse
-
-
-def softmax_parts(scores: Array, precision: Precision = "float32") -> tuple[Array, Array, Array]:
-    """(...,T) -> exponentials (...,T) and their sums (...,1), whose quotients are the weights; lse (...)"""
     # exp overflows float32 beyond 88. Dividing numerator and denominator by exp(max) leaves the quotient unchanged and
     # makes the largest exponent 0.
-    center = scores.max(axis=-1, keepdims=True)
-    if precision == "bf16":
-        # Exponentials will be rounded to 8 bits. With centers log 2 apart they differ by powers of 2, which no rounding
-        # notices. So another order of the keys, where the largest score is not known from the start, rounds the same.
-        log2 = scores.dtype.type(math.log(2))
-        center = np.ceil(center / log2) * log2
+    largest = scores.max(axis=-1, keepdims=True)
+    exponentials = np.exp(scores - largest)
+    total = exponentials.sum(axis=-1, keepdims=True)
+    return exponentials / total, (largest + np.log(total))[..., 0]
+
+
+def rounded_softmax(scores: Array) -> tuple[Array, Array, Array]:
+    """(...,T) -> exponentials (...,T) and totals (...,1), whose quotients are the weights, and lse (...): for bf16,
+    which rounds exponentials before they are divided."""
+    # They keep 8 bits. With centers log 2 apart they differ by powers of 2, which no rounding notices. So another order
+    # of the keys, where the largest score is not known from the start, rounds the same.
+    log2 = scores.dtype.type(math.log(2))
+    center = np.ceil(scores.max(axis=-1, keepdims=True) / log2) * log2
     exponentials = np.exp(scores - center)
     total = exponentials.sum(axis=-1, keepdims=True)
     return exponentials, total, (center + np.log(total))[..., 0]
@@ -83,16 +82,20 @@ def attention_forward(
 ) -> None:  # fmt: skip
     # (B,T,3C) -> out (B,T,C), lse (B,NH,T)
     contract.check_window("attention_forward", window)
-    q, k, v = split_heads(qkv, lse.shape[1])  # (B,NH,T,HS) each
+    q, k, v = split_heads(operand(qkv, precision), lse.shape[1])  # (B,NH,T,HS) each
 
-    exponentials, total, lse[...] = softmax_parts(causal_scores(q, k, 0, window, precision), precision)  # (B,NH,T,T)
-    weights = exponentials if precision == "bf16" else exponentials / total  # bf16 rounds them before they are divided
+    if precision == "bf16":
+        weights, total, lse[...] = rounded_softmax(causal_scores(q, k, window=window))
+    else:
+        weights, lse[...] = softmax(causal_scores(q, k, window=window))  # (B,NH,T,T)
     if dropout_rate != 0:
         # scaled up to keep each weight's expectation
         weights = weights * attention_mask(dropout_key, weights.shape, dropout_rate) * (1 / (1 - dropout_rate))
 
-    attended = operand(weights, precision) @ operand(v, precision)
-    out[...] = merge_heads(attended / total if precision == "bf16" else attended)
+    weights = operand(weights, precision)
+    out[...] = merge_heads(weights @ v)
+    if precision == "bf16":
+        out /= merge_heads(np.broadcast_to(total, v.shape))
 
 
 @implements(contract.attention_backward)
@@ -105,21 +108,21 @@ def attention_backward(
     B, T, C = dout.shape
     NH = lse.shape[1]
     HS = C // NH
-    q, k, v = split_heads(qkv, NH)  # (B,NH,T,HS) each
+    q, k, v = split_heads(operand(qkv, precision), NH)  # (B,NH,T,HS) each
     dout_heads = dout.reshape(B, T, NH, HS).swapaxes(1, 2)  # (B,NH,T,HS)
     out_heads = out.reshape(B, T, NH, HS).swapaxes(1, 2)
 
     # forward: weights = softmax(scores) = exp(scores) / sum exp(scores) = exp(scores - lse)
-    weights = np.exp(causal_scores(q, k, 0, window, precision) - lse[..., None])  # (B,NH,T,T)
+    weights = np.exp(causal_scores(q, k, window=window) - lse[..., None])  # (B,NH,T,T)
     dropped = weights
     if dropout_rate != 0:
         mask = attention_mask(dropout_key, weights.shape, dropout_rate)
         dropped = weights * mask * (1 / (1 - dropout_rate))
 
     # forward: out = dropped @ v
-    dout_operand = operand(dout_heads, precision)
-    dv = operand(dropped, precision).swapaxes(-1, -2) @ dout_operand
-    dweights = dout_operand @ operand(v, precision).swapaxes(-1, -2)
+    dropped, dattended = operand(dropped, precision), operand(dout_heads, precision)
+    dv = dropped.swapaxes(-1, -2) @ dattended
+    dweights = dattended @ v.swapaxes(-1, -2)
 
     # forward: dropped = weights * mask / (1 - dropout_rate)
     if dropout_rate != 0:
@@ -135,8 +138,8 @@ def attention_backward(
     # forward: scores = q @ k^T / sqrt(HS)
     if precision == "bf16":  # divided before they are rounded
         dscores = rounded(dscores / math.sqrt(HS))
-        dq = dscores @ rounded(k)
-        dk = dscores.swapaxes(-1, -2) @ rounded(q)
+        dq = dscores @ k
+        dk = dscores.swapaxes(-1, -2) @ q
     else:
         dq = dscores @ k / math.sqrt(HS)
         dk = dscores.swapaxes(-1, -2) @ q / math.sqrt(HS)
@@ -154,5 +157,5 @@ def attention_weights(
     contract.check_window("attention_weights", window)
     _, NH, R, T = weights.shape
     contract.check_rows(T, R, first)
-    q, k, _ = split_heads(qkv, NH)
-    weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first, window, precision))
+    q, k, _ = split_heads(operand(qkv, precision), NH)
+    weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first, window))

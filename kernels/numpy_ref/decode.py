@@ -12,7 +12,7 @@ from ..bfloat16 import halves, operand, widened
 from ..contract import Activation, Array, Norm, Precision, implements
 from ..rng import uniform
 from ..windows import places_of, ring_place, rings
-from .attention import softmax_parts
+from .attention import rounded_softmax, softmax
 from .layernorm import layernorm_forward
 from .linear import ACTIVATIONS
 from .rotary import rotate
@@ -68,9 +68,11 @@ def decode_tokens(
                     k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
                     k, v = k_cache[layer, :, :seen], v_cache[layer, :, :seen]
                 scores = q[:, None] @ k.swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
-                exponentials, total, _ = softmax_parts(scores, precision)
-                # in bf16, exponentials are rounded before they are divided
-                attended = rounded(exponentials) @ v / total if precision == "bf16" else (exponentials / total) @ v
+                if precision == "bf16":
+                    exponentials, total, _ = rounded_softmax(scores)
+                    attended = rounded(exponentials) @ v / total
+                else:
+                    attended = softmax(scores)[0] @ v
                 branch = (rounded(attended) @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
                 x = x + branch if residual else branch
                 if norm == "post":

@@ -22,7 +22,8 @@ def linear_forward(
     precision: Precision = "float32",
 ) -> None:  # fmt: skip
     # (N,C) @ (C,OC) + (OC,) + (N,OC) -> (N,OC)
-    result = operand(inp, precision) @ operand(weight, precision)
+    inp, weight = operand(inp, precision), operand(weight, precision)
+    result = inp @ weight
     if bias is not None:
         result = result + bias
     if preactivation is not None:
@@ -44,11 +45,11 @@ def linear_backward(
 
     # forward: out = inp @ weight + bias.  Each output is a sum of products, so the gradient of one factor is the other
     # factor times dout, summed over all its uses: inp[n,c] is used in OC outputs, weight[c,oc] in N rows.
-    dout_operand = operand(dout, precision)
-    dinp_result = dout_operand @ operand(weight, precision).T
-    dweight += operand(inp, precision).T @ dout_operand
     if dbias is not None:
         dbias += sum_of_rows(dout)
+    dout, inp, weight = (operand(each, precision) for each in (dout, inp, weight))
+    dinp_result = dout @ weight.T
+    dweight += inp.T @ dout
 
     # forward, in the layer before: inp = activation(preactivation)
     if activation is not None and preactivation is not None:
