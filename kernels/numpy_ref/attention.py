@@ -30,14 +30,12 @@ def merge_heads(heads: Array) -> Array:
     return heads.transpose(0, 2, 1, 3).reshape(B, T, NH * HS)
 
 
-def causal_scores(
-    q: Array, k: Array, first: int = 0, window: int = 0, precision: Precision = "float32"
-) -> Array:
+def causal_scores(q: Array, k: Array, first: int = 0, window: int = 0) -> Array:
     """(B,NH,R,HS), (B,NH,T,HS) -> (B,NH,R,T): q[i] . k[j] / sqrt(HS) for queries at positions first + i."""
     R, T, HS = q.shape[2], k.shape[2], q.shape[3]
     # A dot product of HS independent terms of variance 1 has variance HS. Divided by sqrt(HS) it has variance 1 for any
     # head size; without that, large heads would start with a softmax so sharp that its gradient vanishes.
-    scores = operand(q, precision) @ operand(k, precision).swapaxes(-1, -2) / math.sqrt(HS)
+    scores = q @ k.swapaxes(-1, -2) / math.sqrt(HS)
     # A position must not see later positions, which it has to predict: exp(-inf) is 0.
     distance = first + np.arange(R)[:, None] - np.arange(T)  # (R,T): how far back a key is
     unseen = distance < 0
@@ -51,29 +49,29 @@ def causal_scores(
 
 def softmax(scores: Array) -> tuple[Array, Array]:
     """(...,T) -> weights (...,T), and the log of the sum of exponentials (...)"""
-    exponentials, total, lse = softmax_parts(scores)
-    return exponentials / total, lse
-
-
-def softmax_parts(scores: Array, precision: Precision = "float32") -> tuple[Array, Array, Array]:
-    """(...,T) -> exponentials (...,T) and their sums (...,1), whose quotients are the weights; lse (...)"""
     # exp overflows float32 beyond 88. Dividing numerator and denominator by exp(max) leaves the quotient unchanged and
     # makes the largest exponent 0.
-    center = scores.max(axis=-1, keepdims=True)
-    if precision == "bf16":
-        # Exponentials will be rounded to 8 bits. With centers log 2 apart they differ by powers of 2, which no rounding
-        # notices. So another order of the keys, where the largest score is not known from the start, rounds the same.
-        log2 = scores.dtype.type(math.log(2))
-        center = np.ceil(center / log2) * log2
-    exponentials = np.exp(scores - center)
+    largest = scores.max(axis=-1, keepdims=True)
+    exponentials = np.exp(scores - largest)
     total = exponentials.sum(axis=-1, keepdims=True)
-    return exponentials, total, (center + np.log(total))[..., 0]
+    return exponentials / total, (largest + np.log(total))[..., 0]
 
 
 def attention_mask(key: int, shape: tuple[int, ...], rate: float) -> Array:
     """The dropout mask of all weights, (B,NH,T,T): row (b*NH + h)*T + i, column j."""
     B, NH, T, _ = shape
     return dropout_mask(key, B * NH * T, T, rate).reshape(shape)
+
+
+def rounded_weights(weights: Array, lse: Array) -> Array:
+    """(...,T), (...) -> the weights as `kernels.bfloat16` rounds them: as exponentials, before they are divided.
+
+    weights = exp(scores - lse) are exp(scores - center) times exp(center - lse). Centers are multiples of log 2, so
+    exponentials with one center or another differ by a power of 2, and round alike. That leaves lse modulo log 2.
+    """
+    scale = np.exp(np.mod(lse.astype(np.float64), math.log(2)))[..., None].astype(weights.dtype)
+    result: Array = rounded(weights * scale) / scale
+    return result
 
 
 @implements(contract.attention_forward)
@@ -83,16 +81,16 @@ def attention_forward(
 ) -> None:  # fmt: skip
     # (B,T,3C) -> out (B,T,C), lse (B,NH,T)
     contract.check_window("attention_forward", window)
-    q, k, v = split_heads(qkv, lse.shape[1])  # (B,NH,T,HS) each
+    q, k, v = split_heads(operand(qkv, precision), lse.shape[1])  # (B,NH,T,HS) each
 
-    exponentials, total, lse[...] = softmax_parts(causal_scores(q, k, 0, window, precision), precision)  # (B,NH,T,T)
-    weights = exponentials if precision == "bf16" else exponentials / total  # bf16 rounds them before they are divided
+    weights, lse[...] = softmax(causal_scores(q, k, window=window))  # (B,NH,T,T)
     if dropout_rate != 0:
         # scaled up to keep each weight's expectation
         weights = weights * attention_mask(dropout_key, weights.shape, dropout_rate) * (1 / (1 - dropout_rate))
+    if precision == "bf16":
+        weights = rounded_weights(weights, lse)
 
-    attended = operand(weights, precision) @ operand(v, precision)
-    out[...] = merge_heads(attended / total if precision == "bf16" else attended)
+    out[...] = merge_heads(weights @ v)
 
 
 @implements(contract.attention_backward)
@@ -105,21 +103,23 @@ def attention_backward(
     B, T, C = dout.shape
     NH = lse.shape[1]
     HS = C // NH
-    q, k, v = split_heads(qkv, NH)  # (B,NH,T,HS) each
+    q, k, v = split_heads(operand(qkv, precision), NH)  # (B,NH,T,HS) each
     dout_heads = dout.reshape(B, T, NH, HS).swapaxes(1, 2)  # (B,NH,T,HS)
     out_heads = out.reshape(B, T, NH, HS).swapaxes(1, 2)
 
     # forward: weights = softmax(scores) = exp(scores) / sum exp(scores) = exp(scores - lse)
-    weights = np.exp(causal_scores(q, k, 0, window, precision) - lse[..., None])  # (B,NH,T,T)
+    weights = np.exp(causal_scores(q, k, window=window) - lse[..., None])  # (B,NH,T,T)
     dropped = weights
     if dropout_rate != 0:
         mask = attention_mask(dropout_key, weights.shape, dropout_rate)
         dropped = weights * mask * (1 / (1 - dropout_rate))
 
+    exact_dout = dout_heads  # only operands of products are rounded
+    dout_heads, dropped = operand(dout_heads, precision), operand(dropped, precision)
+
     # forward: out = dropped @ v
-    dout_operand = operand(dout_heads, precision)
-    dv = operand(dropped, precision).swapaxes(-1, -2) @ dout_operand
-    dweights = dout_operand @ operand(v, precision).swapaxes(-1, -2)
+    dv = dropped.swapaxes(-1, -2) @ dout_heads
+    dweights = dout_heads @ v.swapaxes(-1, -2)
 
     # forward: dropped = weights * mask / (1 - dropout_rate)
     if dropout_rate != 0:
@@ -129,17 +129,16 @@ def attention_backward(
     #     dscores = weights * (dweights - sum_j weights[j] * dweights[j])
     # Insert dweights[j] = dout . v[j], and the sum becomes dout . (sum_j weights[j] v[j]) = dout . out: HS products
     # instead of T. With dropout the mask appears in both, and the result is the same.
+    dout_heads = exact_dout
     row_sum = (dout_heads * out_heads).sum(axis=-1, keepdims=True)
     dscores = weights * (dweights - row_sum)
 
+    if precision == "bf16":
+        dscores = rounded(dscores / math.sqrt(HS)) * math.sqrt(HS)
+
     # forward: scores = q @ k^T / sqrt(HS)
-    if precision == "bf16":  # divided before they are rounded
-        dscores = rounded(dscores / math.sqrt(HS))
-        dq = dscores @ rounded(k)
-        dk = dscores.swapaxes(-1, -2) @ rounded(q)
-    else:
-        dq = dscores @ k / math.sqrt(HS)
-        dk = dscores.swapaxes(-1, -2) @ q / math.sqrt(HS)
+    dq = dscores @ k / math.sqrt(HS)
+    dk = dscores.swapaxes(-1, -2) @ q / math.sqrt(HS)
 
     dqkv[:, :, :C] = merge_heads(dq)
     dqkv[:, :, C : 2 * C] = merge_heads(dk)
@@ -154,5 +153,6 @@ def attention_weights(
     contract.check_window("attention_weights", window)
     _, NH, R, T = weights.shape
     contract.check_rows(T, R, first)
+    qkv = operand(qkv, precision)
     q, k, _ = split_heads(qkv, NH)
-    weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first, window, precision))
+    weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first, window))
