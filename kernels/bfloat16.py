@@ -10,9 +10,9 @@ of the call are float32. What the operands are is written here, once:
     linear_forward      inp and weight
     linear_backward     dout and weight of dinp;  inp and dout of dweight.  dbias is a sum of dout as it is
     attention_forward   q and k of the scores;  v, and exp(scores - center), which is dropped out before it is rounded.
-                        `center` is a whole multiple of log 2, the least that is no less than the row's largest score.
-                        So every center rounds alike, whichever keys are seen first. The total that divides the output
-                        is the sum before rounding.
+                        `center` is any whole multiple of log 2: from one to another, exponentials change by a power of
+                        2, and round alike, whichever keys are seen first. The total that divides the output is the sum
+                        before rounding.
     attention_backward  as in the forward pass;  dout and v of dweights;  weights = exp(scores - lse), dropped out, and
                         dout of dv;  dscores / sqrt(HS) with k of dq, and with q of dk.  row_sum is of dout as it is
     attention_weights   q and k of the scores

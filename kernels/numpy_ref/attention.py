@@ -57,22 +57,21 @@ def softmax(scores: Array) -> tuple[Array, Array]:
     return exponentials / total, (largest + np.log(total))[..., 0]
 
 
-def rounded_softmax(scores: Array) -> tuple[Array, Array, Array]:
-    """(...,T) -> exponentials (...,T) and totals (...,1), whose quotients are the weights, and lse (...): for bf16,
-    which rounds exponentials before they are divided."""
-    # They keep 8 bits. With centers log 2 apart they differ by powers of 2, which no rounding notices. So another order
-    # of the keys, where the largest score is not known from the start, rounds the same.
-    log2 = scores.dtype.type(math.log(2))
-    center = np.ceil(scores.max(axis=-1, keepdims=True) / log2) * log2
-    exponentials = np.exp(scores - center)
-    total = exponentials.sum(axis=-1, keepdims=True)
-    return exponentials, total, (center + np.log(total))[..., 0]
-
-
 def attention_mask(key: int, shape: tuple[int, ...], rate: float) -> Array:
     """The dropout mask of all weights, (B,NH,T,T): row (b*NH + h)*T + i, column j."""
     B, NH, T, _ = shape
     return dropout_mask(key, B * NH * T, T, rate).reshape(shape)
+
+
+def rounded_weights(weights: Array, lse: Array) -> Array:
+    """(...,T), (...) -> the weights as `kernels.bfloat16` rounds them: as exponentials, before they are divided.
+
+    weights = exp(scores - lse) are exp(scores - center) times exp(center - lse). Centers are multiples of log 2, so
+    exponentials with one center or another differ by a power of 2, and round alike. That leaves lse modulo log 2.
+    """
+    scale = np.exp(np.mod(lse.astype(np.float64), math.log(2)))[..., None].astype(weights.dtype)
+    result: Array = rounded(weights * scale) / scale
+    return result
 
 
 @implements(contract.attention_forward)
@@ -84,18 +83,14 @@ def attention_forward(
     contract.check_window("attention_forward", window)
     q, k, v = split_heads(operand(qkv, precision), lse.shape[1])  # (B,NH,T,HS) each
 
-    if precision == "bf16":
-        weights, total, lse[...] = rounded_softmax(causal_scores(q, k, window=window))
-    else:
-        weights, lse[...] = softmax(causal_scores(q, k, window=window))  # (B,NH,T,T)
+    weights, lse[...] = softmax(causal_scores(q, k, window=window))  # (B,NH,T,T)
     if dropout_rate != 0:
         # scaled up to keep each weight's expectation
         weights = weights * attention_mask(dropout_key, weights.shape, dropout_rate) * (1 / (1 - dropout_rate))
-
-    weights = operand(weights, precision)
-    out[...] = merge_heads(weights @ v)
     if precision == "bf16":
-        out /= merge_heads(np.broadcast_to(total, v.shape))
+        weights = rounded_weights(weights, lse)
+
+    out[...] = merge_heads(weights @ v)
 
 
 @implements(contract.attention_backward)
@@ -119,10 +114,12 @@ def attention_backward(
         mask = attention_mask(dropout_key, weights.shape, dropout_rate)
         dropped = weights * mask * (1 / (1 - dropout_rate))
 
+    exact_dout = dout_heads  # only operands of products are rounded
+    dout_heads, dropped = operand(dout_heads, precision), operand(dropped, precision)
+
     # forward: out = dropped @ v
-    dropped, dattended = operand(dropped, precision), operand(dout_heads, precision)
-    dv = dropped.swapaxes(-1, -2) @ dattended
-    dweights = dattended @ v.swapaxes(-1, -2)
+    dv = dropped.swapaxes(-1, -2) @ dout_heads
+    dweights = dout_heads @ v.swapaxes(-1, -2)
 
     # forward: dropped = weights * mask / (1 - dropout_rate)
     if dropout_rate != 0:
@@ -132,17 +129,16 @@ def attention_backward(
     #     dscores = weights * (dweights - sum_j weights[j] * dweights[j])
     # Insert dweights[j] = dout . v[j], and the sum becomes dout . (sum_j weights[j] v[j]) = dout . out: HS products
     # instead of T. With dropout the mask appears in both, and the result is the same.
+    dout_heads = exact_dout
     row_sum = (dout_heads * out_heads).sum(axis=-1, keepdims=True)
     dscores = weights * (dweights - row_sum)
 
+    if precision == "bf16":
+        dscores = rounded(dscores / math.sqrt(HS)) * math.sqrt(HS)
+
     # forward: scores = q @ k^T / sqrt(HS)
-    if precision == "bf16":  # divided before they are rounded
-        dscores = rounded(dscores / math.sqrt(HS))
-        dq = dscores @ k
-        dk = dscores.swapaxes(-1, -2) @ q
-    else:
-        dq = dscores @ k / math.sqrt(HS)
-        dk = dscores.swapaxes(-1, -2) @ q / math.sqrt(HS)
+    dq = dscores @ k / math.sqrt(HS)
+    dk = dscores.swapaxes(-1, -2) @ q / math.sqrt(HS)
 
     dqkv[:, :, :C] = merge_heads(dq)
     dqkv[:, :, C : 2 * C] = merge_heads(dk)
@@ -157,5 +153,6 @@ def attention_weights(
     contract.check_window("attention_weights", window)
     _, NH, R, T = weights.shape
     contract.check_rows(T, R, first)
-    q, k, _ = split_heads(operand(qkv, precision), NH)
+    qkv = operand(qkv, precision)
+    q, k, _ = split_heads(qkv, NH)
     weights[...], _ = softmax(causal_scores(q[:, :, first : first + R], k, first, window))

@@ -12,7 +12,7 @@ from ..bfloat16 import halves, operand, widened
 from ..contract import Activation, Array, Norm, Precision, implements
 from ..rng import uniform
 from ..windows import places_of, ring_place, rings
-from .attention import rounded_softmax, softmax
+from .attention import rounded_weights, softmax
 from .layernorm import layernorm_forward
 from .linear import ACTIVATIONS
 from .rotary import rotate
@@ -37,14 +37,11 @@ def decode_tokens(
     L, NH, S, HS = keys.shape[1:]
     contract.check_windows(L, windows)
     sizes = rings(windows, L, S)
-
-    def rounded(x: Array) -> Array:
-        return operand(x, precision)
-
     if precision == "bf16":
-        qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head = map(
-            widened, (qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head)
-        )
+        given = qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head
+        qkv_weight, attn_proj_weight, fc_weight, mlp_proj_weight, head = map(widened, given)
+        stored = keys, values
+        keys, values = widened(keys), widened(values)
     for number in range(drawn.size):
         # The next token is drawn from the place that comes last; a place in the next window is filled for later tokens.
         for window, place in [(0, index + number)] if cosines is not None else reversed(places_of(index + number, S)):
@@ -56,37 +53,33 @@ def decode_tokens(
                 normed = x if norm == "post" else _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
 
                 # heads: (C,) @ (NH,C,3*HS) -> (NH,3*HS);  attention;  (NH,1,HS) @ (NH,HS,C), summed over the heads
-                qkv = rounded(normed) @ qkv_weight[layer] + _of(qkv_bias, layer, 0)
+                qkv = operand(normed, precision) @ qkv_weight[layer] + _of(qkv_bias, layer, 0)
                 if cosines is not None and sines is not None:
                     rotate(qkv.reshape(NH, 3, 2, -1)[:, :2], cosines[number], sines[number])  # q and k, not v
-                q, k, v = rounded(qkv).reshape(NH, 3, HS).swapaxes(0, 1)
+                q, k, v = operand(qkv, precision).reshape(NH, 3, HS).swapaxes(0, 1)
                 newest, seen = ring_place(place, size)
+                k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
+                scores = q[:, None] @ k_cache[layer, :, :seen].swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
+                weights, lse = softmax(scores)
                 if precision == "bf16":
-                    k_cache[layer, :, newest], v_cache[layer, :, newest] = halves(k), halves(v)
-                    k, v = widened(k_cache[layer, :, :seen]), widened(v_cache[layer, :, :seen])
-                else:
-                    k_cache[layer, :, newest], v_cache[layer, :, newest] = k, v
-                    k, v = k_cache[layer, :, :seen], v_cache[layer, :, :seen]
-                scores = q[:, None] @ k.swapaxes(-1, -2) / math.sqrt(HS)  # (NH,1,seen)
-                if precision == "bf16":
-                    exponentials, total, _ = rounded_softmax(scores)
-                    attended = rounded(exponentials) @ v / total
-                else:
-                    attended = softmax(scores)[0] @ v
-                branch = (rounded(attended) @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
+                    for cache, one in zip(stored, (k, v), strict=True):
+                        cache[window % len(keys)][layer, :, newest] = halves(one)
+                    weights = rounded_weights(weights, lse)
+                attended = operand(weights @ v_cache[layer, :, :seen], precision)
+                branch = (attended @ attn_proj_weight[layer]).sum(axis=0)[0] + _of(attn_proj_bias, layer, 0)
                 x = x + branch if residual else branch
                 if norm == "post":
                     x = _norm(x, ln_1_weight[layer], _of(ln_1_bias, layer))
                 normed = x if norm == "post" else _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
 
                 # hidden units: (C,) @ (G,C,M) -> (G,M);  (G,1,M) @ (G,M,C), summed over the groups
-                hidden = ACTIVATIONS[activation](rounded(normed) @ fc_weight[layer] + _of(fc_bias, layer, 0))
-                hidden = rounded(hidden)[:, None]
-                branch = (hidden @ mlp_proj_weight[layer]).sum(axis=0)[0] + _of(mlp_proj_bias, layer, 0)
+                hidden = ACTIVATIONS[activation](operand(normed, precision) @ fc_weight[layer] + _of(fc_bias, layer, 0))
+                hidden = operand(hidden, precision)
+                branch = (hidden[:, None] @ mlp_proj_weight[layer]).sum(axis=0)[0] + _of(mlp_proj_bias, layer, 0)
                 x = x + branch if residual else branch
                 if norm == "post":
                     x = _norm(x, ln_2_weight[layer], _of(ln_2_bias, layer))
-        logits[...] = head @ rounded(_norm(x, ln_f_weight, ln_f_bias))
+        logits[...] = head @ operand(_norm(x, ln_f_weight, ln_f_bias), precision)
         token = sample_token(
             logits, temperature=temperature, top_k=top_k, top_p=top_p, noise=uniform(key, draw + number)
         )

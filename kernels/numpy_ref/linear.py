@@ -42,14 +42,15 @@ def linear_backward(
     precision: Precision = "float32",
 ) -> None:  # fmt: skip
     # (N,OC), (N,C), (C,OC) -> dinp (N,C), dweight (C,OC), dbias (OC,)
+    exact_dout = dout  # only operands of products are rounded
+    inp, weight, dout = operand(inp, precision), operand(weight, precision), operand(dout, precision)
 
     # forward: out = inp @ weight + bias.  Each output is a sum of products, so the gradient of one factor is the other
     # factor times dout, summed over all its uses: inp[n,c] is used in OC outputs, weight[c,oc] in N rows.
-    if dbias is not None:
-        dbias += sum_of_rows(dout)
-    dout, inp, weight = (operand(each, precision) for each in (dout, inp, weight))
     dinp_result = dout @ weight.T
     dweight += inp.T @ dout
+    if dbias is not None:
+        dbias += sum_of_rows(exact_dout)
 
     # forward, in the layer before: inp = activation(preactivation)
     if activation is not None and preactivation is not None:

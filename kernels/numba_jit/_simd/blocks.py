@@ -85,7 +85,7 @@ def add_product_transposed(C, A, B):
 
 @device
 def multiply_add(C, A, B, P, Q, room):
-    """C = A B + P + Q with B packed; P and Q may be C. `room` is for rows of A; see `words.left_operand`."""
+    """C = A B + P + Q with B packed; P and Q may be C. `room` is for rows of A; see `word_rows.left_operand`."""
     for i in range(0, C.rows, SWEEP):
         end = i + SWEEP
         rows = A[i:end]

@@ -31,7 +31,7 @@ class ProductMemory(NamedTuple):
     """The working memory of a product: of all threads, or shared by them."""
 
     panels: Any  # for the right operand
-    left: Any  # for rows of the left one, if they are packed; see `words.left_operand`
+    left: Any  # for rows of the left one, if they are packed; see `word_rows.left_operand`
 
 
 @device
