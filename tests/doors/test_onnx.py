@@ -75,7 +75,7 @@ def test_the_command_and_what_the_file_says(tmp_path: Path, capsys: pytest.Captu
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
-    with pytest.raises(ConfigError, match=r"^format='onnx' needs the package onnx \(.*\): pip install 'bevia-fast\[onnx"):
+    with pytest.raises(ConfigError, match=r"^format='onnx' needs the package onnx \(.*\): pip install 'bevia-fast"):
         onnx.export_onnx(weights(), Tokenizer(ALPHABET), "model", tmp_path / "model.onnx")
     assert list(tmp_path.iterdir()) == []
 
