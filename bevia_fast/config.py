@@ -416,9 +416,10 @@ class ExportConfig:
     run: RunPath
     """Run folder, model.safetensors file or checkpoint."""
     to: Annotated[str, arg(metavar="PATH", help_behavior_hint=NONE)] = ""
-    """Folder to write, which must be new or empty, or with --format gguf a new file."""
-    format: Literal["hf", "gguf"] = "hf"
-    """A folder for Hugging Face's transformers, or one file for llama.cpp, which needs the package gguf."""
+    """Folder to write, which must be new or empty, or with --format gguf or onnx a new file."""
+    format: Literal["hf", "gguf", "onnx"] = "hf"
+    """A folder for Hugging Face's transformers, one file for llama.cpp, or one for onnxruntime and its like.
+    The files need the package gguf or onnx."""
 
     def __post_init__(self) -> None:
         if not self.to:

@@ -116,9 +116,14 @@ def test_python_runs(folder: Path, monkeypatch: pytest.MonkeyPatch, document: st
         pytest.importorskip("tensorboard")
     if "transformers" in script:
         pytest.importorskip("transformers")
+    if "onnxruntime" in script:
+        pytest.importorskip("onnxruntime")
+        pytest.importorskip("onnx")
     monkeypatch.setitem(sys.modules, "wandb", wandb := Wandb())  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "mlflow", mlflow := Mlflow())  # type: ignore[arg-type]
     monkeypatch.chdir(shutil.copytree(folder, folder.with_name(f"{folder.name}-{time.monotonic_ns()}")))
+    if "model.onnx" in script:
+        assert main(["export", "runs/1", "--format", "onnx", "--to", "model.onnx"]) == 0
     script = re.sub(r"(TrainConfig\(.*|preset\(.*)steps=\d+", r"\1steps=3, eval_batches=1", script)
     script = re.sub(r"(resume\(.*)steps=\d+", r"\1steps=4", script)
     exec(compile(script, document, "exec"), {})

@@ -34,6 +34,12 @@ def needed_bytes(size: StepSize, keys: Iterable[Key], recompute: bool = False) -
     )
 
 
+def peers_have(size: StepSize) -> bool:
+    """Return whether `torch_peer` has such a model and step: GPT-2's, with either form of GELU."""
+    usual = replace(size, activation="gelu") if size.activation == "gelu_erf" else size
+    return not (size.dropout or size.accumulate > 1 or usual.variant)
+
+
 def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> StepReport:
     """Time training steps of one size.
 
@@ -47,8 +53,7 @@ def bench_steps(config: BenchStepConfig, progress: Progress | None = None) -> St
     names = [*dict.fromkeys(config.backend), *config.peers()]
     if size.dtype != "float32" and "torch-bf16" in names:
         raise ConfigError("--peer torch-bf16 needs --dtype float32; with float64, use torch-eager.")
-    shared = replace(size, activation="gelu") if size.activation == "gelu_erf" else size  # peers have both forms
-    if config.peers() and (size.dropout or size.accumulate > 1 or shared.variant):
+    if config.peers() and not peers_have(size):
         raise ConfigError("--peer compares steps of GPT-2's model, without --dropout and --accumulate; omit it.")
     keys: list[Key] = [(name, count) for count in threads for name in names]
     free, needed = available_bytes(), needed_bytes(size, keys, step.recompute)

@@ -76,7 +76,8 @@ class StepSize:
     def variant(self) -> str:
         """What differs from GPT-2 trained with AdamW, in words; empty if nothing does."""
         windows = [window for window in self.model.windows if window]
-        layers = "" if len(windows) == self.layers else " in every second layer"
+        every_second = " in every second layer" + (", from the second on" if self.window_layers == "odd" else "")
+        layers = "" if len(windows) == self.layers else every_second
         parts = {"norm post": self.norm != "pre", self.activation: self.activation != "gelu", "untied": not self.tie,
                  "no bias": not self.bias, "rotary": self.positions != "learned",
                  f"window {self.window}{layers}": bool(windows),

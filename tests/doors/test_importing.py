@@ -23,6 +23,7 @@ from bevia_fast.doors.foreign import read_file
 from bevia_fast.model.gpt import GPT
 from bevia_fast.model.parameters import Parameters
 from bevia_fast.runs.modelfile import load_model
+from bevia_fast.runs.trained import Run
 
 ALPHABET = "\n abcé"
 CONFIG = sizes(ALPHABET)
@@ -263,6 +264,36 @@ def test_a_window_that_hides_nothing_needs_no_pattern(neo: Path) -> None:
     """TinyStories' models, read in contexts of up to 256."""
     change(neo, "config.json", attention_types=[[["global"], 1], [["local"], 1]], window_size=8)
     assert brought_in(neo).model.config.windows == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"positions": "rotary", "activation": "gelu_erf"}, {"window": 3, "window_layers": "odd", "bias": False}],
+    ids=str,
+)
+def test_every_command_works_on_what_was_brought_in(changes: dict[str, Any], tmp_path: Path) -> None:
+    export_hub(random_parameters(sizes(ALPHABET, **changes)), Tokenizer(ALPHABET), 0, tmp_path / "hf")
+    folder, text, numpy = str(brought_in(tmp_path / "hf").folder), tmp_path / "text.txt", ["--backend", "numpy"]
+    text.write_text("abc \né" * 300, "utf-8", newline="")
+    tuned, prompt = str(tmp_path / "tuned"), ["--prompt", "abc"]
+    few = ["--steps", "2", "--eval-batches", "1", "--batch", "2", "--film", "2"]
+    for line in (
+        ["generate", folder, "--length", "20", *prompt, *numpy],
+        ["attention", folder, "--out", str(tmp_path / "maps.svg"), *prompt, *numpy],
+        ["explore", folder, "--out", str(tmp_path / "page.html"), *prompt, *numpy],
+        ["train", "--init", folder, "--data", str(text), "--out", tuned, *few, *numpy],
+        ["train", "--resume", tuned, "--steps", "3", *numpy],
+        ["export", tuned, "--to", str(tmp_path / "again")] if changes.get("bias", True) else ["parameters", tuned],
+    ):  # fmt: skip
+        assert main(line) == 0, line
+    assert Run.load(tuned, "numpy").model.config.windows == ((0, 3) if "window" in changes else (0, 0))
+
+
+@pytest.mark.parametrize("changes", [{}, {"positions": "rotary"}], ids=str)
+def test_what_is_written_for_transformers_says_so(changes: dict[str, Any], tmp_path: Path) -> None:
+    """Version 4 refuses files without it."""
+    export_hub(random_parameters(sizes(ALPHABET, **changes)), Tokenizer(ALPHABET), 0, tmp_path / "hf")
+    assert b'"format":"pt"' in (tmp_path / "hf" / "model.safetensors").read_bytes().replace(b" ", b"")
 
 
 # -------------------------------------------------------------------------------------------------------- damaged files

@@ -65,8 +65,10 @@ def test_the_report_says_how_much_was_compared(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="PyTorch is not installed")
-def test_a_peer_in_float64_is_not_rounded(tmp_path: Path) -> None:
-    size, keys = StepSize(8, 16, 1, 2, 2, 5, "float64"), [("numpy", 1), ("torch-eager", 1)]
+@pytest.mark.parametrize("activation", ["gelu", "gelu_erf"])
+def test_a_peer_in_float64_is_not_rounded(tmp_path: Path, activation: str) -> None:
+    size = StepSize(8, 16, 1, 2, 2, 5, "float64", activation=activation)
+    keys = [("numpy", 1), ("torch-eager", 1)]
     agreement = Agreement(size, keys, tmp_path, None, StepReport(), Progress())
     for key in keys:
         with Competitor(*key) as one:

@@ -20,6 +20,7 @@ from bevia_fast.measuring.kernel_jobs import bench_jobs
 from bevia_fast.measuring.options import BenchKernelsConfig, BenchScalingConfig, BenchStepConfig
 from bevia_fast.measuring.results import extras, pairs
 from bevia_fast.measuring.run_sizes import run_config
+from bevia_fast.measuring.step_times import peers_have
 from bevia_fast.measuring.training_step import StepSize, TrainingStep
 from bevia_fast.model.dropout import DropoutStream
 from bevia_fast.model.parameters import Parameters
@@ -102,6 +103,17 @@ def test_a_step_of_several_batches_is_the_mean_of_their_gradients() -> None:
     assert size.tokens == 3 * 2 * 16
     assert size.variant == "norm post"
     assert StepSize.of(ModelConfig(tie=False, bias=False, activation="relu"), 1).variant == "relu, untied, no bias"
+
+
+def test_peers_have_both_forms_of_gelu() -> None:
+    for options, have in (({}, True), ({"activation": "gelu_erf"}, True), ({"activation": "relu"}, False),
+                          ({"activation": "gelu_erf", "bias": False}, False), ({"dropout": 0.1}, False)):  # fmt: skip
+        assert peers_have(StepSize.of(ModelConfig(**options), 1)) == have  # type: ignore[arg-type]
+    assert not peers_have(StepSize.of(ModelConfig(), 1, accumulate=2))
+    windows = StepSize.of(ModelConfig(window=3), 1), StepSize.of(ModelConfig(window=3, window_layers="odd"), 1)
+    assert [size.variant for size in windows] == [
+        "window 3 in every second layer", "window 3 in every second layer, from the second on",
+    ]  # fmt: skip
 
 
 def test_results_of_other_steps_are_other_measurements(run: str, capsys: pytest.CaptureFixture[str]) -> None:
