@@ -52,7 +52,8 @@ OTHER_NAMES = {
     "recompute": ("gradient-checkpointing", "checkpointing", "activation-checkpointing"),
     "threads": ("num-threads", "n-threads", "nthreads", "workers", "num-workers", "jobs", "cpus", "cores", "j"),
     "prompt": ("start", "prefix", "seed-text", "context-text"),
-    "length": ("max-new-tokens", "max-tokens", "max-length", "n-predict", "tokens", "num-tokens", "chars", "n"),
+    "tokens": ("tokenizer", "vocab"),
+    "length": ("max-new-tokens", "max-tokens", "max-length", "n-predict", "num-tokens", "chars", "n"),
     "temperature": ("temp", "t"),
     "top-k": ("topk", "k"),
     "top-p": ("topp", "p", "nucleus"),
@@ -76,7 +77,6 @@ NOTHING_LIKE_IT = {
     ("log-interval", "log-every", "wandb", "wandb-log", "wandb-project", "tensorboard", "log-dir"):
         "every step is logged in metrics.jsonl in the run's folder",
     ("eval-only",): "a run evaluates before its first step and every --eval-every steps",
-    ("tokenizer", "vocab"): "--tokens chooses characters, bytes or byte pairs, and the text gives the vocabulary",
     ("model", "ckpt", "ckpt-path", "model-path"):
         "bevia-fast generate takes the run as it is, such as runs/1, and bevia-fast train --resume resumes it",
     ("verbose", "quiet", "q", "debug"): "the output is the same for everyone",

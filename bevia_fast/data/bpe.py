@@ -28,6 +28,7 @@ Array = NDArray[Any]
 LARGEST = 32 << 20  # bytes of a tokenizer.json; a model file holds it compressed in its header of 16 MiB
 MOST_VALUES = 1 << 21  # lists, objects and commas in it, which take far more memory than their text
 MOST_TOKENS = 1 << 21
+GROUP = 512  # words per call of the package, which takes microseconds for a call
 # The pre-tokenizer of GPT-2, after which words can be encoded one by one; older files have no use_regex.
 GPT2_WORDS = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 
@@ -122,8 +123,17 @@ class BPETokenizer(Vocabulary):
         """Return the tokens that are found in a text before it is cut into words, such as <|endoftext|>."""
         return {each["content"]: each["id"] for each in self.about.get("added_tokens") or ()}
 
-    def _ids_of_each(self, texts: list[str]) -> list[list[int]]:
-        return [found.ids for found in self.engine.encode_batch_fast(texts, add_special_tokens=False)]
+    def _ids_of_each(self, words: list[str]) -> list[bytes]:
+        """Return the token ids of each word, as the bytes of int32."""
+        groups = [words[start : start + GROUP] for start in range(0, len(words), GROUP)]
+        found: list[bytes] = []
+        batch = self.engine.encode_batch(groups, is_pretokenized=True, add_special_tokens=False)
+        for group, encoding in zip(groups, batch, strict=True):
+            data = np.array(encoding.ids, np.int32).tobytes()
+            counts = np.bincount(np.array(encoding.word_ids, np.int64), minlength=len(group))
+            ends = (4 * np.cumsum(counts)).tolist()
+            found += [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return found
 
     def has_words_of_gpt2(self) -> bool:
         """Return whether the text is first cut into words as GPT-2 does it, each of which is encoded by itself."""

@@ -6,7 +6,10 @@ repeats its words, so a dictionary of those that have been encoded makes encodin
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -17,53 +20,80 @@ Array = NDArray[Any]
 
 # Unicode's White_Space; Python's \s has four control characters more.
 SPACES = r"\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# A run of white space before a word is cut before its last character, as by `\s+(?!\S)|\s+` of GPT-2. What GPT-2 cuts
-# within words, at digits and signs, is left to the package.
-WORDS = re.compile(rf" ?[^{SPACES}]+|[{SPACES}]+(?![^{SPACES}])|[{SPACES}]+")
 BOUNDARY = re.compile(rf"(?<=[^{SPACES}]) (?=[^{SPACES}\x1c-\x1f])")
-KEPT = 1 << 19  # distinct words that are remembered; then all are forgotten
+# Words up to white space, for texts with characters of which Python and the package may not think alike. What GPT-2
+# cuts within them, at digits and signs, is left to the package.
+COARSE = re.compile(rf" ?[^{SPACES}]+|[{SPACES}]+(?![^{SPACES}])|[{SPACES}]+")
+NEWER = range(0x1F300, 0x1F650)  # pictographs and emoticons, signs since 2010
+KEPT = 1 << 20  # distinct words that are remembered; then all are forgotten
 LONGEST = 1 << 20  # characters without a boundary, after which a text is cut anywhere
 
 
 class Chunks:
     """Encodes pieces of a text, and remembers their words."""
 
-    def __init__(self, encode: Callable[[list[str]], list[list[int]]]) -> None:
-        """`encode` returns the token ids of each of some words."""
+    def __init__(self, encode: Callable[[list[str]], list[bytes]]) -> None:
+        """`encode` returns the token ids of each of some words, as the bytes of int32."""
         self._encode = encode
-        self._forget()
-
-    def _forget(self) -> None:
-        self._numbers: dict[str, int] = {}  # word -> its number
-        self._ids = np.empty(0, np.int32)  # of all words, one after the other
-        self._starts = np.empty(0, np.int64)  # where those of each word begin
-        self._counts = np.empty(0, np.int64)
+        self._known: dict[str, bytes] = {}
 
     def encode(self, text: str) -> Array:
         """Return the token ids of a text that begins and ends between words, (N,) int32."""
-        words = WORDS.findall(text)
-        try:
-            numbers = np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
-        except KeyError:
-            self._learn(words)
-            numbers = np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
-        counts = self._counts[numbers]
-        ends = np.cumsum(counts)
-        if not ends.size:
-            return np.empty(0, np.int32)
-        found: Array = self._ids[np.arange(ends[-1]) + np.repeat(self._starts[numbers] - (ends - counts), counts)]
-        return found
+        words, unsettled = words_of_gpt2()
+        found = (COARSE if unsettled.search(text) else words).findall(text)
+        ids = list(map(self._known.get, found))
+        self._fill(found, ids)
+        return np.frombuffer(b"".join(ids), np.int32)  # type: ignore[arg-type]  # none is missing now
 
-    def _learn(self, words: list[str]) -> None:
-        if len(self._numbers) > KEPT:
-            self._forget()
-        new = [word for word in dict.fromkeys(words) if word not in self._numbers]
-        ids = self._encode(new)
-        self._numbers.update(zip(new, range(len(self._numbers), len(self._numbers) + len(new)), strict=True))
-        counts = np.array([len(each) for each in ids], np.int64)
-        self._starts = np.concatenate([self._starts, self._ids.size + np.cumsum(counts) - counts])
-        self._counts = np.concatenate([self._counts, counts])
-        self._ids = np.concatenate([self._ids, np.array([token for each in ids for token in each], np.int32)])
+    def _fill(self, words: list[str], ids: list[bytes | None]) -> None:
+        """Encode the words whose ids are None, each once."""
+        places, place = [], -1
+        with contextlib.suppress(ValueError):  # no further one
+            while True:
+                places.append(place := ids.index(None, place + 1))
+        if not places:
+            return
+        new = list(dict.fromkeys(words[place] for place in places))
+        if len(self._known) > KEPT:
+            self._known.clear()
+        self._known.update(zip(new, self._encode(new), strict=True))
+        for place in places:
+            ids[place] = self._known[words[place]]
+
+
+@functools.cache
+def words_of_gpt2() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    r"""Return what a word is for GPT-2 in texts of settled characters, and what finds any other character.
+
+    Settled are those that have been letters, numbers or signs since Unicode 3.2 of 2002, and NEWER ones: of the rest,
+    the tables of Python and of the package may differ. GPT-2's pattern is
+    `'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`; Python's regular expressions have no
+    \p.
+    """
+    kinds: dict[str, list[int]] = {"L": [], "N": [], "": []}
+    for code in range(0x10000):
+        kind, before = unicodedata.category(chr(code)), unicodedata.ucd_3_2_0.category(chr(code))
+        same = all((kind[0] == each) == (before[0] == each) for each in "LN")
+        if same and before not in ("Cn", "Co", "Cs"):
+            kinds[kind[0] if kind[0] in kinds else ""].append(code)
+    kinds[""] += [code for code in NEWER if unicodedata.category(chr(code))[0] == "S"]
+    letters, numbers, others = map(_class, kinds.values())
+    words = (
+        f"'(?:[sdmt]|ll|ve|re)| ?[{letters}]+| ?[{numbers}]+| ?[^{SPACES}{letters}{numbers}]+|"
+        f"[{SPACES}]+(?![^{SPACES}])|[{SPACES}]+"
+    )
+    return re.compile(words), re.compile(f"[^{letters}{numbers}{others}{SPACES}]")
+
+
+def _class(codes: list[int]) -> str:
+    """Return ascending code points as the inside of a class of a regular expression."""
+    ranges: list[list[int]] = []
+    for code in codes:
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges)
 
 
 def whole_words(blocks: Iterable[str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ Since opset 23 there are operators for attention and rotary positions (https://o
 dozen nodes, and every model of ours has a graph: none is refused.
 
 Input: `tokens`, int64 (batch, length), with length at most ctx. Output: `logits`, float32 (batch, length, vocabulary).
-The file's metadata have the alphabet, as JSON, and ctx.
+The file's metadata have what a model file says of the vocabulary, such as `alphabet`, as JSON, and ctx.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.tokenizer import Tokenizer
+from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, ConfigError
 from ..files import mode, refuse_nul, write_atomically, writing
 from ..model.parameters import Parameters
@@ -31,7 +31,7 @@ OPSET, IR_VERSION = 23, 11  # the first with Attention, and the version of the f
 LARGEST = 2_000_000_000  # bytes of weights; a file of protocol buffers ends at 2 GiB
 
 
-def export_onnx(parameters: Parameters, tokenizer: Tokenizer, name: str, path: Path) -> None:
+def export_onnx(parameters: Parameters, tokenizer: Vocabulary, name: str, path: Path) -> None:
     """Write a model as a new ONNX file, with weights in float32; `name` is its name there.
 
     Raises ConfigError if the package onnx is not installed or the model is larger than such a file can be, and
@@ -78,7 +78,7 @@ class Graph:
         return outputs[0] if count == 1 else outputs
 
 
-def _model(onnx: Any, parameters: Parameters, tokenizer: Tokenizer, name: str) -> Any:
+def _model(onnx: Any, parameters: Parameters, tokenizer: Vocabulary, name: str) -> Any:
     """Return the model as a message of protocol buffers."""
     config, helper, kinds = parameters.config, onnx.helper, onnx.TensorProto
     graph = Graph(onnx)
@@ -93,7 +93,8 @@ def _model(onnx: Any, parameters: Parameters, tokenizer: Tokenizer, name: str) -
     model = helper.make_model(
         whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="bevia-fast"
     )
-    helper.set_model_props(model, {"alphabet": json.dumps(tokenizer.alphabet), "ctx": str(config.ctx)})
+    vocabulary = {name: json.dumps(value) for name, value in tokenizer.stored().items()}
+    helper.set_model_props(model, {**vocabulary, "ctx": str(config.ctx)})
     return model
 
 

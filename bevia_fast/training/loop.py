@@ -137,9 +137,10 @@ class _Session:
         if progress.best.step is not None and self.evaluated is not None and self.evaluated[0] == progress.step:
             step, loss = self.evaluated
             bits, size = bits_per_byte(loss, self.bytes_per_token), f"{self.bytes_per_token:.3g}"
+            size += " byte" if size == "1" else " bytes"
             self.reporter.fact(
                 "bits",
-                f"{bits:.3f} per byte at the end; the validation split has {size} bytes per {self.run.tokenizer.unit}",
+                f"{bits:.3f} per byte at the end; the validation split has {size} per {self.run.tokenizer.unit}",
             )
             self.reporter.best(progress.best.step, verdict(progress.best, step, loss, progress.spikes.mean))
         if self._patience_ended():

@@ -26,6 +26,7 @@ from bevia_fast.commands.main import main
 from bevia_fast.config import ModelConfig, TrainConfig
 from bevia_fast.data import texts
 from bevia_fast.data.bpe import BPETokenizer
+from bevia_fast.data.chunks import words_of_gpt2
 from bevia_fast.data.given import from_ranks, given_vocabulary
 from bevia_fast.data.learning import learned
 from bevia_fast.data.sources import default_text
@@ -95,6 +96,18 @@ def test_a_text_in_parts_has_the_tokens_of_the_whole(size: int, small: BPETokeni
 @example(text="a <|endoftext|>  <|endoftext|> b", size=3)
 def test_words_are_those_of_the_package(text: str, size: int, gpt2: BPETokenizer) -> None:
     assert in_parts(gpt2, text, size) == plain(gpt2, text)
+
+
+def test_every_settled_character_is_what_the_package_takes_it_for(gpt2: BPETokenizer) -> None:
+    words, unsettled = words_of_gpt2()
+    count = 0
+    for character in map(chr, [*range(0xD800), *range(0xE000, 0x20000)]):
+        if not unsettled.search(character):
+            text = f"a{character}1{character} {character}.{character}\n"
+            cut = [text[start:end] for _, (start, end) in gpt2.engine.pre_tokenizer.pre_tokenize_str(text)]
+            assert words.findall(text) == cut, hex(ord(character))
+            count += 1
+    assert count > 51_000
 
 
 def test_gpt2s_tokens_are_those_of_tiktoken(gpt2: BPETokenizer, tmp_path: Path) -> None:
@@ -342,7 +355,7 @@ def test_encoding_is_linear_and_remembers_words(small: BPETokenizer, monkeypatch
     asked: list[int] = []
     whole = small._ids_of_each
 
-    def counting(texts: list[str]) -> list[list[int]]:
+    def counting(texts: list[str]) -> list[bytes]:
         asked.append(len(texts))
         return whole(texts)
 

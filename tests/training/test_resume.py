@@ -216,7 +216,7 @@ CHANGES: dict[str, Any] = {
     "beta2": 0.8, "eps": 1e-7, "grad_clip": 2.0, "seed": 7, "ctx": 9, "dim": 16, "layers": 3, "heads": 4,
     "activation": "relu", "norm": "post", "dropout": 0.2, "tie": False, "bias": False, "dtype": "float64",
     "optimizer": "muon", "ctx_schedule": "4:2,8", "muon_lr": 0.1, "muon_momentum": 0.5, "init": "elsewhere",
-    "positions": "rotary", "window": 2, "window_layers": "all",
+    "positions": "rotary", "window": 2, "window_layers": "all", "tokens": "bytes",
 }  # fmt: skip
 
 # What a resumed run may change, written down apart from the code: an option that affects a step must not slip in.
