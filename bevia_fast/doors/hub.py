@@ -38,11 +38,9 @@ def hub_files(config: ModelConfig, tokenizer: Vocabulary) -> dict[str, str]:
 
     Raises ConfigError for a model that has no counterpart there.
     """
-    contents = (_CONFIGS[family_of(config)](config), _vocabulary(tokenizer), _tokenizer(config), _GENERATION)
-    return {
-        name: content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-        for name, content in zip(HUB, contents, strict=True)
-    }
+    contents = (_CONFIGS[family_of(config)](config), tokenizer_file(tokenizer), _tokenizer(config), _GENERATION)
+    texts = (content if isinstance(content, str) else _json(content) for content in contents)
+    return dict(zip(HUB, texts, strict=True))
 
 
 def write_hub_files(folder: Path, config: ModelConfig, tokenizer: Vocabulary) -> None:
@@ -157,8 +155,8 @@ def _tokenizer(config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _vocabulary(tokenizer: Vocabulary) -> dict[str, Any] | str:
-    """Return a tokenizer of the `tokenizers` package that maps text to the same tokens. That of a BPE is kept as it is.
+def tokenizer_file(tokenizer: Vocabulary) -> str:
+    """Return a tokenizer.json that maps text to the same tokens. That of a BPE is kept as it is.
 
     With characters, it raises an error for one that is not in the alphabet. A byte-pair encoding without merges, which
     would also encode single characters, would drop it in silence. With bytes, that is what is needed.
@@ -166,10 +164,10 @@ def _vocabulary(tokenizer: Vocabulary) -> dict[str, Any] | str:
     if isinstance(tokenizer, BPETokenizer):
         return tokenizer.content
     if not isinstance(tokenizer, Tokenizer):
-        return tokenizer_json(dict(zip(byte_characters(), range(BYTES), strict=True)), [])
+        return _json(tokenizer_json(dict(zip(byte_characters(), range(BYTES), strict=True)), []))
     refuse_without_tokenizer(tokenizer)
     characters = {character: index for index, character in enumerate(tokenizer.alphabet)}
-    return {
+    return _json({
         "version": "1.0",
         "truncation": None,
         "padding": None,
@@ -181,4 +179,8 @@ def _vocabulary(tokenizer: Vocabulary) -> dict[str, Any] | str:
         "post_processor": None,
         "decoder": {"type": "Fuse"},  # without spaces between the words
         "model": {"type": "WordLevel", "vocab": characters, "unk_token": "<unknown>"},
-    }  # fmt: skip
+    })  # fmt: skip
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2) + "\n"

@@ -4,7 +4,7 @@ Since opset 23 there are operators for attention and rotary positions (https://o
 dozen nodes, and every model of ours has a graph: none is refused.
 
 Input: `tokens`, int64 (batch, length), with length at most ctx. Output: `logits`, float32 (batch, length, vocabulary).
-The file's metadata have what a model file says of the vocabulary, such as `alphabet`, as JSON, and ctx.
+The file's metadata have ctx, and the `alphabet` as JSON, or for other tokens their `tokenizer.json`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.tokenizer import Tokenizer
 from ..data.vocabulary import Vocabulary
 from ..errors import CheckpointError, ConfigError
 from ..files import mode, refuse_nul, write_atomically, writing
 from ..model.parameters import Parameters
 from ..model.rotary import tables
 from ..naming import option
-from .hub import EPSILON
+from .hub import EPSILON, tokenizer_file
 
 Array = NDArray[Any]
 
@@ -93,7 +94,10 @@ def _model(onnx: Any, parameters: Parameters, tokenizer: Vocabulary, name: str) 
     model = helper.make_model(
         whole, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="bevia-fast"
     )
-    vocabulary = {name: json.dumps(value) for name, value in tokenizer.stored().items()}
+    if isinstance(tokenizer, Tokenizer):
+        vocabulary = {"alphabet": json.dumps(tokenizer.alphabet)}
+    else:
+        vocabulary = {"tokenizer.json": tokenizer_file(tokenizer)}
     helper.set_model_props(model, {**vocabulary, "ctx": str(config.ctx)})
     return model
 

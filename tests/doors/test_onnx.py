@@ -16,6 +16,7 @@ from helpers import random_parameters
 from bevia_fast.backends import open_backend
 from bevia_fast.commands.main import main
 from bevia_fast.config import ModelConfig
+from bevia_fast.data.bytelevel import ByteTokenizer
 from bevia_fast.data.tokenizer import Tokenizer
 from bevia_fast.doors import onnx
 from bevia_fast.errors import CheckpointError, ConfigError
@@ -71,6 +72,9 @@ def test_the_command_and_what_the_file_says(tmp_path: Path, capsys: pytest.Captu
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["model.onnx"]
     assert main(line) == 2
     assert "model.onnx exists; choose another file with --to." in capsys.readouterr().err
+    onnx.export_onnx(weights(vocab_size=256), ByteTokenizer(), "bytes", tmp_path / "bytes.onnx")
+    properties = {each.key: each.value for each in package.load(tmp_path / "bytes.onnx").metadata_props}
+    assert len(json.loads(properties["tokenizer.json"])["model"]["vocab"]) == 256
 
 
 def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
