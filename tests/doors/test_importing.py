@@ -260,10 +260,44 @@ def test_gpt_neo_that_is_not_ours(
     assert words in refused(capsys, neo)
 
 
-def test_a_window_that_hides_nothing_needs_no_pattern(neo: Path) -> None:
-    """TinyStories' models, read in contexts of up to 256."""
-    change(neo, "config.json", attention_types=[[["global"], 1], [["local"], 1]], window_size=8)
-    assert brought_in(neo).model.config.windows == (0, 0)
+@pytest.mark.parametrize("window", [8, 9])
+def test_a_window_that_hides_nothing_needs_no_pattern(window: int, tmp_path: Path) -> None:
+    """In a context that is no longer."""
+    weights = random_parameters(sizes(ALPHABET, window=3, bias=False, layers=4))
+    export_hub(weights, Tokenizer(ALPHABET), 0, tmp_path / "hf")
+    types = [[["global"], 2], [["local"], 2]]
+    change(tmp_path / "hf", "config.json", attention_types=types, window_size=window)
+    assert brought_in(tmp_path / "hf").model.config.window == 0
+
+
+def without(folder: Path, *names: str) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps({name: v for name, v in json.loads(path.read_text()).items() if name not in names}))
+
+
+def test_what_a_description_leaves_out(neox: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Has the value that transformers gives it, which need not be ours."""
+    without(neox, "tie_word_embeddings", "hidden_act", "hidden_dropout", "layer_norm_eps", "rotary_emb_base")
+    assert "has no tensor lm_head.weight." in refused(capsys, neox)
+    change(neox, "config.json", tie_word_embeddings=True)
+    run = brought_in(neox)
+    assert (run.model.config.activation, run.model.config.dropout) == ("gelu_erf", 0.0)
+    without(neox, "rotary_pct")
+    assert "has rotary_pct 0.25" in refused(capsys, neox)
+    without(neox, "use_parallel_residual")
+    assert "has use_parallel_residual True" in refused(capsys, neox)
+
+
+def test_the_usual_gpt_neo(neo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A window of 256 in every second layer, from the second on, of 24."""
+    without(neo, "window_size", "attention_types")
+    assert "its attention_types are not those of 2 layers." in refused(capsys, neo)
+    change(neo, "config.json", num_layers=24)
+    assert "has no tensor h.2.attn.c_attn.weight." in refused(capsys, neo)
+    weights = random_parameters(sizes(ALPHABET, ctx=300, window=256, window_layers="odd", bias=False))
+    export_hub(weights, Tokenizer(ALPHABET), 0, neo.parent / "long")
+    without(neo.parent / "long", "window_size")
+    assert brought_in(neo.parent / "long").model.config.windows == (0, 256)
 
 
 @pytest.mark.parametrize(
