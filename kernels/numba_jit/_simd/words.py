@@ -126,8 +126,8 @@ def multiply_words(lanes: Lanes, a: Vec, b: Vec, total: Vec) -> Vec:
     """total + a * b, where a and b are vectors of words; with pairs, total + first product + second product"""
     builder = lanes.builder
     if PAIR == 1:
-        numbers = [Vec(lanes, builder.bitcast(x.value, lanes.type)) for x in (a, b)]
-        return lanes.fma(*numbers, total)
+        first, second = (Vec(lanes, builder.bitcast(x.value, lanes.type)) for x in (a, b))
+        return lanes.fma(first, second, total)
     function = lanes.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", lanes.type, [lanes.type, PAIRS, PAIRS])
     pairs = [builder.bitcast(x.value, PAIRS) for x in (a, b)]
     return Vec(lanes, builder.call(function, [total.value, *pairs]))
