@@ -58,8 +58,8 @@ def scripts(unit: str = "") -> list[str]:
     `unit` is what tokens are called that are no characters; their script is one of them then.
     """
     found = []
-    place = SCRIPTS.index("parts")
-    for name in (*SCRIPTS[:place], *([PIECES] if unit else []), *SCRIPTS[place:]):
+    first = SCRIPTS.index("parts")
+    for name in (*SCRIPTS[:first], *([PIECES] if unit else []), *SCRIPTS[first:]):
         place = files(__package__) / "page" / name
         if place.is_dir():
             inside = sorted((each for each in place.iterdir() if each.name.endswith(".js")), key=lambda each: each.name)
