@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -18,13 +19,14 @@ from .leaning import lean_script, lean_style
 # In the order in which they run: each adds one object to the global `Bevia`, from the ones before it. A name without an
 # ending is a folder.
 NUMERICS = ("data.js", "rng.js", "sampling.js", "kernels.js", "forward.js")
-SCRIPTS = (*NUMERICS, "dom.js", "pieces.js", "glyphs.js", "parts", "state.js", "views", "tour.js", "page.js")
+SCRIPTS = (*NUMERICS, "dom.js", "glyphs.js", "parts", "state.js", "views", "tour.js", "page.js")
+PIECES = "pieces.js"  # after the others of its kind, in the page of a model whose tokens are no characters
 MARKS = ("policy", "style", "header", "tensors", "scripts")
 
 
 def assemble(header: dict[str, Any], tensors: str) -> str:
     """Return the page for a header, and tensors in base64 (see `encoding`)."""
-    style, programs = lean_style(asset("style.css")), scripts()
+    style, programs = lean_style(asset("style.css")), scripts((header.get("pieces") or {}).get("unit", ""))
     policy = (
         f"default-src 'none'; script-src {' '.join(map(_hash, programs))}; style-src {_hash(style)}; img-src data:; "
         "base-uri 'none'; form-action 'none'"
@@ -50,17 +52,32 @@ def inert(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def scripts() -> list[str]:
-    """Return the text of each of the page's scripts, in the order in which they run, without its comments."""
+def scripts(unit: str = "") -> list[str]:
+    """Return the text of each of the page's scripts, in the order in which they run, without its comments.
+
+    `unit` is what tokens are called that are no characters; their script is one of them then.
+    """
     found = []
-    for name in SCRIPTS:
+    first = SCRIPTS.index("parts")
+    for name in (*SCRIPTS[:first], *([PIECES] if unit else []), *SCRIPTS[first:]):
         place = files(__package__) / "page" / name
         if place.is_dir():
             inside = sorted((each for each in place.iterdir() if each.name.endswith(".js")), key=lambda each: each.name)
             found += [each.read_text("utf-8") for each in inside]
         elif place.is_file():
             found.append(place.read_text("utf-8"))
-    return [lean_script(program) for program in found]
+    found = [lean_script(program) for program in found]
+    return [_called(program, unit) for program in found] if unit else found
+
+
+def _called(program: str, unit: str) -> str:
+    """Return a script whose sentences speak of units instead of characters. In code, no such word comes before it."""
+
+    def instead(match: re.Match[str]) -> str:
+        return match[0] if match[1] in ("const", "return", "of", "has") else f"{match[1]} {unit}{match[2]}"
+
+    program = re.sub(r"(\w+|\}|\[next) character(s?)\b", instead, program)
+    return re.sub(r"(?<=[`\". ])Character(s?)(?=[`\" ])", rf"{unit.capitalize()}\1", program)
 
 
 @cache

@@ -56,11 +56,10 @@ def encoded(page: Shown, texts: list[str]) -> list[list[int]]:
 def test_chips_and_labels(browser: Any, tmp_path: Path) -> None:
     page = make_page(run_of(tmp_path, WithoutPackage(CONTENT)), ["the prompt"])
     with shown(browser, tmp_path / "page.html", page.html) as seen:
-        assert seen.texts(".page .character.chip") == ["h", " the", " the", "y", "↵", "c3", "Á", "<|end|>"]
-        assert len(seen.texts(".page .character.wide")) == 1
+        assert seen.texts(".chips .page .character") == ["h", " the", " the", "y", "↵", "c3", "Á", "<|end|>"]
         for view in VIEWS:
             seen.go(view=view, at=2)
-        assert "262 tokens" in seen.page.content()
+        assert "vocabulary of 262" in seen.page.content()
         assert "context of 24 tokens" in seen.page.content()
 
 
@@ -82,7 +81,7 @@ def test_typed_text_has_the_tokens_of_the_model(browser: Any, tmp_path: Path) ->
 def test_bytes(browser: Any, tmp_path: Path) -> None:
     page = make_page(run_of(tmp_path, ByteTokenizer()), ["ä b"])
     with shown(browser, tmp_path / "page.html", page.html) as seen:
-        assert seen.texts(".page .character.chip") == ["c3", "a4", " ", "b"]
+        assert seen.texts(".chips .page .character") == ["c3", "a4", " ", "b"]
         assert encoded(seen, ["ä 語"]) == [list("ä 語".encode())]
         assert "context of 24 bytes" in seen.page.content()
 

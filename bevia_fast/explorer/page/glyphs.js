@@ -30,22 +30,13 @@
     [")", "right parenthesis"],
   ]);
 
-  let unit = "character";
-
-  /**
-   * Return what a token of this page is called, for the middle of a sentence or for its beginning.
-   * @param {boolean} [first]
-   */
-  const called = (first) => (first ? unit[0].toUpperCase() + unit.slice(1) : unit);
-
   /**
    * Return signs and names of the tokens: the characters of an alphabet of code points, or `pieces`.
    * @param {number[]} alphabet
    * @param {import("./types").Pieces | null} [pieces]
    */
   function of(alphabet, pieces) {
-    unit = pieces ? pieces.unit : "character";
-    if (pieces) return ofPieces(pieces);
+    if (pieces) return Bevia.pieces.glyphs(pieces, { sign, name, kind });
     const signs = alphabet.map(sign);
     const names = alphabet.map(name);
     const texts = alphabet.map((code) => String.fromCodePoint(code));
@@ -74,36 +65,8 @@
       /** @param {number[]} list */
       decode: (list) => list.map((token) => texts[token]).join(""),
       kinds: alphabet.map((code) => kind(String.fromCodePoint(code))),
-      brief: signs.map((text) => (text.length > 2 ? "□" : text)),
-      typing: true,
-    };
-  }
-
-  /**
-   * Return the same for tokens that stand for any bytes. One that is no text has its bytes as a sign.
-   * @param {import("./types").Pieces} pieces
-   */
-  function ofPieces(pieces) {
-    const { encode, decode, texts } = Bevia.pieces.coder(pieces);
-    const hexadecimals = pieces.bytes.map((token) =>
-      Array.from(token, (character) => character.charCodeAt(0).toString(16).padStart(2, "0")).join("·"),
-    );
-    const signs = texts.map((text, token) =>
-      text ? Array.from(text, (character) => sign(character.codePointAt(0) || 0)).join("") : hexadecimals[token] || "∅",
-    );
-    return {
-      signs,
-      names: texts.map((text, token) => {
-        if (text === undefined) return `bytes ${hexadecimals[token]}`;
-        return [...text].length === 1 ? name(text.codePointAt(0) || 0) : signs[token];
-      }),
-      texts: texts.map((text) => text ?? "\ufffd"),
-      /** @param {string} text */
-      encode: (text) => ({ known: encode(text), unknown: /** @type {string[]} */ ([]) }),
-      decode,
-      kinds: texts.map((text) => kind([...(text || "").trimStart()][0] || (text ? " " : "?"))),
-      brief: signs.map((text) => [...(text.replace(/^␣(?=.)/, "") || text)].slice(0, 2).join("")),
-      typing: pieces.merges !== null,
+      brief: signs.map((s) => (s.length > 2 ? "□" : s)),
+      shown: signs.map((s) => (s === "␣" ? " " : s)),
     };
   }
 
@@ -112,7 +75,8 @@
     const character = String.fromCodePoint(code);
     const known = SIGNS.get(character);
     if (known) return known;
-    if (code < 0x20) return String.fromCharCode(0x2400 + code); // Unicode has pictures of the control characters
+    // Unicode has pictures of the control characters
+    if (code < 0x20) return String.fromCharCode(0x2400 + code);
     if (/^[\p{C}\p{Z}]|[\ufe00-\ufe0f]$/u.test(character)) return hexadecimal(code);
     if (/^\p{M}$/u.test(character)) return `◌${character}`;
     return character;
@@ -172,5 +136,5 @@
     return value.toLocaleString("en");
   }
 
-  Bevia.glyphs = { number, of, probability, unit: called, whole };
+  Bevia.glyphs = { number, of, probability, whole };
 })();

@@ -122,7 +122,7 @@
       el(
         "p",
         {},
-        `${config.norm}-norm · ${config.activation} · ${config.dim} channels · context of ${config.ctx} ${header.pieces ? header.pieces.unit : "character"}s · ${header.pieces ? `${config.vocab} tokens` : `alphabet of ${config.vocab}`} · ${config.tie ? "tied" : "untied"} head · ${config.bias ? "with" : "without"} biases · ${header.dtype}, ${header.backend} kernels`,
+        `${config.norm}-norm · ${config.activation} · ${config.dim} channels · context of ${config.ctx} characters · vocabulary of ${config.vocab} · ${config.tie ? "tied" : "untied"} head · ${config.bias ? "with" : "without"} biases · ${header.dtype}, ${header.backend} kernels`,
       ),
       options ? el("p", {}, `Training: ${options}`) : el("p"),
       el("p", {}, `Made by ${header.program} on ${header.made}. This file asks nothing of any network.`),

@@ -81,5 +81,54 @@
     return { encode, decode, texts: pieces.bytes.map(textOf) };
   }
 
-  Bevia.pieces = { coder };
+  /**
+   * Take back what was typed: this page cannot cut it into the tokens of its model.
+   * @param {Event} event
+   */
+  function refuse(event) {
+    const field = /** @type {HTMLTextAreaElement} */ (event.target);
+    if (field.id !== "typing") return;
+    event.stopPropagation();
+    field.value = "";
+    field.setCustomValidity("This page cannot cut text into the tokens of this model; bevia-fast explore --prompt can.");
+    field.reportValidity();
+  }
+
+  /**
+   * Return signs and names of tokens; one that is no text has its bytes as a sign. `written` is how characters are.
+   * @param {import("./types").Pieces} pieces
+   * @param {import("./views").Written} written
+   */
+  function glyphs(pieces, { sign, name, kind }) {
+    const { encode, decode, texts } = coder(pieces);
+    document.documentElement.classList.add("chips");
+    document.styleSheets[0].insertRule(
+      ".chips .character { font-size: 1em; padding: 0.2em 0.1em; margin-right: 2px; box-shadow: 0 0 0 1px var(--line); }",
+    );
+    if (!pieces.merges) document.addEventListener("input", refuse, true);
+    const hexadecimals = pieces.bytes.map((token) =>
+      Array.from(token, (character) => character.charCodeAt(0).toString(16).padStart(2, "0")).join("·"),
+    );
+    const signs = texts.map((text, token) =>
+      text ? Array.from(text, (character) => sign(character.codePointAt(0) || 0)).join("") : hexadecimals[token] || "∅",
+    );
+    return {
+      signs,
+      names: texts.map((text, token) => {
+        if (text === undefined) return `bytes ${hexadecimals[token]}`;
+        return [...text].length === 1 ? name(text.codePointAt(0) || 0) : signs[token];
+      }),
+      texts: texts.map((text) => text ?? "\ufffd"),
+      /** @param {string} text */
+      encode: (text) => ({ known: encode(text), unknown: /** @type {string[]} */ ([]) }),
+      decode,
+      kinds: texts.map((text) => kind([...(text || "").trimStart()][0] || (text ? " " : "?"))),
+      brief: signs.map((text) => [...(text.replace(/^␣(?=.)/, "") || text)].slice(0, 2).join("")),
+      shown: signs.map((text) => text.replace(/␣/g, " ")),
+      /** @param {number[]} list */
+      unlike: (list) => pieces.merges !== null && encode(decode(list)).join() !== list.join(),
+    };
+  }
+
+  Bevia.pieces = { glyphs };
 })();

@@ -29,13 +29,13 @@
         title: "One model, one question",
         at: "#text-card",
         show: { ...clean, view: "read", at },
-        text: `This is a language model with ${config.layers} ${config.layers === 1 ? "layer" : "layers"}, trained from nothing. It does one thing: it reads a text, and guesses the next ${Bevia.glyphs.unit()}. A strong shade marks a ${Bevia.glyphs.unit()} that surprised it.`,
+        text: `This is a language model with ${config.layers} ${config.layers === 1 ? "layer" : "layers"}, trained from nothing. It does one thing: it reads a text, and guesses the next character. A strong shade marks a character that surprised it.`,
       },
       {
         title: "What it expects",
         at: "#view-read .bars",
         show: { ...clean, view: "read", at },
-        text: `These bars are its guess for what comes after the framed ${Bevia.glyphs.unit()}. It never says one ${Bevia.glyphs.unit()}; it gives each one a probability. Click any ${Bevia.glyphs.unit()} in the text to see the guess after it, or walk with the arrow keys.`,
+        text: `These bars are its guess for what comes after the framed character. It never says one character; it gives each one a probability. Click any character in the text to see the guess after it, or walk with the arrow keys.`,
       },
       {
         title: "Cold and hot",
@@ -53,19 +53,19 @@
         title: "Looking back",
         at: "#view-attention .columns > :nth-child(2)",
         show: { ...clean, view: "attention", at: Math.max(at, 2) },
-        text: `To guess well, a position has to know what came before it. Each of the ${config.layers * config.heads} heads gathers from earlier positions in its own way. The framed row shows where the chosen ${Bevia.glyphs.unit()} looks. The upper half is empty: no position sees the future.`,
+        text: `To guess well, a position has to know what came before it. Each of the ${config.layers * config.heads} heads gathers from earlier positions in its own way. The framed row shows where the chosen character looks. The upper half is empty: no position sees the future.`,
       },
       {
         title: "Making up its mind",
         at: "#view-stream .card",
         show: { ...clean, view: "stream", at },
-        text: `From top to bottom, each row asks the model too early: what would you say now? At first it hardly knows more than the last ${Bevia.glyphs.unit()}; further down the guesses become right, which is underlined, and sure, which is a strong shade.`,
+        text: `From top to bottom, each row asks the model too early: what would you say now? At first it hardly knows more than the last character; further down the guesses become right, which is underlined, and sure, which is a strong shade.`,
       },
       {
         title: "Alike",
         at: "#view-embeddings .scatter-box",
         show: { ...clean, view: "embeddings", at, token: app.glyphs.texts.indexOf("e") },
-        text: `Nobody told the model what a vowel or a digit is. It gave each ${Bevia.glyphs.unit()} a list of numbers, and those that are used alike ended up near each other.`,
+        text: `Nobody told the model what a vowel or a digit is. It gave each character a list of numbers, and those that are used alike ended up near each other.`,
       },
       ...(app.last
         ? [

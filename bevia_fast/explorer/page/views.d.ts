@@ -110,10 +110,15 @@ export interface Terms {
   rest: number; left: number;
 }
 
+/** How a character is written: its sign, its name, and the kind of it that colors tell. */
+export interface Written {
+  sign(code: number): string; name(code: number): string; kind(character: string): string;
+}
+
 export interface Glyphs {
   signs: string[]; names: string[]; texts: string[]; kinds: string[];
-  /** Signs of at most two letters, for a cell; whether typed text can be made tokens. */
-  brief: string[]; typing: boolean;
+  /** Signs of at most two letters, for a cell; signs in a text, where a space is one. Whether no text has these tokens. */
+  brief: string[]; shown: string[]; unlike?(tokens: number[]): boolean;
   encode(text: string): { known: number[]; unknown: string[] };
   decode(tokens: number[]): string;
 }
@@ -202,14 +207,10 @@ export interface Term { label: string; a: number; aRef?: string; b: number; bRef
 
 export interface Parts {
   dom: Dom;
-  pieces: {
-    coder(pieces: import("./types").Pieces): {
-      encode(text: string): number[]; decode(list: number[]): string; texts: (string | undefined)[];
-    };
-  };
+  /** Only in the page of a model whose tokens are no characters. */
+  pieces: { glyphs(pieces: import("./types").Pieces, written: Written): Glyphs };
   glyphs: {
     number(value: number, digits?: number): string; probability(value: number): string; whole(value: number): string;
-    unit(first?: boolean): string;
     of(alphabet: number[], pieces?: import("./types").Pieces | null): Glyphs;
   };
   bars: { draw(root: HTMLElement, bars: Bar[], most?: number): void; group(label: string): HTMLDivElement };

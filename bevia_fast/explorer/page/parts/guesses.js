@@ -10,12 +10,6 @@
   /** What is in a cell. @type {WeakMap<Element, string>} */
   const written = new WeakMap();
 
-  /**
-   * Return a sign that fits into a cell: that of a character without one, such as U+202E, does not.
-   * @param {string} sign
-   */
-  const short = (sign) => (sign.length > 2 ? "▯" : sign);
-
   /** The chosen cell that was drawn last. @type {WeakMap<Element, Element>} */
   const seen = new WeakMap();
 
@@ -64,8 +58,7 @@
    */
   function draw({ table, corner }, app, rows, cursor) {
     const { tokens } = app.scene;
-    const { names } = app.glyphs;
-    const signs = app.header.pieces ? app.glyphs.brief : app.glyphs.signs;
+    const { brief, names } = app.glyphs;
     const theme = Bevia.colors.dark();
     const lines = repeat(table, rows.length + 1, () => el("div", { role: "row", class: "line" }));
     lines.forEach((line, index) => {
@@ -84,7 +77,7 @@
       for (let column = 0; column < tokens.length; column++) {
         const cell = cells[column + 1];
         if (!row) {
-          put(cell, short(signs[tokens[column]]));
+          put(cell, brief[tokens[column]]);
           cell.classList.toggle("here", column === cursor.column);
           continue;
         }
@@ -96,7 +89,7 @@
         const content = [token, p, right, here, theme, row.label].join();
         if (written.get(cell) === content) continue;
         written.set(cell, content);
-        put(cell, short(signs[token]));
+        put(cell, brief[token]);
         Bevia.colors.paint(cell, p);
         cell.dataset.row = String(index - 1);
         cell.dataset.column = String(column);

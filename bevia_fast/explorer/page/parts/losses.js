@@ -41,7 +41,7 @@
         ticks: [...ticks, end].map((value) => ({ value, text: whole(value) })),
       },
       {
-        label: `loss, nats a ${Bevia.glyphs.unit()}`,
+        label: `loss, nats a character`,
         place: (loss) => (loss - low) / (high - low),
         ticks: Bevia.lines.round(low, high, 5).map((value) => ({ value, text: number(value, 2) })),
       },

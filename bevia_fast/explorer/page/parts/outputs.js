@@ -30,7 +30,7 @@
     }));
     return {
       title: "Logit",
-      of: `the score of “${x.app.glyphs.signs[v]}” as the ${Bevia.glyphs.unit()} after ${at(x, t)}`,
+      of: `the score of “${x.app.glyphs.signs[v]}” as the character after ${at(x, t)}`,
       value: trace.logits[t * x.V + v],
       operation: "logits",
       filled: sum(found),
@@ -52,7 +52,7 @@
       parts: [
         { label: "logit", value: row[v], ref: `logit.${t}.${v}` },
         { label: "max: the largest logit", value: found.top, ref: `logit.${t}.${row.indexOf(found.top)}` },
-        { label: `sum over all ${x.V} ${Bevia.glyphs.unit()}s`, value: found.total },
+        { label: `sum over all ${x.V} characters`, value: found.total },
       ],
     };
   });
@@ -70,7 +70,7 @@
       value: p[v],
       unit: percent(p[v]),
       operation: "sampling",
-      formula: `p[v] = exp((logit[v] − max) / temperature) / sum over the ${Bevia.glyphs.unit()}s that are kept`,
+      formula: `p[v] = exp((logit[v] − max) / temperature) / sum over the characters that are kept`,
       filled:
         temperature === 0
           ? "temperature 0 always takes the largest logit"
@@ -81,7 +81,7 @@
         { label: "logit", value: row[v], ref: `logit.${t}.${v}` },
         { label: "max: the largest logit", value: top, ref: `logit.${t}.${row.indexOf(top)}` },
         { label: "temperature", value: temperature },
-        { label: `${Bevia.glyphs.unit()}s that are kept`, value: kept.length },
+        { label: `characters that are kept`, value: kept.length },
       ],
     };
   });
@@ -98,13 +98,13 @@
       operation: "surprise",
       filled: `−ln ${f(p)}`,
       parts: [{ label: "p: the probability that the model gave it", value: p, ref: `probability.${t - 1}.${v}` }],
-      note: `The mean surprise of many ${Bevia.glyphs.unit()}s is the loss, which training makes small.`,
+      note: `The mean surprise of many characters is the loss, which training makes small.`,
     };
   });
 
   const KIND_OF_FIRST = {
     title: "Surprise",
-    of: `of the first ${Bevia.glyphs.unit()}`,
+    of: `of the first character`,
     value: NaN,
     unit: "nats",
     operation: "surprise",
@@ -188,9 +188,9 @@
         of:
           kind === "trainloss" ? `of the batch of step ${frame.step}` : `of the validation text at step ${frame.step}`,
         value: frame[name] ?? NaN,
-        unit: `nats a ${Bevia.glyphs.unit()}`,
+        unit: `nats a character`,
         operation: "surprise",
-        formula: `loss = mean of −log p[next ${Bevia.glyphs.unit()}]`,
+        formula: `loss = mean of −log p[next character]`,
         filled: "the mean surprise",
         parts: kind === "trainloss" && batch ? [{ label: "texts in a batch", value: Number(batch) }] : [],
         note: "Training measured it; the page has not those texts.",

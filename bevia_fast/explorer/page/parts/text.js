@@ -122,11 +122,6 @@
    * @param {App} app
    */
   function type(app) {
-    if (!app.glyphs.typing) {
-      nodes.typing.value = field(app, app.state.typed);
-      put(nodes.refused, "This page cannot cut text into the tokens of this model; bevia-fast explore --prompt can.");
-      return;
-    }
     const { known, unknown } = app.glyphs.encode(nodes.typing.value);
     if (unknown.length) {
       nodes.typing.value = field(app, known);
@@ -194,12 +189,9 @@
     cells.forEach((cell, at) => {
       const token = scene.tokens[at];
       const text = glyphs.signs[token];
-      const pieces = app.header.pieces !== null;
-      const readable = pieces ? text.replace(/␣/g, " ") : text;
-      put(cell, readable === "␣" ? " " : readable);
-      cell.classList.toggle("faint", readable !== glyphs.texts[token]);
-      cell.classList.toggle("wide", pieces ? glyphs.texts[token] === "\ufffd" : text.length > 2);
-      cell.classList.toggle("chip", pieces);
+      put(cell, glyphs.shown[token]);
+      cell.classList.toggle("faint", text !== glyphs.texts[token]);
+      cell.classList.toggle("wide", text.length > 2);
       cell.classList.toggle("turn", glyphs.texts[token].endsWith("\n"));
       const weight = weights[(state.head * T + from) * T + at];
       const value = looking ? (at > from ? NaN : weight / strongest) : scene.surprise[at] / most;
@@ -230,7 +222,7 @@
     const blind = Math.log(app.header.config.vocab);
     nodes.blind.style.left = `${(100 * blind) / most}%`;
     nodes.blind.hidden = nodes.guess.hidden = looking;
-    nodes.guess.title = `ln ${app.header.config.vocab} = ${number(blind, 3)} nats: each ${Bevia.glyphs.unit()} is as likely as the others`;
+    nodes.guess.title = `ln ${app.header.config.vocab} = ${number(blind, 3)} nats: each character is as likely as the others`;
   }
 
   /**
@@ -251,7 +243,7 @@
     if (looking) {
       nodes.readout.replaceChildren(
         ...where,
-        `looks back at these ${Bevia.glyphs.unit()}s, in layer ${state.layer}, head ${state.head}.`,
+        `looks back at these characters, in layer ${state.layer}, head ${state.head}.`,
       );
       return;
     }
@@ -259,7 +251,7 @@
     nodes.readout.replaceChildren(
       ...where,
       ...(Number.isNaN(surprise)
-        ? [`is the first ${Bevia.glyphs.unit()}: the model has nothing to guess it from.`]
+        ? [`is the first character: the model has nothing to guess it from.`]
         : [
             "surprised the model by ",
             numeral(`surprise.${from}`, `${number(surprise, 3)} nats`),

@@ -61,13 +61,13 @@
       el(
         "p",
         { class: "lead" },
-        `The model turns each ${Bevia.glyphs.unit()} into a list of numbers, its embedding. ${Bevia.glyphs.unit(true)}s that are used alike get lists that are alike: here, they come to lie near each other. Choose one.`,
+        `The model turns each character into a list of numbers, its embedding. Characters that are used alike get lists that are alike: here, they come to lie near each other. Choose one.`,
       ),
       el(
         "div",
         { class: "columns map-and-list" },
         card(
-          el("div", { class: "row spread" }, el("h3", {}, `Map of the ${Bevia.glyphs.unit()}s`), nodes.key),
+          el("div", { class: "row spread" }, el("h3", {}, `Map of the characters`), nodes.key),
           el("div", { class: "scatter-box" }, nodes.trail, nodes.map, nodes.across, nodes.down),
           nodes.mapCaption,
         ),
@@ -147,7 +147,7 @@
     put(nodes.down, `second direction, from ${number(low[1], 2)} to ${number(high[1], 2)}`);
     put(
       nodes.mapCaption,
-      `The two directions, of ${app.header.config.dim}, in which the embeddings differ most after training, in the embeddings' own units.${app.last ? ` They stay the same through the film; the line is the way of the chosen ${Bevia.glyphs.unit()}.` : ""}`,
+      `The two directions, of ${app.header.config.dim}, in which the embeddings differ most after training, in the embeddings' own units.${app.last ? ` They stay the same through the film; the line is the way of the chosen character.` : ""}`,
     );
   }
 

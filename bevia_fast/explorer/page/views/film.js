@@ -81,7 +81,7 @@
           ),
         ),
         caption(
-          `Each row is the model at one step of its training; each cell is the ${Bevia.glyphs.unit()} that it would guess next there. A row is a frame: choose one.`,
+          `Each row is the model at one step of its training; each cell is the character that it would guess next there. A row is a frame: choose one.`,
         ),
         grid.box,
       ),
@@ -200,14 +200,12 @@
     put(title, Bevia.filmbar.describe(app, frame));
     const surprises = scene.surprise.slice(1);
     const average = surprises.reduce((sum, value) => sum + value, 0) / (surprises.length || 1);
-    put(mean, `Mean surprise of this text: ${number(average, 3)} nats. Shade: surprise of each ${Bevia.glyphs.unit()}.`);
+    put(mean, `Mean surprise of this text: ${number(average, 3)} nats. Shade: surprise of each character.`);
     const most = Math.max(1, Math.ceil(Math.log(app.header.config.vocab)));
     Bevia.dom
       .repeat(characters, T, () => el("span", { class: "character" }))
       .forEach((cell, at) => {
-        const sign = glyphs.signs[scene.tokens[at]];
-        put(cell, app.header.pieces ? sign.replace(/␣/g, " ") : sign === "␣" ? " " : sign);
-        cell.classList.toggle("chip", app.header.pieces !== null);
+        put(cell, glyphs.shown[scene.tokens[at]]);
         Bevia.colors.paint(cell, scene.surprise[at] / most);
         cell.classList.toggle("chosen", at === state.at);
       });

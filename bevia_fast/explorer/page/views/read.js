@@ -57,7 +57,7 @@
       el(
         "p",
         { class: "lead" },
-        `The model reads one ${Bevia.glyphs.unit()} after another and guesses the next. The stronger the shade, the more a ${Bevia.glyphs.unit()} surprised it. Choose one to see what the model expects after it.`,
+        `The model reads one character after another and guesses the next. The stronger the shade, the more a character surprised it. Choose one to see what the model expects after it.`,
       ),
       el(
         "div",
@@ -69,7 +69,7 @@
           card(
             el("h3", {}, "How it draws"),
             caption(
-              `To write, the model draws a ${Bevia.glyphs.unit()} at random, as often as the bars say. These reshape the bars; the thin line marks what they were.`,
+              `To write, the model draws a character at random, as often as the bars say. These reshape the bars; the thin line marks what they were.`,
             ),
             nodes.temperature.row,
             nodes.topK.row,
@@ -84,7 +84,7 @@
               { class: "row fields" },
               el("label", { for: "seed" }, "Seed"),
               nodes.seed,
-              el("label", { for: "length" }, `${Bevia.glyphs.unit(true)}s`),
+              el("label", { for: "length" }, `Characters`),
               nodes.length,
               nodes.write,
               nodes.undo,
@@ -108,7 +108,7 @@
       el("bdi", { class: "glyph" }, glyphs.signs[token]),
       el("span", { class: "where" }, ` position ${state.at}`),
     );
-    put(nodes.caption, `Probability of each next ${Bevia.glyphs.unit()}, from 0 to 1: the likeliest first.`);
+    put(nodes.caption, `Probability of each next character, from 0 to 1: the likeliest first.`);
     const plain = scene.guesses(state.at);
     const drawn = scene.kind === "film" || usual ? plain : scene.guesses(state.at, { temperature, topK, topP });
     const was = new Map(plain.tokens.map((each, index) => [each, plain.p[index]]));
@@ -129,7 +129,7 @@
     );
     const left = 1 - listed.reduce((total, each) => total + (p.get(each) ?? 0), 0);
     const others = app.header.config.vocab - listed.length;
-    put(nodes.rest, others > 0 ? `The other ${others} ${Bevia.glyphs.unit()}s share ${probability(Math.max(0, left))}.` : "");
+    put(nodes.rest, others > 0 ? `The other ${others} characters share ${probability(Math.max(0, left))}.` : "");
     for (const name of /** @type {("temperature" | "topK" | "topP")[]} */ (["temperature", "topK", "topP"])) {
       nodes[name].input.value = String(state[name]);
       nodes[name].input.disabled = scene.kind === "film";
@@ -140,7 +140,7 @@
     put(
       nodes.filmed,
       scene.kind === "film"
-        ? `The film keeps the eight likeliest ${Bevia.glyphs.unit()}s only; move it to its end to use these.`
+        ? `The film keeps the eight likeliest characters only; move it to its end to use these.`
         : "",
     );
     nodes.filmed.hidden = scene.kind !== "film";
@@ -159,8 +159,7 @@
     const { state, header, scenes, glyphs } = app;
     const tokens = scenes.tokens(state).slice(-header.config.ctx);
     const text = glyphs.decode(tokens);
-    if (header.pieces && glyphs.encode(text).known.join() !== tokens.join())
-      return "No prompt has these tokens: the same text would be cut in another way.";
+    if (glyphs.unlike?.(tokens)) return "No prompt has these.";
     if (/[\0\p{Cs}]/u.test(text)) return "This text has characters that no command line can hold.";
     const options = [
       `--prompt=${word(text)}`,
@@ -234,7 +233,7 @@
       if (done >= length) writing = 0;
       Bevia.text.extend(app, typed);
       if (writing) requestAnimationFrame(step);
-      else app.announce(`Wrote ${length} ${Bevia.glyphs.unit()}s.`);
+      else app.announce(`Wrote ${length} characters.`);
       return undefined;
     };
     step();

@@ -34,7 +34,7 @@
       el(
         "p",
         { class: "lead" },
-        `A stream of numbers flows through the model, and each attention and each MLP ${app.header.config.residual ? "adds to" : "replaces"} it. Here every stage is read as if it were the last one: each cell is the ${Bevia.glyphs.unit()} that it would guess next, shaded by its probability. Watch guesses form from top to bottom.`,
+        `A stream of numbers flows through the model, and each attention and each MLP ${app.header.config.residual ? "adds to" : "replaces"} it. Here every stage is read as if it were the last one: each cell is the character that it would guess next, shaded by its probability. Watch guesses form from top to bottom.`,
       ),
       card(
         el(
@@ -108,7 +108,7 @@
     put(
       nodes.caption,
       found
-        ? `Probability of each next ${Bevia.glyphs.unit()} at this stage, from 0 to 1.`
+        ? `Probability of each next character at this stage, from 0 to 1.`
         : "The film keeps the best guess of each stage only.",
     );
     Bevia.bars.draw(
