@@ -10,6 +10,7 @@ from typing import Any
 # The 97.5 % quantile of Student's t distribution, by degrees of freedom: n seeds leave n - 1
 QUANTILES = (math.inf, 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 NORMAL = 1.960  # with many seeds
+NATS = "nats per character"  # the unit of losses, unless an experiment says otherwise
 
 Cell = Mapping[str, Any]
 
@@ -77,7 +78,7 @@ def differences(cells: Sequence[Cell], arms: Sequence[str]) -> list[Difference]:
     return found
 
 
-def sentence(cells: Sequence[Cell], arms: Sequence[str], steps: int, unit: str = "nats per character") -> str:
+def sentence(cells: Sequence[Cell], arms: Sequence[str], steps: int, unit: str = NATS) -> str:
     """Return the answer in words; `unit` is that of the losses."""
     first, *others = differences(cells, arms)
     seeds = len({cell["seed"] for cell in cells})

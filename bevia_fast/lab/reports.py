@@ -9,7 +9,7 @@ from typing import Any
 
 from ..canvas import BLUE, VERMILLION, Figure, fixed_style, label_log_axis, legend_below, plain, rendered
 from ..files import write_atomically
-from .answers import Cell, apart, best_rate, differences, loss_of, losses, mean, sentence
+from .answers import NATS, Cell, apart, best_rate, differences, loss_of, losses, mean, sentence
 from .runner import Asked
 
 COLORS = (BLUE, VERMILLION, "#009E73", "#CC79A7")  # Okabe & Ito
@@ -97,7 +97,7 @@ def _inside(cells: list[Cell], arms: list[str]) -> list[str]:
 
 def _unit(found: dict[str, Any]) -> str:
     """Return the unit of the losses; the results of earlier versions do not name it."""
-    return str(found.get("unit", "nats per character"))
+    return str(found.get("unit", NATS))
 
 
 def _shown(loss: float) -> str:

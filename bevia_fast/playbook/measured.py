@@ -16,7 +16,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import write_atomically
-from ..lab.answers import differences, sentence
+from ..lab.answers import NATS, differences, sentence
 from ..lab.experiments import EXPERIMENTS
 from .chapters import folder, read_chapters
 from .picture import Data
@@ -42,7 +42,7 @@ def said(result: Any) -> str:
 
 def answer(result: Any) -> str:
     """Return the sentence of a result, computed anew from its cells."""
-    return sentence(result["cells"], result["arms"], result["steps"])
+    return sentence(result["cells"], result["arms"], result["steps"], result.get("unit", NATS))
 
 
 def table(found: dict[str, Any]) -> str:

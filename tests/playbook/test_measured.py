@@ -11,6 +11,7 @@ import pytest
 
 from bevia_fast.lab.answers import best_rate, losses, mean
 from bevia_fast.lab.experiments import EXPERIMENTS
+from bevia_fast.lab.runner import Asked
 from bevia_fast.playbook import measured
 from bevia_fast.playbook.chapters import Chapter, folder, read_chapters
 from bevia_fast.playbook.measured import MEASURED, all_differences, answer, renewed, results, said, table, take_over
@@ -35,10 +36,11 @@ def test_results_are_those_of_the_experiment_and_of_whole_seeds(name: str) -> No
     assert found["question"] == experiment.question
     assert found["prediction"] == experiment.prediction
     assert found["arms"] == [arm.name for arm in experiment.arms]
-    assert found["rates"] == list(experiment.rates)
+    asked = Asked(name, experiment, len(found["seeds"]), 0, 0.0)
+    assert found["rates"] == asked.rates
     assert found["steps"] == experiment.base.steps
     assert len(found["seeds"]) >= 3
-    wanted = [(arm, rate, seed) for seed in found["seeds"] for rate in found["rates"] for arm in found["arms"]]
+    wanted = [(arm.name, rate, seed) for arm, rate, seed in asked.cells()]
     assert [(cell["arm"], cell["rate"], cell["seed"]) for cell in found["cells"]] == wanted
     assert re.search(rf"bevia-fast lab {name} ", found["facts"]["command"])
     assert found["facts"].keys() >= {"command", "text", "kernels", "date"}
