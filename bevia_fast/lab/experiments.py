@@ -158,6 +158,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         ),
         replace(_sizes(ctx=256), batch=2),
     ),
+    "bf16": Experiment(
+        "What does it cost to round the operands of all products to bfloat16?",
+        "Nothing that three seeds could show.",
+        (Arm("float32"), Arm("bfloat16", {"precision": "bf16"})),
+    ),
     "tie": Experiment(
         "Should the output projection share the weights of the embedding?",
         "With characters, no large difference: both tables are small.",

@@ -151,7 +151,7 @@ def draw_lab(axes: Any, data: Data) -> None:
         axes.errorbar(mean, place, xerr=margin, fmt="o", capsize=3, color=VERMILLION if differs else "0.55")
     axes.axvline(0, color="0.3", linewidth=0.8)
     axes.set_yticks(places, data["arm"])
-    axes.set(xlabel="difference of the validation loss (nats per character)")
+    axes.set(xlabel="difference of the loss (nats per character)")
     axes.set_xscale("symlog", linthresh=0.1)
     axes.grid(axis="x", alpha=0.25)
 
