@@ -80,6 +80,13 @@ TESTS = {  # by the first pattern that matches; the quickest first, for the firs
     "bevia_fast/data/sources.py":
         "tests/data/test_sources.py tests/data/test_selection.py tests/data/test_decoding.py",
     "bevia_fast/data/staged.py": "tests/training/test_stages.py",
+    "bevia_fast/data/bytelevel.py": "tests/data/test_vocabularies.py tests/training/test_byte_tokens.py",
+    "bevia_fast/data/bpe.py": "tests/data/test_vocabularies.py",
+    "bevia_fast/data/chunks.py": "tests/data/test_vocabularies.py",
+    "bevia_fast/data/given.py": "tests/data/test_vocabularies.py",
+    "bevia_fast/data/learning.py": "tests/data/test_vocabularies.py",
+    "bevia_fast/data/texts.py": "tests/data/test_vocabularies.py tests/data/test_tokenfile.py",
+    "bevia_fast/data/vocabulary.py": "tests/data/test_vocabularies.py tests/data/test_tokenizer.py",
     "bevia_fast/data/*.py": "tests/data/test_{stem}.py",
     "bevia_fast/runs/folder.py":
         "tests/runs/test_folder.py tests/training/test_saving.py tests/training/test_resume.py",

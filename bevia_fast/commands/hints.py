@@ -23,7 +23,8 @@ OTHER_NAMES = {
     "heads": ("n-head", "n-heads", "num-heads", "num-attention-heads", "attention-heads"),
     "activation": ("act", "activation-function", "hidden-act"),
     "tie": ("tie-weights", "weight-tying", "tie-word-embeddings"),
-    "dtype": ("precision", "data-type"),
+    "dtype": ("data-type",),
+    "precision": ("bf16", "bfloat16", "amp", "autocast", "mixed-precision"),
     "batch": ("batch-size", "micro-batch-size", "train-batch-size", "bs", "b"),
     "name": ("run-name", "wandb-run-name", "experiment-name", "exp-name"),
     "steps": ("max-iters", "iters", "iterations", "max-steps", "num-steps", "n-steps", "train-steps", "niter"),
@@ -68,7 +69,8 @@ NOTHING_LIKE_IT = {
     ("device", "gpu", "gpus", "cuda", "cpu", "mps", "accelerator", "devices"):
         "every run computes on the CPU, with --backend and --threads",
     ("compile", "jit", "torch-compile"): "the numba backend always compiles",
-    ("fp16", "bf16", "half", "amp", "mixed-precision"): "the CPU computes in float32 or float64, see --dtype",
+    ("fp16", "half"):
+        "the CPU computes in float32 or float64, see --dtype, and multiplies in bfloat16 with --precision bf16",
     ("epochs", "epoch", "num-epochs", "num-train-epochs", "max-epochs"):
         "--steps says how long to train; bevia-fast plan shows how often that goes through the text",
     ("num-samples", "samples", "n-samples"): "each call writes one text, and another --seed another one",

@@ -164,7 +164,7 @@ def tokenizer_file(tokenizer: Vocabulary) -> str:
     if isinstance(tokenizer, BPETokenizer):
         return tokenizer.content
     if not isinstance(tokenizer, Tokenizer):
-        return _json(tokenizer_json(dict(zip(byte_characters(), range(BYTES), strict=True)), []))
+        return tokenizer_json(dict(zip(byte_characters(), range(BYTES), strict=True)), [])
     refuse_without_tokenizer(tokenizer)
     characters = {character: index for index, character in enumerate(tokenizer.alphabet)}
     return _json({

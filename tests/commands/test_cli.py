@@ -134,7 +134,7 @@ def test_help_is_complete(tmp_path: Path) -> None:
     done = bevia("train", "--preset", "baby", "--help", folder=tmp_path)
     assert done.returncode == 0
     assert "default: 384" in " ".join(done.stdout.split())
-    assert "vocab" not in done.stdout
+    assert "--vocab" not in done.stdout  # it follows from the text
 
 
 @pytest.mark.parametrize(("line", "most"), [(["--help"], 250), (["train", "--help"], 400)])

@@ -217,6 +217,7 @@ CHANGES: dict[str, Any] = {
     "activation": "relu", "norm": "post", "dropout": 0.2, "tie": False, "bias": False, "dtype": "float64",
     "optimizer": "muon", "ctx_schedule": "4:2,8", "muon_lr": 0.1, "muon_momentum": 0.5, "init": "elsewhere",
     "positions": "rotary", "window": 2, "window_layers": "all", "tokens": "bytes",
+    "precision": "bf16",
 }  # fmt: skip
 
 # What a resumed run may change, written down apart from the code: an option that affects a step must not slip in.

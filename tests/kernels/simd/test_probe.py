@@ -22,15 +22,22 @@ def test_the_triad_computes_what_it_is_timed_for(dtype: str, threads: int) -> No
     np.testing.assert_allclose(out, left + factor * right, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("real", [numba.float32, numba.float64])
-def test_no_chain_of_the_probe_is_computed_by_the_compiler(real: numba.types.Float) -> None:
+@pytest.mark.parametrize(
+    ("real", "weight"),
+    [(numba.float32, numba.float32), (numba.float64, numba.float64), (numba.float32, numba.uint32)],
+)
+def test_no_chain_of_the_probe_is_computed_by_the_compiler(
+    real: numba.types.Float, weight: numba.types.Type
+) -> None:
     @numba.njit  # type: ignore[untyped-decorator]
-    def chains(count, sample):  # type: ignore[no-untyped-def]
-        return multiply_add_chains(count, sample)
+    def chains(count, sample, weight):  # type: ignore[no-untyped-def]
+        return multiply_add_chains(count, sample, weight)
 
-    chains.compile((numba.int64, real))
+    chains.compile((numba.int64, real, weight))
     (code,) = chains.inspect_llvm().values()
     body = code.split("define")[1]  # of the function itself, not of its wrappers
-    found = len(re.findall(r"call .*@llvm\.fma\.v" if TARGET.fma else r"= fmul .*<", body))
+    pairs = weight == numba.uint32 and TARGET.bf16
+    wanted = "call .*@llvm.x86.avx512bf16" if pairs else r"call .*@llvm\.fma\.v" if TARGET.fma else r"= fmul .*<"
+    found = len(re.findall(wanted, body))
     assert found > 0
     assert found % CHAINS == 0, f"{found} multiply-adds, of {CHAINS} chains"

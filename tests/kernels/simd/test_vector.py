@@ -227,7 +227,7 @@ def exact_gelu_formula(x: Array) -> tuple[Array, Array]:
 
 
 def test_exact_gelu_in_units_of_the_last_place(dtype: str) -> None:
-    """4 ulp, and on the left a half more for each unit of x^2, whose rounding moves exp(-x^2/2) by as much, until the
+    """4.5 ulp, and on the left a half more for each unit of x^2, whose rounding moves exp(-x^2/2) by as much, until the
     tail, which is exp(-x^2/2) / 95 or more, is denormal."""
     x = gelu_arguments(dtype)
     if dtype == "float64":
@@ -238,8 +238,8 @@ def test_exact_gelu_in_units_of_the_last_place(dtype: str) -> None:
         wanted, _ = exact_gelu_formula(x.astype(WIDER[dtype]))
     inside = x * x / 2 < -np.log(np.finfo(dtype).smallest_normal) - 5
     left, right = inside & (x < 0), x > 0
-    assert (ulps(out[left], wanted[left]) <= 4 + x[left] ** 2 / 2).all()
-    assert ulps(out[right], wanted[right]).max() <= 4
+    assert (ulps(out[left], wanted[left]) <= 4.5 + x[left] ** 2 / 2).all()
+    assert ulps(out[right], wanted[right]).max() <= 4.5
     assert (np.abs(out[x < 0][~inside[x < 0]]) <= 40_000 * np.finfo(dtype).smallest_normal).all()
 
 
@@ -256,7 +256,7 @@ def test_exact_gelu_derivative_in_units_of_the_last_place(dtype: str) -> None:
     assert (ulps(dinp[far], wanted[far]) <= 4 + x[far] ** 2 / 2).all()
 
 
-@pytest.mark.parametrize(("bits", "most"), [(32, 2e-8), (64, 8e-17)])
+@pytest.mark.parametrize(("bits", "most"), [(32, 4e-9), (64, 1.5e-16)])
 def test_mills_ratio_is_as_good_as_it_says(bits: int, most: float) -> None:
     k, _, far = normal.RATIO[bits]
     with localcontext(prec=40):
