@@ -34,6 +34,10 @@ LARGEST = 8_000_000  # bytes of a page that opens quickly
 SERVING = "the command line, which can serve a page of any size"
 CURVE = 1500  # points of a loss curve that a page draws
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon, AdamW"}
+ROUNDED = (
+    "The engine rounds the operands of products to bfloat16 (8 bits), and this page does not: their numbers differ by "
+    "about a percent."
+)
 SHOWN_OPTIONS = (
     "steps", "batch", "accumulate", "lr", "min_lr", "warmup", "weight_decay", "beta1", "beta2", "grad_clip", "seed",
 )  # fmt: skip
@@ -107,7 +111,8 @@ def make_page(
     longest = max(prompt.tokens.size for prompt in found)
     refuse_too_large(4 * len(found) * map_bytes(run.model.config, longest), "A page for this")
     frames, no_film = film(run)
-    notes = [each for each in (note, no_film) if each]
+    rounded = ROUNDED if run.model.config.precision == "bf16" else ""
+    notes = [each for each in (note, no_film, rounded) if each]
     tensors = list(_tensors(run, found))
     steps = []
     if frames:

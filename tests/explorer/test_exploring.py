@@ -18,9 +18,13 @@ from small_runs import TEXT, tiny_config
 from bevia_fast import Run, explore, train
 from bevia_fast.errors import CheckpointError, ConfigError, DataError
 from bevia_fast.explorer import exploring
-from bevia_fast.explorer.exploring import make_page
+from bevia_fast.explorer.exploring import ROUNDED, make_page
 from bevia_fast.explorer.prompts import usual
 from bevia_fast.explorer.sources import ANCHORS, located
+from bevia_fast.explorer.tracing import trace
+from bevia_fast.kernels import get_backend
+from bevia_fast.model.gpt import GPT
+from bevia_fast.model.parameters import Parameters
 from bevia_fast.runs.film import frame_path
 
 pytestmark = pytest.mark.usefixtures("quick_runs")
@@ -284,6 +288,18 @@ def test_a_page_that_is_too_large(run: Run, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_half_says_so(run: Run) -> None:
     assert explore(run, ["the"], half=True).notes == ["The numbers are rounded to half precision (11 bits)."]
+
+
+def test_a_model_in_bfloat16_says_so(run: Run) -> None:
+    """And its page has the engine's numbers, which this rounding moves."""
+    parameters = Parameters(replace(run.model.config, precision="bf16"))
+    parameters.flat[...] = run.model.parameters.flat
+    rounded = replace(run, model=GPT(parameters.config, get_backend("numpy"), parameters))
+    assert explore(rounded, ["the"]).notes == [ROUNDED]
+    exact, found = (trace(each.model, each.tokenizer.encode("the")).embedding for each in (run, rounded))
+    assert np.array_equal(exact, found)  # no product has touched it
+    exact, found = (each.model.logits(each.tokenizer.encode("the")[None]) for each in (run, rounded))
+    assert 0 < abs(exact - found).max() < 0.05 * abs(exact).max()
 
 
 # ------------------------------------------------------------------------------------------------------------- notebook
