@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import importlib
 import json
 import os
 import sys
@@ -65,6 +66,8 @@ class Worker:
         from ..runs import trained  # noqa: F401  (all that a training run loads: loaded later, it would lie in memory
         from . import training_step  # noqa: F401  (behind freed arrays, which the C library then could not release)
 
+        for late in ("numpy.ma", "encodings.ascii", "encodings.cp437"):  # so would these, of np.unique and np.savez
+            importlib.import_module(late)
         self._backend()
         return {}
 
