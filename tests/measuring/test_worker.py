@@ -21,11 +21,12 @@ def test_peak_memory_is_that_of_the_steps(tmp_path: Path) -> None:
     """The weights read from a file, and the gradients written to one, do not count.
 
     A small object that comes to lie in freed memory can make the C library take new memory for one of AdamW's
-    temporary arrays, which are as large as the weights. This depends on the layout of the heap, so several sizes of
-    model are tried; weights that counted would do so in each.
+    temporary arrays, which are as large as the weights. This depends on the layout of the heap, which follows from
+    sizes and even from the names of folders, so up to 40 sizes of model are tried, of which a third may fit; weights
+    that counted would do so in each.
     """
     excess = []
-    for dim in (512, 480, 448, 544, 384, 416, 576, 320, 640):
+    for dim in (512, 480, 448, 544, 384, 416, 576, 320, 640, *range(256, 504, 8)):
         size = StepSize(8, dim, 4, 4, 1, 65)
         agreement = Agreement(size, [("numpy", 1)], tmp_path, None, StepReport(), Progress())
         weights = Parameters(size.model).flat.nbytes / 1e6
@@ -38,4 +39,6 @@ def test_peak_memory_is_that_of_the_steps(tmp_path: Path) -> None:
         planned = training_memory(size.model, 1, "numpy").total / 1e6
         assert taken > 0.9 * planned
         excess.append((taken - planned) / weights)
+        if excess[-1] < 0.5:
+            break
     assert min(excess) < 0.5, excess
