@@ -266,7 +266,8 @@ def test_any_metadata_with_the_right_checksum(run: Path, data: Any, value: Any, 
             path.write_bytes(signed(about, whole))
         call("generate", str(copy), "--length", "3", "--backend", "numpy")
         call("parameters", str(copy))
-        call("train", "--resume", str(copy), "--steps", "5", "--backend", "numpy", allowed=(0, 2))
+        code, message = call("train", "--resume", str(copy), "--steps", "5", "--backend", "numpy", allowed=(0, 1, 2))
+        assert code != 1 or "not finite" in message or "Stopped at step" in message  # a weight decay of 1e308, say
 
 
 @examples(60)
